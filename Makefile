@@ -1,0 +1,39 @@
+# make train ARGS="model=kmeans"   make test   make lint
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: train evaluate test lint format bench clean
+
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+train: .venv/.installed
+	$(BIN)/python train.py $(ARGS)
+
+evaluate: .venv/.installed
+	$(BIN)/python evaluate.py $(ARGS)
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.installed-dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf build dist *.egg-info .venv/.installed .venv/.installed-dev

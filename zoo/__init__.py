@@ -1,0 +1,66 @@
+"""zoo: every model of machine learning written once, rightly.
+
+>>> import zoo
+>>> model = zoo.create_model("kmeans", num_clusters=10)
+
+Names are imported on first use, so that `import zoo` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.data.registry import create_data, list_data, register_data
+    from zoo.data.spec import Batch, DataSpec
+    from zoo.errors import ZooError
+    from zoo.registry import ModelEntry, create_model, list_models, model_entry, register_model
+    from zoo.training.checkpoint import load_model
+    from zoo.training.fit import fit
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Batch": "zoo.data.spec",
+    "DataSpec": "zoo.data.spec",
+    "ModelEntry": "zoo.registry",
+    "ZooError": "zoo.errors",
+    "create_data": "zoo.data.registry",
+    "create_model": "zoo.registry",
+    "fit": "zoo.training.fit",
+    "list_data": "zoo.data.registry",
+    "list_models": "zoo.registry",
+    "load_model": "zoo.training.checkpoint",
+    "model_entry": "zoo.registry",
+    "register_data": "zoo.data.registry",
+    "register_model": "zoo.registry",
+}
+
+__all__ = [
+    "Batch",
+    "DataSpec",
+    "ModelEntry",
+    "ZooError",
+    "create_data",
+    "create_model",
+    "fit",
+    "list_data",
+    "list_models",
+    "load_model",
+    "model_entry",
+    "register_data",
+    "register_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zoo' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

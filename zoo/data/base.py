@@ -1,0 +1,185 @@
+"""The base of the zoo's DataModules: named splits of rows, served a whole batch at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from zoo.data.sampler import BatchSampler, epoch_generator
+from zoo.data.spec import Batch, DataSpec
+from zoo.errors import ZooError
+
+__all__ = ["Rows", "TensorRows", "ZooDataModule", "split_rows"]
+
+
+class Rows(Dataset[Batch]):
+    """A table of rows that answers an index tensor (B,) with a `Batch`: the one thing that a source of data implements.
+
+    `block_size` is the number of neighbouring rows that are read together; None for rows in memory.
+    """
+
+    block_size: int | None = None
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        raise NotImplementedError
+
+
+class TensorRows(Rows):
+    """Rows held in memory.
+
+    Args:
+        x: inputs, (N, *shape).
+        y: targets, (N, ...), or None.
+        weight: sample weights (N,), or None.
+        lengths: valid steps (N,), or None.
+        transform: applied to each batch as it is taken, such as scaling bytes to [0, 1].
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        weight: Tensor | None = None,
+        lengths: Tensor | None = None,
+        transform: Callable[[Batch], Batch] | None = None,
+    ) -> None:
+        self.columns, self.transform = (x, y, weight, lengths), transform
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        batch = Batch(*(None if column is None else column[index] for column in self.columns))
+        return self.transform(batch) if self.transform else batch
+
+
+def split_rows(num_rows: int, fractions: tuple[float, float], seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the sorted, disjoint row indices of training, validation and test, drawn from `seed`.
+
+    Args:
+        num_rows: number of rows N.
+        fractions: the shares of validation and test.
+        seed: seed of the draw.
+    """
+    val, test = (round(num_rows * fraction) for fraction in fractions)
+    order = torch.randperm(num_rows, generator=epoch_generator(seed, 0x5EED))
+    return order[val + test :].sort().values, order[:val].sort().values, order[val : val + test].sort().values
+
+
+class ZooDataModule(pl.LightningDataModule):
+    """Base of the zoo's DataModules: a subclass implements `load`, which returns the spec and the splits.
+
+    `load` may return a split as None where there is none. Everything about batches, order, processes and resuming is
+    here, so that all data behaves alike.
+
+    Args:
+        batch_size: rows a batch and process; 0 takes all rows at once.
+        seed: seed of splits and order.
+        num_workers: processes that prepare batches; 0 prepares them in the training process.
+        shuffle: whether the training order changes with every epoch.
+    """
+
+    name: str = ""
+
+    def __init__(self, *, batch_size: int = 64, seed: int = 0, num_workers: int = 0, shuffle: bool = True) -> None:
+        super().__init__()
+        if batch_size < 0:
+            raise ZooError(f"data.batch_size must be positive (or 0 for all rows at once), not {batch_size}.")
+        if num_workers < 0:
+            raise ZooError(f"data.num_workers must be 0 or more, not {num_workers}.")
+        self.batch_size, self.seed, self.num_workers, self.shuffle = batch_size, seed, num_workers, shuffle
+        self._loaded: tuple[DataSpec, dict[str, Rows | None]] | None = None
+
+    def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
+        """Return the spec and the splits `train`, `val` and `test`; called once."""
+        raise NotImplementedError
+
+    @property
+    def spec(self) -> DataSpec:
+        """What the batches hold."""
+        return self._load()[0]
+
+    def rows(self, split: str) -> Rows:
+        """Return the rows of `train`, `val` or `test`; a split that does not exist raises in one line."""
+        splits = self._load()[1]
+        rows = splits.get(split)
+        if rows is None:
+            there = ", ".join(name for name, value in splits.items() if value is not None)
+            raise ZooError(f"data '{self.name}' has no split '{split}'; it has {there}.")
+        return rows
+
+    def has(self, split: str) -> bool:
+        """Whether the split exists and holds a row."""
+        rows = self._load()[1].get(split)
+        return rows is not None and len(rows) > 0
+
+    def _load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
+        if self._loaded is None:
+            self._loaded = self.load()
+            if not self.has("train"):
+                raise ZooError(f"data '{self.name}' has no rows to train on.")
+        return self._loaded
+
+    def setup(self, stage: str | None = None) -> None:
+        self._load()
+
+    def loader(self, split: str, *, shuffle: bool = False, drop_ragged: bool = False) -> DataLoader:
+        """Return a loader over one split; each item is a whole `Batch`."""
+        rows = self.rows(split)
+        trainer = self.trainer
+        sampler = BatchSampler(
+            len(rows),
+            self.batch_size or len(rows),
+            shuffle=shuffle,
+            seed=self.seed,
+            block_size=rows.block_size,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+            drop_ragged=drop_ragged,
+        )
+        return DataLoader(
+            rows,
+            sampler=sampler,
+            batch_size=None,  # the sampler's item is a batch already
+            num_workers=self.num_workers,
+            persistent_workers=False,
+            pin_memory=torch.cuda.is_available(),
+            # A generator of its own: the loader's draw must not move the stream that dropout uses.
+            generator=epoch_generator(self.seed, 1),
+            multiprocessing_context="forkserver" if self.num_workers and os.name == "posix" else None,
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        model = self.trainer.lightning_module if self.trainer else None
+        streaming = getattr(model, "streaming", False)
+        loader = self.loader("train", shuffle=self.shuffle, drop_ragged=not streaming)
+        if self.trainer:
+            fast_forward(loader.sampler, self.trainer)  # type: ignore[arg-type]
+        return loader
+
+    def val_dataloader(self) -> DataLoader | list:
+        return self.loader("val") if self.has("val") else []
+
+    def test_dataloader(self) -> DataLoader:
+        return self.loader("test" if self.has("test") else "train")
+
+    def predict_dataloader(self) -> DataLoader:
+        return self.test_dataloader()
+
+
+def fast_forward(sampler: BatchSampler, trainer: pl.Trainer) -> None:
+    """Set the sampler to the epoch and batch at which a resumed run goes on."""
+    loop = trainer.fit_loop
+    sampler.set_epoch(loop.epoch_progress.current.processed)
+    ready = loop.epoch_loop.batch_progress.current.ready
+    sampler.skip_batches = ready if ready < len(sampler) else 0

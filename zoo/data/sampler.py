@@ -1,0 +1,114 @@
+"""The zoo's own sampler: which rows make up which batch is a function of (seed, epoch) alone.
+
+That one property gives exact resume (skip what has been seen), distributed training without repeated rows, and the same
+rows for one process and for many. Rows are shuffled inside blocks and the blocks among themselves, so that data read
+from disk in blocks is shuffled too; data in memory is one block, and the shuffle is then uniform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+__all__ = ["BatchSampler", "epoch_generator"]
+
+
+def epoch_generator(seed: int, *position: int) -> torch.Generator:
+    """Return a generator whose stream depends on the seed and a position (epoch, block, ...) alone."""
+    state = seed & 0xFFFF_FFFF_FFFF_FFFF
+    for value in position:  # SplitMix64's mixing step, so that neighbouring positions give unrelated streams
+        state = (state + (value + 1) * 0x9E37_79B9_7F4A_7C15) & 0xFFFF_FFFF_FFFF_FFFF
+        state = ((state ^ (state >> 30)) * 0xBF58_476D_1CE4_E5B9) & 0xFFFF_FFFF_FFFF_FFFF
+        state = ((state ^ (state >> 27)) * 0x94D0_49BB_1331_11EB) & 0xFFFF_FFFF_FFFF_FFFF
+        state ^= state >> 31
+    return torch.Generator().manual_seed(state & 0x7FFF_FFFF_FFFF_FFFF)
+
+
+class BatchSampler(Sampler[Tensor]):
+    """Yield index tensors, one a batch.
+
+    With `world_size` processes a global batch has `world_size × batch_size` rows, of which process `rank` takes every
+    `world_size`-th: no row is repeated or left out, and every process gets the same number of batches, the last one
+    perhaps smaller by a row (or empty, unless `drop_ragged`).
+
+    Args:
+        num_rows: number of rows in all.
+        batch_size: rows a batch and process.
+        shuffle: whether the order changes with the epoch.
+        seed: seed of the order.
+        block_size: rows read together; None for data in memory.
+        rank: this process.
+        world_size: number of processes.
+        drop_ragged: leave out a last global batch of fewer rows than processes, for steps that all must take.
+    """
+
+    def __init__(
+        self,
+        num_rows: int,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        block_size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_ragged: bool = False,
+    ) -> None:
+        self.num_rows, self.batch_size, self.shuffle, self.seed = num_rows, batch_size, shuffle, seed
+        self.block_size = min(block_size or num_rows, num_rows) or 1
+        self.rank, self.world_size = rank, world_size
+        ragged = num_rows % self.global_batch_size
+        self.usable_rows = num_rows - ragged if drop_ragged and ragged < world_size else num_rows
+        self.epoch = 0
+        self.skip_batches = 0  # consumed by the next iteration
+
+    @property
+    def global_batch_size(self) -> int:
+        return self.batch_size * self.world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of epoch `epoch`."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.usable_rows // self.global_batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        skip, self.skip_batches = self.skip_batches, 0
+        start = skip * self.global_batch_size
+        pending, needed = [], min(self.global_batch_size, self.usable_rows - start)
+        for rows in self._blocks(start):
+            while needed and len(rows) >= needed:
+                pending.append(rows[:needed])
+                rows = rows[needed:]
+                batch = pending[0] if len(pending) == 1 else torch.cat(pending)
+                yield batch[self.rank :: self.world_size] if self.world_size > 1 else batch
+                start, pending = start + len(batch), []
+                needed = min(self.global_batch_size, self.usable_rows - start)
+            if not needed:
+                return
+            if len(rows):
+                pending.append(rows)
+                needed -= len(rows)
+
+    def _blocks(self, start: int) -> Iterator[Tensor]:
+        """Yield the rows of each block in the epoch's order, from the `start`-th row of that order on."""
+        num_blocks = -(-self.num_rows // self.block_size)
+        order = range(num_blocks)
+        if self.shuffle:
+            order = torch.randperm(num_blocks, generator=epoch_generator(self.seed, self.epoch)).tolist()
+        for block in order:
+            first = block * self.block_size
+            size = min(self.block_size, self.num_rows - first)
+            if start >= size:
+                start -= size
+                continue
+            if self.shuffle:
+                rows = torch.randperm(size, generator=epoch_generator(self.seed, self.epoch, block)).add_(first)
+            else:
+                rows = torch.arange(first, first + size)
+            yield rows[start:] if start else rows
+            start = 0
