@@ -1,12 +1,15 @@
 r"""Frequent itemsets: the sets of items that at least a given share of all baskets contains.
 
-$$\mathrm{supp}(S) = \frac{1}{n} \sum_{b=1}^{n} \prod_{i \in S} x_{bi},\qquad
+```math
+\mathrm{supp}(S) = \frac{1}{n} \sum_{b=1}^{n} \prod_{i \in S} x_{bi},\qquad
 C_k = \{ S : |S| = k,\ \text{every subset of } k-1 \text{ items of } S \text{ is in } F_{k-1} \},\qquad
-F_k = \{ S \in C_k : \mathrm{supp}(S) \ge s \}$$
+F_k = \{ S \in C_k : \mathrm{supp}(S) \ge s \}
+```
 
-The baskets of a batch are a pair of flat tensors: `items`, the item numbers of all baskets one after the other, and
-`lengths`, the number of items of each basket. Counting turns them round into one string of bits for each item, so that
-the support of a set is the number of ones in the AND of its items' strings: 64 baskets a word.
+The baskets of a batch are a pair of flat tensors: `items`, the item numbers of all baskets one after the
+other, and `lengths`, the number of items of each basket. Counting turns them round into one string of bits
+for each item, so that the support of a set is the number of ones in the AND of its items' strings: 64
+baskets a word.
 
 - `items` $(N,)$ int64: item numbers from 0, $N$ the sum of the lengths
 - `lengths` $(B,)$ int64: items in each of the $B$ baskets
@@ -15,8 +18,8 @@ the support of a set is the number of ones in the AND of its items' strings: 64 
 
 Source: R. Agrawal and R. Srikant, "Fast algorithms for mining association rules", VLDB 1994, section 2.1.
 
-Deviations: candidates are counted by bit strings instead of by a hash tree, with the same counts; before pass $k$ baskets
-with fewer than $k$ items of any candidate are left out, since they can contain none.
+Deviations: candidates are counted by bit strings instead of by a hash tree, with the same counts; in pass $k$
+baskets with fewer than $k$ of the candidates' items are left out, since they can contain no candidate.
 """
 
 from __future__ import annotations
@@ -83,10 +86,12 @@ def find_rows(table: Tensor, rows: Tensor) -> Tensor:
 
 
 def join_itemsets(frequent: Tensor) -> Tensor:
-    r"""Candidates of $k$ items from all frequent sets of $k-1$: join those that differ in the last item, then prune.
+    r"""Candidates of $k$ items from all frequent sets of $k-1$: join those equal but for the last, prune.
 
-    $$C_k = \{ S \cup \{i, j\} : S \cup \{i\} \in F_{k-1},\ S \cup \{j\} \in F_{k-1},\ i < j \}
-    \ \text{less those with a subset outside } F_{k-1}$$
+    ```math
+    C_k = \{ S \cup \{i, j\} : S \cup \{i\} \in F_{k-1},\ S \cup \{j\} \in F_{k-1},\ i < j \}
+    \ \text{less those with a subset outside } F_{k-1}
+    ```
 
     Args:
         frequent: itemsets in lexicographic order, (C, k - 1).
@@ -153,7 +158,7 @@ def pack_baskets(items: Tensor, lengths: Tensor, rank: Tensor, least: int = 1) -
     words = -(-int(large.sum()) // block) * WORDS_ADDED
     rows = int(rank.max()) + 1
     bits = items.new_zeros(rows * words)
-    # Each bit is set once, so adding sets it; the 64th makes the word negative, which wraps round as it should.
+    # Each bit is set once, so adding sets it; the 64th makes the word negative, as it should.
     bits.index_add_(
         0, row * words + column // WORD, torch.bitwise_left_shift(torch.ones_like(column), column % WORD)
     )
@@ -175,7 +180,9 @@ def count_ones(words: Tensor, scratch: Tensor) -> Tensor:
 def count_itemsets(items: Tensor, lengths: Tensor, itemsets: Tensor) -> Tensor:
     r"""The number of baskets that contain each itemset.
 
-    $$c_S = \sum_{b=1}^{B} \prod_{i \in S} x_{bi}$$
+    ```math
+    c_S = \sum_{b=1}^{B} \prod_{i \in S} x_{bi}
+    ```
 
     Args:
         items: item numbers of all baskets one after the other, repeats and any order allowed, (N,) int64.
@@ -213,7 +220,7 @@ def count_itemsets(items: Tensor, lengths: Tensor, itemsets: Tensor) -> Tensor:
 
 
 def support_mask(counts: Tensor, num_baskets: int, min_support: float) -> Tensor:
-    """Which counts reach the minimum support: a share of the baskets if a float, a number of baskets if an int.
+    """Which counts reach the minimum support: a share of the baskets if a float, a number if an int.
 
     Args:
         counts: number of baskets that contain each itemset, (C,).
@@ -232,8 +239,8 @@ def support_mask(counts: Tensor, num_baskets: int, min_support: float) -> Tensor
     if isinstance(min_support, int) and not isinstance(min_support, bool) and min_support >= 1:
         return counts >= min_support
     raise ZooError(
-        f"min_support is {min_support!r}: pass a share of the baskets above 0 and up to 1.0 as a float, or a number of "
-        "baskets from 1 as an int (1 keeps every itemset that occurs)"
+        f"min_support is {min_support!r}: pass a share of the baskets above 0 and up to 1.0 as a float, or a "
+        "number of baskets from 1 as an int (1 keeps every itemset that occurs)"
     )
 
 

@@ -1,24 +1,26 @@
 r"""Association rules: how often baskets that contain the items $A$ also contain the items $B$.
 
-$$\begin{aligned}
+```math
+\begin{aligned}
 \mathrm{supp}(A \to B) &= \tfrac{1}{n} c_{AB} &
 \mathrm{conf} &= \frac{c_{AB}}{c_A} &
 \mathrm{lift} &= \frac{n\, c_{AB}}{c_A c_B} \\
 \mathrm{leverage} &= \frac{n\, c_{AB} - c_A c_B}{n^2} &
 \mathrm{conviction} &= \frac{c_A (n - c_B)}{n (c_A - c_{AB})} &
 \mathrm{zhang} &= \frac{n\, c_{AB} - c_A c_B}{\max\{c_{AB} (n - c_A),\ c_A (c_B - c_{AB})\}}
-\end{aligned}$$
+\end{aligned}
+```
 
 - $A$, $B$: antecedent and consequent, disjoint and not empty
 - $c_S$: number of baskets that contain all items of $S$; $c_{AB} = c_{A \cup B}$; $n$: number of baskets
 - conviction is infinite where the confidence is 1; Zhang's metric is 0 where its denominator is 0
 
-Sources: R. Agrawal and R. Srikant, VLDB 1994, section 3 (rules by growing consequents: taking items from the antecedent
-only lowers the confidence); S. Brin et al., "Dynamic itemset counting and implication rules for market basket data",
-SIGMOD 1997 (lift, there interest, and conviction); G. Piatetsky-Shapiro, 1991 (leverage); T. Zhang, "Association rules",
-PAKDD 2000.
+Sources: R. Agrawal and R. Srikant, VLDB 1994, section 3 (rules by growing consequents: moving items out of
+the antecedent only lowers the confidence); S. Brin et al., "Dynamic itemset counting and implication rules
+for market basket data", SIGMOD 1997 (lift, there interest, and conviction); G. Piatetsky-Shapiro, 1991
+(leverage); T. Zhang, "Association rules", PAKDD 2000.
 
-Deviation: differences are taken of whole counts, so that leverage does not cancel; the division is the one rounding.
+Deviation: differences are taken of whole counts, so that leverage does not cancel; the division rounds once.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ __all__ = ["METRICS", "Rules", "association_rules", "rule_metrics"]
 
 METRICS = ("support", "confidence", "lift", "leverage", "conviction", "zhang")
 
-# Letters: C itemsets of k items, P ways to split k items, R rules, a and c most items of an antecedent and a consequent.
+# Letters: C itemsets of k items, P ways to split k items, R rules, a and c most items of either side.
 
 # Flags that the search for rules holds at a time.
 CHUNK = 1 << 22
@@ -58,9 +60,9 @@ def rule_metrics(
         A tensor (R,) float64 for each name of `METRICS`.
 
     Example:
-        >>> two, three = torch.tensor([2]), torch.tensor([3])
-        >>> {name: round(value.item(), 4) for name, value in rule_metrics(two, two, three, 4).items()}
-        {'support': 0.5, 'confidence': 1.0, 'lift': 1.3333, 'leverage': 0.125, 'conviction': inf, 'zhang': 0.5}
+        >>> metrics = rule_metrics(torch.tensor([2]), torch.tensor([2]), torch.tensor([3]), num_baskets=4)
+        >>> [(name, round(value.item(), 4)) for name, value in metrics.items()][:4]
+        [('support', 0.5), ('confidence', 1.0), ('lift', 1.3333), ('leverage', 0.125)]
     """
     n = num_baskets
     excess = (n * joint - antecedent * consequent).double()
@@ -141,11 +143,11 @@ class Rules:
 
 
 def splits(size: int, moved: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Ways to move `moved` of `size` items to the consequent: those moved, those left, and the ways one item back.
+    """Ways to move `moved` of `size` items to the consequent, and the ways to move one item less.
 
     Returns:
-        Positions moved (P, moved) and left (P, size - moved), and for each way the numbers of the ways that move one item
-        less, (P, moved).
+        Positions moved (P, moved) and left (P, size - moved), and for each way the numbers of those that move
+        one item less, (P, moved).
     """
     before = {way: number for number, way in enumerate(combinations(range(size), moved - 1))}
     ways = list(combinations(range(size), moved))
@@ -157,7 +159,7 @@ def splits(size: int, moved: int) -> tuple[Tensor, Tensor, Tensor]:
 def grow_consequents(
     level: Level, levels: Sequence[Level], min_confidence: float, most: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Rules from the itemsets of one size: antecedents, consequents, their joint count and the antecedents' count."""
+    """Rules from itemsets of one size: both sides, their joint counts and the antecedents' counts."""
     device, size = level.itemsets.device, level.itemsets.shape[1]
     held = torch.ones(
         len(level.itemsets), 1, dtype=torch.bool, device=device
@@ -198,10 +200,11 @@ def association_rules(
     Source: Agrawal & Srikant 1994, section 3.1 (ap-genrules).
 
     Example:
-        >>> levels = [Level(torch.tensor([[0], [1]]), torch.tensor([2, 3])), Level(torch.tensor([[0, 1]]), torch.tensor([2]))]
-        >>> rules = association_rules(levels, num_baskets=4, min_confidence=0.9)
-        >>> [(rule["antecedent"], rule["consequent"], rule["confidence"]) for rule in rules.table(["bread", "milk"])]
-        [('bread', 'milk', 1.0)]
+        >>> from zoo.models.itemsets import frequent_itemsets
+        >>> levels, n = frequent_itemsets([(torch.tensor([0, 1, 0, 1, 1]), torch.tensor([2, 2, 1, 0]))], 0.5)
+        >>> rules = association_rules(levels, n, min_confidence=0.9)
+        >>> [(row["antecedent"], row["consequent"], row["lift"]) for row in rules.table(["bread", "milk"])]
+        [('bread', 'milk', 1.3333333333333333)]
     """
     if not 0 <= min_confidence <= 1:
         raise ZooError(f"min_confidence is {min_confidence!r}: pass a share from 0 to 1")
