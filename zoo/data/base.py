@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
@@ -20,7 +18,7 @@ __all__ = ["Rows", "TensorRows", "ZooDataModule", "split_rows"]
 
 
 class Rows(Dataset[Batch]):
-    """A table of rows that answers an index tensor (B,) with a `Batch`: the one thing that a source of data implements.
+    """Rows that answer an index tensor (B,) with a `Batch`: the one thing that a source of data implements.
 
     `block_size` is the number of neighbouring rows that are read together; None for rows in memory.
     """
@@ -63,24 +61,45 @@ class TensorRows(Rows):
         return self.transform(batch) if self.transform else batch
 
 
-def split_rows(num_rows: int, fractions: tuple[float, float], seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def split_rows(
+    num_rows: int, fractions: tuple[float, float], seed: int, strata: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sorted, disjoint row indices of training, validation and test, drawn from `seed`.
+
+    The sizes are exact; of each stratum every split gets its share to within two rows.
 
     Args:
         num_rows: number of rows N.
         fractions: the shares of validation and test.
         seed: seed of the draw.
+        strata: the class of each row (N,), of which every split gets its share; None to draw from all alike.
     """
     val, test = (round(num_rows * fraction) for fraction in fractions)
     order = torch.randperm(num_rows, generator=epoch_generator(seed, 0x5EED))
-    return order[val + test :].sort().values, order[:val].sort().values, order[val : val + test].sort().values
+    if strata is None:
+        return (
+            order[val + test :].sort().values,
+            order[:val].sort().values,
+            order[val : val + test].sort().values,
+        )
+    order = order[strata[order].sort(stable=True).indices]  # class by class, shuffled within each
+    held_out, train = _every(order, val + test)
+    val_rows, test_rows = _every(held_out, val)
+    return train.sort().values, val_rows.sort().values, test_rows.sort().values
+
+
+def _every(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Part `rows` into `count` that stand at even distances, and the rest."""
+    position = torch.arange(len(rows) + 1) * count // max(len(rows), 1)
+    chosen = position[1:] > position[:-1]
+    return rows[chosen], rows[~chosen]
 
 
 class ZooDataModule(pl.LightningDataModule):
     """Base of the zoo's DataModules: a subclass implements `load`, which returns the spec and the splits.
 
-    `load` may return a split as None where there is none. Everything about batches, order, processes and resuming is
-    here, so that all data behaves alike.
+    `load` may return a split as None where there is none. Everything about batches, order, processes and resuming
+    is here, so that all data behaves alike.
 
     Args:
         batch_size: rows a batch and process; 0 takes all rows at once.
@@ -91,7 +110,9 @@ class ZooDataModule(pl.LightningDataModule):
 
     name: str = ""
 
-    def __init__(self, *, batch_size: int = 64, seed: int = 0, num_workers: int = 0, shuffle: bool = True) -> None:
+    def __init__(
+        self, *, batch_size: int = 64, seed: int = 0, num_workers: int = 0, shuffle: bool = True
+    ) -> None:
         super().__init__()
         if batch_size < 0:
             raise ZooError(f"data.batch_size must be positive (or 0 for all rows at once), not {batch_size}.")

@@ -91,7 +91,9 @@ def create_data(name: str, **options: Any) -> ZooDataModule:
     valid = _options(cls)
     for key, value in options.items():
         if key not in valid:
-            raise ZooError(f"data '{name}' has no option '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}.")
+            raise ZooError(
+                f"data '{name}' has no option '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}."
+            )
         options[key] = check_type(f"data.{key}", value, valid[key])
     module = cls(**options)
     module.name = name
@@ -103,12 +105,16 @@ def _options(cls: type) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for base in cls.__mro__:
         init = base.__dict__.get("__init__")
-        if init is None or base.__module__.startswith("lightning"):
+        if init is None:  # inherited as it is
+            continue
+        if base.__module__.startswith("lightning"):
             break
         hints = typing.get_type_hints(init)
         parameters = inspect.signature(init).parameters.values()
         options |= {
-            p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in options
+            p.name: hints.get(p.name, Any)
+            for p in parameters
+            if p.kind is p.KEYWORD_ONLY and p.name not in options
         }
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break

@@ -1,4 +1,4 @@
-"""What a DataModule yields, said once: the models take their shapes from it, and nothing of it stands in a config."""
+"""What a DataModule yields, said once: models take their shapes from it, and nothing of it stands in a config."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Batch(NamedTuple):
 
     Attributes:
         x: inputs, (B, *spec.shape).
-        y: targets: class indices (B,), values (B,) or (B, num_targets), next tokens (B, T), ...; None without targets.
+        y: class indices (B,), values (B,) or (B, num_targets), next tokens (B, T), ...; None without targets.
         weight: sample weights (B,); None means one each.
         lengths: number of valid steps or items of each example (B,), where they differ.
     """
@@ -40,7 +40,8 @@ class DataSpec:
     """The shape and meaning of what a DataModule yields.
 
     Attributes:
-        kind: `tabular` (F,), `image` (C, H, W), `sequence` (T, F), `tokens` (T,), `pairs`, `series` (T, F), `transactions`.
+        kind: `tabular` (F,), `image` (C, H, W), `sequence` (T, F), `tokens` (T,), `pairs`, `series` (T, F) or
+            `transactions`.
         shape: shape of one input, without the batch.
         target: `class`, `value`, `tokens`, `series`, or None where there are no targets.
         num_classes: number of classes, for `class` targets.
@@ -92,14 +93,22 @@ class DataSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain primitives, fit for a checkpoint."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> DataSpec:
         """Rebuild the spec that `to_dict` wrote."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+        return cls(
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        )
 
     def describe(self) -> str:
         """Say in a few words what the data are, for messages."""
         shape = "×".join(map(str, self.shape))
-        return f"{self.kind} data" + (f" ({shape})" if shape else "") + (f" with {self.target} targets" if self.target else "")
+        return (
+            f"{self.kind} data"
+            + (f" ({shape})" if shape else "")
+            + (f" with {self.target} targets" if self.target else "")
+        )

@@ -1,0 +1,262 @@
+"""Arrays as data: what `zoo.fit(model, X, y)` and `model.predict(X)` take.
+
+Legend: N rows, F features, T steps, K targets, C channels, H×W pixels.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.data.base import Rows
+from zoo.data.spec import DataSpec
+from zoo.data.splits import TabularData
+from zoo.errors import ZooError
+
+__all__ = ["ArrayData", "encode_targets", "spec_from_arrays", "to_tensor"]
+
+_KINDS = {2: "tabular", 3: "sequence", 4: "image"}
+# Integers beyond this are measurements, not labels.
+_MAX_CLASSES = 100_000
+
+
+def to_tensor(x: Any, name: str = "X") -> Tensor:
+    """Return inputs as a floating tensor: float64 and float32 are kept, everything else becomes float32.
+
+    Args:
+        x: a NumPy array, a tensor, a pandas DataFrame, a PyArrow table or nested lists, (N, *shape).
+        name: what messages call it.
+
+    Raises:
+        ZooError: for text, complex numbers, NaN or infinity, with the column or the count.
+
+    Example:
+        >>> to_tensor([[1, 2], [3, 4]]).dtype
+        torch.float32
+    """
+    tensor = _as_tensor(x, name)
+    if tensor.is_complex():
+        raise ZooError(f"{name} holds complex numbers: pass their real and imaginary parts as features.")
+    if tensor.dtype not in (torch.float32, torch.float64):
+        tensor = tensor.float()
+    check_finite(tensor, name)
+    return tensor
+
+
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Raise one line with the number of NaN and infinite values, if there are any."""
+    if bool(torch.isfinite(tensor.sum())):  # ten times cheaper than looking at each value
+        return
+    nan, infinite = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+    found = [f"{nan:,} NaN"] * bool(nan) + [f"{infinite:,} infinite"] * bool(infinite)
+    if found:
+        raise ZooError(f"{name} holds {' and '.join(found)} values: drop those rows or fill them in first.")
+
+
+def _as_tensor(x: Any, name: str) -> Tensor:
+    if isinstance(x, Tensor):
+        if x.layout != torch.strided:
+            raise ZooError(f"{name} is a sparse tensor: pass {name}.to_dense().")
+        return x.detach()
+    if hasattr(x, "toarray"):  # SciPy
+        raise ZooError(f"{name} is a sparse matrix: pass {name}.toarray().")
+    return _numpy_to_tensor(_as_numpy(x, name), name)
+
+
+def _as_numpy(x: Any, name: str) -> np.ndarray:
+    """Return an array of numbers or text from whatever holds them."""
+    if isinstance(x, np.ndarray):
+        return x
+    columns = _columns(x)
+    if columns is not None:
+        for column, values in columns.items():
+            if values.dtype.kind not in "biuf":
+                found = _found(values)
+                raise ZooError(
+                    f"Column '{column}' of {name} holds {found}: encode it as numbers or leave it out."
+                )
+        return np.stack(list(columns.values()), axis=1) if columns else np.empty((0, 0))
+    if "pyarrow" in sys.modules and isinstance(x, sys.modules["pyarrow"].ChunkedArray):
+        return x.to_numpy()
+    try:
+        if isinstance(x, list | tuple) and len(x) and isinstance(x[0], Tensor):
+            return torch.stack(list(x)).detach().cpu().numpy()
+        return np.asarray(x)
+    except (ValueError, RuntimeError):
+        raise ZooError(f"{name} is a list of rows of different lengths: all must have the same.") from None
+
+
+def _columns(x: Any) -> dict[str, np.ndarray] | None:
+    """Return the columns of a pandas DataFrame or a PyArrow table (without importing either), or None."""
+    pandas, arrow = sys.modules.get("pandas"), sys.modules.get("pyarrow")
+    if pandas is not None and isinstance(x, pandas.DataFrame):
+        return {str(name): np.asarray(x[name]) for name in x.columns}
+    if arrow is not None and isinstance(x, arrow.Table | arrow.RecordBatch):
+        return {name: x.column(name).to_numpy(zero_copy_only=False) for name in x.schema.names}
+    return None
+
+
+def _found(values: np.ndarray) -> str:
+    if values.dtype.kind in "mM":
+        return "dates"
+    return f"text (such as {str(values[0])!r})" if len(values) else "text"
+
+
+def _numpy_to_tensor(array: np.ndarray, name: str) -> Tensor:
+    if array.dtype.kind == "O":
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError):
+            raise ZooError(f"{name} holds {_found(array.ravel())} where numbers are expected.") from None
+    if array.dtype.kind not in "biufc":
+        raise ZooError(f"{name} holds {_found(array.ravel())} where numbers are expected.")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if any(stride < 0 for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    if array.dtype == np.longdouble and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    with warnings.catch_warnings():  # a read-only array will do: nothing here writes to it
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)
+
+
+def encode_targets(y: Any, name: str = "y") -> tuple[Tensor, dict[str, Any]]:
+    """Return targets as a tensor with the fields of the `DataSpec` that they decide.
+
+    Text becomes classes in sorted order; integers (and booleans) are classes 0 … C-1 with C = max + 1; floats
+    are values, (N,) or (N, K).
+
+    Raises:
+        ZooError: for NaN, negative or huge integers, or a single class.
+
+    Example:
+        >>> encode_targets(["b", "a", "b"])
+        (tensor([1, 0, 1]), {'target': 'class', 'num_classes': 2, 'class_names': ('a', 'b')})
+    """
+    array = y if isinstance(y, Tensor) else _as_numpy(y, name)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if isinstance(array, np.ndarray) and array.dtype.kind in "OUST" and _is_text(array):
+        names, codes = np.unique(array.astype(str), return_inverse=True)
+        return _classes(torch.from_numpy(codes).long(), name, tuple(map(str, names)))
+    tensor = _as_tensor(array, name)
+    if tensor.is_floating_point():
+        tensor = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+        check_finite(tensor, name)
+        if tensor.ndim > 2:
+            raise ZooError(f"{name} must have shape (N,) or (N, K), not {tuple(tensor.shape)}.")
+        return tensor, {"target": "value", "num_targets": 1 if tensor.ndim == 1 else tensor.shape[1]}
+    return _classes(tensor.long(), name, None)
+
+
+def _is_text(array: np.ndarray) -> bool:
+    return array.dtype.kind != "O" or any(isinstance(value, str) for value in array.ravel()[:100])
+
+
+def _classes(y: Tensor, name: str, class_names: tuple[str, ...] | None) -> tuple[Tensor, dict[str, Any]]:
+    if y.ndim != 1:
+        raise ZooError(
+            f"Class targets must have shape (N,), not {tuple(y.shape)}: pass one class index a row."
+        )
+    low, high = (int(y.min()), int(y.max())) if len(y) else (0, 0)
+    if low < 0 or high >= _MAX_CLASSES:
+        outside = low if low < 0 else high
+        raise ZooError(
+            f"{name} holds the integer {outside}: class indices run from 0 to C-1; pass floats for values."
+        )
+    if low == high and len(y):
+        label = class_names[low] if class_names else low
+        raise ZooError(f"{name} holds a single class ({label}): at least two are needed to tell them apart.")
+    return y, {"target": "class", "num_classes": high + 1, "class_names": class_names}
+
+
+def spec_from_arrays(x: Any, y: Any = None) -> DataSpec:
+    """Describe arrays: x (N, F) is tabular, (N, T, F) a sequence, (N, C, H, W) an image; y as in `encode_targets`.
+
+    Raises:
+        ZooError: for any other number of axes, no rows, or x and y of different lengths.
+
+    Example:
+        >>> spec_from_arrays(torch.zeros(3, 5), [0, 2, 1]).num_classes
+        3
+    """
+    return _describe(to_tensor(x), _columns(x), y)[0]
+
+
+def _describe(x: Tensor, columns: dict | None, y: Any) -> tuple[DataSpec, Tensor | None]:
+    if x.ndim == 1:
+        raise ZooError(
+            f"X has shape ({len(x)},): pass X[:, None] for one feature, or X[None, :] for one row."
+        )
+    if x.ndim not in _KINDS:
+        raise ZooError(f"X has {x.ndim} axes: (N, F), (N, T, F) and (N, C, H, W) are understood.")
+    if not x.numel():
+        raise ZooError(f"X of shape {tuple(x.shape)} is empty: there is nothing to learn from.")
+    targets, fields = (None, {}) if y is None else encode_targets(y)
+    if targets is not None and len(targets) != len(x):
+        raise ZooError(f"X has {len(x)} rows and y has {len(targets)}: they must agree.")
+    names = tuple(columns) if columns else None
+    dtype = str(x.dtype).removeprefix("torch.")
+    spec = DataSpec(_KINDS[x.ndim], tuple(x.shape[1:]), feature_names=names, dtype=dtype, **fields)  # type: ignore[arg-type]
+    return spec, targets
+
+
+class ArrayData(TabularData):
+    """Arrays as a DataModule.
+
+    Args:
+        x: inputs, (N, F), (N, T, F) or (N, C, H, W): anything that `to_tensor` takes.
+        y: targets, see `encode_targets`; None without.
+        weight: non-negative sample weights (N,); None for one each.
+        val_fraction: share of the rows held out for validation.
+        test_fraction: share of the rows held out for the test.
+        standardize: whether each feature is scaled by the training rows.
+        **options: those of `ZooDataModule`.
+
+    Raises:
+        ZooError: for arrays that do not fit together, with what is wrong.
+
+    Example:
+        >>> ArrayData([[0.0], [1.0], [2.0]], ["no", "yes", "yes"]).spec.class_names
+        ('no', 'yes')
+    """
+
+    name = "arrays"
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        weight: Any = None,
+        *,
+        val_fraction: float = 0.0,
+        test_fraction: float = 0.0,
+        standardize: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            val_fraction=val_fraction, test_fraction=test_fraction, standardize=standardize, **options
+        )
+        self.x = to_tensor(x)
+        self._spec, self.y = _describe(self.x, _columns(x), y)
+        self.weight = None if weight is None else check_weight(to_tensor(weight, "weight"), len(self.x))
+
+    def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
+        return self._spec, self.scale(self.split_tensors(self.x, self.y, self._spec, self.weight))
+
+
+def check_weight(weight: Tensor, num_rows: int) -> Tensor:
+    """Return sample weights (N,); raise one line unless they are non-negative, one a row and not all zero."""
+    if tuple(weight.shape) != (num_rows,):
+        raise ZooError(
+            f"weight has shape {tuple(weight.shape)}: one weight for each of the {num_rows} rows is needed."
+        )
+    if bool((weight < 0).any()) or not bool(weight.any()):
+        raise ZooError("weight must be non-negative, and positive for at least one row.")
+    return weight
