@@ -177,7 +177,7 @@ def _classes(y: Tensor, name: str, class_names: tuple[str, ...] | None) -> tuple
 
 
 def spec_from_arrays(x: Any, y: Any = None) -> DataSpec:
-    """Describe arrays: x (N, F) is tabular, (N, T, F) a sequence, (N, C, H, W) an image; y as in `encode_targets`.
+    """Describe arrays: x (N, F) is tabular, (N, T, F) a sequence, (N, C, H, W) an image; y: `encode_targets`.
 
     Raises:
         ZooError: for any other number of axes, no rows, or x and y of different lengths.
@@ -203,7 +203,7 @@ def _describe(x: Tensor, columns: dict | None, y: Any) -> tuple[DataSpec, Tensor
         raise ZooError(f"X has {len(x)} rows and y has {len(targets)}: they must agree.")
     names = tuple(columns) if columns else None
     dtype = str(x.dtype).removeprefix("torch.")
-    spec = DataSpec(_KINDS[x.ndim], tuple(x.shape[1:]), feature_names=names, dtype=dtype, **fields)  # type: ignore[arg-type]
+    spec = DataSpec(_KINDS[x.ndim], tuple(x.shape[1:]), feature_names=names, dtype=dtype, **fields)
     return spec, targets
 
 

@@ -98,8 +98,8 @@ def _every(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
 class ZooDataModule(pl.LightningDataModule):
     """Base of the zoo's DataModules: a subclass implements `load`, which returns the spec and the splits.
 
-    `load` may return a split as None where there is none. Everything about batches, order, processes and resuming
-    is here, so that all data behaves alike.
+    `load` may return a split as None where there is none. Everything about batches, order, processes and
+    resuming is here, so that all data behaves alike.
 
     Args:
         batch_size: rows a batch and process; 0 takes all rows at once.

@@ -1,7 +1,7 @@
 """The small real data sets that scikit-learn carries: nothing to download, the same on every machine.
 
-Sources: digits, Alpaydin & Kaynak 1998; iris, Fisher 1936; wine, Forina et al. 1991; breast_cancer, Street, Wolberg
-& Mangasarian 1993; diabetes, Efron, Hastie, Johnstone & Tibshirani 2004.
+Sources: digits, Alpaydin & Kaynak 1998; iris, Fisher 1936; wine, Forina et al. 1991; breast_cancer, Street,
+Wolberg & Mangasarian 1993; diabetes, Efron, Hastie, Johnstone & Tibshirani 2004.
 Deviation: digits are scaled from 0…16 to [0, 1].
 """
 

@@ -1,8 +1,9 @@
 """The zoo's own sampler: which rows make up which batch is a function of (seed, epoch) alone.
 
-That one property gives exact resume (skip what has been seen), distributed training without repeated rows, and the
-same rows for one process and for many. Rows are shuffled inside blocks and the blocks among themselves, so that data
-read from disk in blocks is shuffled too; data in memory is one block, and the shuffle is then uniform.
+That one property gives exact resume (skip what has been seen), distributed training without repeated rows,
+and the same rows for one process and for many. Rows are shuffled inside blocks and the blocks among
+themselves, so that data read from disk in blocks is shuffled too; data in memory is one block, and the
+shuffle is then uniform.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ def epoch_generator(seed: int, *position: int) -> torch.Generator:
 class BatchSampler(Sampler[Tensor]):
     """Yield index tensors, one a batch.
 
-    With `world_size` processes a global batch has `world_size × batch_size` rows, of which process `rank` takes
-    every `world_size`-th: no row is repeated or left out, and every process gets the same number of batches, the
-    last one perhaps smaller by a row (or empty, unless `drop_ragged`).
+    With `world_size` processes a global batch has `world_size × batch_size` rows, of which process `rank`
+    takes every `world_size`-th: no row is repeated or left out, and every process gets the same number of
+    batches, the last one perhaps smaller by a row (or empty, unless `drop_ragged`).
 
     Args:
         num_rows: number of rows in all.

@@ -1,4 +1,4 @@
-"""What a DataModule yields, said once: models take their shapes from it, and nothing of it stands in a config."""
+"""What a DataModule yields, said once: models take their shapes from it and nothing of it is in a config."""
 
 from __future__ import annotations
 

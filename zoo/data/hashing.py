@@ -1,0 +1,74 @@
+"""Random numbers as a pure function of (seed, counter), for rows that are made when they are asked for.
+
+The i-th number is SplitMix64's i-th output from a state that the seed sets, so no number depends on the ones
+before:
+
+```math
+h_i = mix(key + (i + 1) γ),   mix(z) = z₂ ⊕ (z₂ ≫ 31),  z₂ = (z₁ ⊕ (z₁ ≫ 27)) m₂,  z₁ = (z ⊕ (z ≫ 30)) m₁
+```
+
+A 64-bit word gives two 32-bit uniforms, and those (Box-Muller) two normals.
+
+Legend: i counter, key the mixed seed, γ m₁ m₂ the constants of the source, ≫ shift without sign; all modulo
+2⁶⁴.
+Source: Steele, Lea & Flood, "Fast splittable pseudorandom number generators", 2014, §5; Box & Muller 1958.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["normals", "splitmix64", "stream_key", "uniforms"]
+
+_GAMMA, _M1, _M2 = 0x9E37_79B9_7F4A_7C15, 0xBF58_476D_1CE4_E5B9, 0x94D0_49BB_1331_11EB
+_MASK32 = 0xFFFF_FFFF
+
+
+def _signed(value: int) -> int:
+    """The int64 with the bits of `value` modulo 2⁶⁴."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
+def splitmix64(key: int, counter: Tensor) -> Tensor:
+    """Return the words h_i of the int64 counters i, as int64 of any sign.
+
+    Example:
+        >>> hex(int(splitmix64(0, torch.tensor([1]))))
+        '0x6e789e6aa1b965f4'
+    """
+    z = counter * _signed(_GAMMA)
+    z += _signed(key + _GAMMA)
+    shifted = torch.empty_like(z)
+    for shift, factor in ((30, _M1), (27, _M2), (31, None)):
+        torch.bitwise_right_shift(z, shift, out=shifted)
+        shifted &= (1 << (64 - shift)) - 1  # the shift of int64 copies the sign
+        z ^= shifted
+        if factor is not None:
+            z *= _signed(factor)
+    return z
+
+
+def stream_key(seed: int, *position: int) -> int:
+    """Return a key whose stream is unrelated to those of other seeds and positions."""
+    key = seed
+    for value in (0, *position):
+        key = int(splitmix64(key, torch.tensor(value)))
+    return key
+
+
+def uniforms(words: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Return two numbers in (0, 1] from the upper and the lower half of each word, of the words' shape."""
+    high, low = words >> 32, words & _MASK32
+    high &= _MASK32
+    return tuple(half.to(dtype).add_(0.5).mul_(2.0**-32) for half in (high, low))  # type: ignore[return-value]
+
+
+def normals(words: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return 2n standard normals from n words in the last axis: r cos φ and then r sin φ."""
+    radius, angle = uniforms(words, dtype)
+    radius.log_().mul_(-2.0).sqrt_()
+    angle.mul_(2.0 * math.pi)
+    return torch.cat((angle.cos().mul_(radius), angle.sin_().mul_(radius)), dim=-1)
