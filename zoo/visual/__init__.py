@@ -1,0 +1,24 @@
+"""Pictures of models and data: pure functions that return a `matplotlib.figure.Figure`.
+
+They import matplotlib when they are called, never touch pyplot's global state (so that they need no display
+and leave nothing open) and share one style and one colour-blind-safe palette. `save` writes a PNG file.
+"""
+
+from zoo.visual.clusters import clusters
+from zoo.visual.curves import curve
+from zoo.visual.images import filters, images
+from zoo.visual.style import class_colors, new_figure, save
+from zoo.visual.supervised import confusion_matrix, decision_boundary, residuals
+
+__all__ = [
+    "class_colors",
+    "clusters",
+    "confusion_matrix",
+    "curve",
+    "decision_boundary",
+    "filters",
+    "images",
+    "new_figure",
+    "residuals",
+    "save",
+]
