@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 
@@ -24,6 +25,11 @@ class Rows(Dataset[Batch]):
     """
 
     block_size: int | None = None
+    epoch: int | None = None  # set while training, for rows that are augmented by (seed, epoch, index)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hear which epoch the training is in."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -154,9 +160,15 @@ class ZooDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         self._load()
 
-    def loader(self, split: str, *, shuffle: bool = False, drop_ragged: bool = False) -> DataLoader:
-        """Return a loader over one split; each item is a whole `Batch`."""
+    def loader(
+        self, split: str, *, shuffle: bool = False, drop_ragged: bool = False, training: bool = False
+    ) -> DataLoader:
+        """Return a loader over one split; each item is a whole `Batch`. Rows are augmented where
+        `training`."""
         rows = self.rows(split)
+        if training:
+            rows = copy.copy(rows)  # the test may fall back to the same rows, which must hear of no epoch
+            rows.set_epoch(0)
         trainer = self.trainer
         sampler = BatchSampler(
             len(rows),
@@ -167,6 +179,7 @@ class ZooDataModule(pl.LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             drop_ragged=drop_ragged,
+            on_epoch=rows.set_epoch if training else None,
         )
         return DataLoader(
             rows,
@@ -183,7 +196,7 @@ class ZooDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         model = self.trainer.lightning_module if self.trainer else None
         streaming = getattr(model, "streaming", False)
-        loader = self.loader("train", shuffle=self.shuffle, drop_ragged=not streaming)
+        loader = self.loader("train", shuffle=self.shuffle, drop_ragged=not streaming, training=True)
         if self.trainer:
             fast_forward(loader.sampler, self.trainer)  # type: ignore[arg-type]
         return loader

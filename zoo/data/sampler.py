@@ -8,7 +8,7 @@ shuffle is then uniform.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ class BatchSampler(Sampler[Tensor]):
         rank: this process.
         world_size: number of processes.
         drop_ragged: leave out a last global batch of fewer rows than processes, for steps that all must take.
+        on_epoch: told of each epoch that is set, for rows that change with it.
     """
 
     def __init__(
@@ -57,13 +58,14 @@ class BatchSampler(Sampler[Tensor]):
         rank: int = 0,
         world_size: int = 1,
         drop_ragged: bool = False,
+        on_epoch: Callable[[int], None] | None = None,
     ) -> None:
         self.num_rows, self.batch_size, self.shuffle, self.seed = num_rows, batch_size, shuffle, seed
         self.block_size = min(block_size or num_rows, num_rows) or 1
         self.rank, self.world_size = rank, world_size
         ragged = num_rows % self.global_batch_size
         self.usable_rows = num_rows - ragged if drop_ragged and ragged < world_size else num_rows
-        self.epoch = 0
+        self.epoch, self.on_epoch = 0, on_epoch
         self.skip_batches = 0  # consumed by the next iteration
 
     @property
@@ -73,6 +75,8 @@ class BatchSampler(Sampler[Tensor]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of epoch `epoch`."""
         self.epoch = epoch
+        if self.on_epoch:
+            self.on_epoch(epoch)
 
     def __len__(self) -> int:
         return -(-self.usable_rows // self.global_batch_size)
