@@ -1,0 +1,111 @@
+r"""Exact nearest neighbours found through lower bounds: a cheap block of bounds, a few exact distances, and a proof for each row.
+
+For a query the entries of its row of bounds are compared by groups: the minimum of each group, the few best groups, the few best
+entries of those. What was not looked at is no nearer than the largest bound looked at, so a row is settled when its best exact
+distance is not above that. Rows that are not (ties, duplicates) look at every entry whose bound is not above their best.
+
+Legend: Q query rows; N points; K candidates; G groups of W entries; M = G W ≥ N the padded width of a block.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["Bounded", "block_rows", "nearest_by_bounds", "row_minimum", "settle", "smallest_entries"]
+
+_BLOCK = 1 << 19  # entries of a block, to stay in the cache
+_PAIRS = 1 << 16  # exact distances computed at once
+WIDTH = 16
+
+
+class Bounded(Protocol):
+    """Points that give lower bounds of whole rows of distances and exact distances of pairs."""
+
+    def bound(self, rows: Tensor, out: Tensor) -> Tensor: ...
+
+    def exact(self, rows: Tensor, columns: Tensor) -> Tensor: ...
+
+
+def padded(size: int, width: int = WIDTH) -> int:
+    """The next multiple of the group width."""
+    return -(-size // width) * width
+
+
+def block_rows(columns: int) -> int:
+    """How many rows of that many columns one block takes."""
+    return max(1, _BLOCK // max(1, columns))
+
+
+def row_minimum(block: Tensor) -> tuple[Tensor, Tensor]:
+    """Minimum and its column of each row of a block (Q, M), in groups: a plain minimum with index is not vectorised.
+
+    >>> row_minimum(torch.tensor([[3.0, 1.0, 2.0] + [9.0] * 13]))
+    (tensor([1.]), tensor([1]))
+    """
+    groups = block.shape[1] // WIDTH
+    group = block.view(len(block), WIDTH, groups).amin(1).min(1).indices  # (Q,)
+    columns = group[:, None] + groups * torch.arange(WIDTH, device=block.device)  # (Q, W)
+    least, place = block.gather(1, columns).min(1)
+    return least, group + groups * place
+
+
+def smallest_entries(block: Tensor, count: int, width: int = WIDTH) -> tuple[Tensor, Tensor, Tensor]:
+    """The ``count`` smallest entries of each row.
+
+    Args:
+        block: bounds (Q, M), M a multiple of ``width``.
+        count: entries wanted, K.
+        width: entries of a group, W.
+
+    Returns:
+        Values (Q, K), columns (Q, K), and a number for each row (Q,) below which none of its other entries lies.
+    """
+    groups = block.shape[1] // width
+    if groups <= 2 * count:
+        values, columns = block.topk(min(count + 1, block.shape[1]), dim=1, largest=False)
+        unseen = values[:, -1] if values.shape[1] > count else torch.full_like(values[:, 0], math.inf)
+        return values[:, :count], columns[:, :count], unseen
+    minima = block.view(len(block), width, groups).amin(1)  # (Q, G)
+    least, chosen = minima.topk(count + 1, dim=1, largest=False)  # (Q, K + 1)
+    pool = chosen[:, :, None] + groups * torch.arange(width, device=block.device)
+    pool = pool.flatten(1)  # (Q, (K + 1) W)
+    values, place = block.gather(1, pool).topk(count + 1, dim=1, largest=False)
+    unseen = torch.minimum(least[:, -1], values[:, -1])
+    return values[:, :count], pool.gather(1, place[:, :count]), unseen
+
+
+def nearest_by_bounds(points: Bounded, rows: Tensor, buffer: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The nearest other point of each row and its exact distance; of equally near ones the first.
+
+    Args:
+        points: the bounds and distances.
+        rows: queries (Q,).
+        buffer: scratch (at least Q, M) whose columns from ``size`` on are infinite.
+        size: number of points, N.
+    """
+    block = buffer[: len(rows)]
+    points.bound(rows, block[:, :size])
+    block[torch.arange(len(rows), device=rows.device), rows] = math.inf
+    values, columns, unseen = smallest_entries(block, 2)
+    distance = points.exact(rows[:, None], columns.clamp(max=size - 1)).masked_fill_(values.isinf(), math.inf)
+    gap = distance.amin(1)
+    near = columns.masked_fill(distance > gap[:, None], size).amin(1).clamp_(max=size - 1)
+    doubtful = (gap > unseen).nonzero()[:, 0]
+    if len(doubtful):
+        near[doubtful], gap[doubtful] = settle(points, rows[doubtful], block[doubtful] <= gap[doubtful, None])
+    return near, gap
+
+
+def settle(points: Bounded, rows: Tensor, possible: Tensor) -> tuple[Tensor, Tensor]:
+    """Decides each row among all its possible columns (Q, M)."""
+    row, column = possible.nonzero(as_tuple=True)
+    pairs = zip(row.split(_PAIRS), column.split(_PAIRS), strict=True)
+    distance = torch.cat([points.exact(rows[r], c) for r, c in pairs])
+    gap = distance.new_full((len(rows),), math.inf).scatter_reduce_(0, row, distance, "amin")
+    tied = distance == gap[row]
+    near = column.new_full((len(rows),), possible.shape[1]).scatter_reduce_(0, row[tied], column[tied], "amin")
+    return near, gap
