@@ -149,13 +149,24 @@ class RecurrentBase(RecurrentParameters):
         return tuple(joined) if self.states == 2 else joined[0]
 
     def _run(self, x: Tensor, states: list[State], sizes: list[int] | None) -> tuple[Tensor, list[State]]:
-        """All layers over (T, B, D) or packed (N, D)."""
+        """All layers over (T, B, D) or packed (N, D), under autocast in its type, as torch does."""
+        device = x.device.type
+        if not torch.is_autocast_enabled(device) or (device == "cpu" and self.mode == "GRU"):
+            return self._layers(x, states, sizes)
+        dtype = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return self._layers(x.to(dtype), [tuple(s.to(dtype) for s in state) for state in states], sizes)
+
+    def _layers(self, x: Tensor, states: list[State], sizes: list[int] | None) -> tuple[Tensor, list[State]]:
         finals: list[State] = []
         for layer in range(self.num_layers):
             outputs = []
             for direction in range(self.num_directions):
                 k = len(finals)
-                output, final = self._direction(x, states[k], self.weights(k), sizes, direction == 1)
+                w = self.weights(k)
+                if x.dtype != w.ih.dtype and not torch.is_autocast_enabled(x.device.type):
+                    w = Weights(*(t if t is None else t.to(x.dtype) for t in w))
+                output, final = self._direction(x, states[k], w, sizes, direction == 1)
                 outputs.append(output)
                 finals.append(final)
             x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)

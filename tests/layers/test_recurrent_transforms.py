@@ -1,0 +1,204 @@
+"""Recurrent layers under gradient checks, torch.compile, torch.export, torch.func and several processes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+import zoo.layers
+
+KINDS = ("RNN", "LSTM", "GRU")
+DOUBLE = torch.float64
+
+
+def layer(kind: str, *sizes: int, seed: int = 0, **options: object) -> nn.Module:
+    """One of our layers, drawn from a seed."""
+    torch.manual_seed(seed)
+    return getattr(zoo.layers, kind)(*sizes, dtype=DOUBLE, **options)
+
+
+def functional(module: nn.Module, sizes: list[int] | None = None) -> Callable[..., tuple[Tensor, ...]]:
+    """The layer as a function of input, states and parameters."""
+    names = [name for name, _ in module.named_parameters()]
+
+    def call(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        states = rest[: module.states]
+        parameters = dict(zip(names, rest[module.states :], strict=True))
+        hx = states if module.states == 2 else states[0]
+        fed = x if sizes is None else PackedSequence(x, torch.tensor(sizes))
+        output, final = torch.func.functional_call(module, parameters, (fed, hx))
+        return (output if sizes is None else output.data, *(final if isinstance(final, tuple) else (final,)))
+
+    return call
+
+
+def arguments(module: nn.Module, rows: int, *shape: int) -> list[Tensor]:
+    """Input of a shape, initial states and parameters, all asking for gradients."""
+    torch.manual_seed(1)
+    sizes = [module.proj_size or module.hidden_size, module.hidden_size][: module.states]
+    layers = module.num_layers * module.num_directions
+    tensors = [torch.randn(*shape, module.input_size), *(torch.randn(layers, rows, n) for n in sizes)]
+    tensors += [p.detach() for p in module.parameters()]
+    return [t.to(DOUBLE).requires_grad_() for t in tensors]
+
+
+OPTIONS = [
+    ("RNN", {}), ("RNN", {"nonlinearity": "relu", "bias": False}), ("LSTM", {}), ("LSTM", {"proj_size": 1}),
+    ("LSTM", {"peepholes": True, "layer_norm": True}), ("GRU", {}), ("GRU", {"bias": False, "layer_norm": True}),
+    ("GRU", {"reset_after": False, "update_gate": "new"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "options"), OPTIONS, ids=str)
+@pytest.mark.parametrize("packed", [False, True])
+def test_gradients_and_their_gradients(kind: str, options: dict, packed: bool) -> None:
+    module = layer(kind, 2, 2, bidirectional=True, **options)
+    call = functional(module, [2, 1] if packed else None)
+    inputs = arguments(module, 2, *([3] if packed else [2, 2]))
+    assert torch.autograd.gradcheck(call, inputs)
+    assert torch.autograd.gradgradcheck(call, inputs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hand_derived_gradients_equal_autograds(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = layer(kind, 3, 5, num_layers=2, bidirectional=True)
+    x = torch.randn(7, 4, 3, dtype=DOUBLE, requires_grad=True)
+    leaves = [x, *module.parameters()]
+    by_hand = torch.autograd.grad(module(x)[0].square().sum(), leaves)
+    monkeypatch.setattr(zoo.layers.recurrent_base, "usable", lambda *_: False)
+    by_autograd = torch.autograd.grad(module(x)[0].square().sum(), leaves)
+    for hand, auto in zip(by_hand, by_autograd, strict=True):
+        assert (hand - auto).norm() <= 1e-12 * auto.norm()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frozen_parts_get_no_gradient(kind: str) -> None:
+    module = layer(kind, 3, 4)
+    module.weight_hh_l0.requires_grad_(False)
+    x = torch.randn(5, 2, 3, dtype=DOUBLE)
+    output, state = module(x)
+    output.sum().backward()
+    assert module.weight_hh_l0.grad is None
+    assert module.weight_ih_l0.grad is not None
+    assert (state[0] if isinstance(state, tuple) else state).requires_grad
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_of_the_final_state_alone(kind: str) -> None:
+    """Nobody asks for the outputs, so that their gradient never arrives."""
+    module, oracle = layer(kind, 3, 4), getattr(nn, kind)(3, 4, dtype=DOUBLE)
+    oracle.load_state_dict(module.state_dict())
+    x = torch.randn(5, 2, 3, dtype=DOUBLE, requires_grad=True)
+    found = []
+    for m in (module, oracle):
+        state = m(x)[1]
+        found.append(torch.autograd.grad((state[-1] if kind == "LSTM" else state).sum(), x)[0])
+    assert (found[0] - found[1]).norm() <= 1e-12 * found[1].norm()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_changed_output_is_noticed(kind: str) -> None:
+    module = layer(kind, 3, 4)
+    output, _ = module(torch.randn(5, 2, 3, dtype=DOUBLE))
+    with torch.no_grad():
+        output.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vmap_over_sequences_and_over_models(kind: str) -> None:
+    module = layer(kind, 3, 4)
+    xs = torch.randn(6, 5, 3, dtype=DOUBLE)  # six unbatched sequences
+    mapped = torch.func.vmap(lambda x: module(x)[0])(xs)
+    assert torch.allclose(mapped, torch.stack([module(x)[0] for x in xs]), rtol=1e-12)
+    models = [layer(kind, 3, 4, seed=s) for s in range(3)]
+    stacked, _ = torch.func.stack_module_state(models)
+    together = torch.func.vmap(lambda p: torch.func.functional_call(module, p, (xs[0],))[0])(stacked)
+    assert torch.allclose(together, torch.stack([m(xs[0])[0] for m in models]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_jacobians(kind: str) -> None:
+    """Both modes of torch.func give the Jacobian that repeated backward passes give."""
+    module = layer(kind, 2, 3)
+    x = torch.randn(4, 2, dtype=DOUBLE)
+    expected = torch.autograd.functional.jacobian(lambda v: module(v)[0], x)
+    for transform in (torch.func.jacrev, torch.func.jacfwd):
+        assert torch.allclose(transform(lambda v: module(v)[0])(x), expected, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_per_sample_gradients(kind: str) -> None:
+    module = layer(kind, 3, 4)
+    parameters = dict(module.named_parameters())
+    xs = torch.randn(4, 5, 3, dtype=DOUBLE)
+
+    def loss(p: dict, x: Tensor) -> Tensor:
+        return torch.func.functional_call(module, p, (x,))[0].square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, xs)
+    whole = torch.func.grad(lambda p: sum(loss(p, x) for x in xs))(parameters)
+    assert all(torch.allclose(each[name].sum(0), whole[name], rtol=1e-10) for name in parameters)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compile_traces_whole(kind: str) -> None:
+    """One graph, the same results and gradients; the backend is the one that needs no compiler."""
+    module = layer(kind, 3, 4, num_layers=2, bidirectional=True)
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    x = torch.randn(5, 2, 3, dtype=DOUBLE, requires_grad=True)
+    results = []
+    for call in (module, compiled):
+        output, _ = call(x)
+        results.append([output, *torch.autograd.grad(output.square().sum(), [x, *module.parameters()])])
+    assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compile_generates_code() -> None:
+    module = layer("GRU", 3, 4)
+    x = torch.randn(3, 2, 3, dtype=DOUBLE)
+    with torch.no_grad():
+        assert torch.allclose(torch.compile(module)(x)[0], module(x)[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_export(kind: str) -> None:
+    module = layer(kind, 3, 4, batch_first=True).eval()
+    rows = torch.export.Dim("rows", min=2, max=64)
+    exported = torch.export.export(module, (torch.randn(3, 5, 3, dtype=DOUBLE),), dynamic_shapes=({0: rows},))
+    x = torch.randn(7, 5, 3, dtype=DOUBLE)
+    assert torch.allclose(exported.module()(x)[0], module(x)[0], rtol=1e-12)
+
+
+def _train_in_process(rank: int, folder: str) -> None:
+    """One of two processes, with half of the rows; the first writes its gradients."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    module = layer("LSTM", 3, 4, num_layers=2)
+    parallel = nn.parallel.DistributedDataParallel(module)
+    torch.manual_seed(5)
+    x = torch.randn(5, 8, 3, dtype=DOUBLE)[:, rank * 4 : rank * 4 + 4]
+    parallel(x)[0].square().mean().backward()
+    if rank == 0:
+        torch.save([p.grad for p in module.parameters()], f"{folder}/gradients.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+def test_two_processes_give_the_gradient_of_all_rows(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_train_in_process, (str(tmp_path),), nprocs=2)
+    module = layer("LSTM", 3, 4, num_layers=2)
+    torch.manual_seed(5)
+    module(torch.randn(5, 8, 3, dtype=DOUBLE))[0].square().mean().backward()
+    shared = torch.load(tmp_path / "gradients.pt", weights_only=True)
+    for found, parameter in zip(shared, module.parameters(), strict=True):
+        assert torch.allclose(found, parameter.grad, rtol=1e-10, atol=1e-15)
