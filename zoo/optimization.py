@@ -165,7 +165,9 @@ class Recipe:
         if not (self.l1 or self.l2):
             return None
         weights = list(penalized_parameters(module))
-        terms = [self.l1 * w.abs().sum() for w in weights if self.l1] + [self.l2 * w.square().sum() for w in weights if self.l2]
+        terms = [self.l1 * w.abs().sum() for w in weights if self.l1] + [
+            self.l2 * w.square().sum() for w in weights if self.l2
+        ]
         return torch.stack(terms).sum() if terms else None
 
 

@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from zoo.errors import ZooError, nearest, unknown_name
@@ -26,10 +27,7 @@ _REGISTRY: dict[str, ModelEntry] = {}
 # Explicit rather than found by scanning a folder: this list is the zoo.
 _MODULES: tuple[str, ...] = (
     "zoo.models.linear_regression",
-    "zoo.models.logistic_regression",
     "zoo.models.mlp",
-    "zoo.models.cnn",
-    "zoo.models.kmeans",
 )
 
 
@@ -103,8 +101,13 @@ def register_model(
 
     def register(cls: ModelClass) -> ModelClass:
         known = _REGISTRY.get(name)
-        if known is not None and (known.cls.__module__, known.cls.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ZooError(f"A model named '{name}' is registered already ({known.cls.__module__}): choose another name.")
+        if known is not None and (known.cls.__module__, known.cls.__qualname__) != (
+            cls.__module__,
+            cls.__qualname__,
+        ):
+            raise ZooError(
+                f"A model named '{name}' is registered already ({known.cls.__module__}): choose another name."
+            )
         entry = ModelEntry(name, cls, family, _tuple(task), _tuple(accepts), source, docs or name)
         _REGISTRY[name] = entry
         cls.entry = entry  # type: ignore[attr-defined]
@@ -120,6 +123,9 @@ def _tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
 def _load_zoo() -> dict[str, ModelEntry]:
     for module in _MODULES:
         importlib.import_module(module)
+    # Other packages name the modules that register their models in an entry point of this group.
+    for entry_point in entry_points(group="zoo.models"):
+        entry_point.load()
     return _REGISTRY
 
 
@@ -198,7 +204,7 @@ def _fits(value: Any, annotation: Any) -> bool:
         return any(_fits(value, arg) for arg in args)
     if origin is Literal:
         return value in args
-    if origin in (list, tuple) or origin is not None and issubclass(origin, typing.Sequence):  # type: ignore[arg-type]
+    if origin in (list, tuple) or (origin is not None and issubclass(origin, typing.Sequence)):  # type: ignore[arg-type]
         element = args[0] if args else Any
         return isinstance(value, list | tuple) and all(_fits(item, element) for item in value)
     if origin is dict:
@@ -223,4 +229,6 @@ def _describe(annotation: Any) -> str:
 
 
 def _nearest_choice(value: Any, annotation: Any) -> str:
-    return nearest(str(value), map(str, typing.get_args(annotation))) if typing.get_origin(annotation) is Literal else ""
+    return (
+        nearest(str(value), map(str, typing.get_args(annotation))) if typing.get_origin(annotation) is Literal else ""
+    )

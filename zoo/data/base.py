@@ -116,9 +116,7 @@ class ZooDataModule(pl.LightningDataModule):
 
     name: str = ""
 
-    def __init__(
-        self, *, batch_size: int = 64, seed: int = 0, num_workers: int = 0, shuffle: bool = True
-    ) -> None:
+    def __init__(self, *, batch_size: int = 64, seed: int = 0, num_workers: int = 0, shuffle: bool = True) -> None:
         super().__init__()
         if batch_size < 0:
             raise ZooError(f"data.batch_size must be positive (or 0 for all rows at once), not {batch_size}.")

@@ -91,9 +91,7 @@ def create_data(name: str, **options: Any) -> ZooDataModule:
     valid = _options(cls)
     for key, value in options.items():
         if key not in valid:
-            raise ZooError(
-                f"data '{name}' has no option '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}."
-            )
+            raise ZooError(f"data '{name}' has no option '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}.")
         options[key] = check_type(f"data.{key}", value, valid[key])
     module = cls(**options)
     module.name = name
@@ -112,9 +110,7 @@ def _options(cls: type) -> dict[str, Any]:
         hints = typing.get_type_hints(init)
         parameters = inspect.signature(init).parameters.values()
         options |= {
-            p.name: hints.get(p.name, Any)
-            for p in parameters
-            if p.kind is p.KEYWORD_ONLY and p.name not in options
+            p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in options
         }
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break

@@ -112,9 +112,7 @@ class BatchSampler(Sampler[Tensor]):
                 start -= size
                 continue
             if self.shuffle:
-                rows = torch.randperm(size, generator=epoch_generator(self.seed, self.epoch, block)).add_(
-                    first
-                )
+                rows = torch.randperm(size, generator=epoch_generator(self.seed, self.epoch, block)).add_(first)
             else:
                 rows = torch.arange(first, first + size)
             yield rows[start:] if start else rows

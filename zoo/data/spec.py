@@ -93,16 +93,12 @@ class DataSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain primitives, fit for a checkpoint."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-        }
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> DataSpec:
         """Rebuild the spec that `to_dict` wrote."""
-        return cls(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-        )
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
 
     def describe(self) -> str:
         """Say in a few words what the data are, for messages."""

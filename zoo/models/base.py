@@ -1,4 +1,4 @@
-"""The bases of every model: `GradientModel` takes optimizer steps, `StreamingModel` adds batches to statistics and solves.
+"""The bases of every model: `GradientModel` takes optimizer steps, `StreamingModel` sums statistics and solves.
 
 Both train through the same `Trainer.fit`, where one pass over the data is one epoch. A family with a choice of solver
 derives from both and sets `streaming` in its constructor: the streaming hooks then stand aside for the gradient ones.
@@ -35,7 +35,9 @@ class NonFiniteLossError(ZooError):
     """The loss became infinite or not a number; no step was taken with it."""
 
 
-def check_range(name: str, value: float | None, low: float, high: float = float("inf"), *, open_low: bool = False) -> None:
+def check_range(
+    name: str, value: float | None, low: float, high: float = float("inf"), *, open_low: bool = False
+) -> None:
     """Raise one line unless low ≤ value ≤ high (low < value where `open_low`); None passes.
 
     >>> check_range("num_clusters", 0, 1)
@@ -43,7 +45,7 @@ def check_range(name: str, value: float | None, low: float, high: float = float(
     ...
     zoo.errors.ZooError: model.num_clusters must be at least 1, not 0.
     """
-    if value is None or (low < value if open_low else low <= value) and value <= high:
+    if value is None or ((low < value if open_low else low <= value) and value <= high):
         return
     bound = f"{'above' if open_low else 'at least'} {low:g}" + (f" and at most {high:g}" if high < float("inf") else "")
     raise ZooError(f"model.{name} must be {bound}, not {value!r}.")
@@ -72,7 +74,11 @@ class ZooModel(pl.LightningModule):
             ZooError: if the model does not accept such data, with what it accepts.
         """
         if self.spec is not None:
-            if (self.spec.kind, self.spec.shape, self.spec.num_classes) != (spec.kind, spec.shape, spec.num_classes):
+            if (self.spec.kind, self.spec.shape, self.spec.num_classes) != (
+                spec.kind,
+                spec.shape,
+                spec.num_classes,
+            ):
                 raise ZooError(f"The model was built for {self.spec.describe()}; these are {spec.describe()}.")
             return self
         check_accepts(self.entry, spec)
@@ -137,7 +143,9 @@ class ZooModel(pl.LightningModule):
         assert self.spec is not None
         x = to_tensor(x)
         if tuple(x.shape[1:]) != self.spec.shape:
-            raise ZooError(f"Expected inputs of shape (N, {', '.join(map(str, self.spec.shape))}), got {tuple(x.shape)}.")
+            raise ZooError(
+                f"Expected inputs of shape (N, {', '.join(map(str, self.spec.shape))}), got {tuple(x.shape)}."
+            )
         training = self.training
         self.eval()
         chunks = [self.predict_batch(self.as_batch(chunk)) for chunk in x.split(batch_size)]
@@ -158,6 +166,14 @@ class ZooModel(pl.LightningModule):
         """
         yield from ()
 
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yield named texts for TensorBoard, such as generated samples or a table of rules."""
+        yield from ()
+
+    def embeddings(self, batch: Batch, columns: dict[str, Tensor]) -> tuple[Tensor, list[str]] | None:
+        """Return points (N, D) and a label for each, for TensorBoard's projector, or None."""
+        return None
+
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -174,7 +190,12 @@ def check_accepts(entry: ModelEntry, spec: DataSpec) -> None:
         return
     from zoo.data.registry import list_data
 
-    targets = {"classification": "class", "regression": "value", "language_modeling": "tokens", "forecasting": "series"}
+    targets = {
+        "classification": "class",
+        "regression": "value",
+        "language_modeling": "tokens",
+        "forecasting": "series",
+    }
     wanted = [targets[task] for task in entry.task if task in targets] or [None]
     fitting = sorted({name for kind in entry.accepts for target in wanted for name in list_data(kind, target)})
     kinds, tasks = " or ".join(entry.accepts), " or ".join(entry.task)
@@ -196,7 +217,8 @@ class GradientModel(ZooModel):
         if self.spec is None:
             check_accepts(self.entry, spec)
             self.objective: Objective = make_objective(spec, binary_logit=self.binary_logit)
-            self.monitor, self.monitor_mode = self.objective.monitor, self.objective.mode
+            if not self.streaming:  # a solved model is its last state
+                self.monitor, self.monitor_mode = self.objective.monitor, self.objective.mode
             self.metrics = nn.ModuleDict({stage: self.objective.metrics() for stage in ("val", "test")})
             self.mean_loss = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
         super().build(spec)
@@ -217,9 +239,9 @@ class GradientModel(ZooModel):
         """Stop before the update if the loss is not finite."""
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
-                f"The loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}, batch {batch_idx}): "
-                "no update was made. Lower optimizer.lr, clip gradients (regularization=gradient_clipping), "
-                "or look for outliers in the data."
+                f"The loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}, "
+                f"batch {batch_idx}): no update was made. Lower optimizer.lr, "
+                "clip gradients (regularization=gradient_clipping), or look for outliers in the data."
             )
 
     def _evaluation_step(self, batch: Batch, stage: str) -> None:
@@ -273,9 +295,9 @@ class GradientModel(ZooModel):
 class StreamingModel(ZooModel):
     """A model solved from statistics that are added up in passes over the data.
 
-    A subclass implements `initialize(spec)`, in which it registers accumulators, then `accumulate(batch)`, `solve()` and
-    `done`. The result is the same for any batch size, number of processes and order of rows (to rounding). These methods
-    know nothing of the trainer: `fit_batches` drives them in a plain loop.
+    A subclass implements `initialize(spec)`, in which it registers accumulators, then `accumulate(batch)`, `solve()`
+    and `done`. The result is the same for any batch size, number of processes and order of rows (to rounding). These
+    methods know nothing of the trainer: `fit_batches` drives them in a plain loop.
     """
 
     streaming = True
@@ -351,16 +373,22 @@ class StreamingModel(ZooModel):
                 self.accumulate(batch)
         return None
 
-    def on_train_epoch_end(self) -> None:
-        if not self.streaming:
-            return
+    def on_train_batch_end(self, *args: Any) -> None:
+        # At the last batch rather than at the epoch's end, so that validation, which comes between, sees the solution.
+        if self.streaming and self.trainer.is_last_batch:
+            self._end_pass()
+
+    def _end_pass(self) -> None:
         with torch.no_grad():
             for name, value in self._reduced().items():
                 setattr(self, name, value)
             values = self.solve()
         for name, value in values.items():
-            self.log(f"train/{name}", torch.as_tensor(value, dtype=torch.float64).to(self.device), prog_bar=True)
-        if self.done:
+            value = torch.as_tensor(value, dtype=torch.float64, device=self.device)
+            self.log(f"train/{name}", value, prog_bar=True, on_step=False, on_epoch=True)
+
+    def on_train_epoch_end(self) -> None:
+        if self.streaming and self.done:
             self.trainer.should_stop = True
 
     def _state(self) -> dict[str, Tensor]:

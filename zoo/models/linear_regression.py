@@ -7,9 +7,9 @@ J(W, b) = \frac1n \sum_i w_i (y_i - \hat y_i)^2 + λ₂ Σ W² + λ₁ Σ |W|
 
 Legend: N rows, F features, K targets, P = 1 + F columns of the design matrix [1, X].
 
-Two solvers. `gradient` takes steps of any optimizer. `exact` takes one streaming pass (λ₁ = 0): each batch is stacked under the
-triangular factor R of the rows before it and factored again (TSQR), so that no more than one batch and R (P + K)² are
-held, and the condition number of X is never squared as XᵀX would square it:
+Two solvers. `gradient` takes steps of any optimizer. `exact` takes one streaming pass (λ₁ = 0): each batch is
+stacked under the triangular factor R of the rows before it and factored again (TSQR), so that no more than a batch and
+R (P + K)² are held, and the condition number of X is never squared as XᵀX would square it:
 
 ```math
 \begin{bmatrix} R \\ \sqrt{w}\,[1, X, Y] \end{bmatrix} = Q' R', \qquad
@@ -95,12 +95,12 @@ class LinearRegression(StreamingModel, GradientModel):
     Example:
         >>> import torch, zoo
         >>> x = torch.arange(6.0).reshape(6, 1)
-        >>> model = zoo.fit(zoo.create_model("linear_regression", solver="exact"), x, 3 * x[:, 0] + 1)
+        >>> model = zoo.fit(zoo.create_model("linear_regression"), x, 3 * x[:, 0] + 1)
         >>> model.weight.round(decimals=6).tolist(), model.bias.round(decimals=6).tolist()
         ([[3.0]], [1.0])
     """
 
-    def __init__(self, *, solver: Literal["gradient", "exact"] = "gradient") -> None:
+    def __init__(self, *, solver: Literal["gradient", "exact"] = "exact") -> None:
         super().__init__()
         self.save_hyperparameters()
         self.streaming = solver == "exact"

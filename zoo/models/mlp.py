@@ -7,8 +7,8 @@ h_0 = x, \qquad h_l = \mathrm{dropout}(φ(\mathrm{norm}(h_{l-1} W_l^\top + b_l))
 Legend: B batch, F input features (images are flattened), H_l width of layer l, C outputs.
 
 Source: Rumelhart, Hinton & Williams 1986; dropout of Srivastava et al. 2014; batch normalization of Ioffe & Szegedy
-2015, before the nonlinearity as they place it. Deviation: the seeds write dropout with p as the share that is kept; here,
-as in torch, `dropout` is the share that is dropped.
+2015, before the nonlinearity as they place it. Deviation: where p is often the share of units that is kept, `dropout`
+is the share that is dropped, as in torch.
 """
 
 from __future__ import annotations

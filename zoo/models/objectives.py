@@ -104,9 +104,11 @@ class Regression(Objective):
 
     def losses(self, output: Tensor, batch: Batch) -> Tensor:
         assert batch.y is not None
-        return (self.predict(output) - batch.y).square().flatten(1).mean(1) if batch.y.ndim > 1 else (
-            self.predict(output) - batch.y
-        ).square()
+        return (
+            (self.predict(output) - batch.y).square().flatten(1).mean(1)
+            if batch.y.ndim > 1
+            else (self.predict(output) - batch.y).square()
+        )
 
     def predict(self, output: Tensor) -> Tensor:
         return output.squeeze(-1) if self.squeeze else output

@@ -1,0 +1,184 @@
+"""What makes a run robust: checkpoints, exact resume, signals that become exit codes, and a line per epoch."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
+
+__all__ = ["Checkpointer", "EpochLines", "Interrupted", "RandomStates", "SignalExit"]
+
+
+class Interrupted(BaseException):
+    """A signal ended the run after its state was saved; `code` is the exit code, 128 + signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.code = 128 + signum
+
+
+class Checkpointer(Checkpoint):
+    """Keep `last.ckpt`, from which a run goes on, and `best.ckpt`, the best by the model's own monitor.
+
+    The last one is written when `every_seconds` have passed: between two batches, or between two epochs, when all the
+    epoch's own work is done (Lightning would resume past the end of an epoch whose last batch was saved).
+
+    Lightning's `ModelCheckpoint` counts by optimizer steps, of which a streaming model has none.
+
+    Args:
+        folder: where the two files go.
+        every_seconds: the most work, in seconds, that a killed run loses (one batch at least).
+    """
+
+    def __init__(self, folder: str | Path, every_seconds: float = 30.0) -> None:
+        self.folder, self.every_seconds = Path(folder), every_seconds
+        self.best: float | None = None
+        self._saved_at = time.monotonic()
+
+    @property
+    def last_path(self) -> Path:
+        return self.folder / "last.ckpt"
+
+    @property
+    def best_path(self) -> Path:
+        return self.folder / "best.ckpt"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write `last.ckpt`."""
+        trainer.save_checkpoint(self.last_path)
+        self._saved_at = time.monotonic()
+
+    def _due(self, trainer: pl.Trainer) -> bool:
+        return bool(trainer.strategy.broadcast(time.monotonic() - self._saved_at >= self.every_seconds))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.world_size == 1 and not trainer.is_last_batch and self._due(trainer):
+            self.save(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.current_epoch > 0 and self._due(trainer):
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, model: Any) -> None:
+        if trainer.sanity_checking or model.monitor not in trainer.callback_metrics:
+            return
+        value = float(trainer.callback_metrics[model.monitor])
+        sign = 1 if model.monitor_mode == "min" else -1
+        if self.best is None or sign * value < sign * self.best:
+            self.best = value
+            trainer.save_checkpoint(self.best_path)
+
+    def on_train_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        self.save(trainer)
+
+
+class RandomStates(Callback):
+    """Carry the states of all random generators, of every process, in the checkpoint, and restore them at the start."""
+
+    def __init__(self) -> None:
+        self._restored: dict[str, Any] | None = None
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
+        states: list[Any] = [self._state()]
+        if trainer.world_size > 1:
+            states = [None] * trainer.world_size
+            torch.distributed.all_gather_object(states, self._state())
+        checkpoint["random_states"] = states
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint.get("random_states", [])
+        if trainer.global_rank < len(states):
+            self._restored = states[trainer.global_rank]
+
+    def on_train_start(self, trainer: pl.Trainer, model: Any) -> None:
+        if self._restored is None:
+            return
+        torch.set_rng_state(self._restored["torch"])
+        if self._restored["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(self._restored["cuda"])
+        version, internal, gauss = self._restored["python"]
+        random.setstate((version, tuple(internal), gauss))
+        self._restored = None
+
+    @staticmethod
+    def _state() -> dict[str, Any]:
+        version, internal, gauss = random.getstate()
+        return {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "python": [version, list(internal), gauss],
+        }
+
+
+class SignalExit(Callback):
+    """Turn SIGTERM and SIGINT into a saved checkpoint and an exit code of 143 or 130.
+
+    The signal is obeyed after the batch that is being worked on. During validation the run stops at once: the last
+    checkpoint then lies before it, and going on from there gives the same bits.
+    """
+
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, checkpointer: Checkpointer | None) -> None:
+        self.checkpointer = checkpointer
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if self.received == signum:  # a second one does not wait
+            raise Interrupted(signum)
+        self.received = signum
+
+    def on_train_start(self, trainer: pl.Trainer, model: Any) -> None:
+        # Not earlier: Lightning sets its own handlers, which end the run with exit code 0, after `on_fit_start`.
+        for signum in self.signals:
+            self._previous[signum] = signal.signal(signum, self._receive)
+
+    def teardown(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous.clear()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        # At the last batch of an epoch a checkpoint would skip the epoch's end: the next epoch's start is near.
+        if self.received is not None and not trainer.is_last_batch:
+            self._stop(trainer, save=True)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        if self.received is not None:
+            self._stop(trainer, save=True)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if self.received is not None:
+            self._stop(trainer, save=False)
+
+    def _stop(self, trainer: pl.Trainer, save: bool) -> None:
+        assert self.received is not None
+        if save and self.checkpointer is not None:
+            self.checkpointer.save(trainer)
+        raise Interrupted(self.received)
+
+
+class EpochLines(Callback):
+    """One line an epoch where there is no terminal to draw a bar on."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        values = {k: float(v) for k, v in trainer.progress_bar_metrics.items() if k != "v_num"}
+        if trainer.is_global_zero:
+            print(
+                f"epoch {trainer.current_epoch}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()),
+                flush=True,
+            )

@@ -1,0 +1,209 @@
+"""Checkpoints that are whole or absent, checked by SHA-256, and never unpickled.
+
+A checkpoint is written to a temporary file in its own folder, synced and moved into place, so that a process killed at
+any moment leaves the previous one intact. `NAME.sha256` beside it lists the digest; it is written first, with the old
+digest kept as a second line, so that at no moment a whole checkpoint stands beside a digest that denies it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo.models.base import ZooModel
+
+__all__ = ["AtomicCheckpointIO", "find_checkpoint", "load_checkpoint", "load_model", "save_checkpoint"]
+
+
+class _HashingFile:
+    """A file that digests what is written to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _digests(path: Path) -> list[str]:
+    with contextlib.suppress(FileNotFoundError):
+        return _sidecar(path).read_text().split()
+    return []
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Call `write(file)` on a temporary file beside `path`, sync it and move it into place."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Write tensors and primitives to `path`, so that the file is whole or absent, with its digest beside it.
+
+    Raises:
+        OSError: if the disk is full or the folder cannot be written; the previous file stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digests: list[str] = []
+
+    def write(file: IO[bytes]) -> None:
+        hashing = _HashingFile(file)
+        try:
+            torch.save(checkpoint, hashing)
+        except RuntimeError as error:  # torch's writer wraps what the file raised
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+        digests.append(hashing.digest.hexdigest())
+        # Before the move: the new digest and the one of the file that still stands there.
+        kept = [digests[0], *_digests(path)[:1]]
+        _replace(_sidecar(path), lambda sidecar: sidecar.write("\n".join(kept).encode()))
+
+    _replace(path, write)
+    _sync_folder(path.parent)
+
+
+def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint after checking its digest; nothing in it is ever executed.
+
+    Raises:
+        ZooError: if the file is missing, truncated, altered, or holds anything but tensors and primitives.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ZooError(f"There is no checkpoint at {path}.")
+    digests = _digests(path)
+    if digests:
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() not in digests:
+                raise ZooError(
+                    f"{path} was altered or truncated: its SHA-256 differs from {_sidecar(path).name}. Use another."
+                )
+    else:
+        _check_archive(path)
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ZooError(
+            f"{path} holds more than tensors and plain values and was refused; nothing in it was executed."
+        ) from error
+    except (RuntimeError, EOFError, KeyError) as error:
+        raise ZooError(f"{path} is not a whole checkpoint: {str(error).splitlines()[0]}") from error
+
+
+def _check_archive(path: Path) -> None:
+    """Check the archive's own CRC sums, which torch does not, where no digest lies beside it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise ZooError(f"{path} is not a whole checkpoint of the zoo: {error}.") from error
+    if damaged:
+        raise ZooError(f"{path} was altered or truncated: its part {damaged} fails its checksum. Use another.")
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's door to `save_checkpoint` and `load_checkpoint`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        save_checkpoint(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return load_checkpoint(path, map_location or "cpu")
+
+    def remove_checkpoint(self, path: Any) -> None:
+        for file in (Path(path), _sidecar(Path(path))):
+            file.unlink(missing_ok=True)
+
+
+def find_checkpoint(path: str | Path, which: str | None = None) -> Path:
+    """Return the checkpoint that `path` means: the file itself, or the best (else the last) one of a run folder."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise ZooError(f"There is no run or checkpoint at {path}.")
+    for name in [which] if which else ["best", "last"]:
+        if (path / "checkpoints" / f"{name}.ckpt").is_file():
+            return path / "checkpoints" / f"{name}.ckpt"
+    raise ZooError(f"{path} holds no checkpoint{f' named {which}' if which else ''}: it is not a finished run.")
+
+
+def load_model(path: str | Path, map_location: Any = "cpu") -> ZooModel:
+    """Rebuild a trained model from a checkpoint file or a run folder (its best checkpoint).
+
+    Raises:
+        ZooError: if the checkpoint is missing, altered, unsafe, or of a model that is not registered.
+
+    Example:
+        >>> import tempfile, torch, zoo
+        >>> from zoo.training.checkpoint import save_model
+        >>> model = zoo.fit(zoo.create_model("linear_regression", solver="exact"), torch.eye(3), torch.ones(3))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_model(model, f"{folder}/model.ckpt")
+        ...     again = zoo.load_model(f"{folder}/model.ckpt")
+        >>> bool((again.predict(torch.eye(3)) == model.predict(torch.eye(3))).all())
+        True
+    """
+    from zoo.data.spec import DataSpec
+    from zoo.registry import create_model
+
+    file = find_checkpoint(path)
+    checkpoint = load_checkpoint(file, map_location)
+    about = checkpoint.get("zoo")
+    if not isinstance(about, dict):
+        raise ZooError(f"{file} is not a checkpoint of the zoo: it does not name its model.")
+    model = create_model(about["model"], **checkpoint.get("hyper_parameters", {}))
+    model.build(DataSpec.from_dict(about["spec"]))
+    # Float64 training is in the tensors, not in the hyperparameters.
+    dtypes = {t.dtype for name, t in checkpoint["state_dict"].items() if name in dict(model.named_parameters())}
+    if len(dtypes) == 1:
+        model.to(dtypes.pop())
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.eval()
+
+
+def save_model(model: ZooModel, path: str | Path) -> None:
+    """Write a fitted model so that `load_model` rebuilds it."""
+    model.check_fitted()
+    checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    model.on_save_checkpoint(checkpoint)
+    save_checkpoint(checkpoint, path)

@@ -1,0 +1,119 @@
+"""`zoo.fit`: train a model on arrays or on a DataModule, in one line of Python."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+
+from zoo.errors import ZooError
+from zoo.models.base import StreamingModel, ZooModel
+from zoo.optimization import Recipe
+
+__all__ = ["fit"]
+
+Model = TypeVar("Model", bound=ZooModel)
+
+
+def fit(
+    model: Model,
+    data: Any,
+    y: Any = None,
+    *,
+    sample_weight: Any = None,
+    batch_size: int | None = None,
+    max_epochs: int | None = None,
+    validation: float = 0.0,
+    optimizer: str | None = None,
+    optimizer_options: dict[str, Any] | None = None,
+    lr: float | None = None,
+    l1: float = 0.0,
+    l2: float = 0.0,
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool = False,
+    **trainer_options: Any,
+) -> Model:
+    """Fit a model to arrays or to a DataModule, and return it.
+
+    A streaming model on arrays is driven in a plain loop, within milliseconds; all else goes through
+    Lightning's Trainer.
+
+    Args:
+        model: a model of `zoo.create_model`, which is trained in place.
+        data: inputs (N, ...) as an array, tensor or table, or a LightningDataModule.
+        y: targets (N,): integers are classes, floats are values.
+        sample_weight: weights (N,).
+        batch_size: rows a batch; by default 64 for gradient models and all rows for streaming ones.
+        max_epochs: passes over the data; by default 20 for gradient models, as many as are needed for streaming ones.
+        validation: share of the rows kept aside for validation.
+        optimizer: a name such as `adam` or `sgd`, by default the model's own or Adam.
+        optimizer_options: its parameters.
+        lr: learning rate, short for `optimizer_options={"lr": ...}`.
+        l1: λ₁ of the penalty λ₁ Σ|w| beside the mean loss.
+        l2: λ₂ of the penalty λ₂ Σ w².
+        seed: seed of the initial parameters and of the order of rows.
+        device: `auto`, `cpu` or `cuda`.
+        progress: show a progress bar.
+        **trainer_options: anything else that Lightning's Trainer takes.
+
+    Raises:
+        ZooError: if the data do not suit the model, in one line.
+
+    Example:
+        >>> import torch, zoo
+        >>> x = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
+        >>> model = zoo.fit(zoo.create_model("kmeans", num_clusters=2), x)
+        >>> labels = model.predict(x)
+        >>> bool(labels[0] == labels[1] != labels[2] == labels[3])
+        True
+    """
+    from zoo.training.trainer import make_trainer, seed_all
+
+    seed_all(seed)
+    options = {**(optimizer_options or {}), **({} if lr is None else {"lr": lr})}
+    if optimizer is None and not options:  # the model's own choice, with the penalties of this call
+        optimizer, options = model.recipe.optimizer, model.recipe.optimizer_options
+    model.recipe = Recipe(optimizer or model.recipe.optimizer, options, l1=l1, l2=l2)
+    datamodule = _as_datamodule(data, y, sample_weight, batch_size, validation, seed, streaming=model.streaming)
+    if isinstance(model, StreamingModel) and model.streaming and not hasattr(data, "train_dataloader"):
+        return _fit_arrays(model, datamodule, max_epochs, device)
+    trainer = make_trainer(
+        model,
+        max_epochs=max_epochs,
+        accelerator="gpu" if device == "cuda" else device,
+        progress=progress,
+        **trainer_options,
+    )
+    trainer.fit(model, datamodule=datamodule)
+    return model.eval()
+
+
+def _as_datamodule(
+    data: Any, y: Any, weight: Any, batch_size: int | None, validation: float, seed: int, *, streaming: bool
+) -> Any:
+    if hasattr(data, "train_dataloader"):
+        if y is not None or weight is not None:
+            raise ZooError(
+                "A DataModule brings its own targets and weights: pass y and sample_weight with arrays only."
+            )
+        return data
+    from zoo.data.arrays import ArrayData
+
+    if batch_size is None:
+        batch_size = 0 if streaming else 64
+    return ArrayData(data, y, weight, val_fraction=validation, batch_size=batch_size, seed=seed)
+
+
+def _fit_arrays(model: Any, datamodule: Any, max_passes: int | None, device: str) -> Any:
+    model.build(datamodule.spec)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)
+    rows = datamodule.rows("train")
+    if not datamodule.batch_size:
+        whole = [model.as_batch(rows[slice(None)])]  # type: ignore[index]
+        model.fit_batches(lambda: whole, max_passes)
+    else:
+        model.fit_batches(lambda: datamodule.loader("train"), max_passes)
+    return model.eval()

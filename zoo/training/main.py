@@ -1,0 +1,142 @@
+"""The two commands: `train` and `evaluate`, for train.py, evaluate.py and their console-script twins.
+
+Nothing heavy is imported here: `--help` and a mistyped option answer before Lightning is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+
+from zoo.errors import ZooError, nearest, unknown_name
+
+__all__ = ["config_dir", "evaluate", "train"]
+
+
+def config_dir() -> Path:
+    """Return the folder of the configs: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def train() -> int:
+    """Train a model as the command line says; return the exit code."""
+    arguments = sys.argv[1:]
+    wanted = [argument.removeprefix("list=") for argument in arguments if argument.startswith("list=")]
+    if wanted:
+        return _guarded(lambda: _list(wanted[0]))
+    return _guarded(lambda: _hydra_main("train", _train_job, arguments))
+
+
+def evaluate() -> int:
+    """Evaluate a finished run as the command line says; return the exit code."""
+    return _guarded(lambda: _hydra_main("evaluate", _evaluate_job, sys.argv[1:]))
+
+
+def _train_job(config: DictConfig) -> None:
+    from zoo.training.run import train_run
+
+    train_run(config)
+
+
+def _evaluate_job(config: DictConfig) -> None:
+    from zoo.training.evaluation import evaluate_run
+
+    evaluate_run(config)
+
+
+def _list(what: str) -> None:
+    from zoo.training.tables import print_data, print_models
+
+    choices = {"models": print_models, "data": print_data}
+    if what not in choices:
+        raise unknown_name("list", what, choices)
+    choices[what]()
+
+
+def _hydra_main(name: str, job: Callable[[DictConfig], None], arguments: list[str]) -> None:
+    _store_foreign_models(arguments)
+    hydra.main(config_path=str(config_dir()), config_name=name, version_base="1.3")(job)()
+
+
+def _store_foreign_models(arguments: list[str]) -> None:
+    """Give the models that other packages registered a config of their defaults."""
+    chosen = {name for a in arguments if a.startswith("model=") for name in a.removeprefix("model=").split(",")}
+    if all((config_dir() / "model" / f"{name}.yaml").exists() for name in chosen):
+        return
+    from zoo.registry import list_models, model_entry
+
+    for name in chosen & set(list_models()):
+        if not (config_dir() / "model" / f"{name}.yaml").exists():
+            defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in model_entry(name).hyperparameters.items()}
+            ConfigStore.instance().store(group="model", name=name, node={"name": name, **defaults})
+
+
+def _guarded(command: Callable[[], None]) -> int:
+    """Run a command; whatever a user can get wrong becomes one line and a non-zero exit code."""
+    # Hydra prints its errors itself, over several lines, unless told to let them through.
+    asked = os.environ.setdefault("ZOO_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
+    traceback = asked or any(a in ("debug=true", "debug=True") for a in sys.argv)
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        command()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except BaseException as error:
+        if isinstance(code := getattr(error, "code", None), int) and not isinstance(error, Exception):
+            return code  # an exit, or a run that a signal ended
+        line = explain(error)
+        if traceback or line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return 1
+
+
+def explain(error: BaseException) -> str | None:
+    """Return one line for an error that a user can mend, or None for a defect that deserves its traceback."""
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    if isinstance(error, ZooError):
+        return str(error)
+    if isinstance(error, MissingConfigException):
+        return _explain_missing_config(error)
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}: {error.filename}" if error.filename else str(error.strerror or error)
+    if isinstance(error, OverrideParseException):
+        return f"'{error.override}' is not an override of the form key=value."
+    chain = error
+    while chain is not None:
+        if isinstance(chain, MissingMandatoryValue):
+            key = str(chain.full_key or chain.key)
+            return f"{key} is missing: pass {key}=..."
+        if isinstance(chain, OmegaConfBaseException) and chain.key is not None and chain.parent_node is not None:
+            return _explain_key(chain)
+        chain = chain.__cause__  # type: ignore[assignment]
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return " ".join(str(error).split())
+    return None
+
+
+def _explain_missing_config(error: Any) -> str:
+    group, _, name = (error.missing_cfg_file or "").partition("/")
+    if name and error.options:
+        return str(unknown_name(group, name, error.options))
+    return " ".join(str(error).split())
+
+
+def _explain_key(error: Any) -> str:
+    valid = [str(key) for key in error.parent_node if key != "name"] if hasattr(error.parent_node, "keys") else []
+    key, full = str(error.key), str(error.full_key or error.key)
+    if key in valid:
+        return " ".join(str(error).split())
+    where = full.rpartition(".")[0] or "the config"
+    return f"{where} has no key '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}."

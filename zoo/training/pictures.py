@@ -1,0 +1,80 @@
+"""Pictures, graph and projector of a trained model: in TensorBoard and as PNG files."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.data.spec import Batch
+from zoo.models.base import ZooModel
+
+__all__ = ["draw", "held_out"]
+
+MAX_ROWS = 2000  # enough for any picture, little enough for any model
+log = logging.getLogger(__name__)
+
+
+def held_out(model: ZooModel, data: Any, split: str) -> Batch:
+    """Return up to `MAX_ROWS` rows of a split, spread evenly over it."""
+    rows = data.rows(split)
+    index = torch.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).round().long()
+    return model.as_batch(rows[index])
+
+
+@torch.inference_mode()
+def draw(model: ZooModel, data: Any, split: str, folder: Path, writer: Any = None) -> list[Path]:
+    """Draw the model's pictures on held-out rows; return the PNG files.
+
+    Args:
+        model: the trained model.
+        data: its DataModule.
+        split: whose rows.
+        folder: where the PNG files go.
+        writer: TensorBoard's SummaryWriter, or None.
+    """
+    model.eval()
+    batch = held_out(model, data, split)
+    columns = model.predict_batch(batch)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, figure in model.pictures(batch, columns):
+        files.append(folder / f"{name}.png")
+        figure.savefig(files[-1], dpi=120, bbox_inches="tight")
+        if writer is not None:
+            writer.add_figure(name, figure, global_step=model.global_step or model.current_epoch)
+    if writer is not None:
+        _extras(model, batch, columns, writer)
+        writer.flush()
+    return files
+
+
+def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], writer: Any) -> None:
+    for name, text in model.texts():
+        writer.add_text(name, text)
+    embeddings = model.embeddings(batch, columns)
+    if embeddings is not None:
+        points, labels = embeddings
+        writer.add_embedding(points, metadata=labels, tag="clusters")
+    if any(True for _ in model.parameters()):
+        try:
+            writer.add_graph(_Forward(model), batch.x[:1])
+        except Exception as error:  # tracing is a convenience, and not every model can be traced
+            log.info("No graph for TensorBoard: %s", error)
+
+
+class _Forward(nn.Module):
+    """The model's forward alone: tracing a LightningModule would ask for its trainer."""
+
+    def __init__(self, model: ZooModel) -> None:
+        super().__init__()
+        for name, child in model.named_children():
+            if name not in ("metrics", "mean_loss"):
+                self.add_module(name, child)
+        object.__setattr__(self, "_model", model)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self._model(x)

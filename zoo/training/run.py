@@ -1,0 +1,126 @@
+"""A training run from a composed config: build, fit (or go on), test, draw, report."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from zoo.data.registry import create_data
+from zoo.errors import ZooError
+from zoo.models.base import ZooModel
+from zoo.optimization import Recipe
+from zoo.registry import create_model
+from zoo.training.checkpoint import find_checkpoint, load_checkpoint
+from zoo.training.pictures import draw
+from zoo.training.tables import print_metrics
+from zoo.training.trainer import make_trainer, seed_all
+
+__all__ = ["build", "train_run"]
+
+
+def named(section: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Split a config section into its name and its options."""
+    options = dict(section)
+    return options.pop("name"), options
+
+
+def build(config: dict[str, Any]) -> tuple[ZooModel, Any]:
+    """Return the model and the data of a resolved config, matched to each other."""
+    model_name, hparams = named(config["model"])
+    regularization = config["regularization"]
+    if regularization["dropout"] is not None:
+        if "dropout" not in hparams:
+            raise ZooError(f"{model_name} has no dropout: leave regularization.dropout out.")
+        hparams["dropout"] = regularization["dropout"]
+    model = create_model(model_name, **hparams)
+    optimizer, optimizer_options = named(config["optimizer"])
+    scheduler, scheduler_options = named(config["scheduler"])
+    model.recipe = Recipe(
+        optimizer, optimizer_options, scheduler, scheduler_options, regularization["l1"], regularization["l2"]
+    )
+    data_name, data_options = named(config["data"])
+    data = create_data(data_name, **data_options)
+    model.build(data.spec)
+    return model, data
+
+
+def train_run(config: DictConfig) -> None:
+    """Train as `config` says in Hydra's run folder, going on from its last checkpoint if there is one."""
+    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    for module in settings["plugins"]:
+        importlib.import_module(module)
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    seed_all(settings["seed"])
+    model, data = build(settings)
+    resume = _resume_from(run_dir, settings)
+    regularization = settings["regularization"]
+    trainer = make_trainer(
+        model,
+        run_dir=run_dir,
+        checkpoint_seconds=settings["checkpoint_seconds"],
+        early_stopping=regularization["early_stopping"],
+        gradient_clip_val=regularization["gradient_clip_val"],
+        **settings["trainer"],
+    )
+    if trainer.is_global_zero:
+        OmegaConf.save(OmegaConf.create(settings), run_dir / "config.yaml")
+    trainer.fit(model, datamodule=data, ckpt_path=resume)
+    _finish(trainer, model, data, settings, run_dir)
+
+
+def _resume_from(run_dir: Path, settings: dict[str, Any]) -> str | None:
+    """Return the checkpoint to go on from; a run of other settings in the same folder raises."""
+    last, saved = run_dir / "checkpoints" / "last.ckpt", run_dir / "config.yaml"
+    if not last.exists():
+        return None
+    if saved.exists():
+        before: Any = OmegaConf.to_container(OmegaConf.load(saved))
+        changed = [key for key in ("model", "data", "optimizer", "seed") if before.get(key) != settings[key]]
+        if changed:
+            raise ZooError(
+                f"{run_dir} holds a run with another {' and '.join(changed)}: choose another run_dir, "
+                f"or repeat that run's command to go on with it."
+            )
+    return str(last)
+
+
+def _finish(trainer: Any, model: ZooModel, data: Any, settings: dict[str, Any], run_dir: Path) -> None:
+    """Test the best checkpoint, write the HParams summary and the pictures, and print what to do next."""
+    if not settings["trainer"]["fast_dev_run"] and (run_dir / "checkpoints").is_dir():
+        best = load_checkpoint(find_checkpoint(run_dir))
+        model.load_state_dict(best["state_dict"])
+    metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+    tested = trainer.test(model, datamodule=data, verbose=False)
+    metrics |= {k: float(v) for result in tested for k, v in result.items()}
+    if not trainer.is_global_zero:
+        return
+    if trainer.logger is not None and hasattr(trainer.logger, "log_run"):
+        trainer.logger.log_run(flatten(settings), metrics)
+        draw(
+            model,
+            data,
+            "test" if data.has("test") else "train",
+            run_dir / "pictures",
+            trainer.logger.experiment,
+        )
+    print_metrics(model.entry.name, settings["data"]["name"], metrics, run_dir)
+
+
+def flatten(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters that tell runs apart, as one flat mapping."""
+    flat: dict[str, Any] = {"seed": settings["seed"]}
+    for section in ("model", "data", "optimizer", "scheduler", "regularization"):
+        for key, value in settings[section].items():
+            flat[section if key == "name" else f"{section}.{key}"] = value
+    return flat
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Return the device that Lightning's `accelerator` means for one process."""
+    use_cuda = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
+    return torch.device("cuda" if use_cuda else "cpu")

@@ -1,0 +1,47 @@
+"""What the commands print: rich tables."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["print_data", "print_metrics", "print_models"]
+
+
+def print_models() -> None:
+    """Print every model with its family, task, the data that it accepts and its summary."""
+    from zoo.registry import list_models, model_entry
+
+    table = Table("model", "family", "task", "accepts", "summary", box=None, header_style="bold", pad_edge=False)
+    for name in list_models():
+        entry = model_entry(name)
+        table.add_row(name, entry.family, ", ".join(entry.task), ", ".join(entry.accepts), entry.summary)
+    Console().print(table)
+
+
+def print_data() -> None:
+    """Print all data with kind, target and summary."""
+    from zoo.data.registry import data_entries
+
+    table = Table("data", "kind", "target", "summary", box=None, header_style="bold", pad_edge=False)
+    for name, entry in sorted(data_entries().items()):
+        table.add_row(name, entry.kind, entry.target or "none", entry.summary)
+    Console().print(table)
+
+
+def print_metrics(model: str, data: str, metrics: dict[str, float], run_dir: Path) -> None:
+    """Print the test metrics, the run folder and the next commands."""
+    table = Table("metric", "value", title=f"{model} on {data}", header_style="bold")
+    for name, value in sorted(metrics.items()):
+        if name.startswith(("test/", "train/")) or not any(k.startswith("test/") for k in metrics):
+            table.add_row(name, f"{value:.6g}")
+    console = Console()
+    console.print(table)
+    folder = Path(run_dir)
+    folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    console.print(f"run folder   {folder}", soft_wrap=True, highlight=False)
+    console.print(f"evaluate     python evaluate.py run={shlex.quote(str(folder))}", soft_wrap=True, highlight=False)
+    console.print("look         tensorboard --logdir runs", soft_wrap=True, highlight=False)

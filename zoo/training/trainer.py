@@ -1,0 +1,136 @@
+"""The one place where a Lightning Trainer is made, for the command line and for `zoo.fit` alike."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from zoo.errors import ZooError
+from zoo.training.callbacks import Checkpointer, EpochLines, RandomStates, SignalExit
+from zoo.training.checkpoint import AtomicCheckpointIO
+from zoo.training.logger import RunLogger
+from zoo.training.strategy import StreamingDDPStrategy
+
+if TYPE_CHECKING:
+    from zoo.models.base import ZooModel
+
+__all__ = ["DEFAULT_EPOCHS", "make_trainer", "quiet"]
+
+DEFAULT_EPOCHS = 20  # of a gradient model; a streaming model says itself when it is done
+
+
+def quiet() -> None:
+    """Silence what Lightning says of every run; its real warnings stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for pattern in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*configure_optimizers. returned .None.*",
+        ".*defined a .validation_step. but have no.*",
+        ".*GPU available but not used.*",
+        ".*is not a writeable|.*Checkpoint directory .* exists.*",
+        ".*weights_only.*",
+        ".*TensorBoard support in.*",
+        ".*Trying to infer the .batch_size.*",
+        ".*Found .* module.* in eval mode.*",
+        ".*resuming from a checkpoint that ended before the epoch ended.*",  # our sampler does resume
+        ".*treespec.*LeafSpec.*",
+        ".*You have overridden .on_after_batch_transfer.*",
+        ".*torch.jit.trace.*",
+        ".*barrier.. using the device under current context.*",
+    ):
+        warnings.filterwarnings("ignore", pattern)
+
+
+def make_trainer(
+    model: ZooModel,
+    *,
+    run_dir: str | Path | None = None,
+    checkpoint_seconds: float = 30.0,
+    early_stopping: dict[str, Any] | None = None,
+    gradient_clip_val: float | None = None,
+    callbacks: list[Callback] | None = None,
+    max_epochs: int | None = None,
+    strategy: str = "auto",
+    devices: Any = 1,
+    progress: bool = True,
+    **options: Any,
+) -> pl.Trainer:
+    """Return the Trainer for a model.
+
+    Args:
+        model: the model, which decides how many epochs are needed and what stops them.
+        run_dir: where checkpoints and TensorBoard's events go; None keeps nothing.
+        checkpoint_seconds: the most work, in seconds, that a killed run loses.
+        early_stopping: `patience` (epochs) and `min_delta` of the monitored validation value.
+        gradient_clip_val: largest norm of the gradient.
+        callbacks: further callbacks.
+        max_epochs: None for the model's own choice.
+        strategy: Lightning's; `ddp` works for streaming models too.
+        devices: Lightning's.
+        progress: show a bar (or a line an epoch, where there is no terminal).
+        **options: all else that Lightning's Trainer takes.
+
+    Raises:
+        ZooError: for a combination that Lightning refuses, in one line.
+    """
+    quiet()
+    checkpointer = None
+    callbacks = [RandomStates(), *(callbacks or [])]
+    if run_dir is not None and not options.get("fast_dev_run"):
+        checkpointer = Checkpointer(Path(run_dir) / "checkpoints", checkpoint_seconds)
+        callbacks.append(checkpointer)
+        options.setdefault("logger", RunLogger(str(run_dir)))
+    if run_dir is not None:
+        callbacks.append(SignalExit(checkpointer))
+    if early_stopping:
+        callbacks.append(_early_stopping(model, early_stopping))
+    terminal = sys.stderr.isatty() or sys.stdout.isatty()
+    if progress:
+        callbacks.append(RichProgressBar() if terminal else EpochLines())
+    if max_epochs is None and options.get("max_steps", -1) == -1:
+        max_epochs = -1 if model.streaming else DEFAULT_EPOCHS
+    chosen: Any = strategy
+    if model.streaming:
+        gradient_clip_val = None
+        if strategy == "ddp" or (strategy == "auto" and devices not in (1, "auto", "1")):
+            chosen = StreamingDDPStrategy()
+    try:
+        return pl.Trainer(
+            callbacks=callbacks,
+            max_epochs=max_epochs,
+            strategy=chosen,
+            devices=devices,
+            plugins=[AtomicCheckpointIO()],
+            use_distributed_sampler=False,  # ours repeats no row and shuffles only where told to
+            enable_checkpointing=checkpointer is not None,
+            enable_model_summary=False,
+            enable_progress_bar=progress and terminal,
+            gradient_clip_val=gradient_clip_val,
+            num_sanity_val_steps=0,
+            **{"logger": False, **options},
+        )
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        raise ZooError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _early_stopping(model: ZooModel, options: dict[str, Any]) -> EarlyStopping:
+    if model.monitor is None:
+        raise ZooError(f"{model.entry.name} has no validation value to stop early by: it stops by itself.")
+    return EarlyStopping(model.monitor, mode=model.monitor_mode, check_finite=False, **options)
+
+
+def seed_all(seed: int) -> None:
+    """Seed every generator of every process, and let matrix products of float32 use the fast units of a GPU."""
+    pl.seed_everything(seed, workers=True, verbose=False)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
