@@ -1,0 +1,90 @@
+r"""The logistic loss and its derivatives, as pure functions on tensors.
+
+```math
+L(w) = \sum_i \log(1 + e^{w \cdot x_i}) - y_i\, w \cdot x_i, \qquad \nabla L = \sum_i (\hat p_i - y_i)\, x_i
+```
+
+Legend: B batch, F features, P columns of the design matrix (features and intercept), C classes, K logits,
+which are 1 or C.
+
+Source: Cox 1958; Hastie, Tibshirani & Friedman 2009, §4.4. Deviation: log(1 + eᶻ) is computed as
+max(z, 0) + log(1 + e^{−|z|}), which cannot overflow.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["cost", "cost_gradient", "derivatives", "link"]
+
+
+def link(z: Tensor) -> Tensor:
+    """Return p̂ = 1 / (1 + e^(−z)), without overflow.
+
+    >>> link(torch.tensor([0.0, 1000.0]))
+    tensor([0.5000, 1.0000])
+    """
+    small = torch.exp(-z.abs())
+    return torch.where(z >= 0, 1.0, small) / (1 + small)
+
+
+def cost(w: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Return Σ log(1 + exp(w·x)) − y w·x, in its stable form.
+
+    Args:
+        w: weights, (F,).
+        x: inputs, (B, F).
+        y: 0 or 1, (B,).
+
+    Example:
+        >>> cost(torch.zeros(2), torch.ones(3, 2), torch.tensor([0.0, 1.0, 1.0]))  # 3 log 2
+        tensor(2.0794)
+    """
+    z = x @ w
+    return (z.clamp_min(0) + torch.log1p(torch.exp(-z.abs())) - y * z).sum()
+
+
+def cost_gradient(w: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Return Σ (p̂ − y) x, the gradient of `cost`, (F,).
+
+    >>> cost_gradient(torch.zeros(1), torch.ones(2, 1), torch.tensor([0.0, 0.0]))
+    tensor([1.])
+    """
+    return x.T @ (link(x @ w) - y)
+
+
+def derivatives(
+    z: Tensor, x: Tensor, y: Tensor, weight: Tensor, *, hessian: bool = True
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the weighted sum of losses, its gradient and its Hessian, for one row of weights or one a class.
+
+    Args:
+        z: logits x Wᵀ, (B, K): one for two classes, one a class otherwise.
+        x: inputs, with a column of ones for an intercept, (B, P).
+        y: classes, (B,) int64.
+        weight: weight of each example, (B,).
+        hessian: whether to compute the Hessian; None is returned for it otherwise.
+
+    Returns:
+        Value (), gradient (K, P) and Hessian (K P, K P).
+    """
+    if z.shape[1] == 1:
+        p = link(z)
+        losses = F.softplus(z.squeeze(1)) - y * z.squeeze(1)
+        residual = p - y.unsqueeze(1)
+    else:
+        p = z.softmax(1)
+        losses = torch.logsumexp(z, 1) - z.gather(1, y.unsqueeze(1)).squeeze(1)
+        residual = p - F.one_hot(y, z.shape[1])
+    gradient = (residual * weight.unsqueeze(1)).T @ x
+    return weight @ losses, gradient, _curvature(p, x, weight) if hessian else None
+
+
+def _curvature(p: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    if p.shape[1] == 1:
+        return x.T @ (x * (weight * (p * (1 - p)).squeeze(1)).unsqueeze(1))
+    blocks = [x.T @ (x * (weight * column).unsqueeze(1)) for column in p.T]  # Σ p_k x xᵀ
+    spread = (p.unsqueeze(2) * x.unsqueeze(1)).flatten(1)  # p_k x_j, (B, D)
+    return torch.block_diag(*blocks) - spread.T @ (spread * weight.unsqueeze(1))

@@ -1,0 +1,270 @@
+r"""Convex minimization where each pass over the data gives value and derivatives at one point, and no more.
+
+```math
+\min_w F(w) = f(w) + \sum_i λ_i |w_i|, \qquad f \text{ smooth and convex}
+```
+
+A minimizer names the `point` at which the next pass evaluates f, ∇f (and ∇²f); `update` takes them. A
+step is accepted or halved by Armijo's rule on the values of passes, so that nothing is evaluated twice:
+
+```math
+F(w + t d) \le F(w) + c\, t\, Δ, \qquad Δ = \nabla f(w)^\top d + \sum_i λ_i (|w_i + d_i| - |w_i|) < 0
+```
+
+- `Newton`: d minimizes the quadratic model ∇fᵀd + ½ dᵀ∇²f d + Σ λ|w + d|: a linear system for λ = 0, and by
+  feature-sign search otherwise, which ends in a finite number of steps with exact zeros.
+- `LBFGS`: d from the last ten changes of the gradient; for λ ≠ 0 in the orthant of the pseudo-gradient, whose
+  product with the step stands for t Δ (OWL-QN).
+
+Legend: D dimensions, M history.
+
+Source: Lee, Sun & Saunders 2014 (proximal Newton); Lee, Battle, Raina & Ng 2006, algorithm 1 (feature-sign
+search); Nocedal & Wright 2006, algorithm 7.4 (L-BFGS); Andrew & Gao 2007 (OWL-QN). Deviations: coordinates
+are scaled to a unit diagonal of the Hessian, directions without curvature are left alone, and values are
+compared up to rounding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LBFGS", "Minimizer", "Newton", "minimize_quadratic", "newton_step", "pseudo_gradient"]
+
+ARMIJO = 1e-4
+ROUNDING = 64 * torch.finfo(torch.float64).eps  # relative error that a sum of many losses may carry
+FLAT = 1e-12  # curvature, relative to the largest, below which a direction counts as undetermined
+
+
+def solve_semidefinite(a: Tensor, b: Tensor) -> Tensor:
+    """Return the shortest x with A x = b for a positive semidefinite A of unit diagonal.
+
+    >>> solve_semidefinite(torch.ones(2, 2), torch.ones(2))
+    tensor([0.5000, 0.5000])
+    """
+    definite, failed = torch.linalg.cholesky_ex(a)
+    # A diagonal near zero in the factor tells a singular matrix well enough: the matrix is scaled.
+    if not failed and definite.diagonal().square().min() > FLAT * len(a):
+        return torch.cholesky_solve(b.unsqueeze(1), definite).squeeze(1)
+    values, vectors = torch.linalg.eigh(a)
+    cutoff = max(FLAT, len(a) * torch.finfo(a.dtype).eps) * values[-1]
+    inverse = torch.where(values > cutoff, 1 / values.clamp_min(cutoff), 0.0)
+    return vectors @ (inverse * (vectors.T @ b))
+
+
+def minimize_quadratic(hessian: Tensor, linear: Tensor, l1: Tensor, start: Tensor) -> Tensor:
+    """Return argmin_x ½ xᵀHx + cᵀx + Σ λ_i |x_i| by feature-sign search, with exact zeros.
+
+    Args:
+        hessian: H, positive definite, (D, D).
+        linear: c, (D,).
+        l1: λ ≥ 0, (D,).
+        start: a first guess, such as the last solution, (D,).
+
+    Example:
+        >>> c, one = torch.tensor([-3.0, 0.5]), torch.ones(2)
+        >>> minimize_quadratic(torch.eye(2), c, one, torch.zeros(2)).tolist()
+        [2.0, 0.0]
+    """
+    x, solved = start.clone(), False
+    for _ in range(10 * len(x) + 100):
+        gradient = hessian @ x + linear
+        sign, active = x.sign(), (x != 0) | (l1 == 0)
+        if solved or not active.any():
+            violation = torch.where(active, -torch.inf, gradient.abs() - l1)
+            worst = int(violation.argmax())
+            if violation[worst] <= 1e-12 * float(l1.max()):
+                return x
+            sign[worst], active[worst] = -gradient[worst].sign(), True
+        rows = active.nonzero().squeeze(1)
+        target = x.clone()
+        target[rows] = solve_semidefinite(hessian[rows][:, rows], -(linear + l1 * sign)[rows])
+        x, solved = _best_on_segment(hessian, gradient, l1, x, target)
+    return x
+
+
+def _best_on_segment(h: Tensor, gradient: Tensor, l1: Tensor, x: Tensor, target: Tensor) -> tuple[Tensor, bool]:
+    """Return the best of `target` and the points before it where a sign changes, and whether none does."""
+    d = target - x
+    crosses = (x * target < 0) & (l1 > 0)
+    if not crosses.any():
+        return target, True
+    rows = crosses.nonzero().squeeze(1)
+    times = torch.cat([x[rows] / (x[rows] - target[rows]), x.new_ones(1)])  # (M + 1,)
+    points = x + times.unsqueeze(1) * d
+    points[torch.arange(len(rows), device=x.device), rows] = 0.0
+    values = times * (gradient @ d) + 0.5 * times.square() * (d @ h @ d) + points.abs() @ l1
+    return points[values.argmin()], False
+
+
+def newton_step(hessian: Tensor, gradient: Tensor, point: Tensor, l1: Tensor) -> Tensor:
+    """Return d = argmin ∇fᵀd + ½ dᵀ∇²f d + Σ λ_i |w_i + d_i|, (D,)."""
+    diagonal = hessian.diagonal()
+    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
+    scaled = hessian * scale.unsqueeze(1) * scale
+    if not l1.any():
+        return scale * solve_semidefinite(scaled, -scale * gradient)
+    scaled.diagonal().add_(1e-10)  # a step that is a little too short where nothing bends
+    x = point / scale
+    return scale * (minimize_quadratic(scaled, scale * gradient - scaled @ x, l1 * scale, x) - x)
+
+
+def pseudo_gradient(gradient: Tensor, point: Tensor, l1: Tensor) -> Tensor:
+    """Return the shortest subgradient of f + Σ λ|w|: zero at the minimum and nowhere else."""
+    at_zero = gradient.sign() * (gradient.abs() - l1).clamp_min(0)
+    return torch.where(point == 0, at_zero, gradient + l1 * point.sign())
+
+
+class Minimizer(nn.Module):
+    """Base: which point is evaluated next. A subclass says in which direction to go.
+
+    Its state is in buffers, so that it travels in checkpoints.
+
+    Args:
+        size: D.
+        tolerance: stop when the decrease that a full step promises is below this share of max(1, |F|).
+        max_passes: stop after so many evaluations.
+    """
+
+    point: Tensor
+    accepted: Tensor
+    direction: Tensor
+    value: Tensor
+    promise: Tensor
+    step: Tensor
+    passes: Tensor
+    finished: Tensor
+    converged: Tensor
+
+    def __init__(self, size: int, tolerance: float = 1e-12, max_passes: int = 100) -> None:
+        super().__init__()
+        self.size, self.tolerance, self.max_passes = size, tolerance, max_passes
+        for name in ("point", "accepted", "direction"):
+            self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
+        for name in ("value", "promise"):
+            self.register_buffer(name, torch.full((), torch.inf, dtype=torch.float64))
+        self.register_buffer("step", torch.ones((), dtype=torch.float64))
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
+        for name in ("finished", "converged"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.bool))
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, tolerance={self.tolerance}, max_passes={self.max_passes}"
+
+    @torch.no_grad()
+    def update(self, smooth: Tensor, gradient: Tensor, l1: Tensor, hessian: Tensor | None = None) -> None:
+        """Take f, ∇f and ∇²f at `point`: accept it and aim anew, or come back half the way.
+
+        Args:
+            smooth: f, ().
+            gradient: ∇f, (D,).
+            l1: λ, (D,).
+            hessian: ∇²f, (D, D), for Newton.
+        """
+        self.passes += 1
+        value = smooth + (l1 * self.point.abs()).sum()
+        if self._acceptable(value, gradient, l1):
+            self.value, self.accepted = value.clone(), self.point.clone()
+            self.direction = self._aim(gradient, l1, hessian)
+            self.promise = self._promise(gradient, l1)
+            self.step = self._first_step(gradient)
+            self.converged = self.promise <= self.tolerance * value.abs().clamp_min(1)
+        else:
+            self.step = self.step / 2
+            # After thirty halvings the values cannot tell the points apart any more.
+            self.converged = self.step < 2.0**-30
+        self.finished = self.converged | (self.passes >= self.max_passes)
+        self.point = self._arrive() if self.finished else self._trial(l1)
+
+    def _acceptable(self, value: Tensor, gradient: Tensor, l1: Tensor) -> bool:
+        if not torch.isfinite(value) or not torch.isfinite(gradient).all():
+            return False
+        slack = ROUNDING * self.value.abs() if torch.isfinite(self.value) else 0.0
+        return bool(value <= self.value - ARMIJO * self._expected() + slack) or self.passes == 1
+
+    def _aim(self, gradient: Tensor, l1: Tensor, hessian: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def _first_step(self, gradient: Tensor) -> Tensor:
+        return torch.ones_like(self.step)
+
+    def _promise(self, gradient: Tensor, l1: Tensor) -> Tensor:
+        """The decrease that the model of F promises for a full step, to first order."""
+        change = (self.accepted + self.direction).abs() - self.accepted.abs()
+        return -(gradient @ self.direction + l1 @ change)
+
+    def _expected(self) -> Tensor:
+        """The same for the step that was taken."""
+        return self.step * self.promise
+
+    def _trial(self, l1: Tensor) -> Tensor:
+        return self.accepted + self.step * self.direction
+
+    def _arrive(self) -> Tensor:
+        """The point to end at."""
+        return self.accepted.clone()
+
+
+class Newton(Minimizer):
+    """(Proximal) Newton: quadratic convergence, one D × D system a pass."""
+
+    def _aim(self, gradient: Tensor, l1: Tensor, hessian: Tensor | None) -> Tensor:
+        assert hessian is not None
+        return newton_step(hessian, gradient, self.accepted, l1)
+
+    def _arrive(self) -> Tensor:
+        # Near the minimum the full step squares the error, so it is worth taking unchecked.
+        return self.accepted + self.direction if self.converged and self.step == 1 else self.accepted.clone()
+
+
+class LBFGS(Minimizer):
+    """L-BFGS, and OWL-QN with an L1 penalty: 2 M vectors instead of a matrix."""
+
+    def __init__(self, size: int, tolerance: float = 1e-12, max_passes: int = 100, history: int = 10) -> None:
+        super().__init__(size, tolerance, max_passes)
+        for name in ("moves", "turns"):  # s = w⁺ − w and y = ∇f⁺ − ∇f, the newest last, (M, D)
+            self.register_buffer(name, torch.zeros(history, size, dtype=torch.float64))
+        for name in ("last_point", "last_gradient", "steepest"):
+            self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
+
+    def _aim(self, gradient: Tensor, l1: Tensor, hessian: Tensor | None) -> Tensor:
+        self._remember(self.accepted - self.last_point, gradient - self.last_gradient)
+        self.last_point, self.last_gradient = self.accepted.clone(), gradient.clone()
+        self.steepest = pseudo_gradient(gradient, self.accepted, l1)
+        direction = -self._inverse_times(self.steepest)
+        return torch.where((l1 > 0) & (direction * self.steepest >= 0), 0.0, direction)
+
+    def _promise(self, gradient: Tensor, l1: Tensor) -> Tensor:
+        return -self.steepest @ self.direction
+
+    def _expected(self) -> Tensor:
+        return self.steepest @ (self.accepted - self.point)
+
+    def _remember(self, move: Tensor, turn: Tensor) -> None:
+        if self.passes > 1 and move @ turn > torch.finfo(move.dtype).eps * turn.square().sum():
+            self.moves = torch.cat([self.moves[1:], move.unsqueeze(0)])
+            self.turns = torch.cat([self.turns[1:], turn.unsqueeze(0)])
+
+    def _inverse_times(self, vector: Tensor) -> Tensor:
+        """The two-loop recursion; rows of zeros are history that has not happened yet."""
+        pairs = [(s, y, 1 / (s @ y)) for s, y in zip(self.moves, self.turns, strict=True) if s.any()]
+        shares = []
+        for s, y, rho in reversed(pairs):
+            shares.append(rho * (s @ vector))
+            vector = vector - shares[-1] * y
+        if pairs:
+            s, y, _ = pairs[-1]
+            vector = vector * (s @ y) / (y @ y)
+        for (s, y, rho), share in zip(pairs, reversed(shares), strict=True):
+            vector = vector + s * (share - rho * (y @ vector))
+        return vector
+
+    def _first_step(self, gradient: Tensor) -> Tensor:
+        if self.moves.any():
+            return torch.ones_like(self.step)
+        return (1 / self.direction.abs().sum().clamp_min(1e-300)).clamp_max(1.0)
+
+    def _trial(self, l1: Tensor) -> Tensor:
+        trial = self.accepted + self.step * self.direction
+        orthant = torch.where(self.accepted == 0, -self.steepest.sign(), self.accepted.sign())
+        return torch.where((l1 > 0) & (trial * orthant < 0), 0.0, trial)
