@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from zoo.data.spec import DataSpec
 from zoo.data.splits import TabularData
 from zoo.errors import ZooError
 
-__all__ = ["ArrayData", "encode_targets", "spec_from_arrays", "to_tensor"]
+__all__ = ["ArrayData", "describe_arrays", "encode_targets", "spec_from_arrays", "to_tensor"]
 
 _KINDS = {2: "tabular", 3: "sequence", 4: "image"}
 # Integers beyond this are measurements, not labels.
@@ -77,9 +78,7 @@ def _as_numpy(x: Any, name: str) -> np.ndarray:
         for column, values in columns.items():
             if values.dtype.kind not in "biuf":
                 found = _found(values)
-                raise ZooError(
-                    f"Column '{column}' of {name} holds {found}: encode it as numbers or leave it out."
-                )
+                raise ZooError(f"Column '{column}' of {name} holds {found}: encode it as numbers or leave it out.")
         return np.stack(list(columns.values()), axis=1) if columns else np.empty((0, 0))
     if "pyarrow" in sys.modules and isinstance(x, sys.modules["pyarrow"].ChunkedArray):
         return x.to_numpy()
@@ -161,15 +160,11 @@ def _is_text(array: np.ndarray) -> bool:
 
 def _classes(y: Tensor, name: str, class_names: tuple[str, ...] | None) -> tuple[Tensor, dict[str, Any]]:
     if y.ndim != 1:
-        raise ZooError(
-            f"Class targets must have shape (N,), not {tuple(y.shape)}: pass one class index a row."
-        )
+        raise ZooError(f"Class targets must have shape (N,), not {tuple(y.shape)}: pass one class index a row.")
     low, high = (int(y.min()), int(y.max())) if len(y) else (0, 0)
     if low < 0 or high >= _MAX_CLASSES:
         outside = low if low < 0 else high
-        raise ZooError(
-            f"{name} holds the integer {outside}: class indices run from 0 to C-1; pass floats for values."
-        )
+        raise ZooError(f"{name} holds the integer {outside}: class indices run from 0 to C-1; pass floats for values.")
     if low == high and len(y):
         label = class_names[low] if class_names else low
         raise ZooError(f"{name} holds a single class ({label}): at least two are needed to tell them apart.")
@@ -186,24 +181,26 @@ def spec_from_arrays(x: Any, y: Any = None) -> DataSpec:
         >>> spec_from_arrays(torch.zeros(3, 5), [0, 2, 1]).num_classes
         3
     """
-    return _describe(to_tensor(x), _columns(x), y)[0]
+    tensor = to_tensor(x)
+    return describe_arrays(tensor, y, len(tensor) if tensor.ndim else 0, _columns(x))[0]
 
 
-def _describe(x: Tensor, columns: dict | None, y: Any) -> tuple[DataSpec, Tensor | None]:
-    if x.ndim == 1:
-        raise ZooError(
-            f"X has shape ({len(x)},): pass X[:, None] for one feature, or X[None, :] for one row."
-        )
+def describe_arrays(
+    x: Tensor, y: Any, num_rows: int, names: Iterable[str] | None = None
+) -> tuple[DataSpec, Tensor | None]:
+    """Return the spec and the coded targets of `num_rows` rows, of which `x` holds at least the first."""
+    if x.ndim <= 1:
+        raise ZooError(f"X has shape {tuple(x.shape)}: pass X[:, None] for one feature, or X[None, :] for one row.")
     if x.ndim not in _KINDS:
         raise ZooError(f"X has {x.ndim} axes: (N, F), (N, T, F) and (N, C, H, W) are understood.")
     if not x.numel():
         raise ZooError(f"X of shape {tuple(x.shape)} is empty: there is nothing to learn from.")
     targets, fields = (None, {}) if y is None else encode_targets(y)
-    if targets is not None and len(targets) != len(x):
-        raise ZooError(f"X has {len(x)} rows and y has {len(targets)}: they must agree.")
-    names = tuple(columns) if columns else None
+    if targets is not None and len(targets) != num_rows:
+        raise ZooError(f"X has {num_rows} rows and y has {len(targets)}: they must agree.")
     dtype = str(x.dtype).removeprefix("torch.")
-    spec = DataSpec(_KINDS[x.ndim], tuple(x.shape[1:]), feature_names=names, dtype=dtype, **fields)
+    feature_names = tuple(names) if names else None
+    spec = DataSpec(_KINDS[x.ndim], tuple(x.shape[1:]), feature_names=feature_names, dtype=dtype, **fields)
     return spec, targets
 
 
@@ -240,12 +237,11 @@ class ArrayData(TabularData):
         standardize: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(
-            val_fraction=val_fraction, test_fraction=test_fraction, standardize=standardize, **options
-        )
+        super().__init__(val_fraction=val_fraction, test_fraction=test_fraction, standardize=standardize, **options)
         self.x = to_tensor(x)
-        self._spec, self.y = _describe(self.x, _columns(x), y)
-        self.weight = None if weight is None else check_weight(to_tensor(weight, "weight"), len(self.x))
+        num_rows = len(self.x) if self.x.ndim else 0
+        self._spec, self.y = describe_arrays(self.x, y, num_rows, _columns(x))
+        self.weight = None if weight is None else check_weight(to_tensor(weight, "weight"), num_rows)
 
     def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
         return self._spec, self.scale(self.split_tensors(self.x, self.y, self._spec, self.weight))
@@ -254,9 +250,7 @@ class ArrayData(TabularData):
 def check_weight(weight: Tensor, num_rows: int) -> Tensor:
     """Return sample weights (N,); raise one line unless they are non-negative, one a row and not all zero."""
     if tuple(weight.shape) != (num_rows,):
-        raise ZooError(
-            f"weight has shape {tuple(weight.shape)}: one weight for each of the {num_rows} rows is needed."
-        )
+        raise ZooError(f"weight has shape {tuple(weight.shape)}: one weight for each of the {num_rows} rows is needed.")
     if bool((weight < 0).any()) or not bool(weight.any()):
         raise ZooError("weight must be non-negative, and positive for at least one row.")
     return weight

@@ -1,1 +1,221 @@
-"""To come."""
+"""The user's own tables and arrays: CSV, Parquet and NumPy files, held in memory or streamed from disk.
+
+Every rule that turns a column into numbers is stated in `zoo.data.columns`; fill values, categories and scaling are
+taken from the training rows alone. Beyond `in_memory_limit` the rows stay on disk and are read by row groups; a CSV is
+first kept as Parquet.
+
+Legend: N rows, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pyarrow as pa
+from torch import Tensor
+
+from zoo.data import tables
+from zoo.data.base import Rows, TensorRows
+from zoo.data.columns import TableOptions
+from zoo.data.encoder import TableEncoder
+from zoo.data.groups import GroupRows, GroupSplit
+from zoo.data.registry import register_data
+from zoo.data.spec import DataSpec
+from zoo.data.splits import TabularData
+from zoo.errors import ZooError
+
+__all__ = ["CsvData", "ParquetData", "TableData"]
+
+_NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "?"]
+
+
+class TableData(TabularData):
+    """Base of the tables: what the columns mean, and where the splits come from.
+
+    Args:
+        path: the files: one, a list, a folder or a pattern.
+        target: name of the column to predict; None to learn without targets.
+        task: `classification` or `regression`; None takes text and up to 20 different integers for classes.
+        features: names of the columns to learn from; None for all but the target.
+        drop: names of columns to leave out.
+        missing: what becomes of missing values: `refuse`, `mean`, `median`, `zero`, or `drop` for the whole row.
+        text: what becomes of text columns: `refuse`, `onehot`, `codes`; `auto` is onehot up to 20 different values.
+        replace: text values to change as they are read.
+        null_values: what stands for a missing value.
+        val_path: files of the validation split; None takes `val_fraction` of `path`.
+        test_path: files of the test split; None takes `test_fraction` of `path`.
+        in_memory_limit: bytes of table beyond which rows are streamed from disk.
+        **options: those of `TabularData`.
+    """
+
+    suffixes: tuple[str, ...]
+
+    def __init__(
+        self,
+        *,
+        path: str | list[str] | None = None,
+        target: str | None = None,
+        task: Literal["classification", "regression"] | None = None,
+        features: list[str] | None = None,
+        drop: list[str] | None = None,
+        missing: Literal["refuse", "mean", "median", "drop", "zero"] = "refuse",
+        text: Literal["auto", "refuse", "onehot", "codes"] = "auto",
+        replace: dict[str, str] | None = None,
+        null_values: list[str] | None = None,
+        val_path: str | list[str] | None = None,
+        test_path: str | list[str] | None = None,
+        in_memory_limit: int = 1 << 30,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        nulls = list(_NULLS if null_values is None else null_values)
+        self.options = TableOptions(target, task, features, list(drop or ()), missing, text, dict(replace or {}), nulls)
+        self.path, self.in_memory_limit = path, in_memory_limit
+        self.held_out_paths = {"val": val_path, "test": test_path}
+        self.val_fraction = 0.0 if val_path else self.val_fraction
+        self.test_fraction = 0.0 if test_path else self.test_fraction
+
+    def is_large(self, paths: list[str]) -> bool:
+        """Whether the files are to be streamed."""
+        raise NotImplementedError
+
+    def table(self, paths: list[str]) -> pa.Table:
+        """Return the files as a table in memory."""
+        raise NotImplementedError
+
+    def stream(self, paths: list[str]) -> tables.ParquetFiles:
+        """Return the files as row groups."""
+        raise NotImplementedError
+
+    def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
+        paths = tables.find_files(self.path, self.suffixes)
+        encoder, splits = self._stream(paths) if self.is_large(paths) else self._hold(paths)
+        for name, given in self.held_out_paths.items():
+            if given:
+                splits[name] = self._held_out(tables.find_files(given, self.suffixes, f"{name}_path"), encoder)
+        return encoder.spec(), self.scale(splits)
+
+    def _hold(self, paths: list[str]) -> tuple[TableEncoder, dict[str, Rows | None]]:
+        """Read everything, split it by class, and learn the coding from the training rows."""
+        table = self.table(paths)
+        encoder = TableEncoder(table.schema, self.options, paths[0])
+        table = encoder.clean(table)
+        if not len(table):
+            raise ZooError(f"{paths[0]}: no row is left after data.missing=drop.")
+        encoder.learn_target([table])
+        parts = self.split(len(table), encoder.encode_target(table) if encoder.is_class else None)
+        encoder.learn_features([table.take(parts["train"].numpy())] if "train" in parts else [])
+        x, y = encoder.encode(table)
+        return encoder, {name: TensorRows(x[rows], None if y is None else y[rows]) for name, rows in parts.items()}
+
+    def _stream(self, paths: list[str]) -> tuple[TableEncoder, dict[str, Rows | None]]:
+        """Leave the rows on disk; one pass over them learns the coding."""
+        if self.options.missing == "median":
+            raise ZooError("data.missing=median needs all rows at once: pass mean, or raise data.in_memory_limit.")
+        files = self.stream(paths)
+        encoder = TableEncoder(files.schema, self.options, paths[0])
+        source = _Encoded(files, encoder)
+        split = GroupSplit(source.sizes, (self.val_fraction, self.test_fraction), self.seed)
+        encoder.learn_target(source.tables())
+        encoder.learn_features(source.training_tables(split))
+        return encoder, {name: GroupRows(source, split, name) for name in split.counts}
+
+    def _held_out(self, paths: list[str], encoder: TableEncoder) -> Rows:
+        """Return the rows of a given split, coded as the training rows are."""
+        if self.is_large(paths):
+            source = _Encoded(self.stream(paths), encoder)
+            return GroupRows(source, GroupSplit(source.sizes, (0.0, 0.0), self.seed), "train")
+        table = encoder.clean(self.table(paths), paths[0])
+        return TensorRows(*encoder.encode(table, paths[0]))
+
+
+class _Encoded:
+    """The row groups of Parquet files as tensors."""
+
+    def __init__(self, files: tables.ParquetFiles, encoder: TableEncoder) -> None:
+        self.files, self.encoder = files, encoder
+        self.names = [column.name for column in encoder.columns]
+        self.sizes = files.sizes
+        if encoder.options.missing == "drop":
+            self.sizes = [len(table) for table in self.tables()]
+
+    def table(self, group: int) -> tuple[pa.Table, str]:
+        """Return a cleaned row group and the file that it is from."""
+        table, path = self.files.read(group, self.names)
+        return self.encoder.clean(table, path), path
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield all cleaned row groups."""
+        for group in range(len(self.files.groups)):
+            yield self.table(group)[0]
+
+    def training_tables(self, split: GroupSplit) -> Iterator[pa.Table]:
+        """Yield the training rows of each group."""
+        for group, table in enumerate(self.tables()):
+            yield table.take(split.members("train", group).numpy())
+
+    def read(self, group: int) -> tuple[Tensor, Tensor | None]:
+        return self.encoder.encode(*self.table(group))
+
+
+@register_data("csv", kind="tabular", target="any")
+class CsvData(TableData):
+    """Your own CSV files, with or without a header line, gzip too.
+
+    Args:
+        columns: names of the columns of files without a header line.
+        delimiter: what stands between values.
+        encoding: text encoding of the files.
+        cache_dir: where a file beyond `in_memory_limit` is kept as Parquet; None for the user's cache folder.
+        **options: those of `TableData`.
+    """
+
+    suffixes = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+
+    def __init__(
+        self,
+        *,
+        columns: list[str] | None = None,
+        delimiter: str = ",",
+        encoding: str = "utf8",
+        cache_dir: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if len(delimiter) != 1:
+            raise ZooError(f"data.delimiter must be one character, not {delimiter!r}.")
+        self.form = tables.CsvFormat(columns, delimiter, encoding, tuple(self.options.null_values))
+        self.cache_dir = cache_dir
+
+    def is_large(self, paths: list[str]) -> bool:
+        return sum(tables.csv_bytes(path) for path in paths) > self.in_memory_limit
+
+    def table(self, paths: list[str]) -> pa.Table:
+        return tables.concat(paths, lambda path: tables.read_csv(path, self.form))
+
+    def stream(self, paths: list[str]) -> tables.ParquetFiles:
+        return tables.ParquetFiles([tables.stream_csv(paths, self.form, self.cache_dir)])
+
+
+@register_data("parquet", kind="tabular", target="any")
+class ParquetData(TableData):
+    """Your own Parquet files.
+
+    Args:
+        **options: those of `TableData`.
+    """
+
+    suffixes = (".parquet", ".pq")
+
+    def is_large(self, paths: list[str]) -> bool:
+        files = tables.ParquetFiles(paths)
+        width = len(self.options.features or files.schema.names)
+        return sum(files.sizes) * width * 8 > self.in_memory_limit
+
+    def table(self, paths: list[str]) -> pa.Table:
+        encoder = TableEncoder(tables.ParquetFiles(paths).schema, self.options, paths[0])
+        return tables.concat(paths, lambda path: tables.read_parquet(path, [c.name for c in encoder.columns]))
+
+    def stream(self, paths: list[str]) -> tables.ParquetFiles:
+        return tables.ParquetFiles(paths)

@@ -63,9 +63,7 @@ class TorchvisionImages(ImageData):
         splits = {"train": (images[train], labels[train]), "test": self.read(train=False)}
         if len(val):
             splits["val"] = (images[val], labels[val])
-        spec = DataSpec(
-            "image", self.shape, "class", num_classes=len(self.class_names), class_names=self.class_names
-        )
+        spec = DataSpec("image", self.shape, "class", num_classes=len(self.class_names), class_names=self.class_names)
         return spec, self.image_rows(splits)
 
     def file(self, name: str, urls: list[str], md5: str) -> bytes:
@@ -74,9 +72,7 @@ class TorchvisionImages(ImageData):
         path = next((p for p in (target, Path(self.root) / name) if p.is_file()), None)
         if path is None:
             if not self.download:
-                raise ZooError(
-                    f"{target} is missing: pass data.download=true, or data.root=FOLDER that has it."
-                )
+                raise ZooError(f"{target} is missing: pass data.download=true, or data.root=FOLDER that has it.")
             path = download(urls, target, md5)
         return checked(path.read_bytes(), md5, str(path))
 
@@ -173,8 +169,7 @@ class CIFAR10(TorchvisionImages):
         from torchvision.datasets import CIFAR10 as Source
 
         batches = [
-            read_batch(self.batch(Source, *entry))
-            for entry in (Source.train_list if train else Source.test_list)
+            read_batch(self.batch(Source, *entry)) for entry in (Source.train_list if train else Source.test_list)
         ]
         images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
         return images, labels

@@ -112,9 +112,7 @@ class ImageData(ZooDataModule):
         **options: those of `ZooDataModule`.
     """
 
-    def __init__(
-        self, *, normalize: bool = True, crop_padding: int = 0, flip: bool = False, **options: Any
-    ) -> None:
+    def __init__(self, *, normalize: bool = True, crop_padding: int = 0, flip: bool = False, **options: Any) -> None:
         super().__init__(**options)
         if crop_padding < 0:
             raise ZooError(f"data.crop_padding must be 0 or more, not {crop_padding}.")
@@ -130,6 +128,5 @@ class ImageData(ZooDataModule):
         augment = Augment(self.crop_padding, self.flip, self.seed) if self.crop_padding or self.flip else None
         rows: Callable[..., Rows] = ImageRows
         return {
-            name: rows(*split, shift, scale, augment if name == "train" else None)
-            for name, split in splits.items()
+            name: rows(*split, shift, scale, augment if name == "train" else None) for name, split in splits.items()
         }

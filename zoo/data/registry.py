@@ -24,6 +24,7 @@ _MODULES: tuple[str, ...] = (
     "zoo.data.bundled",
     "zoo.data.synthetic",
     "zoo.data.files",
+    "zoo.data.mapped",
     "zoo.data.images",
 )
 

@@ -5,6 +5,7 @@ Legend: N rows, F features.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ class Standardize:
         std: (F,), 1 in place of 0.
 
     Example:
-        >>> Standardize.fit(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))(Batch(torch.tensor([[2.0, 6.0]]))).x
+        >>> Standardize.fit([torch.tensor([[1.0, 5.0], [3.0, 5.0]])])(Batch(torch.tensor([[2.0, 6.0]]))).x
         tensor([[0., 1.]])
     """
 
@@ -71,13 +72,22 @@ class Standardize:
         self.mean, self.std = mean, std
 
     @classmethod
-    def fit(cls, x: Tensor) -> Standardize:
-        """Measure the rows of x (N, F)."""
-        constant = x.amin(0) == x.amax(0)  # exact, where rounding leaves a deviation of 1e-17
-        std = x.std(0, correction=0)
-        return cls(
-            torch.where(constant, x[0], x.mean(0)), torch.where(constant | (std == 0), 1.0, std).to(x.dtype)
-        )
+    def fit(cls, parts: Iterable[Tensor]) -> Standardize:
+        """Measure rows that come part by part, each (N, F), joined as Chan, Golub & LeVeque 1979 join them."""
+        count, mean, square = 0, torch.zeros(()), torch.zeros(())
+        low, high = torch.tensor(torch.inf), torch.tensor(-torch.inf)
+        for x in parts:
+            if not len(x):
+                continue
+            part_mean = x.mean(0)
+            delta = part_mean - mean
+            total = count + len(x)
+            square = square + ((x - part_mean) ** 2).sum(0) + delta**2 * (count * len(x) / total)
+            mean = mean + delta * (len(x) / total)
+            low, high, count = torch.minimum(low, x.amin(0)), torch.maximum(high, x.amax(0)), total
+        std = (square / count).sqrt()
+        constant = (low == high) | (std == 0)  # exact, where rounding leaves a deviation of 1e-17
+        return cls(torch.where(low == high, low, mean), torch.where(constant, 1.0, std).to(std.dtype))
 
     def __call__(self, batch: Batch) -> Batch:
         return batch._replace(x=(batch.x - self.mean) / self.std)
@@ -100,9 +110,11 @@ class TabularData(SplitData):
         """Apply to every split the scaling measured on the training rows."""
         if not self.standardize:
             return splits
-        train = splits["train"]
-        assert isinstance(train, TensorRows)
-        self._scaling = Standardize.fit(train.columns[0])
+        train = splits.get("train")
+        if train is None or not len(train):
+            return splits  # the base says that there is nothing to train on
+        index = torch.arange(len(train)).split(train.block_size or len(train))
+        self._scaling = Standardize.fit(train[part].x for part in index)
         for rows in splits.values():
             if rows is not None:
                 rows.transform = self._scaling  # type: ignore[attr-defined]

@@ -1,0 +1,262 @@
+"""From table columns to numbers: which columns are features, and how text and missing values are coded.
+
+The rules, which options change: a missing value is refused; a text column of few different values becomes
+one column of zeros and ones for each; dates, lists and bytes are refused; whatever is refused is refused by
+the column's name. In a coded text column a missing value, or one never met in training, is all zeros
+(onehot) or -1 (codes).
+
+Legend: N rows, F features.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError, nearest
+
+__all__ = ["Column", "TableOptions", "clean", "plan"]
+
+log = logging.getLogger(__name__)
+
+# How many different values a text column may have: some are coded unasked, and 10,000 more would fill the memory.
+_LIMITS = {"auto": 20, "refuse": 0, "onehot": 10_000, "codes": float("inf")}
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What the user says that the columns mean; see `zoo.data.files.TableData`."""
+
+    target: str | None = None
+    task: str | None = None
+    features: list[str] | None = None
+    drop: list[str] = field(default_factory=list)
+    missing: str = "refuse"
+    text: str = "auto"
+    replace: dict[str, str] = field(default_factory=dict)
+    null_values: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Column:
+    """A column with the role that the first table gave it, and what was learnt of it from the training rows.
+
+    Attributes:
+        name: its name.
+        kind: `number` or `text`.
+        integral: whether the file says that it holds integers (or booleans).
+        fill: what stands in for a missing number.
+        categories: the values of a coded column, in order.
+        coding: `onehot` or `codes`, for text.
+    """
+
+    name: str
+    kind: str
+    integral: bool = False
+    fill: float = 0.0
+    categories: list[Any] | None = None
+    coding: str | None = None
+    _seen: set[str] = field(default_factory=set)
+    _chunks: list[pa.Array] = field(default_factory=list)
+    _total: float = 0.0
+    _count: int = 0
+
+    @property
+    def width(self) -> int:
+        """Number of features that it becomes."""
+        return len(self.categories or ()) if self.coding == "onehot" else 1
+
+    @property
+    def feature_names(self) -> list[str]:
+        """A name for each of those."""
+        return [f"{self.name}={value}" for value in self.categories or ()] if self.coding == "onehot" else [self.name]
+
+    def codes(self, values: pa.ChunkedArray) -> Tensor:
+        """Return the place of each value among the categories, -1 for none, (N,)."""
+        assert self.categories is not None
+        kind = pa.string() if self.kind == "text" else pa.float64()
+        found = pc.index_in(values, value_set=pa.array(self.categories, kind), skip_nulls=True)
+        return _tensor(pc.fill_null(found, -1)).long()
+
+    def encode(self, values: pa.ChunkedArray, out: Tensor) -> None:
+        """Write the cleaned values as features into `out` (N, width)."""
+        if self.kind == "number":
+            out[:, 0] = _tensor(pc.fill_null(values, self.fill))
+            return
+        codes = self.codes(values)
+        if self.coding == "codes":
+            out[:, 0] = codes
+        else:
+            rows = (codes >= 0).nonzero().squeeze(1)
+            out.zero_()[rows, codes[rows]] = 1.0
+
+    def observe(self, values: pa.ChunkedArray, options: TableOptions) -> None:
+        """Look at cleaned training values, all at once or some at a time."""
+        if self.kind == "text":
+            if len(self._seen) <= _LIMITS[options.text]:
+                self._seen |= set(pc.unique(values).to_pylist()) - {None}
+        elif options.missing == "mean":
+            self._count += pc.count(values).as_py()
+            self._total += pc.sum(values).as_py() or 0.0
+        elif options.missing == "median":
+            self._chunks += values.chunks
+
+    def settle(self, options: TableOptions) -> None:
+        """Take the fill value, or the categories, from what was observed."""
+        if self.kind == "text":
+            self._settle_categories(options.text)
+        elif options.missing in ("mean", "median"):
+            self._settle_fill(options.missing)
+
+    def _settle_fill(self, missing: str) -> None:
+        if missing == "median":
+            fill = pc.quantile(pa.chunked_array(self._chunks, pa.float64()), 0.5)[0].as_py()
+            self._chunks = []
+        else:
+            fill = self._total / self._count if self._count else None
+        if fill is None:
+            where = f"Column '{self.name}' has no value in the training rows"
+            raise ZooError(f"{where}: pass data.drop=[{self.name}].")
+        self.fill = fill
+
+    def _settle_categories(self, text: str) -> None:
+        drop, limit = f"data.drop=[{self.name}]", _LIMITS[text]
+        if text == "refuse":
+            raise ZooError(f"Column '{self.name}' holds text: pass data.text=onehot or codes, or {drop}.")
+        self.categories, self._seen = sorted(self._seen), set()
+        if text == "auto":
+            self._check_numbers()
+        if len(self.categories) > limit:
+            raise ZooError(
+                f"Column '{self.name}' holds text of more than {limit} different values (such as "
+                f"{self.categories[0]!r}): pass data.text=codes to number them, or {drop}."
+            )
+        self.coding = "codes" if text == "codes" else "onehot"
+        log.info("Column '%s' holds text: %d values, coded as %s.", self.name, len(self.categories), self.coding)
+
+    def _check_numbers(self) -> None:
+        """Raise one line if the text is rather a column of numbers with a stray word."""
+        words = [value for value in self.categories or () if not _is_number(value)]
+        if words and 2 * len(words) <= len(self.categories or ()):
+            raise ZooError(
+                f"Column '{self.name}' holds numbers but also text (such as {words[0]!r}): mend the file, or "
+                f"pass data.null_values=[{words[0]!r}] if that means a missing value, or data.drop=[{self.name}]."
+            )
+
+
+def distinct(parts: Iterable[pa.ChunkedArray], limit: float) -> list[Any]:
+    """Return the sorted different values, or some that are more than `limit`."""
+    values: set[Any] = set()
+    for part in parts:
+        values |= set(pc.unique(part).to_pylist())
+        if len(values) > limit + 1:
+            break
+    return sorted(values - {None})
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _tensor(values: pa.ChunkedArray) -> Tensor:
+    array = values.to_numpy()
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def plan(schema: pa.Schema, options: TableOptions, where: str) -> tuple[list[Column], Column | None]:
+    """Return the feature columns and the target column of a table, with their roles.
+
+    Args:
+        schema: names and types of its columns.
+        options: what the user said of them.
+        where: the file, for messages.
+
+    Raises:
+        ZooError: for a name that is not there, with the nearest ones, or a type that cannot become numbers.
+    """
+    names = schema.names
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ZooError(f"{where} has several columns named '{repeated[0]}': rename them.")
+    wanted = [
+        *(options.features or []),
+        *options.drop,
+        *([options.target] if options.target is not None else []),
+    ]
+    for name in wanted:
+        if name not in names:
+            raise ZooError(f"{where} has no column '{name}'.{nearest(name, names)} Its columns: {_listed(names)}.")
+    if options.target in (options.features or []):
+        raise ZooError(f"data.target={options.target} is among data.features too: take it out of one of them.")
+    left = options.features or [name for name in names if name != options.target]
+    features = [_column(schema.field(name), where) for name in left if name not in options.drop]
+    if not features:
+        raise ZooError(f"{where} has no column left to learn from. Its columns: {_listed(names)}.")
+    return features, None if options.target is None else _column(schema.field(options.target), where)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
+
+
+def _column(source: pa.Field, where: str) -> Column:
+    kind = source.type.value_type if pa.types.is_dictionary(source.type) else source.type
+    is_number = (
+        pa.types.is_integer,
+        pa.types.is_floating,
+        pa.types.is_decimal,
+        pa.types.is_boolean,
+        pa.types.is_null,
+    )
+    if any(check(kind) for check in is_number):
+        return Column(source.name, "number", integral=pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return Column(source.name, "text")
+    found = "bytes that are no UTF-8 text (see data.encoding)" if pa.types.is_binary(kind) else f"values of type {kind}"
+    raise ZooError(f"{where}: column '{source.name}' holds {found}: convert it, or pass data.drop=[{source.name}].")
+
+
+def clean(values: pa.ChunkedArray, column: Column, options: TableOptions, where: str) -> pa.ChunkedArray:
+    """Return a column as float64, or as text without blanks around it, with every missing value null.
+
+    Raises:
+        ZooError: for text or infinity in a column of numbers.
+    """
+    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    if column.kind == "text" or is_text:
+        values = _clean_text(values, options)
+        if column.kind == "text":
+            return values
+    try:
+        values = pc.cast(
+            pc.cast(values, pa.int8()) if pa.types.is_boolean(values.type) else values,
+            pa.float64(),
+            safe=False,
+        )
+    except pa.ArrowInvalid as error:
+        raise ZooError(f"{where}: column '{column.name}' holds text where numbers are expected ({error}).") from None
+    infinite = pc.sum(pc.is_inf(values)).as_py()
+    if infinite:
+        raise ZooError(f"{where}: column '{column.name}' holds {infinite} infinite values: mend them, or drop it.")
+    return pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
+
+
+def _clean_text(values: pa.ChunkedArray, options: TableOptions) -> pa.ChunkedArray:
+    values = pc.utf8_trim_whitespace(pc.cast(values, pa.string()))
+    if options.replace:
+        places = pc.index_in(values, value_set=pa.array(list(options.replace), pa.string()))
+        renamed = pc.take(pa.array(list(options.replace.values()), pa.string()), places)
+        values = pc.if_else(pc.is_valid(places), renamed, values)
+    missing = pc.is_in(values, value_set=pa.array(options.null_values, pa.string()))
+    return pc.if_else(missing, pa.scalar(None, pa.string()), values)

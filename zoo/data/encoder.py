@@ -1,0 +1,155 @@
+"""A table encoder: learnt from the training rows, in memory or group by group, and applied to all others.
+
+Legend: N rows, F features.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from zoo.data.columns import Column, TableOptions, clean, distinct, plan
+from zoo.data.spec import DataSpec
+from zoo.errors import ZooError
+
+__all__ = ["TableEncoder"]
+
+log = logging.getLogger(__name__)
+
+# Up to so many different integers are taken for classes.
+_MAX_INTEGER_CLASSES = 20
+_MAX_CLASSES = 10_000
+
+
+class TableEncoder:
+    """Turn tables into inputs (N, F) and targets (N,).
+
+    Args:
+        schema: columns of the training table.
+        options: what the user said of them.
+        where: the file, for messages.
+    """
+
+    def __init__(self, schema: pa.Schema, options: TableOptions, where: str) -> None:
+        self.options, self.where = options, where
+        self.features, self.target = plan(schema, options, where)
+        self.is_class = False
+
+    @property
+    def columns(self) -> list[Column]:
+        """All columns that are read."""
+        return [*self.features, *([self.target] if self.target else [])]
+
+    def clean(self, table: pa.Table, where: str | None = None) -> pa.Table:
+        """Return the columns that are read, cleaned, without the rows that `missing=drop` drops.
+
+        Raises:
+            ZooError: for a column that is absent, or missing values that are to be refused.
+        """
+        where = where or self.where
+        for column in self.columns:
+            if column.name not in table.schema.names:
+                raise ZooError(f"{where} has no column '{column.name}', which {self.where} has.")
+        arrays = {c.name: clean(table.column(c.name), c, self.options, where) for c in self.columns}
+        table = pa.table(arrays)
+        if self.options.missing == "drop":
+            valid = np.ones(len(table), dtype=bool)
+            for values in table.columns:
+                valid &= pc.is_valid(values).to_numpy()
+            return table if valid.all() else table.filter(pa.array(valid))
+        self._check_missing(table, where)
+        return table
+
+    def _check_missing(self, table: pa.Table, where: str) -> None:
+        lacking = {name: table.column(name).null_count for name in table.schema.names}
+        lacking = {name: count for name, count in lacking.items() if count}
+        if self.target and self.target.name in lacking:
+            lack = f"{lacking[self.target.name]:,} of {len(table):,} values"
+            raise ZooError(f"{where}: target column '{self.target.name}' lacks {lack}: pass data.missing=drop.")
+        if lacking and self.options.missing == "refuse":
+            name, count = next(iter(lacking.items()))
+            more = f" (and {len(lacking) - 1} more columns)" if len(lacking) > 1 else ""
+            raise ZooError(
+                f"{where}: column '{name}' lacks {count:,} of {len(table):,} values{more}: "
+                f"pass data.missing=mean (or median, zero, drop), or data.drop=[{','.join(lacking)}]."
+            )
+
+    def learn_target(self, tables: Iterable[pa.Table]) -> None:
+        """Decide from the cleaned tables whether the target is a class or a value, and list the classes."""
+        column, task = self.target, self.options.task
+        if column is None:
+            return
+        if task == "regression" and column.kind == "text":
+            raise ZooError(f"Target column '{column.name}' holds text: data.task=regression needs numbers.")
+        few = column.integral and task is None
+        if task == "regression" or (column.kind == "number" and not few and task is None):
+            return
+        limit = _MAX_INTEGER_CLASSES if few and column.kind == "number" else _MAX_CLASSES
+        classes = distinct((table.column(column.name) for table in tables), limit)
+        if len(classes) > limit:
+            if column.kind == "number" and task is None:
+                return
+            raise ZooError(
+                f"Target column '{column.name}' holds more than {limit:,} classes: see data.task=regression."
+            )
+        if len(classes) < 2:
+            raise ZooError(f"Target column '{column.name}' holds a single class ({', '.join(map(str, classes))}).")
+        column.categories, self.is_class = classes, True
+        log.info("Target '%s': classification into %d classes.", column.name, len(classes))
+
+    def learn_features(self, tables: Iterable[pa.Table]) -> None:
+        """Take fill values and categories from the cleaned training rows, in one pass."""
+        for table in tables:
+            for column in self.features:
+                column.observe(table.column(column.name), self.options)
+        for column in self.features:
+            column.settle(self.options)
+
+    def encode(self, table: pa.Table, where: str | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return inputs (N, F) and targets (N,) of a cleaned table.
+
+        Raises:
+            ZooError: for a class that was not among the training rows.
+        """
+        x = torch.empty(len(table), sum(column.width for column in self.features), dtype=torch.float64)
+        parts = x.split([column.width for column in self.features], dim=1)
+        for column, out in zip(self.features, parts, strict=True):
+            column.encode(table.column(column.name), out)
+        return x, None if self.target is None else self.encode_target(table, where)
+
+    def encode_target(self, table: pa.Table, where: str | None = None) -> Tensor:
+        """Return the targets (N,) of a cleaned table."""
+        assert self.target is not None
+        values = table.column(self.target.name)
+        if not self.is_class:
+            return torch.from_numpy(values.to_numpy().copy())
+        codes = self.target.codes(values)
+        if bool((codes < 0).any()):
+            unknown = values[int((codes < 0).nonzero()[0])].as_py()
+            raise ZooError(
+                f"{where or self.where}: target '{self.target.name}' has the class {unknown!r}, which the "
+                "training rows lack: data.replace can map it to one of theirs."
+            )
+        return codes
+
+    def spec(self) -> DataSpec:
+        """Return what `encode` yields."""
+        names = tuple(name for column in self.features for name in column.feature_names)
+        fields: dict[str, Any] = {}
+        if self.target is not None and self.is_class:
+            classes = tuple(_label(value) for value in self.target.categories or ())
+            fields = {"target": "class", "num_classes": len(classes), "class_names": classes}
+        elif self.target is not None:
+            fields = {"target": "value", "target_names": (self.target.name,)}
+        return DataSpec("tabular", (len(names),), feature_names=names, dtype="float64", **fields)
+
+
+def _label(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

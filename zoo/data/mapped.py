@@ -1,0 +1,119 @@
+"""The user's own NumPy files: read whole, or mapped into memory and read slice by slice beyond `in_memory_limit`.
+
+Files are opened with `allow_pickle=False`: an array of Python objects is refused, and nothing in it is run.
+
+Legend: N rows, F features, T steps, C channels, H×W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from zoo.data.arrays import describe_arrays, to_tensor
+from zoo.data.base import Rows
+from zoo.data.groups import GroupRows, GroupSplit
+from zoo.data.registry import register_data
+from zoo.data.spec import DataSpec
+from zoo.data.splits import TabularData
+from zoo.data.tables import find_files
+from zoo.errors import ZooError
+
+__all__ = ["NumpyData", "open_npy"]
+
+_SLICE_BYTES = 1 << 25
+
+
+def open_npy(path: str, mapped: bool = True) -> np.ndarray:
+    """Return the array of a .npy file, mapped read-only unless told to read it.
+
+    Raises:
+        ZooError: for a file that is no such array, is cut off, or holds Python objects.
+    """
+    try:
+        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        reason = "it holds Python objects" if "pickle" in str(error) else str(error).split("\n")[0]
+        raise ZooError(f"{path} cannot be read as a NumPy array: {reason}.") from None
+    if not isinstance(array, np.ndarray):
+        raise ZooError(f"{path} is an archive of several arrays: save each with numpy.save and pass those.")
+    return array
+
+
+@register_data("npy", kind="tabular", target="any")
+class NumpyData(TabularData):
+    """Your own NumPy files: one of inputs, and one of targets where there are any.
+
+    Args:
+        path: .npy file of inputs, (N, F), (N, T, F) or (N, C, H, W).
+        target: .npy file of targets: integers and text are classes, floats are values; None without.
+        task: `classification` or `regression`, where the type of the targets says otherwise.
+        in_memory_limit: bytes beyond which the arrays are mapped and read slice by slice.
+        **options: those of `TabularData`; only inputs (N, F) are standardized.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        target: str | None = None,
+        task: Literal["classification", "regression"] | None = None,
+        in_memory_limit: int = 1 << 30,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.path, self.target, self.task, self.in_memory_limit = path, target, task, in_memory_limit
+
+    def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
+        file = find_files(self.path, (".npy",))[0]
+        x = open_npy(file)
+        if x.ndim and x.nbytes <= self.in_memory_limit:
+            x = open_npy(file, mapped=False)
+        spec, targets = describe_arrays(_head(x, file), self._targets(), len(x) if x.ndim else 0)
+        if isinstance(x, np.memmap):
+            source = _Slices(x, targets, file)
+            split = GroupSplit(source.sizes, (self.val_fraction, self.test_fraction), self.seed)
+            splits: dict[str, Rows | None] = {name: GroupRows(source, split, name) for name in split.counts}
+        else:
+            splits = self.split_tensors(to_tensor(x, file), targets, spec)
+        return spec, self.scale(splits) if spec.kind == "tabular" else splits
+
+    def _targets(self) -> Tensor | np.ndarray | None:
+        """Return the targets, of the type that `task` asks for."""
+        if self.target is None:
+            return None
+        file = find_files(self.target, (".npy",), "target")[0]
+        y = open_npy(file, mapped=False)
+        if self.task == "regression":
+            return to_tensor(y.astype(np.float64) if y.dtype.kind in "biu" else y, file)
+        if self.task == "classification" and y.dtype.kind == "f":
+            labels = np.unique(to_tensor(y, file).numpy(), return_inverse=True)[1]
+            return labels.astype(np.int64).reshape(y.shape)
+        return y
+
+
+def _head(x: np.ndarray, file: str) -> Tensor:
+    """Return a first row, of which the kind, the shape and the type follow, without reading the rest."""
+    return to_tensor(np.array(x[:1]) if x.ndim else x, file)
+
+
+class _Slices:
+    """A mapped array in slices of some megabytes."""
+
+    def __init__(self, x: np.memmap, y: Tensor | None, file: str) -> None:
+        self.y, self.file = y, file
+        self.rows = max(1, _SLICE_BYTES // max(1, x[0].nbytes))
+        self.sizes = [min(self.rows, len(x) - start) for start in range(0, len(x), self.rows)]
+        self.x: np.memmap | None = x
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "x": None}  # a worker process maps the file for itself
+
+    def read(self, group: int) -> tuple[Tensor, Tensor | None]:
+        if self.x is None:
+            self.x = open_npy(self.file)  # type: ignore[assignment]
+        rows = slice(group * self.rows, group * self.rows + self.sizes[group])
+        x = to_tensor(np.array(self.x[rows]), f"{self.file}, rows {rows.start}-{rows.stop - 1},")
+        return x, None if self.y is None else self.y[rows]

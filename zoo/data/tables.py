@@ -1,0 +1,220 @@
+"""Reading tables with PyArrow: CSV (gzip too) and Parquet, one file or many, in memory or by row groups.
+
+Whatever PyArrow refuses (a ragged row, a truncated file, bytes that are no text) ends in one line with the
+file's name.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import hashlib
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from zoo.errors import ZooError, nearest
+
+__all__ = ["CsvFormat", "ParquetFiles", "find_files", "read_csv", "read_parquet", "stream_csv"]
+
+log = logging.getLogger(__name__)
+
+# How PyArrow names a column in its messages.
+_COLUMN = re.compile(r"In CSV column #(\d+): ")
+
+
+def find_files(path: str | list[str] | None, suffixes: tuple[str, ...], option: str = "path") -> list[str]:
+    """Return the files that `path` means: a file, a list, a folder (its files with a suffix) or a pattern, sorted.
+
+    Raises:
+        ZooError: if there are none, with similar names from the same folder.
+    """
+    if not path:
+        raise ZooError(f"data.{option} is not set: pass data.{option}=FILE (or a list, a folder, a pattern).")
+    if not isinstance(path, str):
+        return [file for item in path for file in find_files(item, suffixes, option)]
+    path = os.path.expanduser(path)
+    if os.path.isfile(path):
+        return [path]
+    if os.path.isdir(path):
+        files = sorted(str(p) for p in Path(path).iterdir() if p.name.endswith(suffixes) and p.is_file())
+        if not files:
+            raise ZooError(f"The folder {path} holds no {' or '.join(suffixes)} file.")
+        return files
+    files = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
+    if not files:
+        folder = Path(path).parent
+        similar = nearest(Path(path).name, [p.name for p in folder.iterdir()]) if folder.is_dir() else ""
+        raise ZooError(f"No such file: {path} (data.{option}).{similar}")
+    return files
+
+
+@contextmanager
+def _reading(path: str, names: list[str] | None = None) -> Iterator[None]:
+    """Turn what goes wrong while reading into one line that names the file (and the column)."""
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowException, OSError, UnicodeError, LookupError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise  # the disk that is written to is full
+        text = (
+            str(error).split("\n")[0].replace("CSV parse error: ", "").replace("CSV conversion error", "no conversion")
+        )
+        column = _COLUMN.search(text)
+        if column and names:
+            text = text.replace(column.group(0), f"column '{names[int(column.group(1))]}': ")
+        hint = ": the file has no line" if text == "Empty CSV file" else ""
+        raise ZooError(f"{path} cannot be read: {text[:300]}{hint}.") from None
+
+
+@dataclass(frozen=True)
+class CsvFormat:
+    """How CSV files are written.
+
+    Attributes:
+        columns: the names of the columns of a file without a header line.
+        delimiter: what stands between values.
+        encoding: text encoding.
+        null_values: what stands for a missing value.
+    """
+
+    columns: list[str] | None = None
+    delimiter: str = ","
+    encoding: str = "utf8"
+    null_values: tuple[str, ...] = ("",)
+
+    def arguments(self, block_size: int = 1 << 22, types: dict[str, pa.DataType] | None = None) -> dict:
+        """Return the options as PyArrow takes them."""
+        # PyArrow compares untrimmed: after ", " a missing value has a blank before it.
+        null_values = [blank + value for value in self.null_values for blank in ("", " ")]
+        return {
+            "read_options": pacsv.ReadOptions(column_names=self.columns, encoding=self.encoding, block_size=block_size),
+            "parse_options": pacsv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
+            "convert_options": pacsv.ConvertOptions(
+                null_values=null_values, strings_can_be_null=True, column_types=types
+            ),
+        }
+
+
+def read_csv(path: str, form: CsvFormat) -> pa.Table:
+    """Return a CSV file as a table; types follow from all its rows."""
+    with _reading(path, form.columns), pa.input_stream(path) as source:
+        table = pacsv.read_csv(source, **form.arguments())
+    if not len(table):
+        raise ZooError(f"{path} holds a header line but no rows.")
+    return table
+
+
+def stream_csv(paths: list[str], form: CsvFormat, folder: str | None) -> str:
+    """Return a Parquet file with the rows of CSV files that are too large to hold, converting them if need be.
+
+    It is kept under a name that follows from the files' paths, sizes and times, in `folder` or the user's
+    cache.
+    """
+    stats = [(os.path.abspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
+    key = hashlib.sha256(json.dumps([stats, asdict(form)]).encode()).hexdigest()[:24]
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    target = Path(folder or os.path.join(base, "zoo")).expanduser() / f"{key}.parquet"
+    if target.is_file():
+        return str(target)
+    log.info("Keeping %s as %s, from which rows are streamed.", ", ".join(paths), target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as file:
+            try:
+                _convert(paths, form, file.name)
+                os.replace(file.name, target)
+            finally:
+                Path(file.name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ZooError(f"{target} cannot be written ({error.strerror}): pass data.cache_dir=FOLDER.") from None
+    return str(target)
+
+
+def _convert(paths: list[str], form: CsvFormat, target: str) -> None:
+    with _reading(paths[0], form.columns), pa.input_stream(paths[0]) as source:
+        schema = pacsv.open_csv(source, **form.arguments(1 << 24)).schema
+    # These types are those of the first block: a column without a value yet gets numbers, most likely.
+    types = {f.name: pa.float64() if pa.types.is_null(f.type) else f.type for f in schema}
+    while not _written(paths, form, types, target):
+        pass
+
+
+def _written(paths: list[str], form: CsvFormat, types: dict[str, pa.DataType], target: str) -> bool:
+    """Write the Parquet file; or, if integers turn into decimals further down, note it in `types` and return False."""
+    with pq.ParquetWriter(target, pa.schema(list(types.items()))) as writer:
+        for path in paths:
+            with _reading(path, list(types)), pa.input_stream(path) as source:
+                try:
+                    for batch in pacsv.open_csv(source, **form.arguments(1 << 24, types)):
+                        writer.write_batch(batch, row_group_size=1 << 18)
+                except pa.ArrowInvalid as error:
+                    column = _COLUMN.search(str(error))
+                    name = list(types)[int(column.group(1))] if column else ""
+                    if types.get(name) != pa.int64():
+                        raise
+                    types[name] = pa.float64()
+                    return False
+    return True
+
+
+def read_parquet(path: str, columns: list[str]) -> pa.Table:
+    """Return some columns of a Parquet file as a table."""
+    with _reading(path):
+        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+
+
+class ParquetFiles:
+    """Parquet files as one list of row groups.
+
+    Args:
+        paths: the files, whose columns must agree.
+    """
+
+    def __init__(self, paths: list[str]) -> None:
+        self.paths = paths
+        self.groups: list[tuple[str, int]] = []  # (path, row group)
+        self.sizes: list[int] = []  # rows of each
+        for path in paths:
+            with _reading(path), pq.ParquetFile(path) as file:
+                metadata, self.schema = file.metadata, file.schema_arrow
+            filled = [g for g in range(metadata.num_row_groups) if metadata.row_group(g).num_rows]
+            self.groups += [(path, g) for g in filled]
+            self.sizes += [metadata.row_group(g).num_rows for g in filled]
+        if not self.groups:
+            raise ZooError(f"{paths[0]} holds no rows.")
+        with _reading(paths[0]):
+            self.schema = pq.read_schema(paths[0])
+
+    def read(self, group: int, columns: list[str]) -> tuple[pa.Table, str]:
+        """Return some columns of a row group, and the file that it is from."""
+        path, number = self.groups[group]
+        with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+            there = [name for name in columns if name in file.schema_arrow.names]
+            return file.read_row_group(number, columns=there), path
+
+
+def concat(paths: list[str], read: Callable[[str], pa.Table]) -> pa.Table:
+    """Return the rows of several files as one table; their columns must agree."""
+    tables = [read(path) for path in paths]
+    for path, table in zip(paths[1:], tables[1:], strict=True):
+        if set(table.schema.names) != set(tables[0].schema.names):
+            odd = sorted(set(table.schema.names) ^ set(tables[0].schema.names))[0]
+            raise ZooError(f"{path} and {paths[0]} differ in their columns: '{odd}' is in one of them alone.")
+    with _reading(paths[0]):
+        return pa.concat_tables(tables, promote_options="permissive")
+
+
+def csv_bytes(path: str) -> int:
+    """Return about how many bytes a CSV holds once it is unpacked."""
+    return os.path.getsize(path) * (6 if path.endswith(".gz") else 1)
