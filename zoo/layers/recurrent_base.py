@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from zoo.layers.recurrent_fast import Passes, Steps, run, usable
+from zoo.layers.recurrent_kernels import compiled_passes
 from zoo.layers.recurrent_parameters import RecurrentParameters
 from zoo.layers.recurrent_steps import State, Weights, affine, scan
 
@@ -180,6 +181,7 @@ class RecurrentBase(RecurrentParameters):
         """One direction of one layer, fast where that goes."""
         passes = None if self.layer_norm or self._noisy() else self.passes()
         if passes is not None and usable(x, state, w):
+            passes = compiled_passes(self.mode, x, w) or passes
             return run(passes, x, state, w, Steps(tuple(sizes or [x.size(1)] * x.size(0)), reverse))
         locked = self.variational_dropout if self.training else 0.0
         rows = state[0].size(0)

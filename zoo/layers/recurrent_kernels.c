@@ -1,0 +1,366 @@
+/* The passes of recurrent_passes.py in single precision for CPUs: all steps of one direction in one call.
+
+   The rows of the batch are shared out among the threads. Rows do not depend on each other, so that a thread walks
+   through all steps alone and nobody waits. A step multiplies a block of up to ROWS rows by a tile of WIDE vectors of
+   packed weights, holds the sums in registers, and finishes its gates there.
+
+   Letters as in the Python modules: T steps, B rows, H hidden units, N = sum of the steps' rows. `sizes` are the rows
+   of each step in order of time, not increasing, as in a PackedSequence.
+
+   Vectors are GCC's and Clang's own, so that the one source serves every instruction set. */
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#define ROWS 6 /* 6 x 4 sums, 4 weights and a factor fill 29 of 32 registers */
+#else
+#define LANES 8
+#define ROWS 2 /* 2 x 4 sums, 4 weights and a factor fill 13 of 16 registers */
+#endif
+#define WIDE 4
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+/* ---- vectors, whole or the first n lanes ---- */
+
+INLINE vec set(float x) { return (vec){} + x; }
+
+INLINE vec load(const float *p, int n) {
+    if (n == LANES) return *(const vec *)p;
+    vec v = {};
+    memcpy(&v, p, n * sizeof(float));
+    return v;
+}
+
+INLINE void store(float *p, vec v, int n) {
+    if (n == LANES) *(vec *)p = v;
+    else memcpy(p, &v, n * sizeof(float));
+}
+
+INLINE int lanes(int64_t left) { return left < LANES ? (int)left : LANES; }
+
+INLINE vec choose(ivec where, vec yes, vec no) { return (vec)((where & (ivec)yes) | (~where & (ivec)no)); }
+
+/* exp(x) - 1 = 2^n (exp(r) - 1) + 2^n - 1 with x = n ln 2 + r, |r| <= ln 2 / 2; NaN stays NaN. */
+INLINE vec expm1_(vec x) {
+    x = choose(x > set(88.0f), set(88.0f), x);
+    x = choose(x < set(-87.0f), set(-87.0f), x);
+    vec shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the integer lands in the low bits */
+    vec n = shifted - 12582912.0f;
+    vec r = x - n * 0.693145752f - n * 1.42860677e-6f;
+    vec p = set(1.0f / 5040) * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * (r * r) + r;
+    vec scale = (vec)(((ivec)shifted - (ivec)set(12582912.0f) + 127) << 23);
+    return p * scale + (scale - 1.0f);
+}
+
+INLINE vec sigmoid(vec x) { return 1.0f / (2.0f + expm1_(-x)); }
+
+INLINE vec tanh_(vec x) {
+    x = choose(x > set(10.0f), set(10.0f), x); /* tanh(10) is 1 */
+    x = choose(x < set(-10.0f), set(-10.0f), x);
+    vec e = expm1_(x + x);
+    return e / (e + 2.0f);
+}
+
+/* ---- product of a block of rows with a tile of packed weights ---- */
+
+/* sums[r][v] = sum over k of rows[r][k] * tile[k][v]; `count` and `wide` are constants where this is inlined. */
+INLINE void block(int count, int wide, int64_t inner, const float *const *rows, const vec *tile,
+                  vec sums[ROWS][WIDE]) {
+    vec s[ROWS][WIDE];
+#pragma GCC unroll 6
+    for (int r = 0; r < count; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < wide; v++) s[r][v] = (vec){};
+    for (int64_t k = 0; k < inner; k++) {
+        vec w[WIDE];
+#pragma GCC unroll 4
+        for (int v = 0; v < wide; v++) w[v] = tile[k * wide + v];
+#pragma GCC unroll 6
+        for (int r = 0; r < count; r++) {
+            vec x = set(rows[r][k]);
+#pragma GCC unroll 4
+            for (int v = 0; v < wide; v++) s[r][v] += x * w[v];
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < count; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < wide; v++) sums[r][v] = s[r][v];
+}
+
+INLINE void blocks(int count, int wide, int64_t inner, const float *const *rows, const vec *tile,
+                   vec sums[ROWS][WIDE]) {
+    switch (count) {
+    case 1: block(1, wide, inner, rows, tile, sums); break;
+    case 2: block(2, wide, inner, rows, tile, sums); break;
+#if ROWS > 2
+    case 3: block(3, wide, inner, rows, tile, sums); break;
+    case 4: block(4, wide, inner, rows, tile, sums); break;
+    case 5: block(5, wide, inner, rows, tile, sums); break;
+    case 6: block(6, wide, inner, rows, tile, sums); break;
+#endif
+    }
+}
+
+static void product4(int count, int64_t inner, const float *const *rows, const vec *tile, vec sums[ROWS][WIDE]) {
+    blocks(count, 4, inner, rows, tile, sums);
+}
+
+static void product3(int count, int64_t inner, const float *const *rows, const vec *tile, vec sums[ROWS][WIDE]) {
+    blocks(count, 3, inner, rows, tile, sums);
+}
+
+/* ---- the walk over steps ---- */
+
+typedef struct {
+    int64_t steps, rows, hidden; /* T, B, H */
+    const int64_t *sizes;        /* T, or NULL where all are B */
+    int reverse, threads;
+} Walk;
+
+typedef struct {
+    int64_t start, count;   /* of this step's rows among all N */
+    int64_t before, seen;   /* the same of the step taken before; seen = 0 at the first */
+} Step;
+
+static void plan(const Walk *walk, Step *steps) {
+    int64_t start = 0;
+    for (int64_t t = 0; t < walk->steps; t++) {
+        Step *step = steps + (walk->reverse ? walk->steps - 1 - t : t);
+        step->start = start;
+        step->count = walk->sizes ? walk->sizes[t] : walk->rows;
+        start += step->count;
+    }
+    for (int64_t s = 0; s < walk->steps; s++) {
+        steps[s].before = s ? steps[s - 1].start : 0;
+        steps[s].seen = s ? steps[s - 1].count : 0;
+    }
+}
+
+/* The state that row r of a step starts from. */
+INLINE const float *origin(const Step *step, const float *values, const float *initial, int64_t r, int64_t width) {
+    return r < step->seen ? values + (step->before + r) * width : initial + r * width;
+}
+
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* What a pass reads and writes, (N, .) for all steps or (B, .); what a layer does not have is NULL. */
+typedef struct {
+    float *gates;        /* (N, G*H): in the products with the input, out the gates; for the RNN that is h itself */
+    float *h, *c, *u;    /* (N, H); c is (B, H) where nothing is kept for the way back */
+    const float *h0, *c0; /* (B, H) */
+    const float *bias;   /* (H,), the GRU's b_hn */
+    const float *d_h;    /* (N, H), gradient of h from outside */
+    float *carry, *d_c;  /* (B, H), gradient of h and c that travels back: in of the final, out of the initial ones */
+    float *d;            /* (N, .), gradients of what the gates sum up */
+    const vec *packed;   /* W_hh */
+    int keep, relu;
+} Pass;
+
+typedef enum { RNN, LSTM, GRU } Cell;
+
+/* Each of these finishes LANES units of one row: `at` among N, `row` of the batch, `sums` = W_hh h. */
+
+INLINE void rnn_finish(const Walk *walk, const Pass *p, int64_t at, int64_t unit, const vec *sums) {
+    for (int v = 0; v < WIDE && unit + v * LANES < walk->hidden; v++) {
+        const int n = lanes(walk->hidden - unit - v * LANES);
+        float *a = p->h + at * walk->hidden + unit + v * LANES;
+        vec sum = sums[v] + load(a, n);
+        if (p->relu) store(a, choose(sum < set(0.0f), set(0.0f), sum), n);
+        else store(a, tanh_(sum), n);
+    }
+}
+
+INLINE void lstm_finish(const Walk *walk, const Pass *p, const Step *step, int64_t row, int64_t unit,
+                        const vec *sums) {
+    const int64_t H = walk->hidden, at = step->start + row;
+    const int n = lanes(H - unit);
+    float *a = p->gates + at * 4 * H + unit;
+    vec i = sigmoid(sums[0] + load(a, n)), f = sigmoid(sums[1] + load(a + H, n));
+    vec g = tanh_(sums[2] + load(a + 2 * H, n)), o = sigmoid(sums[3] + load(a + 3 * H, n));
+    const float *old = p->keep ? origin(step, p->c, p->c0, row, H) : p->c + row * H;
+    vec c = f * load(old + unit, n) + i * g;
+    store((p->keep ? p->c + at * H : p->c + row * H) + unit, c, n);
+    store(p->h + at * H + unit, o * tanh_(c), n);
+    if (p->keep) {
+        store(a, i, n), store(a + H, f, n), store(a + 2 * H, g, n), store(a + 3 * H, o, n);
+    }
+}
+
+INLINE void gru_finish(const Walk *walk, const Pass *p, const float *old, int64_t at, int64_t unit,
+                       const vec *sums) {
+    const int64_t H = walk->hidden;
+    const int n = lanes(H - unit);
+    float *a = p->gates + at * 3 * H + unit;
+    vec r = sigmoid(sums[0] + load(a, n)), z = sigmoid(sums[1] + load(a + H, n));
+    vec u = sums[2] + load(p->bias + unit, n);
+    vec new = tanh_(load(a + 2 * H, n) + r * u);
+    store(p->h + at * H + unit, new + z * (load(old + unit, n) - new), n);
+    if (p->keep) {
+        store(p->u + at * H + unit, u, n);
+        store(a, r, n), store(a + H, z, n), store(a + 2 * H, new, n);
+    }
+}
+
+/* All rows [first, last) of one step; `cell` is a constant where this is inlined. */
+INLINE void step_forward(Cell cell, const Walk *walk, const Pass *p, const Step *step, int64_t first, int64_t last) {
+    const int64_t H = walk->hidden, units = cell == RNN ? WIDE * LANES : LANES, wide = cell == GRU ? 3 : 4;
+    for (int64_t unit = 0; unit < H; unit += units) {
+        const vec *tile = p->packed + unit / units * H * wide;
+        for (int64_t top = first; top < last; top += ROWS) {
+            const int count = (int)least(ROWS, last - top);
+            const float *from[ROWS];
+            vec sums[ROWS][WIDE];
+            for (int r = 0; r < count; r++) from[r] = origin(step, p->h, p->h0, top + r, H);
+            if (cell == GRU) product3(count, H, from, tile, sums);
+            else product4(count, H, from, tile, sums);
+            for (int r = 0; r < count; r++) {
+                if (cell == RNN) rnn_finish(walk, p, step->start + top + r, unit, sums[r]);
+                if (cell == LSTM) lstm_finish(walk, p, step, top + r, unit, sums[r]);
+                if (cell == GRU) gru_finish(walk, p, from[r], step->start + top + r, unit, sums[r]);
+            }
+        }
+    }
+}
+
+/* Each of these turns the gradient `dh` of LANES units of h at one row into those of the gates. */
+
+INLINE void rnn_slopes(const Walk *walk, const Pass *p, int64_t at, int64_t unit, int n, vec dh) {
+    vec h = load(p->h + at * walk->hidden + unit, n);
+    float *to = p->d + at * walk->hidden + unit;
+    if (p->relu) store(to, choose(h > set(0.0f), dh, set(0.0f)), n);
+    else store(to, dh * (1.0f - h * h), n);
+}
+
+INLINE void lstm_slopes(const Walk *walk, const Pass *p, const Step *step, int64_t row, int64_t unit, int n, vec dh) {
+    const int64_t H = walk->hidden, at = step->start + row;
+    const float *a = p->gates + at * 4 * H + unit;
+    float *to = p->d + at * 4 * H + unit, *carried = p->d_c + row * H + unit;
+    vec i = load(a, n), f = load(a + H, n), g = load(a + 2 * H, n), o = load(a + 3 * H, n);
+    vec seen = tanh_(load(p->c + at * H + unit, n)), old = load(origin(step, p->c, p->c0, row, H) + unit, n);
+    vec dc = load(carried, n) + dh * o * (1.0f - seen * seen);
+    store(to, dc * g * i * (1.0f - i), n);
+    store(to + H, dc * old * f * (1.0f - f), n);
+    store(to + 2 * H, dc * i * (1.0f - g * g), n);
+    store(to + 3 * H, dh * seen * o * (1.0f - o), n);
+    store(carried, dc * f, n);
+}
+
+/* d in the order u, r, z, n: the products with W_hh take the first three, those with W_ih the last three. */
+INLINE void gru_slopes(const Walk *walk, const Pass *p, const Step *step, int64_t row, int64_t unit, int n, vec dh) {
+    const int64_t H = walk->hidden, at = step->start + row;
+    const float *a = p->gates + at * 3 * H + unit;
+    float *to = p->d + at * 4 * H + unit;
+    vec r = load(a, n), z = load(a + H, n), new = load(a + 2 * H, n);
+    vec old = load(origin(step, p->h, p->h0, row, H) + unit, n);
+    vec dn = dh * (1.0f - z) * (1.0f - new * new);
+    store(to, dn * r, n);
+    store(to + H, dn * load(p->u + at * H + unit, n) * r * (1.0f - r), n);
+    store(to + 2 * H, dh * (old - new) * z * (1.0f - z), n);
+    store(to + 3 * H, dn, n);
+    store(p->carry + row * H + unit, dh * z, n);
+}
+
+/* carry = d W_hh, for the GRU carry += d W_hh, at the rows [first, last) of one step. */
+INLINE void step_back(Cell cell, const Walk *walk, const Pass *p, const Step *step, int64_t first, int64_t last) {
+    const int64_t H = walk->hidden, depth = (cell == RNN ? 1 : cell == LSTM ? 4 : 3) * H;
+    const int64_t stride = cell == RNN ? H : 4 * H;
+    for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
+        const vec *tile = p->packed + unit / (WIDE * LANES) * depth * WIDE;
+        for (int64_t top = first; top < last; top += ROWS) {
+            const int count = (int)least(ROWS, last - top);
+            const float *from[ROWS];
+            vec sums[ROWS][WIDE];
+            for (int r = 0; r < count; r++) from[r] = p->d + (step->start + top + r) * stride;
+            product4(count, depth, from, tile, sums);
+            for (int r = 0; r < count; r++)
+                for (int v = 0; v < WIDE && unit + v * LANES < H; v++) {
+                    const int n = lanes(H - unit - v * LANES);
+                    float *to = p->carry + (top + r) * H + unit + v * LANES;
+                    if (cell == GRU) store(to, load(to, n) + sums[r][v], n);
+                    else store(to, sums[r][v], n);
+                }
+        }
+    }
+}
+
+INLINE void step_backward(Cell cell, const Walk *walk, const Pass *p, const Step *step, int64_t first, int64_t last) {
+    const int64_t H = walk->hidden;
+    for (int64_t row = first; row < last; row++)
+        for (int64_t unit = 0; unit < H; unit += LANES) {
+            const int n = lanes(H - unit);
+            const int64_t at = step->start + row;
+            vec dh = load(p->carry + row * H + unit, n) + load(p->d_h + at * H + unit, n);
+            if (cell == RNN) rnn_slopes(walk, p, at, unit, n, dh);
+            if (cell == LSTM) lstm_slopes(walk, p, step, row, unit, n, dh);
+            if (cell == GRU) gru_slopes(walk, p, step, row, unit, n, dh);
+        }
+    step_back(cell, walk, p, step, first, last);
+}
+
+/* All steps of a pass, the rows shared out among the threads. */
+INLINE void walk_all(Cell cell, int backward, const Walk *walk, const Pass *p) {
+    Step *steps = malloc(walk->steps * sizeof(Step));
+    plan(walk, steps);
+    const int64_t share = (walk->rows + walk->threads - 1) / walk->threads;
+#pragma omp parallel for num_threads(walk->threads) schedule(static, 1)
+    for (int64_t first = 0; first < walk->rows; first += share)
+        for (int64_t s = 0; s < walk->steps; s++) {
+            const Step *step = steps + (backward ? walk->steps - 1 - s : s);
+            const int64_t last = least(first + share, step->count);
+            if (backward) step_backward(cell, walk, p, step, first, last);
+            else step_forward(cell, walk, p, step, first, last);
+        }
+    free(steps);
+}
+
+void rnn_forward(const Walk *walk, const Pass *p) { walk_all(RNN, 0, walk, p); }
+void rnn_backward(const Walk *walk, const Pass *p) { walk_all(RNN, 1, walk, p); }
+void lstm_forward(const Walk *walk, const Pass *p) { walk_all(LSTM, 0, walk, p); }
+void lstm_backward(const Walk *walk, const Pass *p) { walk_all(LSTM, 1, walk, p); }
+void gru_forward(const Walk *walk, const Pass *p) { walk_all(GRU, 0, walk, p); }
+void gru_backward(const Walk *walk, const Pass *p) { walk_all(GRU, 1, walk, p); }
+
+/* ---- packing ---- */
+
+int lane_count(void) { return LANES; }
+
+/* W (gates*H, inner) into tiles of LANES units, packed[tile][k][gate][lane], zero beyond H. */
+void pack_units(const float *weight, float *packed, int64_t gates, int64_t hidden, int64_t inner, int threads) {
+    const int64_t tiles = (hidden + LANES - 1) / LANES;
+#pragma omp parallel for num_threads(threads)
+    for (int64_t tile = 0; tile < tiles; tile++) {
+        float *to = packed + tile * inner * gates * LANES;
+        for (int64_t gate = 0; gate < gates; gate++)
+            for (int64_t lane = 0; lane < LANES; lane++) {
+                const int64_t unit = tile * LANES + lane;
+                const float *from = weight + (gate * hidden + unit) * inner;
+                for (int64_t k = 0; k < inner; k++)
+                    to[(k * gates + gate) * LANES + lane] = unit < hidden ? from[k] : 0.0f;
+            }
+    }
+}
+
+/* W (depth, columns) with rows `stride` and columns `step` apart into tiles of WIDE vectors, packed[tile][k][lane]. */
+void pack_columns(const float *weight, float *packed, int64_t depth, int64_t columns, int64_t stride, int64_t step,
+                  int threads) {
+    const int64_t width = WIDE * LANES, tiles = (columns + width - 1) / width;
+#pragma omp parallel for num_threads(threads)
+    for (int64_t tile = 0; tile < tiles; tile++)
+        for (int64_t k = 0; k < depth; k++)
+            for (int64_t lane = 0; lane < width; lane++) {
+                const int64_t column = tile * width + lane;
+                packed[(tile * depth + k) * width + lane] = column < columns ? weight[k * stride + column * step] : 0.0f;
+            }
+}
