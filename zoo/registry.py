@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import inspect
+import numbers
 import types
 import typing
 from collections.abc import Callable
@@ -189,9 +190,21 @@ def check_type(key: str, value: Any, annotation: Any) -> Any:
     ...
     zoo.errors.ZooError: model.depth must be an integer, not 'abc'.
     """
+    value = plain(value)
     if _fits(value, annotation):
         return float(value) if annotation is float else value
     raise ZooError(f"{key} must be {_describe(annotation)}, not {value!r}.{_nearest_choice(value, annotation)}")
+
+
+def plain(value: Any) -> Any:
+    """Return numbers of NumPy as Python's, also inside lists: a checkpoint holds nothing else."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+    if isinstance(value, bool | int | float) and type(value) in (bool, int, float):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
 
 
 def _fits(value: Any, annotation: Any) -> bool:

@@ -1,0 +1,142 @@
+"""What several test modules share: composing configs, running the commands in this process, tiny data for each kind."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from torch import Tensor
+
+import zoo
+from zoo.data.base import ZooDataModule
+from zoo.data.registry import _options, create_data, data_entries, list_data
+from zoo.data.spec import Batch
+from zoo.models.base import ZooModel
+from zoo.registry import model_entry
+from zoo.training.main import config_dir
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+CPU = "trainer.accelerator=cpu"
+
+
+def compose(*overrides: str, name: str = "train") -> dict[str, Any]:
+    """The config that a command line would give, as plain values."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = hydra.compose(name, list(overrides), return_hydra_config=False)
+    OmegaConf.register_new_resolver("now", lambda pattern: "now", replace=True)
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+@functools.cache
+def model_config(name: str) -> dict[str, Any]:
+    """The composed config of `model=NAME`: its hyperparameters, its data, its optimizer."""
+    return compose(f"model={name}")
+
+
+def run_command(arguments: Sequence[str], command: str = "train") -> int:
+    """Run `train.py` or `evaluate.py` in this process; return the exit code."""
+    from zoo.training import main
+
+    before, environment = sys.argv, dict(os.environ)
+    sys.argv = [f"{command}.py", *arguments]
+    GlobalHydra.instance().clear()
+    try:
+        return getattr(main, command)()
+    finally:
+        sys.argv = before
+        os.environ.clear()
+        os.environ.update(environment)
+        GlobalHydra.instance().clear()
+
+
+def spawn(arguments: Sequence[str], cwd: Path, command: str = "train", **options: Any) -> subprocess.Popen:
+    """Start `train.py` or `evaluate.py` as a user would, in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    return subprocess.Popen(
+        [sys.executable, str(CHECKOUT / f"{command}.py"), *arguments],
+        cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+def bits(state: dict[str, Tensor]) -> str:
+    """A digest of every bit of a state dict."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode() + str(tensor.dtype).encode() + str(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def checkpoint_bits(path: Path) -> str:
+    """A digest of the model in a checkpoint."""
+    return bits(torch.load(path, weights_only=True)["state_dict"])
+
+
+def needs_files(data: str) -> bool:
+    """Whether a DataModule reads the user's files, so that it has nothing to yield by itself."""
+    return bool({"path", "root"} & set(_options(data_entries()[data].cls)))
+
+
+def fitting_data(name: str) -> list[str]:
+    """The embedded data that a model accepts."""
+    entry = model_entry(name)
+    targets = {"classification": "class", "regression": "value", "language_modeling": "tokens"}
+    targets |= {"forecasting": "series"}
+    wanted = [None] if entry.unsupervised else [targets[task] for task in entry.task if task in targets]
+    found = {data for kind in entry.accepts for target in wanted for data in list_data(kind, target)}
+    return sorted(data for data in found if not needs_files(data))
+
+
+@functools.cache
+def default_data(name: str) -> ZooDataModule:
+    """The data that `model=NAME` trains on."""
+    options = dict(model_config(name)["data"])
+    return create_data(options.pop("name"), **options)
+
+
+def tiny_batch(data: ZooDataModule, num_rows: int = 48) -> Batch:
+    """Some training rows, spread over the data so that every class is there."""
+    rows = data.rows("train")
+    return rows[torch.linspace(0, len(rows) - 1, min(num_rows, len(rows))).long()]
+
+
+def create(name: str, data: ZooDataModule | None = None, seed: int = 0, **hparams: Any) -> ZooModel:
+    """A model built for `data` (its own by default) with the hyperparameters of its config."""
+    torch.manual_seed(seed)
+    options = {**model_config(name)["model"], **hparams}
+    options.pop("name")
+    return zoo.create_model(name, spec=(data or default_data(name)).spec, **options)
+
+
+def fit_tiny(model: ZooModel, batch: Batch, steps: int = 30, lr: float = 3e-3) -> list[float]:
+    """Fit a built model to one batch, without a trainer; return the loss before each step (none for streaming)."""
+    if model.streaming:
+        model.fit_batches(lambda: [batch], max_passes=200)  # type: ignore[operator]
+        return []
+    batch, losses = model.as_batch(batch), []
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    for _ in range(steps):
+        loss = model.objective.loss(model.output(batch), batch)  # type: ignore[operator, union-attr]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def has_module(name: str) -> bool:
+    """Whether a module can be imported here."""
+    return importlib.util.find_spec(name) is not None

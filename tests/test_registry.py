@@ -1,0 +1,210 @@
+"""The registry: what it lists, what it refuses and how, and that importing it costs nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from support import CHECKOUT
+
+import zoo
+from zoo.errors import ZooError, nearest, unknown_name
+from zoo.models.mlp import MLP
+from zoo.registry import _REGISTRY, check_type, model_entry
+
+
+def test_every_model_is_listed_once_and_sorted() -> None:
+    names = zoo.list_models()
+    assert names == sorted(set(names))
+    assert {"linear_regression", "mlp"} <= set(names)
+
+
+def test_models_are_found_by_pattern_family_and_task() -> None:
+    assert zoo.list_models("linear*") == ["linear_regression"]
+    assert zoo.list_models("no_such_*") == []
+    for name in zoo.list_models():
+        entry = model_entry(name)
+        assert name in zoo.list_models(family=entry.family)
+        assert all(name in zoo.list_models(task=task) for task in entry.task)
+    assert "linear_regression" not in zoo.list_models(task="classification")
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_an_entry_says_what_a_user_asks(name: str) -> None:
+    entry = model_entry(name)
+    assert entry.name == name
+    assert entry.summary.endswith(".")
+    assert len(entry.summary) > 20
+    assert entry.source.strip()
+    assert entry.task
+    assert entry.cls.entry is entry
+    kinds = {"tabular", "image", "sequence", "tokens", "pairs", "series", "transactions"}
+    assert set(entry.accepts) <= kinds
+    assert entry.accepts
+    with pytest.raises(FrozenInstanceError):
+        entry.family = "other"  # type: ignore[misc]
+
+
+def test_an_unknown_name_raises_with_the_nearest() -> None:
+    with pytest.raises(ZooError, match=r"Unknown model 'mpl'\. Did you mean mlp.*Available: .*linear_regression"):
+        zoo.create_model("mpl")
+
+
+def test_an_unknown_hyperparameter_raises_with_the_nearest_and_the_valid_ones() -> None:
+    with pytest.raises(ZooError, match=r"no hyperparameter 'width'\. Did you mean widths\? Valid: widths, acti"):
+        zoo.create_model("mlp", width=3)
+
+
+@pytest.mark.parametrize(
+    ("hparams", "message"),
+    [
+        ({"dropout": "abc"}, "model.dropout must be a number, not 'abc'."),
+        ({"dropout": True}, "model.dropout must be a number, not True."),
+        ({"dropout": -0.1}, "model.dropout must be at least 0 and at most 1, not -0.1."),
+        ({"dropout": float("nan")}, "model.dropout must be at least 0 and at most 1, not nan."),
+        ({"widths": 3}, "model.widths must be a list, each item an integer, not 3."),
+        ({"widths": [3, "x"]}, "model.widths must be a list, each item an integer, not [3, 'x']."),
+        ({"widths": [0]}, "model.widths must all be at least 1, not [0]."),
+        ({"batch_norm": 1}, "model.batch_norm must be true or false, not 1."),
+    ],
+)
+def test_a_bad_hyperparameter_raises_one_line(hparams: dict[str, Any], message: str) -> None:
+    with pytest.raises(ZooError) as caught:
+        zoo.create_model("mlp", **hparams)
+    assert str(caught.value) == message
+
+
+def test_a_mistyped_choice_names_the_nearest() -> None:
+    with pytest.raises(ZooError, match=r"one of relu, tanh.*not 'rellu'\. Did you mean relu"):
+        zoo.create_model("mlp", activation="rellu")
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "fits"),
+    [
+        (3, int, True), (3.0, int, False), (True, int, False), (3, float, True), ("3", float, False),
+        (None, int | None, True), ("x", int | None, False), ("a", Literal["a", "b"], True),
+        ("c", Literal["a", "b"], False), ([1, 2], list[int], True), ([1, 2.5], list[int], False),
+        ([[1.0]], list[list[float]], True), ([[1]], list[list[float]] | None, True), ({}, dict[str, Any], True),
+        ([], dict[str, Any], False), (object(), Any, True), (1, bool, False),
+    ],
+)  # fmt: skip
+def test_types_are_checked_as_annotated(value: Any, annotation: Any, fits: bool) -> None:
+    if fits:
+        assert check_type("key", value, annotation) == value
+        return
+    with pytest.raises(ZooError, match=r"^key must be "):
+        check_type("key", value, annotation)
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    import numpy as np
+
+    model = zoo.create_model("mlp", widths=[np.int64(4)], dropout=np.float64(0.25))
+    assert [type(w) for w in model.hparams["widths"]] == [int]
+    assert type(model.hparams["dropout"]) is float
+
+
+@pytest.fixture
+def forget() -> Any:
+    """Forget what a test registers."""
+    before = dict(_REGISTRY)
+    yield
+    _REGISTRY.clear()
+    _REGISTRY.update(before)
+
+
+def register(name: str) -> type:
+    @zoo.register_model(name, family="mine", task="classification", accepts="tabular", source="me")
+    class Mine(MLP):
+        """A model of one's own."""
+
+    return Mine
+
+
+@pytest.mark.usefixtures("forget")
+def test_models_of_ones_own_are_registered_and_created() -> None:
+    mine = register("my_model")
+    assert zoo.list_models("my_*", family="mine") == ["my_model"]
+    spec = zoo.DataSpec("tabular", (4,), "class", num_classes=3)
+    model = zoo.create_model("my_model", spec, widths=[5])
+    assert isinstance(model, mine)
+    assert model(torch.zeros(2, 4)).shape == (2, 3)
+
+
+@pytest.mark.usefixtures("forget")
+def test_a_second_registration_raises() -> None:
+    with pytest.raises(ZooError, match="A model named 'mlp' is registered already"):
+        register("mlp")
+    assert model_entry("mlp").cls is MLP
+
+
+@pytest.mark.usefixtures("forget")
+def test_a_name_of_the_zoo_is_taken_even_before_the_zoo_is_loaded() -> None:
+    code = (
+        "import zoo\nfrom zoo.models.base import GradientModel\n"
+        "@zoo.register_model('mlp', family='f', task='classification', accepts='tabular', source='me')\n"
+        "class Mine(GradientModel):\n    '''Mine.'''\n"
+        "print(zoo.create_model('mlp'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT)
+    assert done.returncode == 1
+    assert "registered already" in done.stderr
+
+
+def imported_by(statement: str) -> set[str]:
+    """The top-level packages that a statement imports in a fresh interpreter."""
+    code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_zoo_imports_neither_torch_nor_hydra() -> None:
+    heavy = {"torch", "hydra", "lightning", "sklearn", "numpy", "omegaconf"}
+    assert not heavy & imported_by("import zoo")
+
+
+def test_importing_layers_imports_torch_alone() -> None:
+    found = imported_by("import zoo.layers")
+    assert "torch" in found
+    assert not {"hydra", "lightning", "omegaconf", "torchmetrics", "sklearn", "matplotlib"} & found
+
+
+def top_imports(path: Path) -> set[str]:
+    """The top-level packages that a module imports outside its functions (and outside `if TYPE_CHECKING`)."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "zoo").rglob("*.py")), ids=lambda p: p.stem)
+def test_what_few_need_is_imported_where_it_is_needed(path: Path) -> None:
+    late = {"matplotlib", "sklearn", "scipy", "pandas"}
+    if "training" not in path.parts:
+        late |= {"hydra", "omegaconf"}
+    if "layers" in path.parts:
+        late |= {"lightning", "torchmetrics"}
+    assert not late & top_imports(path)
+
+
+def test_the_package_says_what_it_has() -> None:
+    assert set(zoo.__all__) <= set(dir(zoo))
+    assert all(getattr(zoo, name) is not None for name in zoo.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        zoo.nothing  # noqa: B018
+
+
+def test_nearest_names() -> None:
+    assert nearest("kmean", ["kmeans", "mlp"]) == " Did you mean kmeans?"
+    assert nearest("zzz", ["kmeans", "mlp"]) == ""
+    assert str(unknown_name("data", "iri", ["wine", "iris"])).startswith("Unknown data 'iri'. Did you mean iris?")
