@@ -1,0 +1,159 @@
+"""Convolution and pooling against `torch.nn`, in float64: parameters, outputs and gradients."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.layers import AvgPool2d, Conv2d, MaxPool2d
+
+SETTINGS = [
+    {},
+    {"padding": 1},
+    {"stride": 2, "padding": (0, 2)},
+    {"stride": (1, 3), "dilation": 2, "padding": 2},
+    {"kernel_size": (1, 4), "dilation": (1, 2), "bias": False},
+    {"kernel_size": 2, "padding": "same"},
+    {"kernel_size": (3, 2), "padding": "same", "dilation": (2, 3)},
+    {"padding": "valid"},
+    {"groups": 2, "padding": 1},
+    {"groups": 4, "stride": 2, "dilation": 2},
+    {"padding": (2, 1), "padding_mode": "reflect"},
+    {"padding": 1, "padding_mode": "replicate", "stride": 2},
+    {"padding": 2, "padding_mode": "circular"},
+    {"kernel_size": (2, 3), "padding": "same", "padding_mode": "circular"},
+]
+
+
+def image(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
+
+
+def assert_same(ours: nn.Module, theirs: nn.Module, *shape: int) -> None:
+    """The two give the same output, and for a random functional of it the same gradients."""
+    gradients = []
+    outputs = []
+    for layer in (ours, theirs):
+        x = image(*shape)
+        outputs.append(layer(x))
+        direction = torch.randn(outputs[-1].shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        gradients.append(torch.autograd.grad((outputs[-1] * direction).sum(), [x, *layer.parameters()]))
+    torch.testing.assert_close(*outputs, rtol=1e-10, atol=1e-12)
+    for mine, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_convolution_is_torchs(setting):
+    options = {"kernel_size": 3, "dtype": torch.float64, **setting}
+    ours, theirs = Conv2d(4, 8, **options), nn.Conv2d(4, 8, **options)
+    ours.load_state_dict(theirs.state_dict())
+    assert_same(ours, theirs, 3, 4, 9, 11)
+    assert_same(ours, theirs, 4, 9, 11)
+
+
+def test_convolution_of_a_hand_computed_image():
+    layer = Conv2d(1, 1, (1, 2), bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[[[1.0, -1.0]]]]))
+    assert layer(torch.tensor([[[1.0, 4.0, 9.0]]])).tolist() == [[[-3.0, -5.0]]]
+
+
+def test_gradients_are_those_of_finite_differences():
+    layer = Conv2d(2, 2, 2, stride=2, padding=1, groups=2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(layer, (image(1, 2, 3, 4),))
+
+
+def test_a_seed_gives_torchs_parameters_under_torchs_keys():
+    for bias in (True, False):
+        torch.manual_seed(3)
+        ours = Conv2d(3, 6, (3, 5), groups=3, bias=bias).state_dict()
+        torch.manual_seed(3)
+        theirs = nn.Conv2d(3, 6, (3, 5), groups=3, bias=bias).state_dict()
+        assert list(ours) == list(theirs)
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [(2, None, 0, 1), (3, 2, 1, 1), ((2, 3), (3, 1), (1, 0), 1), (3, 2, 1, 2), ((1, 2), 4, 0, (2, 3)), (4, 3, 2, 1)],
+)
+def test_max_pooling_is_torchs(kernel, stride, padding, dilation, ceil_mode):
+    arguments = (kernel, stride, padding, dilation, False, ceil_mode)
+    assert_same(MaxPool2d(*arguments), nn.MaxPool2d(*arguments), 2, 3, 10, 7)
+    assert_same(MaxPool2d(*arguments), nn.MaxPool2d(*arguments), 3, 10, 7)
+    arguments = (kernel, stride, padding, dilation, True, ceil_mode)
+    x = image(2, 3, 10, 7).detach()
+    for ours, theirs in zip(MaxPool2d(*arguments)(x), nn.MaxPool2d(*arguments)(x), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "ceil_mode", "include", "divisor"),
+    [
+        *itertools.product([3], [2], [1], [False, True], [False, True], [None, 5]),
+        ((2, 3), None, 0, True, True, None),
+        ((4, 2), (3, 2), (2, 1), True, True, None),
+        ((4, 2), (3, 2), (2, 1), True, False, None),
+    ],
+)
+def test_average_pooling_is_torchs(kernel, stride, padding, ceil_mode, include, divisor):
+    arguments = (kernel, stride, padding, ceil_mode, include, divisor)
+    assert_same(AvgPool2d(*arguments), nn.AvgPool2d(*arguments), 2, 3, 10, 7)
+    assert_same(AvgPool2d(*arguments), nn.AvgPool2d(*arguments), 3, 9, 8)
+
+
+def test_equal_pixels_give_the_gradient_to_the_first():
+    grads = []
+    for layer in (MaxPool2d(2), nn.MaxPool2d(2)):
+        x = torch.zeros(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+        layer(x).sum().backward()
+        grads.append(x.grad)
+    assert torch.equal(*grads)
+
+
+def test_nan_stays_nan():
+    x = torch.tensor([[[[1.0, float("nan")], [0.0, 2.0]]]])
+    assert MaxPool2d(2)(x).isnan().all()
+    assert AvgPool2d(2)(x).isnan().all()
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_empty_and_single_batches_keep_their_shape(batch):
+    x = torch.zeros(batch, 2, 5, 5)
+    assert Conv2d(2, 3, 3)(x).shape == nn.Conv2d(2, 3, 3)(x).shape
+    assert MaxPool2d(2)(x).shape == (batch, 2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Conv2d(3, 4, 3, groups=2), "groups \\(2\\) must divide in_channels \\(3\\)"),
+        (lambda: Conv2d(3, 4, 0), "kernel_size must be an integer of at least 1"),
+        (lambda: Conv2d(3, 4, 3, padding="full"), "padding must be numbers, 'same' or 'valid'"),
+        (lambda: Conv2d(3, 4, 3, padding="same", stride=2), "padding='same' needs stride 1"),
+        (lambda: Conv2d(3, 4, 3, padding_mode="mirror"), "padding_mode must be"),
+        (lambda: MaxPool2d(2, padding=2), "at most half of kernel_size"),
+        (lambda: Conv2d(3, 4, 3)(torch.zeros(1, 2, 5, 5)), "expected 3 channels, got 2"),
+        (
+            lambda: Conv2d(3, 4, 3)(torch.zeros(1, 3, 2, 5)),
+            "2×5 \\(with its padding\\) is smaller than a window of 3×3",
+        ),
+        (lambda: MaxPool2d(2)(torch.zeros(5, 5)), "expected images"),
+    ],
+)
+def test_mistakes_are_one_line(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize("setting", [{}, {"padding": 1, "groups": 2, "bias": False}, {"padding_mode": "reflect"}])
+def test_layers_describe_themselves(setting):
+    text = repr(Conv2d(4, 8, 3, **setting))
+    assert all(str(value) in text for value in setting.values())
+    assert "kernel_size=(3, 3)" in text
+    assert "stride=(2, 2)" in repr(MaxPool2d(2))
