@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from zoo.data.base import Rows
-from zoo.data.spec import DataSpec
+from zoo.data.spec import DataSpec, Kind
 from zoo.data.splits import TabularData
 from zoo.errors import ZooError
 
 __all__ = ["ArrayData", "describe_arrays", "encode_targets", "spec_from_arrays", "to_tensor"]
 
-_KINDS = {2: "tabular", 3: "sequence", 4: "image"}
+_KINDS: dict[int, Kind] = {2: "tabular", 3: "sequence", 4: "image"}
 # Integers beyond this are measurements, not labels.
 _MAX_CLASSES = 100_000
 
@@ -200,8 +200,8 @@ def describe_arrays(
         raise ZooError(f"X has {num_rows} rows and y has {len(targets)}: they must agree.")
     dtype = str(x.dtype).removeprefix("torch.")
     feature_names = tuple(names) if names else None
-    spec = DataSpec(_KINDS[x.ndim], tuple(x.shape[1:]), feature_names=feature_names, dtype=dtype, **fields)
-    return spec, targets
+    kind: Kind = _KINDS[x.ndim]
+    return DataSpec(kind, tuple(x.shape[1:]), feature_names=feature_names, dtype=dtype, **fields), targets
 
 
 class ArrayData(TabularData):

@@ -63,7 +63,9 @@ class TensorRows(Rows):
         return len(self.columns[0])
 
     def __getitem__(self, index: Tensor) -> Batch:
-        batch = Batch(*(None if column is None else column[index] for column in self.columns))
+        x, y, weight, lengths = (None if column is None else column[index] for column in self.columns)
+        assert x is not None
+        batch = Batch(x, y, weight, lengths)
         return self.transform(batch) if self.transform else batch
 
 
@@ -212,6 +214,6 @@ class ZooDataModule(pl.LightningDataModule):
 def fast_forward(sampler: BatchSampler, trainer: pl.Trainer) -> None:
     """Set the sampler to the epoch and batch at which a resumed run goes on."""
     loop = trainer.fit_loop
-    sampler.set_epoch(loop.epoch_progress.current.processed)
+    sampler.set_epoch(loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
     ready = loop.epoch_loop.batch_progress.current.ready
     sampler.skip_batches = ready if ready < len(sampler) else 0

@@ -106,14 +106,14 @@ class _Slices:
         self.y, self.file = y, file
         self.rows = max(1, _SLICE_BYTES // max(1, x[0].nbytes))
         self.sizes = [min(self.rows, len(x) - start) for start in range(0, len(x), self.rows)]
-        self.x: np.memmap | None = x
+        self.x: np.ndarray | None = x
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "x": None}  # a worker process maps the file for itself
 
     def read(self, group: int) -> tuple[Tensor, Tensor | None]:
         if self.x is None:
-            self.x = open_npy(self.file)  # type: ignore[assignment]
+            self.x = open_npy(self.file)
         rows = slice(group * self.rows, group * self.rows + self.sizes[group])
         x = to_tensor(np.array(self.x[rows]), f"{self.file}, rows {rows.start}-{rows.stop - 1},")
         return x, None if self.y is None else self.y[rows]

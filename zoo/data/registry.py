@@ -25,6 +25,7 @@ _MODULES: tuple[str, ...] = (
     "zoo.data.synthetic",
     "zoo.data.files",
     "zoo.data.mapped",
+    "zoo.data.image_folder",
     "zoo.data.images",
 )
 

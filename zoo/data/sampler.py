@@ -8,7 +8,7 @@ shuffle is then uniform.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -102,7 +102,7 @@ class BatchSampler(Sampler[Tensor]):
     def _blocks(self, start: int) -> Iterator[Tensor]:
         """Yield the rows of each block in the epoch's order, from the `start`-th row of that order on."""
         num_blocks = -(-self.num_rows // self.block_size)
-        order = range(num_blocks)
+        order: Iterable[int] = range(num_blocks)
         if self.shuffle:
             order = torch.randperm(num_blocks, generator=epoch_generator(self.seed, self.epoch)).tolist()
         for block in order:

@@ -98,7 +98,7 @@ class DataSpec:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> DataSpec:
         """Rebuild the spec that `to_dict` wrote."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})  # type: ignore[arg-type]
 
     def describe(self) -> str:
         """Say in a few words what the data are, for messages."""

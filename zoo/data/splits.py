@@ -49,9 +49,8 @@ class SplitData(ZooDataModule):
         parts = self.split(len(x), y if spec.target == "class" else None)
         if len(parts) == 1:  # all rows in their order: no copy
             return {"train": TensorRows(x, y, weight)}
-        columns = (x, y, weight)
         return {
-            name: TensorRows(*(None if column is None else column[rows] for column in columns))
+            name: TensorRows(x[rows], None if y is None else y[rows], None if weight is None else weight[rows])
             for name, rows in parts.items()
         }
 

@@ -87,8 +87,9 @@ class Synthetic(SplitData):
         val, test = (round(self.num_rows * share) for share in (self.val_fraction, self.test_fraction))
         train = self.num_rows - val - test
         ranges = {"train": (0, train), "val": (train, val), "test": (train + val, test)}
-        splits = {name: SyntheticRows(self, *where) if where[1] else None for name, where in ranges.items()}
-        return self.describe(), splits
+        return self.describe(), {
+            name: SyntheticRows(self, *where) if where[1] else None for name, where in ranges.items()
+        }
 
 
 def _check(name: str, value: float, low: float) -> None:
