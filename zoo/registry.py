@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import importlib
 import inspect
 import numbers
@@ -31,6 +32,7 @@ _MODULES: tuple[str, ...] = (
     "zoo.models.logistic_regression",
     "zoo.models.linear_regression",
     "zoo.models.mlp",
+    "zoo.models.pca",
 )
 
 
@@ -124,12 +126,17 @@ def _tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _load_zoo() -> dict[str, ModelEntry]:
+    _import_models()
+    return _REGISTRY
+
+
+@functools.cache
+def _import_models() -> None:
     for module in _MODULES:
         importlib.import_module(module)
     # Other packages name the modules that register their models in an entry point of this group.
     for entry_point in entry_points(group="zoo.models"):
         entry_point.load()
-    return _REGISTRY
 
 
 def list_models(pattern: str = "*", family: str | None = None, task: str | None = None) -> list[str]:

@@ -219,10 +219,14 @@ class GradientModel(ZooModel):
             self.objective: Objective = make_objective(spec, binary_logit=self.binary_logit)
             if not self.streaming:  # a solved model is its last state
                 self.monitor, self.monitor_mode = self.objective.monitor, self.objective.mode
-            self.metrics = nn.ModuleDict({stage: self.objective.metrics() for stage in ("val", "test")})
-            self.mean_loss = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
         super().build(spec)
         return self
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        if not hasattr(self, "metrics"):  # here, since a model that meets no trainer needs none
+            self.metrics = nn.ModuleDict({stage: self.objective.metrics() for stage in ("val", "test")})
+            self.mean_loss = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
 
     def output(self, batch: Batch) -> Tensor:
         """Return the model's raw output for a batch: `forward` of its inputs."""
