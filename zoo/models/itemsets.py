@@ -73,9 +73,7 @@ def find_rows(table: Tensor, rows: Tensor) -> Tensor:
         return rows.new_full((len(rows),), -1)
     base = int(torch.maximum(table.max(), rows.max())) + 1
     place, found = rows.new_zeros(len(rows)), rows.new_ones(len(rows), dtype=torch.bool)
-    prefix = table.new_zeros(
-        len(table)
-    )  # numbers the distinct prefixes, which keeps the keys small for any k
+    prefix = table.new_zeros(len(table))  # numbers the distinct prefixes, which keeps the keys small for any k
     for column, wanted in zip(table.T, rows.T, strict=True):
         keys, inverse = torch.unique_consecutive(prefix * base + column, return_inverse=True)
         wanted = place * base + wanted
@@ -127,9 +125,7 @@ def distinct_items(items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         return baskets, items
     base = int(items.max()) + 1
     keys = baskets * base + items
-    if bool(
-        (keys[1:] > keys[:-1]).all()
-    ):  # ascending in each basket, as a DataModule yields them: nothing to sort
+    if bool((keys[1:] > keys[:-1]).all()):  # ascending in each basket, as a DataModule yields them: nothing to sort
         return baskets, items
     keys = torch.unique(keys)
     return keys // base, keys % base
@@ -159,9 +155,7 @@ def pack_baskets(items: Tensor, lengths: Tensor, rank: Tensor, least: int = 1) -
     rows = int(rank.max()) + 1
     bits = items.new_zeros(rows * words)
     # Each bit is set once, so adding sets it; the 64th makes the word negative, as it should.
-    bits.index_add_(
-        0, row * words + column // WORD, torch.bitwise_left_shift(torch.ones_like(column), column % WORD)
-    )
+    bits.index_add_(0, row * words + column // WORD, torch.bitwise_left_shift(torch.ones_like(column), column % WORD))
     return bits.view(rows, words)
 
 

@@ -45,9 +45,7 @@ METRICS = ("support", "confidence", "lift", "leverage", "conviction", "zhang")
 CHUNK = 1 << 22
 
 
-def rule_metrics(
-    joint: Tensor, antecedent: Tensor, consequent: Tensor, num_baskets: int
-) -> dict[str, Tensor]:
+def rule_metrics(joint: Tensor, antecedent: Tensor, consequent: Tensor, num_baskets: int) -> dict[str, Tensor]:
     """The metrics of rules from the counts of their sides.
 
     Args:
@@ -129,10 +127,7 @@ class Rules:
     def table(self, names: Sequence[str] | None = None) -> list[dict[str, str | float]]:
         """One dictionary a rule: both sides as text, the items' names joined by ` + `, and the metrics."""
         sides = [
-            [
-                " + ".join(str(i) if names is None else names[i] for i in row if i >= 0)
-                for row in side.tolist()
-            ]
+            [" + ".join(str(i) if names is None else names[i] for i in row if i >= 0) for row in side.tolist()]
             for side in (self.antecedents, self.consequents)
         ]
         columns = [self.metric(name).tolist() for name in METRICS]
@@ -161,9 +156,7 @@ def grow_consequents(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Rules from itemsets of one size: both sides, their joint counts and the antecedents' counts."""
     device, size = level.itemsets.device, level.itemsets.shape[1]
-    held = torch.ones(
-        len(level.itemsets), 1, dtype=torch.bool, device=device
-    )  # nothing moved yet: always confident
+    held = torch.ones(len(level.itemsets), 1, dtype=torch.bool, device=device)  # nothing moved yet: always confident
     for moved in range(1, min(most, size - 1) + 1):
         ways, left, parents = (part.to(device) for part in splits(size, moved))
         row, way = held[:, parents].all(dim=2).nonzero().T
@@ -209,9 +202,7 @@ def association_rules(
     if not 0 <= min_confidence <= 1:
         raise ZooError(f"min_confidence is {min_confidence!r}: pass a share from 0 to 1")
     if max_consequents is not None and max_consequents < 1:
-        raise ZooError(
-            f"max_consequents is {max_consequents!r}: pass a number from 1, or None for any number"
-        )
+        raise ZooError(f"max_consequents is {max_consequents!r}: pass a number from 1, or None for any number")
     longest = len(levels)
     parts: list[tuple[Tensor, ...]] = []
     for level in levels[1:]:

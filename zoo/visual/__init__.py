@@ -6,6 +6,7 @@ and leave nothing open) and share one style and one colour-blind-safe palette. `
 
 from zoo.visual.clusters import clusters
 from zoo.visual.curves import curve
+from zoo.visual.decomposition import scree
 from zoo.visual.images import filters, images
 from zoo.visual.style import class_colors, new_figure, save
 from zoo.visual.supervised import confusion_matrix, decision_boundary, residuals
@@ -21,4 +22,5 @@ __all__ = [
     "new_figure",
     "residuals",
     "save",
+    "scree",
 ]

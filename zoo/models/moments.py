@@ -1,0 +1,128 @@
+r"""Mean and scatter of rows that arrive in batches, without the cancellation of $\sum x x^\top - n \mu
+\mu^\top$.
+
+```math
+n = n_a + n_b,\qquad \delta = \mu_b - \mu_a,\qquad
+\mu = \mu_a + \frac{n_b}{n} \delta,\qquad
+M = M_a + M_b + \frac{n_a n_b}{n} \delta \delta^\top
+```
+
+All that a batch adds to the scatter matrix is thus the Gram matrix of its centred rows and of one row more,
+
+```math
+M = M_a + Z^\top Z,\qquad
+Z = \begin{bmatrix} x_1 - \mu_b \\ \vdots \\ x_B - \mu_b \\ \sqrt{n_a n_b / n}\; \delta \end{bmatrix}
+```
+
+so that whatever follows from a Gram matrix can be kept instead of $M$: a triangular factor $R$ with
+$R^\top R = M$, or the product $M \Omega$ with a few vectors. Two partial results merge by the last row alone.
+
+- $n$: number of rows, or the sum of their weights; $\mu$ $(D,)$: mean; $D$ features
+- $M$ $(D, D)$: scatter, $\sum_i w_i (x_i - \mu)(x_i - \mu)^\top$; $B$ rows in a batch
+
+Sources: T. Chan, G. Golub and R. LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+variances", 1979 (the merge) and 1983 (the mean corrected in a second pass); D. Ross, J. Lim, R.-S. Lin and
+M.-H. Yang, "Incremental learning for robust visual tracking", 2008, section 3.1 (the row more).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+__all__ = ["centred_blocks", "gram", "mean_shift"]
+
+# Letters: B rows, D features.
+
+# Rows centred at a time: enough for a fast matrix product, few enough to stay in the processor's cache.
+BLOCK = 4096
+
+
+def mean_shift(count: Tensor, mean: Tensor, other_count: Tensor, other_mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Merge two means.
+
+    Args:
+        count: rows of the first, ().
+        mean: their mean, (D,).
+        other_count: rows of the second, ().
+        other_mean: their mean, (D,).
+
+    Returns:
+        The count and the mean of both, and the row $\sqrt{n_a n_b / n}\, \delta$ that joins their scatters,
+        (D,).
+
+    Example:
+        >>> one, three = torch.tensor(1.0), torch.tensor(3.0)
+        >>> mean_shift(one, torch.tensor([0.0]), three, torch.tensor([4.0]))
+        (tensor(4.), tensor([3.]), tensor([3.4641]))
+    """
+    total = count + other_count
+    share = torch.where(total > 0, other_count / total, 0.0)  # nothing and nothing is nothing
+    shift = other_mean - mean
+    return total, mean + share * shift, (count * share).sqrt() * shift
+
+
+def centred_blocks(
+    count: Tensor, mean: Tensor, x: Tensor, weight: Tensor | None = None, dtype: torch.dtype = torch.float64
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Add rows to a mean, some thousand at a time.
+
+    Args:
+        count: rows so far, () float64.
+        mean: their mean, (D,) float64.
+        x: new rows, (B, D).
+        weight: non-negative weights of the new rows, (B,).
+        dtype: floating type of the centred rows.
+
+    Yields:
+        Count and mean with the block, and the rows Z whose Gram matrix the block adds to the scatter, (B' +
+        1, D). The memory of Z is used again for the next block.
+    """
+    buffer = x.new_empty(min(len(x), BLOCK) + 1, x.shape[1], dtype=dtype)
+    for start in range(0, len(x), BLOCK):
+        rows = x[start : start + BLOCK].to(dtype)
+        z = buffer[: len(rows) + 1]
+        centred, part = z[:-1], None if weight is None else weight[start : start + BLOCK].to(dtype)
+        block_count = count.new_tensor(len(rows)) if part is None else part.sum(dtype=torch.float64)
+        guess = average(rows, part)
+        torch.sub(rows, guess, out=centred)
+        correction = average(centred, part)
+        centred -= correction  # what rounding left of the mean, which is not small where the data lie far from zero
+        if part is not None:
+            centred *= part.sqrt().unsqueeze(1)
+        count, mean, z[-1] = mean_shift(count, mean, block_count, guess.double() + correction.double())
+        yield count, mean, z
+
+
+def average(rows: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean over the rows, (B, D) to (D,); zero where the weights are."""
+    if weight is None:
+        return rows.mean(0)
+    total = weight.sum()
+    return weight @ rows / torch.where(total > 0, total, 1.0)
+
+
+def gram(z: Tensor) -> Tensor:
+    r"""The matrix $Z^\top Z$, from its blocks on and above the diagonal: that spares almost half of the products.
+
+    Args:
+        z: rows, (B, D).
+
+    Returns:
+        The product, (D, D) float64.
+
+    Example:
+        >>> gram(torch.tensor([[1.0, 2.0], [0.0, 1.0]]))
+        tensor([[1., 2.],
+                [2., 5.]], dtype=torch.float64)
+    """
+    width = z.shape[1]
+    product = torch.empty(width, width, dtype=torch.float64, device=z.device)
+    step = max(64, -(-width // 4))
+    for start in range(0, width, step):
+        block = slice(start, start + step)
+        product[block, start:] = z[:, block].T @ z[:, start:]
+        product[start + step :, block] = product[block, start + step :].T
+    return product

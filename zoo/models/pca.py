@@ -1,0 +1,274 @@
+r"""Principal component analysis: the orthogonal directions in which rows vary most.
+
+```math
+C = \frac{1}{n - 1} \sum_i (x_i - \mu)(x_i - \mu)^\top = \sum_j \lambda_j v_j v_j^\top,\quad
+\lambda_1 \ge \lambda_2 \ge \dots,\qquad
+t = V_K (x - \mu),\qquad \hat x = \mu + V_K^\top t,\qquad
+\sigma^2 = \frac{1}{D' - K} \sum_{j > K} \lambda_j
+```
+
+Whitening divides $t_j$ by $\sqrt{\lambda_j}$. Three solvers, by what a pass over the data adds up
+(`zoo.models.moments`):
+
+- `covariance`: the scatter matrix $M = (n - 1) C$, one pass, $D^2$ numbers;
+- `svd`: its triangular factor $R$, one pass, for small variances beside large ones: $C$ squares their
+ratio, $R$ does not;
+- `randomized`: $Y = M \Omega$ for $L = K$ + `oversampling` vectors, $D L$ numbers, for rows too wide for $M$.
+  Pass $p + 1$ takes an orthonormal basis of $Y$ of pass $p$ for $\Omega$; after the last one
+  $M \approx Y (\Omega^\top Y)^{+} Y^\top$ (Nyström).
+
+Legend: $n$ rows, $D$ features, $D' = \min(n, D)$, $K$ components $v_j$, the rows of $V_K$ $(K, D)$;
+$\lambda_j$ their variances, $\sigma^2$ the noise variance, the mean of the variances left out.
+
+Sources: H. Hotelling, "Analysis of a complex of statistical variables into principal components", 1933; M.
+Tipping and C. Bishop, "Probabilistic principal component analysis", 1999 (noise variance, likelihood); N.
+Halko, P.-G. Martinsson, Y. Shkolnisky and M. Tygert, "An algorithm for the principal component analysis of
+large data sets", 2011; J. Tropp et al., "Fixed-rank approximation of a positive-semidefinite matrix from
+streaming data", 2017.
+
+Deviations: signs are fixed so that a component's entry of largest magnitude is positive, the first of those
+that rounding alone tells apart. The Nyström formula takes a pseudo-inverse instead of a shift.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from zoo.data.sampler import epoch_generator
+from zoo.data.spec import Batch, DataSpec
+from zoo.errors import ZooError
+from zoo.models.base import StreamingModel, check_range
+from zoo.models.linear_regression import qr_update
+from zoo.models.moments import centred_blocks, gram, mean_shift
+from zoo.models.spectra import components_for_share, fix_signs, nystrom, probabilistic_log_density
+from zoo.registry import register_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["PCA"]
+
+# Letters: B rows, D features, K components, L test vectors.
+
+
+@register_model(
+    "pca",
+    family="dimensionality_reduction",
+    task="dimensionality_reduction",
+    accepts=("tabular", "image"),
+    source="Hotelling 1933",
+)
+class PCA(StreamingModel):
+    """Principal component analysis in one pass over the data, or a few for rows too wide for a covariance matrix.
+
+    Args:
+        num_components: how many, or the share of the variance to explain (a number between 0 and 1), or all
+        if null. solver: `covariance`, `svd` (small variances beside large ones) or `randomized` (wide
+        rows). whiten: whether projections are scaled to unit variance; a component without variance gives
+        0. precision: `double` multiplies rows in float64; `single` in float32, twice as fast, to about six
+        digits. oversampling: test vectors beyond the number of components, for the randomized solver.
+        num_passes: passes of the randomized solver. seed: seed of its test vectors.
+
+    Raises:
+        ZooError: for an argument out of range, fewer than two rows, or more components than rows or features.
+
+    Example:
+        >>> import torch, zoo
+        >>> x = torch.tensor([[0.0, 0.0], [1.0, 2.0], [2.0, 4.0]])
+        >>> model = zoo.fit(zoo.create_model("pca", num_components=1), x)
+        >>> model.explained_variance_ratio.item(), model.components.round(decimals=4).tolist()
+        (1.0, [[0.4472, 0.8944]])
+    """
+
+    def __init__(
+        self,
+        *,
+        num_components: int | float | None = None,
+        solver: Literal["covariance", "svd", "randomized"] = "covariance",
+        whiten: bool = False,
+        precision: Literal["double", "single"] = "double",
+        oversampling: int = 10,
+        num_passes: int = 4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_range("num_components", num_components, 0, open_low=True)
+        check_range("oversampling", oversampling, 0)
+        check_range("num_passes", num_passes, 1)
+        if isinstance(num_components, float) and num_components >= 1:
+            raise ZooError(
+                f"model.num_components is {num_components}: pass an integer, or a share of the variance below 1."
+            )
+        if solver == "randomized" and not isinstance(num_components, int):
+            raise ZooError("model.solver=randomized needs model.num_components as an integer.")
+        self.save_hyperparameters()
+
+    @property
+    def rows_dtype(self) -> torch.dtype:
+        """The floating type in which rows are multiplied."""
+        return torch.float32 if self.hparams.precision == "single" else torch.float64
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device)  # rows are converted a block at a time, where they lie in the cache
+
+    def initialize(self, spec: DataSpec) -> None:
+        width = torch.Size(spec.shape).numel()
+        self.register_accumulator("count", torch.zeros((), dtype=torch.float64))
+        self.register_accumulator("mean", torch.zeros(width, dtype=torch.float64))
+        if self.hparams.solver == "covariance":
+            self.register_accumulator("scatter", torch.zeros(width, width, dtype=torch.float64))
+        elif self.hparams.solver == "svd":
+            self.register_accumulator("factor", torch.zeros(0, width, dtype=torch.float64))
+        else:
+            length = min(self.hparams.num_components + self.hparams.oversampling, width)
+            random = torch.randn(width, length, generator=epoch_generator(self.hparams.seed), dtype=torch.float64)
+            self.register_buffer("test", torch.linalg.qr(random).Q)
+            self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
+            self.register_accumulator("sketch", torch.zeros(width, length, dtype=torch.float64))
+            self.register_accumulator("trace", torch.zeros((), dtype=torch.float64))
+        nothing = torch.zeros(0, dtype=torch.float64)
+        self.register_buffer("center", torch.zeros(width, dtype=torch.float64))
+        self.register_buffer("components", torch.zeros(0, width, dtype=torch.float64))
+        self.register_buffer("explained_variance", nothing)
+        self.register_buffer("explained_variance_ratio", nothing.clone())
+        self.register_buffer("noise_variance", torch.zeros((), dtype=torch.float64))
+
+    # -- the pass ------------------------------------------------------------------------------------------------
+
+    def accumulate(self, batch: Batch) -> None:
+        x = batch.x.flatten(1)  # (B, D)
+        for count, mean, z in centred_blocks(self.count, self.mean, x, batch.weight, self.rows_dtype):
+            self.count, self.mean = count, mean
+            for name, value in self.grown(self._state(), z).items():
+                setattr(self, name, value)
+
+    def grown(self, state: dict[str, Tensor], z: Tensor) -> dict[str, Tensor]:
+        """What is kept of the scatter, with the Gram matrix of rows (B, D) added."""
+        if self.hparams.solver == "covariance":
+            return {"scatter": state["scatter"].add_(gram(z))}
+        if self.hparams.solver == "svd":
+            return {"factor": qr_update(state["factor"], z.double())}
+        product = z.T @ (z @ self.test.to(z.dtype))
+        return {"sketch": state["sketch"] + product, "trace": state["trace"] + z.double().square().sum()}
+
+    def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Combine the passes of several processes by the row that joins their scatters."""
+        result, *others = states
+        for state in others:
+            count, mean, row = mean_shift(result["count"], result["mean"], state["count"], state["mean"])
+            row = row.unsqueeze(0)
+            if self.hparams.solver == "svd":
+                second = self.grown(result, torch.cat([state["factor"], row]))
+            else:
+                second = self.grown({name: result[name] + state[name] for name in result}, row)
+            result = {"count": count, "mean": mean, **second}
+        return result
+
+    @property
+    def done(self) -> bool:
+        return self.hparams.solver != "randomized" or int(self.passes) >= self.hparams.num_passes
+
+    def solve(self) -> dict[str, float | Tensor]:
+        rows, features = math.ceil(self.count), len(self.mean)
+        if rows < 2:
+            raise ZooError(f"pca needs at least 2 rows to speak of variance, and was given {rows}.")
+        if not bool(torch.isfinite(self.mean).all()):
+            raise ZooError("pca was given NaN or infinite values: drop those rows or fill them in first.")
+        if self.hparams.solver == "randomized":
+            self.passes += 1
+            if not self.done:
+                self.test = torch.linalg.qr(self.sketch).Q
+                return {}
+        spectrum, vectors, total = self.spectrum()
+        available = min(rows, features)
+        variance = (spectrum / (self.count - 1)).clamp_min(0)[:available]
+        kept = self.count_components(variance, available)
+        total = total / (self.count - 1)
+        left = total - variance[:kept].sum()
+        self.center, self.components = self.mean.clone(), fix_signs(vectors[:kept])
+        self.explained_variance = variance[:kept].clone()
+        self.explained_variance_ratio = self.explained_variance / torch.where(total > 0, total, 1.0)
+        self.noise_variance = left.clamp_min(0) / (available - kept) if kept < available else torch.zeros_like(left)
+        return {
+            "explained_variance_ratio": self.explained_variance_ratio.sum(),
+            "noise_variance": self.noise_variance,
+            "num_components": kept,
+        }
+
+    def spectrum(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Eigenvalues of the scatter matrix, descending, its eigenvectors as rows, and the sum of all eigenvalues."""
+        if self.hparams.solver == "covariance":
+            values, vectors = torch.linalg.eigh(self.scatter)
+            return values.flip(0), vectors.T.flip(0), self.scatter.trace()
+        if self.hparams.solver == "svd":
+            _, s, vectors = torch.linalg.svd(self.factor, full_matrices=False)
+            return s.square(), vectors, s.square().sum()
+        values, vectors = nystrom(self.sketch, self.test)
+        return values, vectors, self.trace
+
+    def count_components(self, variance: Tensor, available: int) -> int:
+        """How many components to keep."""
+        wanted = self.hparams.num_components
+        if wanted is None:
+            return available
+        if isinstance(wanted, float):
+            return components_for_share(variance, wanted)
+        if wanted > available:
+            raise ZooError(
+                f"model.num_components is {wanted}, but {math.ceil(self.count)} rows of {len(self.mean)} features have "
+                f"at most {available} components."
+            )
+        return wanted
+
+    # -- the fitted model ----------------------------------------------------------------------------------------
+
+    def scale(self) -> Tensor:
+        """Standard deviations of the components, (K,); infinite for one without variance."""
+        variance = self.explained_variance
+        none = variance <= variance.max() * len(self.center) * torch.finfo(variance.dtype).eps
+        return torch.where(none, torch.inf, variance.sqrt())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project rows (B, *shape) on the components, (B, K)."""
+        projected = (x.flatten(1).double() - self.center) @ self.components.T
+        return projected / self.scale() if self.hparams.whiten else projected
+
+    def inverse_transform(self, projected: Tensor) -> Tensor:
+        """The rows (B, *shape) that lie nearest to the given projections (B, K)."""
+        self.check_fitted()
+        assert self.spec is not None
+        if self.hparams.whiten:
+            projected = projected * self.scale().nan_to_num(posinf=0.0)
+        return (projected.double() @ self.components + self.center).unflatten(1, self.spec.shape)
+
+    def covariance(self) -> Tensor:
+        r"""The probabilistic model's $\sum_j (\lambda_j - \sigma^2) v_j v_j^\top + \sigma^2 I$, (D, D)."""
+        excess = self.explained_variance - self.noise_variance
+        identity = torch.eye(len(self.center), dtype=torch.float64, device=self.center.device)
+        return self.components.T @ (excess.unsqueeze(1) * self.components) + self.noise_variance * identity
+
+    def log_likelihood(self, x: Tensor) -> Tensor:
+        """Log density of rows (B, *shape) under the probabilistic model, (B,)."""
+        centred = x.flatten(1).double() - self.center
+        return probabilistic_log_density(centred, self.components, self.explained_variance, self.noise_variance)
+
+    def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
+        projected = self(batch.x)
+        error = (self.inverse_transform(projected) - batch.x).flatten(1).square().sum(1)
+        return {"prediction": projected, "squared_error": error}
+
+    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        from zoo import visual
+
+        assert self.spec is not None
+        yield "scree", visual.scree(self.explained_variance_ratio)
+        if self.spec.kind == "image":
+            shape = self.spec.shape
+            shown = torch.cat([self.center.unsqueeze(0), self.components[:23]]).unflatten(1, shape)
+            captions = ["mean", *(f"{100 * float(share):.1f} %" for share in self.explained_variance_ratio[:23])]
+            yield "components", visual.images(shown, captions, title="mean and principal components")
