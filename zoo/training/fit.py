@@ -68,23 +68,26 @@ def fit(
         >>> bool(labels[0] == labels[1] != labels[2] == labels[3])
         True
     """
-    from zoo.training.trainer import make_trainer, seed_all
-
-    seed_all(seed)
     options = {**(optimizer_options or {}), **({} if lr is None else {"lr": lr})}
     if optimizer is None and not options:  # the model's own choice, with the penalties of this call
         optimizer, options = model.recipe.optimizer, model.recipe.optimizer_options
     model.recipe = Recipe(optimizer or model.recipe.optimizer, options, l1=l1, l2=l2)
     datamodule = _as_datamodule(data, y, sample_weight, batch_size, validation, seed, streaming=model.streaming)
-    if isinstance(model, StreamingModel) and model.streaming and not hasattr(data, "train_dataloader"):
-        return _fit_arrays(model, datamodule, max_epochs, device)
-    trainer = make_trainer(
-        model,
-        max_epochs=max_epochs,
-        accelerator="gpu" if device == "cuda" else device,
-        progress=progress,
-        **trainer_options,
-    )
+    # The caller's own random streams go on as if nothing had been drawn.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        if isinstance(model, StreamingModel) and model.streaming and not hasattr(data, "train_dataloader"):
+            return _fit_arrays(model, datamodule, max_epochs, device)
+        return _fit_trainer(model, datamodule, max_epochs, device, progress, trainer_options)
+
+
+def _fit_trainer(
+    model: Any, datamodule: Any, max_epochs: int | None, device: str, progress: bool, options: dict[str, Any]
+) -> Any:
+    from zoo.training.trainer import make_trainer
+
+    accelerator = "gpu" if device == "cuda" else device
+    trainer = make_trainer(model, max_epochs=max_epochs, accelerator=accelerator, progress=progress, **options)
     trainer.fit(model, datamodule=datamodule)
     return model.eval()
 
