@@ -1,8 +1,9 @@
 """Checkpoints that are whole or absent, checked by SHA-256, and never unpickled.
 
 A checkpoint is written to a temporary file in its own folder, synced and moved into place, so that a process killed at
-any moment leaves the previous one intact. `NAME.sha256` beside it lists the digest; it is written first, with the old
-digest kept as a second line, so that at no moment a whole checkpoint stands beside a digest that denies it.
+any moment leaves the previous one intact. `NAME.sha256` beside it, in the format of `sha256sum`, holds the digest. It
+is written first, with the old digest kept as a second line until the move is done, so that at no moment (not even
+after several kills) a whole checkpoint stands beside a digest that denies it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import contextlib
 import hashlib
 import os
 import pickle
-import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -24,7 +25,15 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     from zoo.models.base import ZooModel
 
-__all__ = ["AtomicCheckpointIO", "find_checkpoint", "load_checkpoint", "load_model", "save_checkpoint"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "find_checkpoint",
+    "load_checkpoint",
+    "load_model",
+    "save_checkpoint",
+    "save_model",
+    "write_whole",
+]
 
 
 class _HashingFile:
@@ -46,9 +55,15 @@ def _sidecar(path: Path) -> Path:
 
 
 def _digests(path: Path) -> list[str]:
+    """The digests that the file may have, or an empty list where no sidecar lies beside it."""
     with contextlib.suppress(FileNotFoundError):
-        return _sidecar(path).read_text().split()
+        return [line.partition(b" ")[0].decode("latin1") for line in _sidecar(path).read_bytes().splitlines()]
     return []
+
+
+def _write_digests(path: Path, digests: list[str]) -> None:
+    lines = "".join(f"{digest}  {path.name}\n" for digest in dict.fromkeys(digests))
+    write_whole(_sidecar(path), lambda sidecar: sidecar.write(lines.encode()))
 
 
 def _sync_folder(folder: Path) -> None:
@@ -59,18 +74,17 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _replace(path: Path, write: Any) -> None:
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Call `write(file)` on a temporary file beside `path`, sync it and move it into place."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.partial")  # one name, so that killed writes do not pile up
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -82,7 +96,6 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    digests: list[str] = []
 
     def write(file: IO[bytes]) -> None:
         hashing = _HashingFile(file)
@@ -90,13 +103,12 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
             torch.save(checkpoint, hashing)
         except RuntimeError as error:  # torch's writer wraps what the file raised
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-        digests.append(hashing.digest.hexdigest())
-        # Before the move: the new digest and the one of the file that still stands there.
-        kept = [digests[0], *_digests(path)[:1]]
-        _replace(_sidecar(path), lambda sidecar: sidecar.write("\n".join(kept).encode()))
+        # Before the move: the new digest beside that of the file that still stands there.
+        _write_digests(path, [hashing.digest.hexdigest(), *_digests(path)])
 
-    _replace(path, write)
+    write_whole(path, write)
     _sync_folder(path.parent)
+    _write_digests(path, _digests(path)[:1])
 
 
 def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -188,17 +200,27 @@ def load_model(path: str | Path, map_location: Any = "cpu") -> ZooModel:
 
     file = find_checkpoint(path)
     checkpoint = load_checkpoint(file, map_location)
-    about = checkpoint.get("zoo")
+    about = checkpoint.get("zoo") if isinstance(checkpoint, dict) else None
     if not isinstance(about, dict):
         raise ZooError(f"{file} is not a checkpoint of the zoo: it does not name its model.")
-    model = create_model(about["model"], **checkpoint.get("hyper_parameters", {}))
-    model.build(DataSpec.from_dict(about["spec"]))
-    # Float64 training is in the tensors, not in the hyperparameters.
-    dtypes = {t.dtype for name, t in checkpoint["state_dict"].items() if name in dict(model.named_parameters())}
-    if len(dtypes) == 1:
-        model.to(dtypes.pop())
-    model.load_state_dict(checkpoint["state_dict"])
+    try:
+        model = create_model(about["model"], **checkpoint.get("hyper_parameters", {}))
+        model.build(DataSpec.from_dict(about["spec"]))
+        _take_dtypes(model, checkpoint["state_dict"])
+        model.load_state_dict(checkpoint["state_dict"])
+    except ZooError as error:
+        raise ZooError(f"{file}: {error}") from error
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ZooError(f"{file} does not fit this version of {about.get('model')}: {reason}") from error
     return model.eval()
+
+
+def _take_dtypes(model: ZooModel, state: dict[str, torch.Tensor]) -> None:
+    """Give each tensor the type that it was saved in: training in float64 is in no hyperparameter."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if name in state:
+            tensor.data = tensor.data.to(state[name].dtype)
 
 
 def save_model(model: ZooModel, path: str | Path) -> None:

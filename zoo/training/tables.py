@@ -34,11 +34,12 @@ def print_data() -> None:
 
 def print_metrics(model: str, data: str, metrics: dict[str, float], run_dir: Path) -> None:
     """Print the test metrics, the run folder and the next commands."""
-    table = Table("metric", "value", title=f"{model} on {data}", header_style="bold")
+    table = Table("metric", "value", header_style="bold")
     for name, value in sorted(metrics.items()):
         if name.startswith(("test/", "train/")) or not any(k.startswith("test/") for k in metrics):
             table.add_row(name, f"{value:.6g}")
     console = Console()
+    console.print(f"[bold]{model}[/bold] on [bold]{data}[/bold]", highlight=False)
     console.print(table)
     folder = Path(run_dir)
     folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
