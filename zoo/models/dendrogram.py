@@ -1,19 +1,24 @@
 r"""What a hierarchy of clusters tells: labels at a cut, cophenetic distances, the order of its leaves.
 
-.. math::
+```math
+r = \frac{\sum_{i<j} (d_{ij} - \bar d)(c_{ij} - \bar c)}
+         {\sqrt{\sum_{i<j} (d_{ij} - \bar d)^2 \sum_{i<j} (c_{ij} - \bar c)^2}}
+```
 
-    r = \frac{\sum_{i<j} (d_{ij} - \bar d)(c_{ij} - \bar c)}
-             {\sqrt{\sum_{i<j} (d_{ij} - \bar d)^2 \sum_{i<j} (c_{ij} - \bar c)^2}}
+is the cophenetic correlation between the distances d and the heights c at which two points first share a cluster
+(Sokal & Rohlf 1962, *The Comparison of Dendrograms by Objective Methods*). The optimal leaf order turns the subtrees
+so that the distances between neighbouring leaves sum to the least (Bar-Joseph, Gifford & Jaakkola 2001, *Fast Optimal
+Leaf Ordering for Hierarchical Clustering*, §3):
 
-is the cophenetic correlation between the distances d and the heights c at which two points first share a cluster (Sokal & Rohlf 1962,
-*The Comparison of Dendrograms by Objective Methods*). The optimal leaf order turns the subtrees so that the distances between
-neighbouring leaves sum to the least (Bar-Joseph, Gifford & Jaakkola 2001, *Fast Optimal Leaf Ordering for Hierarchical Clustering*, §3):
+```math
+M_v(u, w) = \min_{m, k} \; M_l(u, m) + d_{mk} + M_r(k, w)
+```
 
-.. math:: M_v(u, w) = \min_{m, k} \; M_l(u, m) + d_{mk} + M_r(k, w)
+is the least sum of subtree v with outer leaves u and w, for its children l and r: two products in the (min, +)
+algebra.
 
-is the least sum of subtree v with outer leaves u and w, for its children l and r: two products in the (min, +) algebra.
-
-Legend: N points; a hierarchy is SciPy's matrix (N - 1, 4): the two clusters merged (N + t is that of row t), height, number of points.
+Legend: N points; a hierarchy is SciPy's matrix (N - 1, 4): the two clusters merged (N + t is that of row t), height,
+number of points.
 """
 
 from __future__ import annotations
@@ -53,14 +58,16 @@ def label_merges(pairs: Tensor, heights: Tensor, ascending: bool = True) -> Tens
         pairs = pairs[order]
     count = len(pairs) + 1
     parent, size = list(range(2 * count - 1)), [1] * (2 * count - 1)
-    merged = []
-    for node, (a, b) in enumerate(pairs.tolist(), start=count):
-        a, b = sorted((_root(parent, a), _root(parent, b)))
+    first, second = [], []
+    for node, a, b in zip(range(count, 2 * count), *pairs.T.tolist(), strict=False):
+        a, b = _root(parent, a), _root(parent, b)
         parent[a] = parent[b] = node
         size[node] = size[a] + size[b]
-        merged.append((a, b, size[node]))
-    table = torch.tensor(merged, dtype=torch.float64, device=heights.device).view(-1, 3)
-    return torch.cat([table[:, :2], heights.double()[:, None], table[:, 2:]], 1)
+        first.append(min(a, b))
+        second.append(max(a, b))
+    return torch.tensor(
+        [first, second, heights.tolist(), size[count:]], dtype=torch.float64, device=heights.device
+    ).T.contiguous()
 
 
 def _root(parent: list[int], node: int) -> int:
@@ -70,7 +77,7 @@ def _root(parent: list[int], node: int) -> int:
 
 
 def cut_into(hierarchy: Tensor, num_clusters: int) -> Tensor:
-    """Labels (N,) of the clusters left after all but the last ``num_clusters - 1`` merges, numbered by their first point.
+    """Labels (N,) of the clusters before the last `num_clusters - 1` merges, numbered by their first point.
 
     Raises:
         ZooError: for more clusters than points, or fewer than one.
@@ -85,7 +92,7 @@ def cut_into(hierarchy: Tensor, num_clusters: int) -> Tensor:
 
 
 def cut_at_height(hierarchy: Tensor, height: float) -> Tensor:
-    """Labels (N,) of the largest clusters in which no merge lies above ``height``, numbered by their first point.
+    """Labels (N,) of the largest clusters in which no merge lies above `height`, numbered by their first point.
 
     >>> cut_at_height(torch.tensor([[1.0, 2.0, 1.0, 2.0], [0.0, 3.0, 2.0, 3.0]]), 1.5)
     tensor([0, 1, 1])
@@ -105,7 +112,9 @@ def _labels(hierarchy: Tensor, merged: Tensor) -> Tensor:
     while not torch.equal(parent, parent[parent]):
         parent = parent[parent]
     inverse = parent[:count].unique(return_inverse=True)[1]
-    first = inverse.new_full((count,), count).scatter_reduce(0, inverse, torch.arange(count, device=inverse.device), "amin")
+    first = inverse.new_full((count,), count).scatter_reduce(
+        0, inverse, torch.arange(count, device=inverse.device), "amin"
+    )
     return first.argsort().argsort()[inverse]
 
 
@@ -157,7 +166,7 @@ def cophenetic_distances(hierarchy: Tensor) -> Tensor:
 
 
 def cophenetic_correlation(hierarchy: Tensor, distances: Tensor) -> float:
-    """Pearson's correlation of the condensed distances (N (N - 1) / 2,) and the cophenetic ones; NaN where either is constant."""
+    """Correlation of condensed distances (N (N - 1) / 2,) with the cophenetic ones; NaN where either is constant."""
     a = distances.double() - distances.double().mean()
     b = cophenetic_distances(hierarchy)
     b -= b.mean()
@@ -178,11 +187,11 @@ def optimal_leaf_order(hierarchy: Tensor, distances: Tensor) -> Tensor:
         return hierarchy.clone()
     leaves, spans = leaf_order(hierarchy), _spans(hierarchy)
     distance = distances.double()[leaves][:, leaves]
-    least = torch.full_like(distance, math.inf).fill_diagonal_(0.0)
-    for left, middle, right in spans:
+    least = torch.zeros_like(distance)
+    for node, (left, middle, right) in enumerate(spans):
         first, second = slice(left, middle), slice(middle, right)
-        inner = _min_plus(least[first, first], distance[first, second])
-        least[first, second] = _min_plus(inner, least[second, second])
+        a, b = (_ends(least, spans, int(child) - count) for child in hierarchy[node, :2])
+        least[first, second] = _min_plus(_min_plus(a, distance[first, second]), b)
         least[second, first] = least[first, second].T
     place = torch.empty(count, dtype=torch.long, device=hierarchy.device)
     place[leaves[_unfold_order(hierarchy, spans, distance, least)]] = torch.arange(count, device=hierarchy.device)
@@ -193,6 +202,16 @@ def optimal_leaf_order(hierarchy: Tensor, distances: Tensor) -> Tensor:
         if rank[a] > rank[b]:
             ordered[node, :2] = hierarchy[node, [1, 0]]
     return ordered
+
+
+def _ends(least: Tensor, spans: list[tuple[int, int, int]], node: int) -> Tensor:
+    """The least sums of a subtree by its outer leaves, one on each side of its root; zero for a leaf (node < 0)."""
+    if node < 0:
+        return least.new_zeros(1, 1)
+    left, middle, right = spans[node]
+    sums = least[left:right, left:right].clone()
+    sums[: middle - left, : middle - left] = sums[middle - left :, middle - left :] = math.inf
+    return sums
 
 
 def _min_plus(a: Tensor, b: Tensor) -> Tensor:
@@ -217,7 +236,9 @@ def _unfold_order(hierarchy: Tensor, spans: list[tuple[int, int, int]], distance
         (left, middle, right), (a, b) = spans[node - count], children[node - count]
         turned = begin >= middle
         outer, inner = (end, begin) if turned else (begin, end)
-        cost = least[outer, left:middle, None] + distance[left:middle, middle:right] + least[middle:right, inner]
+        before = _ends(least, spans, a - count)[outer - left]
+        after = _ends(least, spans, b - count)[inner - middle]
+        cost = before[:, None] + distance[left:middle, middle:right] + after
         m, k = divmod(int(cost.argmin()), right - middle)
         halves = [(a, outer, left + m), (b, middle + k, inner)]
         if turned:

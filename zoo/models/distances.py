@@ -1,17 +1,19 @@
 r"""Distances between rows: the metrics, all pairs at once, and cheap lower bounds that a search may trust.
 
-.. math::
+```math
+\lVert a - b \rVert^2 = \lVert a \rVert^2 + \lVert b \rVert^2 - 2\, a^\top b
+\qquad
+\underline{d}(a, b) = (1 - \gamma)(\lVert a \rVert^2 + \lVert b \rVert^2) - 2\, a^\top b \le \lVert a - b \rVert^2
+```
 
-    \lVert a - b \rVert^2 = \lVert a \rVert^2 + \lVert b \rVert^2 - 2\, a^\top b
-    \qquad
-    \underline{d}(a, b) = (1 - \gamma)(\lVert a \rVert^2 + \lVert b \rVert^2) - 2\, a^\top b \le \lVert a - b \rVert^2
+The left form is one matrix product, and its rounding error is absolute: near points far from the origin lose all
+digits. So `distance_matrix` centres the rows and computes anew, from differences, what came out too small to be
+trusted, and `SquaredDistances` uses the product in float32 as a bound alone (right form), deciding by exact
+distances.
 
-The left form is one matrix product, and its rounding error is absolute: near points far from the origin lose all digits. So
-:func:`distance_matrix` centres the rows and computes anew, from differences, what came out too small to be trusted, and
-:class:`SquaredDistances` uses the product in float32 as a bound alone (right form), deciding by exact distances.
-
-Legend: A, B rows; N points; F features; Q query rows; K candidates; γ bounds the relative rounding error of a product over F + 2
-terms, 2 (F + 6) ε with the machine epsilon ε (Higham 2002, *Accuracy and Stability of Numerical Algorithms*, §3.1).
+Legend: A, B rows; N points; F features; Q query rows; K candidates; γ bounds the relative rounding error of a product
+over F + 2 terms, 2 (F + 6) ε with the machine epsilon ε (Higham 2002, *Accuracy and Stability of Numerical
+Algorithms*, §3.1).
 """
 
 from __future__ import annotations
@@ -54,15 +56,15 @@ _CHUNK = 1 << 19  # numbers a block holds: 4 MB of float64, about a core's share
 
 
 def pairwise_distances(a: Tensor, b: Tensor, metric: Metric = "euclidean") -> Tensor:
-    r"""The distance of every row of ``a`` to every row of ``b``, from differences and so exact for near rows too.
+    r"""The distance of every row of `a` to every row of `b`, from differences and so exact for near rows too.
 
-    Cosine and correlation distance are taken as :math:`\lVert u - v \rVert^2 / 2` of the rows scaled to length one (for correlation
-    centred first): the usual :math:`1 - u^\top v` cancels for near-parallel rows.
+    Cosine and correlation distance are taken as $\lVert u - v \rVert^2 / 2$ of the rows scaled to length one
+    (for correlation centred first): the usual $1 - u^\top v$ cancels for near-parallel rows.
 
     Args:
         a: rows (A, F).
         b: rows (B, F).
-        metric: one of :data:`METRICS` or a function of (A, F) and (B, F) that returns (A, B).
+        metric: one of `METRICS` or a function of (A, F) and (B, F) that returns (A, B).
 
     Raises:
         ZooError: for an unknown metric, or a row for which it is undefined.
@@ -95,7 +97,9 @@ def prepare_rows(x: Tensor, metric: str) -> Tensor:
         if not bool((length > 0).all()):
             row = int((length[:, 0] <= 0).nonzero()[0])
             kind = "zero" if metric == "cosine" else "constant"
-            raise ZooError(f"{metric} distance is undefined for row {row}, which is {kind}: drop it or take another metric")
+            raise ZooError(
+                f"{metric} distance is undefined for row {row}, which is {kind}: drop it or take another metric"
+            )
         x = x / length
     return x
 
@@ -156,14 +160,17 @@ def _fill_squared(matrix: Tensor, x: Tensor, metric: Metric) -> None:
         block = matrix[start:stop, :stop]
         torch.mm(left[start:stop], right[:stop].T, out=block)
         _repair(block, x, start, 1e-5 * (norm[start:stop] + largest))
-        block.copy_(finish(block.clamp_min_(0), metric))
+        if metric == "euclidean":
+            block.sqrt_()
+        elif metric != "sqeuclidean":
+            block.copy_(finish(block, metric))
         matrix[:start, start:stop] = block[:, :start].T
         corner = matrix[start:stop, start:stop]
         corner.copy_(torch.minimum(corner, corner.T))
 
 
 def _repair(block: Tensor, x: Tensor, start: int, trusted: Tensor) -> None:
-    """Computes anew, from differences, the rows that hold a squared distance too small for the product to have got right."""
+    """Computes anew, from differences, the rows with a squared distance too small for the product to be right."""
     index = torch.arange(len(block), device=x.device)
     block[index, start + index] = math.inf
     doubtful = (block.amin(1) < trusted).nonzero()[:, 0]
@@ -193,7 +200,9 @@ def unfold(condensed: Tensor) -> Tensor:
     """
     size = (1 + math.isqrt(1 + 8 * len(condensed))) // 2
     if size * (size - 1) // 2 != len(condensed):
-        raise ZooError(f"{len(condensed)} condensed distances belong to no number of points: pass N (N - 1) / 2 of them")
+        raise ZooError(
+            f"{len(condensed)} condensed distances belong to no number of points: pass N (N - 1) / 2 of them"
+        )
     matrix = empty_square(size, condensed.device).fill_(math.inf)
     row, column = torch.triu_indices(size, size, 1, device=condensed.device)
     matrix[row, column] = matrix[column, row] = condensed.double()
@@ -213,10 +222,13 @@ def condense(matrix: Tensor) -> Tensor:
 class SquaredDistances:
     r"""Weighted squared Euclidean distances between centres: exact for given pairs, bounded from below for whole rows.
 
-    .. math:: d(a, b) = \frac{2}{1 / s_a + 1 / s_b} \lVert a - b \rVert^2
+    ```math
+    d(a, b) = \frac{2}{1 / s_a + 1 / s_b} \lVert a - b \rVert^2
+    ```
 
-    With sizes s this is Ward's distance between clusters; without, the plain squared distance. Rows are centred, and scaled by a power
-    of two, which loses nothing, so that float32 neither overflows nor underflows; :attr:`scale` turns a distance back.
+    With sizes s this is Ward's distance between clusters; without, the plain squared distance. Rows are centred, and
+    scaled by a power of two, which loses nothing, so that float32 neither overflows nor underflows; `scale`
+    turns a distance back.
 
     Args:
         x: centres (N, F).
@@ -243,7 +255,7 @@ class SquaredDistances:
         return torch.cat([-2 * centres, norm, one], 1), torch.cat([centres, one, norm], 1)  # (N, F + 2)
 
     def bound(self, rows: Tensor, out: Tensor) -> Tensor:
-        """Lower bounds of the distances of ``rows`` (Q,) to every centre, written to ``out`` (Q, N)."""
+        """Lower bounds of the distances of `rows` (Q,) to every centre, written to `out` (Q, N)."""
         torch.mm(self.left[rows], self.right.T, out=out)
         if self.inverse is not None:
             out.div_(self.inverse[rows, None] + self.inverse)
@@ -257,7 +269,7 @@ class SquaredDistances:
         return squared * (2 / (1 / self.sizes[rows] + 1 / self.sizes[columns]))
 
     def merge(self, left: Tensor, right: Tensor) -> None:
-        """Moves centres ``left`` to the weighted means of the pairs and puts ``right`` infinitely far away."""
+        """Moves centres `left` to the weighted means of the pairs and puts `right` infinitely far away."""
         a, b = self.sizes[left], self.sizes[right]
         self.centres[left] += (b / (a + b))[:, None] * (self.centres[right] - self.centres[left])
         self.sizes[left] = a + b
@@ -266,6 +278,6 @@ class SquaredDistances:
         self.right[right, -1] = math.inf
 
     def keep(self, rows: Tensor) -> None:
-        """Forgets all centres but ``rows``."""
+        """Forgets all centres but `rows`."""
         for name in ("centres", "sizes", "left", "right", "inverse"):
             setattr(self, name, getattr(self, name)[rows])

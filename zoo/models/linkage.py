@@ -1,30 +1,29 @@
 r"""Hierarchies of clusters: start with every point alone, merge the two nearest clusters, over and over.
 
-.. math:: (A, B) = \arg\min_{A \neq B} d(A, B)
+```math
+(A, B) = \arg\min_{A \neq B} d(A, B)
+```
 
-=========  =============================================================================
-linkage    d(A, B)
-=========  =============================================================================
-single     :math:`\min_{a, b} d(a, b)`
-complete   :math:`\max_{a, b} d(a, b)`
-average    :math:`\tfrac{1}{|A| |B|} \sum_{a, b} d(a, b)`
-weighted   :math:`\tfrac12 (d(A_1, B) + d(A_2, B))` for A merged from A₁ and A₂
-ward       :math:`\sqrt{2 |A| |B| / (|A| + |B|)}\, \lVert \bar A - \bar B \rVert`
-centroid   :math:`\lVert \bar A - \bar B \rVert`
-median     :math:`\lVert m_A - m_B \rVert`, :math:`m_A = \tfrac12 (m_{A_1} + m_{A_2})`
-=========  =============================================================================
+| linkage | d(A, B) |
+|---|---|
+| single | $\min_{a, b} d(a, b)$ |
+| complete | $\max_{a, b} d(a, b)$ |
+| average | $\tfrac{1}{|A| |B|} \sum_{a, b} d(a, b)$ |
+| weighted | $\tfrac12 (d(A_1, B) + d(A_2, B))$ for A merged from A₁ and A₂ |
+| ward | $\sqrt{2 |A| |B| / (|A| + |B|)}\, \lVert \bar A - \bar B \rVert$ |
+| centroid | $\lVert \bar A - \bar B \rVert$ |
+| median | $\lVert m_A - m_B \rVert$, $m_A = \tfrac12 (m_{A_1} + m_{A_2})$ |
 
-===================================  =============================================================  ===========
-linkage                              how                                                            memory
-===================================  =============================================================  ===========
-single                               minimum spanning tree                                          linear in N
-ward (from points)                   all reciprocal nearest neighbours at once, by centres          linear in N
-complete, average, weighted, others  the same on a stored matrix                                    8 N² bytes
-centroid, median                     closest pair, with neighbour candidates, on a stored matrix    8 N² bytes
-===================================  =============================================================  ===========
+| linkage | how | memory |
+|---|---|---|
+| single | minimum spanning tree | linear in N |
+| ward (from points) | all reciprocal nearest neighbours at once, by centres | linear in N |
+| complete, average, weighted, others | the same on a stored matrix | 8 N² bytes |
+| centroid, median | closest pair, with neighbour candidates, on a stored matrix | 8 N² bytes |
 
-Source: Müllner 2011, *Modern Hierarchical, Agglomerative Clustering Algorithms*. The result is SciPy's: the same merges where no two
-distances are equal, and the same matrix. Among equal distances the choice is free, and then hierarchies may differ.
+Source: Müllner 2011, *Modern Hierarchical, Agglomerative Clustering Algorithms*. The result is SciPy's: the same
+merges where no two distances are equal, and the same matrix. Among equal distances the choice is free, and then
+hierarchies may differ.
 
 Legend: N points; F features; D distinct points.
 """
@@ -63,13 +62,15 @@ def linkage(
     """The hierarchy of clusters as SciPy's matrix.
 
     Args:
-        data: points (N, F); or distances, condensed (N (N - 1) / 2,) or, for ``metric="precomputed"``, square (N, N).
-        method: one of :data:`LINKAGES`; Ward, centroid and median take distances as Euclidean.
-        metric: one of :data:`zoo.models.distances.METRICS`, "precomputed", or a function of (A, F) and (B, F) that returns (A, B).
+        data: points (N, F); or distances, condensed (N (N - 1) / 2,) or, for `metric="precomputed"`, square (N, N).
+        method: one of `LINKAGES`; Ward, centroid and median take distances as Euclidean.
+        metric: one of `zoo.models.distances.METRICS`, "precomputed", or a function of (A, F) and (B, F) that
+            returns (A, B).
         optimal_ordering: turn the subtrees so that near leaves are neighbours; O(N³).
 
     Returns:
-        Float64 (N - 1, 4): the clusters merged (N + t is that of row t), their distance, the number of points of the union.
+        Float64 (N - 1, 4): the clusters merged (N + t is that of row t), their distance, the number of points of the
+        union.
 
     Raises:
         ZooError: for an unknown name, numbers that are not finite, or distances that are none.
@@ -84,7 +85,7 @@ def linkage(
     if data.dim() == 1:
         data, metric = unfold(check_distances(data)), "precomputed"
     elif data.dim() != 2 or not len(data):
-        raise ZooError(f"linkage takes points (N, F) or condensed distances, not a tensor of shape {tuple(data.shape)}")
+        raise ZooError(f"linkage takes points (N, F) or condensed distances, not shape {tuple(data.shape)}")
     if isinstance(metric, str) and metric == "precomputed":
         matrix = check_square(data)
         pairs, heights = _from_matrix(matrix_copy(matrix), method)
@@ -179,7 +180,7 @@ def _by_closest(squared: Tensor, method: str) -> Merges:
 
 
 def _distinct(x: Tensor) -> tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]:
-    """Equal rows merge first, at height zero: returns the first of each (D,), how many there are, and the pairs (N - D, 2)."""
+    """Equal rows merge first, at height zero: the first of each (D,), how many there are, the pairs (N - D, 2)."""
     probe = torch.linspace(1.0, 2.0, x.shape[1], dtype=x.dtype, device=x.device).sin()
     if len((x @ probe).unique()) == len(x):
         return None, None, None

@@ -1,16 +1,18 @@
 r"""In which order clusters merge: all reciprocal nearest neighbours at once, along a chain, or always the closest pair.
 
-For a *reducible* linkage, :math:`d(i \cup j, k) \ge \min(d_{ik}, d_{jk})` where i and j are nearest neighbours of each other, such
-a pair merges sooner or later whatever happens elsewhere. So all of them may merge at once, in whole-tensor operations, and the
-distance of a cluster to its last known neighbour stays a lower bound when that neighbour is gone.
+For a *reducible* linkage, $d(i \cup j, k) \ge \min(d_{ik}, d_{jk})$ where i and j are nearest neighbours of
+each other, such a pair merges sooner or later whatever happens elsewhere. So all of them may merge at once, in
+whole-tensor operations, and the distance of a cluster to its last known neighbour stays a lower bound when that
+neighbour is gone.
 
-Sources: Bruynooghe 1978, *Classification ascendante hiérarchique des grands ensembles de données* (reciprocal pairs); Benzécri 1982 and
-Murtagh 1983, *A Survey of Recent Advances in Hierarchical Clustering Algorithms* (chain); Müllner 2011, *Modern Hierarchical,
-Agglomerative Clustering Algorithms*, fig. 3 (closest pair with neighbour candidates, for the linkages that are not reducible).
+Sources: Bruynooghe 1978, *Classification ascendante hiérarchique des grands ensembles de données* (reciprocal pairs);
+Benzécri 1982 and Murtagh 1983, *A Survey of Recent Advances in Hierarchical Clustering Algorithms* (chain); Müllner
+2011, *Modern Hierarchical, Agglomerative Clustering Algorithms*, fig. 3 (closest pair with neighbour candidates, for
+the linkages that are not reducible).
 
-Deviation: only the clusters with the smallest bounds look for their neighbour again in a round; the others wait, often until their
-own merge makes it needless. Where rounds merge too little for what they search (chaining, ties), the chain takes over, so that the
-work stays within O(n²).
+Deviation: only the clusters with the smallest bounds look for their neighbour again in a round; the others wait,
+often until their own merge makes it needless. Where rounds merge too little for what they search (chaining, ties),
+the chain takes over, so that the work stays within O(n²).
 
 Legend: N positions of clusters; Q rows searched; P pairs merged.
 """
@@ -27,7 +29,7 @@ from zoo.models.cluster_spaces import MatrixSpace
 
 __all__ = ["Merger", "Space", "merge_closest"]
 
-_SEARCHED = 0.3  # share of the clusters in doubt that search in a round
+_SEARCHED = 0.2  # share of the clusters in doubt that search in a round
 _SPARSE = 16  # searches for one merge above which the chain is cheaper
 _SHRINK = 0.7  # share of living positions below which the space is compacted
 
@@ -57,7 +59,9 @@ class Merger:
         self.leaf = torch.arange(space.size, device=device)  # a point of the cluster at each position
         self.alive = torch.ones(space.size, dtype=torch.bool, device=device)
         self.near = torch.zeros_like(self.leaf)
-        self.gap = torch.zeros(space.size, dtype=torch.float64, device=device)  # distance to near; a lower bound while in doubt
+        self.gap = torch.zeros(
+            space.size, dtype=torch.float64, device=device
+        )  # distance to near; a lower bound while in doubt
         self.doubt = self.alive.clone()
         self.remaining = space.size
         self.log: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -66,7 +70,8 @@ class Merger:
         """Merges everything.
 
         Returns:
-            A point of each of the two clusters of every merge (N - 1, 2), and their distances (N - 1,), in the order of merging.
+            A point of each of the two clusters of every merge (N - 1, 2), and their distances (N - 1,), in the order
+            of merging.
         """
         wasted = self._search(self.alive.nonzero()[:, 0]) * 0
         while self.remaining > 1 and wasted <= self.space.size:

@@ -1,8 +1,9 @@
-r"""Exact nearest neighbours found through lower bounds: a cheap block of bounds, a few exact distances, and a proof for each row.
+r"""Exact nearest neighbours found through lower bounds: a cheap block of bounds, a few exact distances, a proof.
 
-For a query the entries of its row of bounds are compared by groups: the minimum of each group, the few best groups, the few best
-entries of those. What was not looked at is no nearer than the largest bound looked at, so a row is settled when its best exact
-distance is not above that. Rows that are not (ties, duplicates) look at every entry whose bound is not above their best.
+For a query the entries of its row of bounds are compared by groups: the minimum of each group, the few best groups,
+the few best entries of those. What was not looked at is no nearer than the largest bound looked at, so a row is
+settled when its best exact distance is not above that. Rows that are not (ties, duplicates) look at every entry whose
+bound is not above their best.
 
 Legend: Q query rows; N points; K candidates; G groups of W entries; M = G W ≥ N the padded width of a block.
 """
@@ -41,23 +42,28 @@ def block_rows(columns: int) -> int:
 
 
 def row_minimum(block: Tensor) -> tuple[Tensor, Tensor]:
-    """Minimum and its column of each row of a block (Q, M), in groups: a plain minimum with index is not vectorised.
+    """Minimum and its column of each row of a block (Q, N), by groups: a plain minimum with index is not vectorised.
 
-    >>> row_minimum(torch.tensor([[3.0, 1.0, 2.0] + [9.0] * 13]))
+    >>> row_minimum(torch.tensor([[3.0, 1.0, 2.0]]))
     (tensor([1.]), tensor([1]))
     """
-    groups = block.shape[1] // WIDTH
-    group = block.view(len(block), WIDTH, groups).amin(1).min(1).indices  # (Q,)
+    size = block.shape[1]
+    groups = size // WIDTH
+    if groups < 2:
+        return tuple(block.min(1))
+    group = block[:, : WIDTH * groups].unflatten(1, (WIDTH, groups)).amin(1).min(1).indices  # (Q,)
     columns = group[:, None] + groups * torch.arange(WIDTH, device=block.device)  # (Q, W)
+    rest = torch.arange(WIDTH * groups, size, device=block.device)
+    columns = torch.cat([columns, rest.expand(len(block), -1)], 1)
     least, place = block.gather(1, columns).min(1)
-    return least, group + groups * place
+    return least, columns.gather(1, place[:, None])[:, 0]
 
 
 def smallest_entries(block: Tensor, count: int, width: int = WIDTH) -> tuple[Tensor, Tensor, Tensor]:
-    """The ``count`` smallest entries of each row.
+    """The `count` smallest entries of each row.
 
     Args:
-        block: bounds (Q, M), M a multiple of ``width``.
+        block: bounds (Q, M), M a multiple of `width`.
         count: entries wanted, K.
         width: entries of a group, W.
 
@@ -84,7 +90,7 @@ def nearest_by_bounds(points: Bounded, rows: Tensor, buffer: Tensor, size: int) 
     Args:
         points: the bounds and distances.
         rows: queries (Q,).
-        buffer: scratch (at least Q, M) whose columns from ``size`` on are infinite.
+        buffer: scratch (at least Q, M) whose columns from `size` on are infinite.
         size: number of points, N.
     """
     block = buffer[: len(rows)]

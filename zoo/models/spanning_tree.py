@@ -1,9 +1,9 @@
-r"""The minimum spanning tree of points in memory linear in their number: single linkage is its edges in order of length.
+r"""The minimum spanning tree of points in linear memory: single linkage is its edges in order of length.
 
-Each component joins along the shortest edge that leaves it (Borůvka 1926, *O jistém problému minimálním*), all components at once. A
-point keeps its K nearest candidates outside its component and a bound below which no other point lies; so one pass over all pairs
-decides nearly every edge, and only the points whose bound leaves their component undecided search again. The largest component need
-not search at all: the others find their edges to it.
+Each component joins along the shortest edge that leaves it (Borůvka 1926, *O jistém problému minimálním*), all
+components at once. A point keeps its K nearest candidates outside its component and a bound below which no other
+point lies; so one pass over all pairs decides nearly every edge, and only the points whose bound leaves their
+component undecided search again. The largest component need not search at all: the others find their edges to it.
 
 Legend: N points; C components; Q query rows; K candidates; M ≥ N the padded width of a block.
 """
@@ -11,6 +11,7 @@ Legend: N points; C components; Q query rows; K candidates; M ≥ N the padded w
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -29,10 +30,9 @@ class Distances(Protocol):
     """Points that give (bounds of) rows of distances, and exact distances of pairs."""
 
     dtype: torch.dtype
+    exact: Callable[[Tensor, Tensor], Tensor] | None  # None: the bounds are the distances
 
     def bound(self, rows: Tensor, out: Tensor) -> Tensor: ...
-
-    def exact(self, rows: Tensor, columns: Tensor) -> Tensor: ...
 
 
 class DirectDistances:
@@ -44,23 +44,16 @@ class DirectDistances:
     """
 
     dtype = torch.float64
+    exact = None
 
     def __init__(self, x: Tensor, metric: Metric) -> None:
         self.x, self.metric = x, metric
 
     def bound(self, rows: Tensor, out: Tensor) -> Tensor:
-        """The distances of ``rows`` (Q,) to every point, written to ``out`` (Q, N)."""
+        """The distances of `rows` (Q,) to every point, written to `out` (Q, N)."""
         if self.metric == "precomputed":
             return out.copy_(self.x[rows])
         return out.copy_(pairwise_distances(self.x[rows], self.x, self.metric))
-
-    def exact(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Distances of pairs: of each row (Q, 1) to its columns (Q, K), or element by element."""
-        if self.metric == "precomputed":
-            return self.x[rows, columns]
-        pairs = zip(*(index.flatten().split(1) for index in torch.broadcast_tensors(rows, columns)), strict=True)
-        found = [pairwise_distances(self.x[row], self.x[column], self.metric).flatten() for row, column in pairs]
-        return torch.cat(found).view(torch.broadcast_shapes(rows.shape, columns.shape))
 
 
 def spanning_tree(points: Distances, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -102,7 +95,7 @@ class _Forest:
         return torch.cat(self.edges), torch.cat(self.lengths)
 
     def _search(self, rows: Tensor) -> None:
-        """Finds the nearest candidates of ``rows`` (Q,) outside their components."""
+        """Finds the nearest candidates of `rows` (Q,) outside their components."""
         block = self.buffer[: len(rows)]
         self.points.bound(rows, block[:, : self.size])
         if self.count == self.size:
@@ -110,16 +103,22 @@ class _Forest:
         else:
             block[:, : self.size].masked_fill_(self.component[rows, None] == self.component, math.inf)
         values, columns, unseen = smallest_entries(block, _CANDIDATES, _WIDTH)
-        columns, kept = columns.clamp(max=self.size - 1), values.shape[1]
-        length = self.points.exact(rows[:, None], columns).masked_fill_(values.isinf(), math.inf)
-        unseen = unseen.double()
+        columns, kept, unseen = columns.clamp(max=self.size - 1), values.shape[1], unseen.double()
+        if self.points.exact is None:
+            length = values.double()
+        else:
+            length = self.points.exact(rows[:, None], columns).masked_fill_(values.isinf(), math.inf)
+            self._settle(rows, block, columns, length, unseen)
+        self.columns[rows, :kept], self.length[rows, :kept], self.unseen[rows] = columns, length, unseen
+
+    def _settle(self, rows: Tensor, block: Tensor, columns: Tensor, length: Tensor, unseen: Tensor) -> None:
+        """Finds the nearest point of the rows whose bounds leave it open."""
         doubtful = (length.amin(1) > unseen).nonzero()[:, 0]
         if len(doubtful):
             nearest = length[doubtful].amin(1, keepdim=True)
             near, gap = settle(self.points, rows[doubtful], block[doubtful] <= nearest)
             length[doubtful] = math.inf
             columns[doubtful, 0], length[doubtful, 0], unseen[doubtful] = near, gap, gap
-        self.columns[rows, :kept], self.length[rows, :kept], self.unseen[rows] = columns, length, unseen
 
     def _join(self) -> Tensor | None:
         """Joins the components whose shortest edge is known; where there is none, returns the rows that must search."""
@@ -142,7 +141,7 @@ class _Forest:
         return ((self.unseen < shortest[self.component]) & (self.component != largest)).nonzero()[:, 0]
 
     def _unite(self, row: Tensor, column: Tensor, length: Tensor) -> None:
-        """Joins components along edges, the shortest first; equal lengths can close a circle, whose last edge is dropped."""
+        """Joins components along edges, the shortest first; where equal lengths close a circle, the last is dropped."""
         order = length.argsort()
         row, column, length = row[order], column[order], length[order]
         parent = list(range(self.count))
@@ -153,7 +152,8 @@ class _Forest:
             return node
 
         kept = []
-        for edge, (a, b) in enumerate(zip(self.component[row].tolist(), self.component[column].tolist(), strict=True)):
+        ends = zip(self.component[row].tolist(), self.component[column].tolist(), strict=True)
+        for edge, (a, b) in enumerate(ends):
             a, b = root(a), root(b)
             if a != b:
                 parent[a] = b
