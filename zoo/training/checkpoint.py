@@ -135,8 +135,12 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise ZooError(
             f"{path} holds more than tensors and plain values and was refused; nothing in it was executed."
         ) from error
-    except (RuntimeError, EOFError, KeyError) as error:
-        raise ZooError(f"{path} is not a whole checkpoint: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # damaged bytes make torch's reader fail in many ways
+        raise ZooError(f"{path} is not a whole checkpoint: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _check_archive(path: Path) -> None:
@@ -144,8 +148,8 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except zipfile.BadZipFile as error:
-        raise ZooError(f"{path} is not a whole checkpoint of the zoo: {error}.") from error
+    except Exception as error:  # damaged bytes make the archive's reader fail in many ways
+        raise ZooError(f"{path} is not a whole checkpoint of the zoo: {_first_line(error)}.") from error
     if damaged:
         raise ZooError(f"{path} was altered or truncated: its part {damaged} fails its checksum. Use another.")
 

@@ -63,7 +63,17 @@ def _list(what: str) -> None:
 
 def _hydra_main(name: str, job: Callable[[DictConfig], None], arguments: list[str]) -> None:
     _store_foreign_models(arguments)
-    hydra.main(config_path=str(config_dir()), config_name=name, version_base="1.3")(job)()
+    failures: list[Exception] = []
+
+    def guarded(config: DictConfig) -> None:
+        try:
+            job(config)
+        except Exception as error:  # raised through Hydra, it would print a line of its own
+            failures.append(error)
+
+    hydra.main(config_path=str(config_dir()), config_name=name, version_base="1.3")(guarded)()
+    if failures:  # of a sweep, the first: the other jobs have run
+        raise failures[0]
 
 
 def _store_foreign_models(arguments: list[str]) -> None:
