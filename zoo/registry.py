@@ -33,6 +33,8 @@ _MODULES: tuple[str, ...] = (
     "zoo.models.linear_regression",
     "zoo.models.mlp",
     "zoo.models.pca",
+    "zoo.models.apriori",
+    "zoo.models.recurrent",
 )
 
 

@@ -27,6 +27,10 @@ _MODULES: tuple[str, ...] = (
     "zoo.data.mapped",
     "zoo.data.image_folder",
     "zoo.data.images",
+    "zoo.data.text",
+    "zoo.data.sequences",
+    "zoo.data.series",
+    "zoo.data.transactions",
 )
 
 

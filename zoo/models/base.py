@@ -170,6 +170,14 @@ class ZooModel(pl.LightningModule):
         """Yield named texts for TensorBoard, such as generated samples or a table of rules."""
         yield from ()
 
+    def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """Yield named tables, a dictionary for each row, which a run keeps as CSV files."""
+        yield from ()
+
+    def continuation(self, batch: Batch, prompt: str | None, steps: int) -> str | Tensor | None:
+        """Return what comes after a prompt, or `steps` values after a batch's series; None if the model cannot say."""
+        return None
+
     def embeddings(self, batch: Batch, columns: dict[str, Tensor]) -> tuple[Tensor, list[str]] | None:
         """Return points (N, D) and a label for each, for TensorBoard's projector, or None."""
         return None

@@ -32,7 +32,15 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 
-__all__ = ["Level", "count_itemsets", "find_rows", "frequent_itemsets", "join_itemsets", "support_mask"]
+__all__ = [
+    "Level",
+    "check_support",
+    "count_itemsets",
+    "find_rows",
+    "frequent_itemsets",
+    "join_itemsets",
+    "support_mask",
+]
 
 # Letters: N items in all, B baskets, C itemsets, k items of a set, M distinct items, W words of 64 baskets.
 
@@ -213,6 +221,17 @@ def count_itemsets(items: Tensor, lengths: Tensor, itemsets: Tensor) -> Tensor:
     return counts
 
 
+def check_support(min_support: float, name: str = "min_support") -> None:
+    """Raise one line unless the minimum support is a share in (0, 1] as a float or a number from 1 as an int."""
+    whole = isinstance(min_support, int) and not isinstance(min_support, bool)
+    if min_support >= 1 if whole else isinstance(min_support, float) and 0 < min_support <= 1:
+        return
+    raise ZooError(
+        f"{name} is {min_support!r}: pass a share of the baskets above 0 and up to 1.0 as a float, or a number of "
+        "baskets from 1 as an integer (1 keeps every itemset that occurs)."
+    )
+
+
 def support_mask(counts: Tensor, num_baskets: int, min_support: float) -> Tensor:
     """Which counts reach the minimum support: a share of the baskets if a float, a number if an int.
 
@@ -221,21 +240,13 @@ def support_mask(counts: Tensor, num_baskets: int, min_support: float) -> Tensor
         num_baskets: number of all baskets.
         min_support: share in (0, 1] as a float, or number from 1 as an int.
 
-    Raises:
-        ZooError: if it is neither.
-
     Example:
         >>> support_mask(torch.tensor([1, 3]), 10, 0.3)
         tensor([False,  True])
     """
-    if isinstance(min_support, float) and 0 < min_support <= 1:
-        return counts.double() / max(num_baskets, 1) >= min_support
-    if isinstance(min_support, int) and not isinstance(min_support, bool) and min_support >= 1:
+    if isinstance(min_support, int):
         return counts >= min_support
-    raise ZooError(
-        f"min_support is {min_support!r}: pass a share of the baskets above 0 and up to 1.0 as a float, or a "
-        "number of baskets from 1 as an int (1 keeps every itemset that occurs)"
-    )
+    return (counts > 0) & (counts.double() / max(num_baskets, 1) >= min_support)
 
 
 def frequent_itemsets(
@@ -261,7 +272,7 @@ def frequent_itemsets(
         >>> [level.itemsets.tolist() for level in levels], n
         ([[[0], [1]], [[0, 1]]], 3)
     """
-    support_mask(torch.zeros(0, dtype=torch.int64), 0, min_support)
+    check_support(min_support)
     num_items = 1 + max((int(items.max()) for items, _ in batches if items.numel()), default=-1)
     num_baskets = sum(len(lengths) for _, lengths in batches)
     levels: list[Level] = []

@@ -93,7 +93,7 @@ class PCA(StreamingModel):
         whiten: bool = False,
         precision: Literal["double", "single"] = "double",
         oversampling: int = 10,
-        num_passes: int = 4,
+        num_passes: int = 5,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -261,6 +261,21 @@ class PCA(StreamingModel):
         projected = self(batch.x)
         error = (self.inverse_transform(projected) - batch.x).flatten(1).square().sum(1)
         return {"prediction": projected, "squared_error": error}
+
+    def embeddings(self, batch: Batch, columns: dict[str, Tensor]) -> tuple[Tensor, list[str]] | None:
+        labels = ["row"] * batch.size if batch.y is None else [str(label) for label in batch.y.tolist()]
+        return columns["prediction"], labels
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log_error("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log_error("test", batch)
+
+    def _log_error(self, stage: str, batch: Batch) -> None:
+        if self.done:
+            error = self.predict_batch(batch)["squared_error"].mean()
+            self.log(f"{stage}/squared_error", error, batch_size=batch.size)
 
     def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
         from zoo import visual

@@ -121,8 +121,9 @@ class Rules:
         return self[kept]
 
     def sorted(self, by: str = "lift") -> Rules:
-        """The rules in descending order of a metric; equal ones stay in the order of their items."""
-        return self[torch.sort(self.metric(by), descending=True, stable=True).indices]
+        """The rules in descending order of a metric, equal ones by confidence, then in the order of their items."""
+        confident = self[torch.sort(self.confidence, descending=True, stable=True).indices]
+        return confident[torch.sort(confident.metric(by), descending=True, stable=True).indices]
 
     def table(self, names: Sequence[str] | None = None) -> list[dict[str, str | float]]:
         """One dictionary a rule: both sides as text, the items' names joined by ` + `, and the metrics."""

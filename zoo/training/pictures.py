@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def draw(model: ZooModel, data: Any, split: str, folder: Path, writer: Any = Non
     columns = model.predict_batch(batch)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
+    for name, rows in model.tables():
+        write_csv(folder.parent / f"{name}.csv", rows)
     for name, figure in model.pictures(batch, columns):
         files.append(folder / f"{name}.png")
         figure.savefig(files[-1], dpi=120, bbox_inches="tight")
@@ -50,6 +53,15 @@ def draw(model: ZooModel, data: Any, split: str, folder: Path, writer: Any = Non
         _extras(model, batch, columns, writer)
         writer.flush()
     return files
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a table with a header line; one without rows gives an empty file."""
+    with path.open("w", newline="", encoding="utf8") as file:
+        writer = csv.DictWriter(file, rows[0] if rows else [])
+        if rows:
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], writer: Any) -> None:
