@@ -80,8 +80,8 @@ class TableData(TabularData):
         """Whether the files are to be streamed."""
         raise NotImplementedError
 
-    def table(self, paths: list[str]) -> pa.Table:
-        """Return the files as a table in memory."""
+    def table(self, paths: list[str]) -> tuple[pa.Table, pa.Schema]:
+        """Return the files as a table in memory, and all columns that they have."""
         raise NotImplementedError
 
     def stream(self, paths: list[str]) -> tables.ParquetFiles:
@@ -98,8 +98,8 @@ class TableData(TabularData):
 
     def _hold(self, paths: list[str]) -> tuple[TableEncoder, dict[str, Rows | None]]:
         """Read everything, split it by class, and learn the coding from the training rows."""
-        table = self.table(paths)
-        encoder = TableEncoder(table.schema, self.options, paths[0])
+        table, schema = self.table(paths)
+        encoder = TableEncoder(schema, self.options, paths[0])
         table = encoder.clean(table)
         if not len(table):
             raise ZooError(f"{paths[0]}: no row is left after data.missing=drop.")
@@ -126,7 +126,7 @@ class TableData(TabularData):
         if self.is_large(paths):
             source = _Encoded(self.stream(paths), encoder)
             return GroupRows(source, GroupSplit(source.sizes, (0.0, 0.0), self.seed), "train")
-        table = encoder.clean(self.table(paths), paths[0])
+        table = encoder.clean(self.table(paths)[0], paths[0])
         return TensorRows(*encoder.encode(table, paths[0]))
 
 
@@ -191,8 +191,9 @@ class CsvData(TableData):
     def is_large(self, paths: list[str]) -> bool:
         return sum(tables.csv_bytes(path) for path in paths) > self.in_memory_limit
 
-    def table(self, paths: list[str]) -> pa.Table:
-        return tables.concat(paths, lambda path: tables.read_csv(path, self.form))
+    def table(self, paths: list[str]) -> tuple[pa.Table, pa.Schema]:
+        table = tables.concat(paths, lambda path: tables.read_csv(path, self.form))
+        return table, table.schema
 
     def stream(self, paths: list[str]) -> tables.ParquetFiles:
         return tables.ParquetFiles([tables.stream_csv(paths, self.form, self.cache_dir)])
@@ -213,9 +214,10 @@ class ParquetData(TableData):
         width = len(self.options.features or files.schema.names)
         return sum(files.sizes) * width * 8 > self.in_memory_limit
 
-    def table(self, paths: list[str]) -> pa.Table:
-        encoder = TableEncoder(tables.ParquetFiles(paths).schema, self.options, paths[0])
-        return tables.concat(paths, lambda path: tables.read_parquet(path, [c.name for c in encoder.columns]))
+    def table(self, paths: list[str]) -> tuple[pa.Table, pa.Schema]:
+        schema = tables.ParquetFiles(paths).schema
+        names = [column.name for column in TableEncoder(schema, self.options, paths[0]).columns]
+        return tables.concat(paths, lambda path: tables.read_parquet(path, names)), schema
 
     def stream(self, paths: list[str]) -> tables.ParquetFiles:
         return tables.ParquetFiles(paths)

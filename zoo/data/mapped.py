@@ -35,7 +35,9 @@ def open_npy(path: str, mapped: bool = True) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        reason = "it holds Python objects" if "pickle" in str(error) else str(error).split("\n")[0]
+        reason = str(error).split("\n")[0].rstrip(".")
+        if "pickle" in reason or "Python objects" in reason:
+            reason = "it holds Python objects"
         raise ZooError(f"{path} cannot be read as a NumPy array: {reason}.") from None
     if not isinstance(array, np.ndarray):
         raise ZooError(f"{path} is an archive of several arrays: save each with numpy.save and pass those.")

@@ -74,7 +74,7 @@ def _reading(path: str, names: list[str] | None = None) -> Iterator[None]:
         if column and names:
             text = text.replace(column.group(0), f"column '{names[int(column.group(1))]}': ")
         hint = ": the file has no line" if text == "Empty CSV file" else ""
-        raise ZooError(f"{path} cannot be read: {text[:300]}{hint}.") from None
+        raise ZooError(f"{path} cannot be read: {text[:300].rstrip('.')}{hint}.") from None
 
 
 @dataclass(frozen=True)
@@ -207,6 +207,8 @@ class ParquetFiles:
 def concat(paths: list[str], read: Callable[[str], pa.Table]) -> pa.Table:
     """Return the rows of several files as one table; their columns must agree."""
     tables = [read(path) for path in paths]
+    if len(tables) == 1:
+        return tables[0]
     for path, table in zip(paths[1:], tables[1:], strict=True):
         if set(table.schema.names) != set(tables[0].schema.names):
             odd = sorted(set(table.schema.names) ^ set(tables[0].schema.names))[0]
