@@ -21,10 +21,12 @@ __all__ = ["Rows", "TensorRows", "ZooDataModule", "split_rows"]
 class Rows(Dataset[Batch]):
     """Rows that answer an index tensor (B,) with a `Batch`: the one thing that a source of data implements.
 
-    `block_size` is the number of neighbouring rows that are read together; None for rows in memory.
+    `block_size` is the number of neighbouring rows that are read together; None for rows in memory. `batch_size` is
+    the number of rows, over all processes, that must come as one batch; None where the user chooses.
     """
 
     block_size: int | None = None
+    batch_size: int | None = None
     epoch: int | None = None  # set while training, for rows that are augmented by (seed, epoch, index)
 
     def set_epoch(self, epoch: int) -> None:
@@ -170,14 +172,15 @@ class ZooDataModule(pl.LightningDataModule):
             rows = copy.copy(rows)  # the test may fall back to the same rows, which must hear of no epoch
             rows.set_epoch(0)
         trainer = self.trainer
+        world_size = trainer.world_size if trainer else 1
         sampler = BatchSampler(
             len(rows),
-            self.batch_size or len(rows),
+            rows.batch_size // world_size if rows.batch_size else self.batch_size or len(rows),
             shuffle=shuffle,
             seed=self.seed,
             block_size=rows.block_size,
             rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
+            world_size=world_size,
             drop_ragged=drop_ragged,
             on_epoch=rows.set_epoch if training else None,
         )

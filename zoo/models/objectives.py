@@ -51,7 +51,8 @@ class Objective(nn.Module):
 
     def update(self, metrics: MetricCollection, output: Tensor, batch: Batch) -> None:
         """Add a batch to the metrics."""
-        metrics.update(self.predict(output), batch.y)
+        assert batch.y is not None
+        metrics.update(self.predict(output), batch.y.contiguous())
 
 
 class Classification(Objective):

@@ -16,7 +16,7 @@ from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.training.checkpoint import find_checkpoint, load_model
 from zoo.training.logger import RunLogger
-from zoo.training.pictures import draw
+from zoo.training.pictures import draw, held_out
 from zoo.training.run import device_of, named
 from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all
@@ -51,6 +51,19 @@ def evaluate_run(config: DictConfig) -> None:
     draw(model, data, split, folder / "pictures", logger.experiment)
     logger.finalize("success")
     print_metrics(model.entry.name, name, metrics, run)
+    if options["prompt"] is not None or options["steps"] is not None:
+        _go_on(model, data, options, folder)
+
+
+def _go_on(model: ZooModel, data: Any, options: dict[str, Any], folder: Path) -> None:
+    """Continue a prompt or a series, print it and write it beside the metrics."""
+    last = held_out(model, data, options["split"])
+    continued = model.continuation(last, options["prompt"], options["steps"] or 200)
+    if continued is None:
+        raise ZooError(f"{model.entry.name} has nothing to go on with: leave prompt and steps out.")
+    text = continued if isinstance(continued, str) else "\n".join(f"{value:.6g}" for value in continued.tolist())
+    (folder / "continuation.txt").write_text(text + "\n", encoding="utf-8")
+    print(text)
 
 
 def write_predictions(model: ZooModel, data: Any, split: str, path: Path) -> None:

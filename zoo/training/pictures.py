@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,13 @@ def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], wri
         points, labels = embeddings
         writer.add_embedding(points, metadata=labels, tag="clusters")
     if any(True for _ in model.parameters()):
+        assert model.spec is not None
+        # A recurrent layer is drawn step by step: a few steps say it all.
+        example = batch.x[:1, :4] if model.spec.kind in ("sequence", "tokens") else batch.x[:1]
         try:
-            writer.add_graph(_Forward(model), batch.x[:1])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                writer.add_graph(_Forward(model), example)
         except Exception as error:  # tracing is a convenience, and not every model can be traced
             log.info("No graph for TensorBoard: %s", error)
 

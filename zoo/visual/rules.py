@@ -33,9 +33,9 @@ def rule_graph(rules: Rules, names: Sequence[str] | None = None) -> Figure:
     rows = shown.table(names)
     sets = sorted({str(row[side]) for row in rows for side in ("antecedent", "consequent")})
     angle = {name: 2 * math.pi * number / len(sets) for number, name in enumerate(sets)}
-    with new_figure(7.5, 6.5) as (figure, axes):
+    with new_figure(7.5, 7.5) as (figure, axes):
         bare(axes)
-        axes.set(xlim=(-2.1, 2.1), ylim=(-1.35, 1.35), aspect="equal")
+        axes.set(xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
         for row in rows:
             ends = [
                 (math.cos(angle[str(row[side])]), math.sin(angle[str(row[side])]))
@@ -48,7 +48,9 @@ def rule_graph(rules: Rules, names: Sequence[str] | None = None) -> Figure:
             x, y = math.cos(place), math.sin(place)
             axes.scatter([x], [y], s=30, color=INK, zorder=3)
             label = name if len(name) <= 32 else name[:31] + "…"
-            axes.text(1.07 * x, 1.1 * y, label, ha="left" if x >= 0 else "right", va="center", fontsize=7.5, color=INK)
+            degrees = math.degrees(place)
+            style = {"ha": "left", "rotation": degrees} if x >= 0 else {"ha": "right", "rotation": degrees + 180}
+            axes.text(1.06 * x, 1.06 * y, label, va="center", rotation_mode="anchor", fontsize=7.5, color=INK, **style)
         axes.set_title(f"{len(shown)} of {len(rules):,} rules; thicker is more confident")
     return figure
 
