@@ -179,7 +179,7 @@ def _check_options(what: str, name: str, factory: Callable[..., Any], options: d
             raise ZooError(f"{what} '{name}' has no option '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}.")
 
 
-def total_steps(trainer: pl.Trainer) -> int:
+def total_steps(trainer: Any) -> int:
     """Number of optimizer steps of the whole run.
 
     `trainer.estimated_stepping_batches` would start the loader before a resumed run's position is known, so that the

@@ -182,7 +182,7 @@ def create_model(name: str, spec: DataSpec | None = None, **hparams: Any) -> Zoo
     """
     entry = model_entry(name)
     valid = entry.hyperparameters
-    annotations = typing.get_type_hints(entry.cls.__init__)
+    annotations = typing.get_type_hints(entry.cls.__init__)  # type: ignore[misc]
     for key, value in hparams.items():
         if key not in valid:
             raise ZooError(f"{name} has no hyperparameter '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}.")

@@ -135,7 +135,7 @@ def read_column(path: Path, column: str | None) -> tuple[str, Tensor]:
 class Temperatures(SeriesData):
     """Ten years of daily minimum temperatures: synthetic (season and weather), or a CSV file of real ones.
 
-    The synthetic series is 11 + 4.5 cos(2π (t − 15) / 365.25) + w_t degrees, with the weather w_t = 0.7 w_{t−1} + 2 ε_t.
+    The synthetic series is 11 + 4.5 cos(2π (t − 15) / 365.25) + w_t degrees, weather w_t = 0.7 w_{t−1} + 2 ε_t.
 
     Args:
         num_days: length of the synthetic series.

@@ -33,14 +33,14 @@ class TokenRows(Rows):
     def __init__(self, tokens: Tensor, sequence_length: int, num_streams: int) -> None:
         self.tokens, self.sequence_length = tokens, sequence_length
         usable = (len(tokens) - 1) // sequence_length
-        self.batch_size = max(1, min(num_streams, usable))
-        self.num_windows = usable // self.batch_size
+        self.num_streams = self.batch_size = max(1, min(num_streams, usable))
+        self.num_windows = usable // self.num_streams
 
     def __len__(self) -> int:
-        return self.num_windows * self.batch_size
+        return self.num_windows * self.num_streams
 
     def __getitem__(self, index: Tensor) -> Batch:
-        window, stream = index // self.batch_size, index % self.batch_size
+        window, stream = index // self.num_streams, index % self.num_streams
         start = (stream * self.num_windows + window) * self.sequence_length
         position = start.unsqueeze(1) + torch.arange(self.sequence_length)  # (B, T)
         return Batch(self.tokens[position], self.tokens[position + 1])

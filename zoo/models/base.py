@@ -60,6 +60,12 @@ class ZooModel(pl.LightningModule):
     monitor: str | None = None
     monitor_mode: str = "min"
 
+    if TYPE_CHECKING:  # buffers and submodules are attributes that a type checker cannot know
+        hparams: Any
+        trainer: Any
+
+        def __getattr__(self, name: str) -> Any: ...
+
     def __init__(self) -> None:
         super().__init__()
         self.spec: DataSpec | None = None
@@ -107,7 +113,7 @@ class ZooModel(pl.LightningModule):
             batch = Batch(batch)
         elif not isinstance(batch, Batch):
             batch = Batch(*batch)
-        return Batch(*(None if t is None else self._cast(t) for t in batch))
+        return Batch(*(None if t is None else self._cast(t) for t in batch))  # type: ignore[arg-type]
 
     def _cast(self, tensor: Tensor) -> Tensor:
         dtype = self.input_dtype if tensor.is_floating_point() else None
@@ -204,7 +210,7 @@ def check_accepts(entry: ModelEntry, spec: DataSpec) -> None:
         "language_modeling": "tokens",
         "forecasting": "series",
     }
-    wanted = [targets[task] for task in entry.task if task in targets] or [None]
+    wanted: list[str | None] = [targets[task] for task in entry.task if task in targets] or [None]
     fitting = sorted({name for kind in entry.accepts for target in wanted for name in list_data(kind, target)})
     kinds, tasks = " or ".join(entry.accepts), " or ".join(entry.task)
     raise ZooError(
@@ -322,7 +328,7 @@ class StreamingModel(ZooModel):
     def input_dtype(self) -> torch.dtype:
         return super().input_dtype if not self.streaming else torch.float64
 
-    @property
+    @property  # type: ignore[misc]
     def automatic_optimization(self) -> bool:
         return not self.streaming
 
@@ -379,7 +385,7 @@ class StreamingModel(ZooModel):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         if not self.streaming:
-            return super().training_step(batch, batch_idx)  # type: ignore[misc]
+            return super().training_step(batch, batch_idx)  # type: ignore[misc, return-value]
         if batch.size:
             with torch.no_grad():
                 self.accumulate(batch)
@@ -396,8 +402,8 @@ class StreamingModel(ZooModel):
                 setattr(self, name, value)
             values = self.solve()
         for name, value in values.items():
-            value = torch.as_tensor(value, dtype=torch.float64, device=self.device)
-            self.log(f"train/{name}", value, prog_bar=True, on_step=False, on_epoch=True)
+            number = torch.as_tensor(value, dtype=torch.float64, device=self.device)
+            self.log(f"train/{name}", number, prog_bar=True, on_step=False, on_epoch=True)
 
     def on_train_epoch_end(self) -> None:
         if self.streaming and self.done:

@@ -264,7 +264,8 @@ class RecurrentModel(GradientModel):
 
         Plain cells only: layer norms and projections are left out of the formula here.
         """
-        core, size = self.core, _first(self.core_options["hidden_size"])
+        core: Any = self.core
+        size = _first(self.core_options["hidden_size"])
         names = {"LSTM": ("input", "forget", "candidate", "output"), "GRU": ("reset", "update", "candidate")}
         gates = names.get(self.core_name, ("hidden",))
         inputs = x[0] @ core.weight_ih_l0.T + core.bias_ih_l0  # (T, G·H)

@@ -100,7 +100,7 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
     def write(file: IO[bytes]) -> None:
         hashing = _HashingFile(file)
         try:
-            torch.save(checkpoint, hashing)
+            torch.save(checkpoint, hashing)  # type: ignore[arg-type]
         except RuntimeError as error:  # torch's writer wraps what the file raised
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         # Before the move: the new digest beside that of the file that still stands there.

@@ -39,9 +39,7 @@ def plane(x: Tensor, spec: DataSpec | None = None) -> tuple[Tensor, Tensor, tupl
     centred = x - origin
     variance, vectors = torch.linalg.eigh(centred.T @ centred / max(1, len(x)))  # ascending
     vectors = vectors[:, -2:].flip(1)
-    sign = torch.gather(
-        vectors, 0, vectors.abs().argmax(0, keepdim=True)
-    ).sign()  # so that no run is a mirror image
+    sign = torch.gather(vectors, 0, vectors.abs().argmax(0, keepdim=True)).sign()  # so that no run is a mirror image
     share = variance.flip(0)[:2] / variance.sum().clamp_min(torch.finfo(x.dtype).tiny)
     first, second = (
         f"principal component {k + 1} ({100 * float(part):.0f} % of variance)" for k, part in enumerate(share)
@@ -49,9 +47,7 @@ def plane(x: Tensor, spec: DataSpec | None = None) -> tuple[Tensor, Tensor, tupl
     return origin, vectors * sign, (first, second)
 
 
-def clusters(
-    x: Tensor, labels: Tensor, centroids: Tensor | None = None, spec: DataSpec | None = None
-) -> Figure:
+def clusters(x: Tensor, labels: Tensor, centroids: Tensor | None = None, spec: DataSpec | None = None) -> Figure:
     """Draw points in the colour and marker of their cluster, and the centroids as numbered discs.
 
     Args:
@@ -75,9 +71,7 @@ def clusters(
             axes.scatter(east, north, s=14, c=color, marker=marker, alpha=0.7, linewidths=0)
         if centroids is not None:
             places = to_numpy((centroids.detach().cpu().double().flatten(1) - origin) @ axes_2d)
-            axes.scatter(
-                places[:, 0], places[:, 1], s=150, c="white", edgecolors=INK, linewidths=1.4, zorder=3
-            )
+            axes.scatter(places[:, 0], places[:, 1], s=150, c="white", edgecolors=INK, linewidths=1.4, zorder=3)
             for number, place in enumerate(places):
                 axes.annotate(str(number), place, ha="center", va="center", fontsize=8, color=INK, zorder=4)
         axes.grid(True)

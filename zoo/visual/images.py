@@ -62,9 +62,10 @@ def images(x: Tensor, captions: Sequence[str] | None = None, *, columns: int = 8
     rows = max(1, -(-len(x) // columns))
     height, width = x.shape[-2:]
     tile_height = min(2.0, max(0.5, height / width)) + (0.28 if captions else 0)
-    with new_figure(
-        max(2.4, 0.95 * columns + 0.2), 0.95 * rows * tile_height + 0.5, rows, columns, squeeze=False
-    ) as (figure, axes):
+    with new_figure(max(2.4, 0.95 * columns + 0.2), 0.95 * rows * tile_height + 0.5, rows, columns, squeeze=False) as (
+        figure,
+        axes,
+    ):
         for place in axes.flat:
             bare(place)
         for index, tile in enumerate(tiles):
@@ -107,9 +108,10 @@ def filters(
     columns = 8 if len(tiles) > 16 else max(1, math.ceil(math.sqrt(len(tiles))))
     rows = max(1, -(-len(tiles) // columns))
     panels = 1 if activations is None else 2
-    with new_figure(
-        panels * (0.6 * columns + 0.4) + 0.2, max(1.2, 0.6 * rows) + 0.5, 1, panels, squeeze=False
-    ) as (figure, axes):
+    with new_figure(panels * (0.6 * columns + 0.4) + 0.2, max(1.2, 0.6 * rows) + 0.5, 1, panels, squeeze=False) as (
+        figure,
+        axes,
+    ):
         left = axes[0, 0]
         _tiles(left, tiles, columns, diverging=not colored)
         left.set_title(f"{title} ({min(total, limit)} of {total})" if weight.shape[1] in (1, 3) else title)

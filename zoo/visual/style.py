@@ -106,9 +106,7 @@ def to_numpy(values: Any) -> np.ndarray:
 
 def thin(num_rows: int, limit: int) -> Tensor:
     """Return at most `limit` evenly spaced row numbers: more points than that only cover one another."""
-    return (
-        torch.arange(num_rows) if num_rows <= limit else torch.linspace(0, num_rows - 1, limit).round().long()
-    )
+    return torch.arange(num_rows) if num_rows <= limit else torch.linspace(0, num_rows - 1, limit).round().long()
 
 
 def names_of(given: Sequence[str] | None, count: int, default: str = "") -> list[str]:

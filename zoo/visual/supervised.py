@@ -150,11 +150,11 @@ def _class_points(axes: Axes, x: Tensor, y: Tensor, wrong: Tensor, names: list[s
     x, y, wrong = x[shown], y[shown], wrong[shown]
     for label, (name, color) in enumerate(zip(names, class_colors(len(names)), strict=True)):
         for mask, edge, width in ((~wrong, "white", 0.5), (wrong, "black", 1.2)):
-            points = to_numpy(x[(y == label) & mask])
+            points = to_numpy(x[(y == label) & mask]).T
             own_name = name if edge == "white" else None
             marker = MARKERS[label % len(MARKERS)]
             axes.scatter(
-                *points.T, s=22, c=color, marker=marker, edgecolors=edge, linewidths=width, label=own_name
+                points[0], points[1], s=22, c=color, marker=marker, edgecolors=edge, linewidths=width, label=own_name
             )
 
 
@@ -193,9 +193,7 @@ def _true_against_predicted(axes: Axes, y: Tensor, predicted: Tensor, names: lis
     axes.set(xlabel=f"true {single}", ylabel=f"predicted {single}")
     spread = (y - y.mean(0)).square().sum()
     axes.set_title(
-        f"R² {float(1 - (y - predicted).square().sum() / spread):.4f}"
-        if spread > 0
-        else "predicted against true"
+        f"R² {float(1 - (y - predicted).square().sum() / spread):.4f}" if spread > 0 else "predicted against true"
     )
 
 

@@ -1,0 +1,1 @@
+"""Diagnosis of models and gradients."""
