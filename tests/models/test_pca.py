@@ -67,7 +67,7 @@ def test_digits_equal_scikit_learns(solver: str, whiten: bool) -> None:
     projected = model.predict(x)
     close(projected, theirs.transform(x), atol=1e-9)
     close(model.inverse_transform(projected), theirs.inverse_transform(theirs.transform(x)), atol=1e-9)
-    # scikit-learn's covariance counts the variance twice where it whitens; whitening changes projections, not the model.
+    # scikit-learn's covariance counts the variance twice where it whitens; the model is the same.
     theirs = decomposition.PCA(20, svd_solver="full").fit(x)
     close(model.covariance(), theirs.get_covariance(), atol=1e-10)
     close(model.log_likelihood(torch.from_numpy(x)), theirs.score_samples(x))
