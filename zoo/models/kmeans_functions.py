@@ -1,0 +1,245 @@
+r"""The tensor functions of k-means: nearest centroids, cluster statistics and distances, in chunks and in threads.
+
+The nearest centroid of a row is the one with the greatest score, so that the distances themselves need not be formed:
+
+```math
+\|x - c\|^2 = \|x\|^2 - 2\,s(x, c), \qquad s(x, c) = x \cdot c - \tfrac12 \|c\|^2
+```
+
+Letters: B rows, D features, K clusters, R restarts side by side (all of them share one pass over the rows).
+Rows are moved by a reference point close to them first: in float32 the formula would otherwise lose the digits that
+distinguish rows far from the origin. Scores are computed in the rows' own type, sums in float64.
+
+Chosen by measurement (float32, 32 features, 64 clusters, one core, a million rows): scores 57 ms, laid out (K, B) so
+that max-pooling finds maximum and index together over contiguous rows in 10 ms (`argmax`: 220 ms); adding rows to their
+clusters with `index_add_` 9 ms (one-hot matrix product: 70 ms). Threads each take a span of rows through all steps in
+chunks that stay in the cache, which needs one rendezvous a pass where a parallel loop in each operation needs hundreds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["Statistics", "assign", "cluster_statistics", "nearest", "pairwise_distance", "reference_point"]
+
+Result = TypeVar("Result")
+
+_CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
+_ROWS_PER_THREAD = 16384
+
+
+class Statistics(NamedTuple):
+    """What one pass of Lloyd's algorithm needs to know of the rows.
+
+    Attributes:
+        moments: (R, K, D + 1), float64: for each cluster Σ w (x − reference), and Σ w in the last column.
+        inertia: Σ w ‖x − c‖² over the rows, (R,), float64.
+        spread: Σ w ‖x − reference‖², (), float64.
+    """
+
+    moments: Tensor
+    inertia: Tensor
+    spread: Tensor
+
+    def __add__(self, other: Statistics) -> Statistics:  # type: ignore[override]
+        return Statistics(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the index of the nearest centroid and its score x·c − ½‖c‖², both (R, B); a tie goes to the first one.
+
+    Args:
+        x: rows (B, D).
+        centroids: (R, K, D), of the same type.
+
+    Example:
+        >>> labels, score = nearest(torch.tensor([[0.0], [3.0]]), torch.tensor([[[1.0], [4.0]]]))
+        >>> labels.tolist()
+        [[0, 1]]
+    """
+    flat = centroids.flatten(0, 1)  # (RK, D)
+    bias = flat.square().sum(1, keepdim=True).mul_(-0.5)
+    return _best(torch.addmm(bias, flat, x.t()).view(*centroids.shape[:2], len(x)))
+
+
+def _best(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return index and value of the greatest of scores (R, K, B) along K, both (R, B)."""
+    if scores.device.type != "cpu" or scores.shape[2] == 0:
+        value, index = scores.max(1)
+        return index, value
+    # As an image of B channels, K × 1 pixels, the channels last: a window over all pixels.
+    image = scores.unsqueeze(2).permute(0, 3, 1, 2)  # (R, B, K, 1)
+    value, index = F.max_pool2d(image, (scores.shape[1], 1), return_indices=True)
+    return index.flatten(1), value.flatten(1)
+
+
+def cluster_statistics(
+    x: Tensor, centroids: Tensor, weight: Tensor | None = None, reference: Tensor | None = None
+) -> Statistics:
+    """Assign each row to its nearest centroid and return the statistics of the clusters.
+
+    Args:
+        x: rows (B, D), float32 or float64.
+        centroids: (R, K, D), float64.
+        weight: sample weights (B,), or None.
+        reference: the point (D,), from which rows are measured; None takes `reference_point(centroids, x.dtype)`.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [2.0], [9.0]])
+        >>> cluster_statistics(x, torch.tensor([[[0.0], [9.0]]], dtype=torch.float64)).inertia
+        tensor([4.], dtype=torch.float64)
+    """
+    reference = reference_point(centroids, x.dtype) if reference is None else reference
+
+    def span(x: Tensor, weight: Tensor | None) -> Statistics:
+        work = _Workspace(x, centroids, reference)
+        for rows, mass in _chunks(x, weight, centroids):
+            work.add(rows, mass)
+        return work.total
+
+    first, *others = _in_threads(span, x, weight)
+    for other in others:
+        first = first + other
+    return first
+
+
+class _Workspace:
+    """The tensors that one thread fills anew with every chunk: fresh ones would cost more than what is computed."""
+
+    def __init__(self, x: Tensor, centroids: Tensor, reference: Tensor) -> None:
+        num_restarts, num_clusters, num_features = centroids.shape
+        size = min(len(x), _chunk_size(x, centroids))
+        self.reference = reference.to(x.dtype)
+        self.flat = (centroids - reference).to(x.dtype).flatten(0, 1)  # (RK, D)
+        self.bias = self.flat.square().sum(1, keepdim=True).mul_(-0.5)
+        self.rows = x.new_empty(size, num_features)
+        self.scores = x.new_empty(num_restarts * num_clusters, size)
+        self.extended = x.new_ones(size, num_features + 1, dtype=torch.float64)  # a row, then 1
+        self.total = Statistics(
+            centroids.new_zeros(num_restarts, num_clusters, num_features + 1),
+            centroids.new_zeros(num_restarts),
+            centroids.new_zeros(()),
+        )
+
+    def add(self, x: Tensor, weight: Tensor | None) -> None:
+        """Add rows (B, D) with weights (B,) to the total."""
+        moments, inertia, spread = self.total
+        num_rows = len(x)
+        rows, extended = self.rows[:num_rows], self.extended[:num_rows]
+        scores = self.scores if num_rows == len(self.rows) else self.scores.new_empty(len(self.scores), num_rows)
+        torch.sub(x, self.reference, out=rows)
+        torch.addmm(self.bias, self.flat, rows.t(), out=scores)
+        label, score = _best(scores.view(*moments.shape[:2], num_rows))  # (R, B)
+        extended[:, :-1] = rows
+        if weight is None:
+            flat = extended.view(-1)
+            norm = flat.dot(flat) - num_rows  # less the ones
+            gain = score.sum(1, dtype=torch.float64)  # (R,)
+        else:
+            weight = weight.double()
+            norm = extended[:, :-1].square().sum(1) @ weight
+            gain = score.double() @ weight
+            extended = extended * weight.unsqueeze(1)
+        for cluster_moments, index in zip(moments, label, strict=True):
+            cluster_moments.index_add_(0, index, extended)
+        spread.add_(norm)
+        inertia.add_(norm - 2 * gain)
+
+
+def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nearest centroid of each row, and the squared distance to it with rounding below zero cut off.
+
+    Args:
+        x: rows (B, D), float32 or float64.
+        centroids: (R, K, D), float64.
+
+    Returns:
+        Labels (R, B) and squared distances (R, B) in float64. What rounding cannot tell from zero is zero.
+
+    Example:
+        >>> label, distance = assign(torch.tensor([[0.0], [2.0]]), torch.tensor([[[0.0]]], dtype=torch.float64))
+        >>> distance
+        tensor([[0., 4.]], dtype=torch.float64)
+    """
+    reference = reference_point(centroids, x.dtype)
+    local = (centroids - reference).to(x.dtype)
+    rounding = 16 * torch.finfo(x.dtype).eps
+    scale = local.double().square().sum(-1).amax(1, keepdim=True)  # (R, 1)
+
+    def span(x: Tensor, _: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        parts = []
+        for rows, _ in _chunks(x, None, centroids):
+            rows = rows - reference.to(x.dtype)
+            label, score = nearest(rows, local)
+            norm = rows.double().square().sum(1)  # (B,)
+            distance = norm - 2 * score.double()  # (R, B)
+            parts.append((label, distance.masked_fill_(distance <= rounding * (norm + scale), 0.0)))
+        return parts
+
+    parts = [part for parts in _in_threads(span, x, None) for part in parts]
+    return torch.cat([label for label, _ in parts], 1), torch.cat([distance for _, distance in parts], 1)
+
+
+def squared_distance(x: Tensor, y: Tensor) -> Tensor:
+    """Return ‖x − y‖² between rows x (..., B, D) and y (..., C, D) as (..., B, C), zero or more.
+
+    >>> squared_distance(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
+    tensor([[25.]])
+    """
+    reference = y.mean(-2, keepdim=True)
+    x, y = x - reference, y - reference
+    norms = x.square().sum(-1, keepdim=True) + y.square().sum(-1).unsqueeze(-2)
+    return torch.sub(norms, x @ y.mT, alpha=2).clamp_min_(0)
+
+
+def pairwise_distance(x: Tensor, y: Tensor) -> Tensor:
+    """Return the Euclidean distances between rows x (..., B, D) and y (..., C, D) as (..., B, C).
+
+    >>> pairwise_distance(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
+    tensor([[5.]])
+    """
+    return squared_distance(x, y).sqrt_()
+
+
+def reference_point(centroids: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a point amid the rows, (D,), float64, that the rows' type holds exactly.
+
+    It is the mean of all centroids (R, K, D) on a grid about as coarse as they are spread, so that rows of whole
+    numbers keep few digits: their distances are then exact, and ties are ties however rows are batched.
+    """
+    flat = centroids.flatten(0, 1)
+    mean = flat.mean(0)
+    spread = (flat - mean).abs().max()
+    grid = torch.where(spread > 0, spread, 1.0).log2().floor().exp2()
+    return (mean / grid).round().mul(grid).to(dtype).double()
+
+
+def _chunk_size(x: Tensor, centroids: Tensor) -> int:
+    width = centroids.shape[0] * centroids.shape[1] + 3 * centroids.shape[2]
+    return max(256, _CHUNK_ELEMENTS["cuda" if x.is_cuda else "cpu"] // width)
+
+
+def _chunks(x: Tensor, weight: Tensor | None, centroids: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Cut the rows so that the scores and the copies of a chunk stay in the cache."""
+    rows = x.split(_chunk_size(x, centroids))
+    weights = weight.split(_chunk_size(x, centroids)) if weight is not None else [None] * len(rows)
+    return zip(rows, weights, strict=True)
+
+
+def _in_threads(function: Callable[[Tensor, Tensor | None], Result], x: Tensor, weight: Tensor | None) -> list[Result]:
+    """Call `function` on as many spans of rows as torch has threads, each in a thread of its own."""
+    workers = min(torch.get_num_threads(), len(x) // _ROWS_PER_THREAD) if x.device.type == "cpu" else 1
+    if workers <= 1:
+        return [function(x, weight)]
+    threads = torch.get_num_threads()
+    weights = weight.tensor_split(workers) if weight is not None else [None] * workers
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        results = list(pool.map(function, x.tensor_split(workers), weights))
+    torch.set_num_threads(threads)  # a thread's setting is also what threads to come start with
+    return results
