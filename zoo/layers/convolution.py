@@ -159,7 +159,7 @@ class Conv2d(nn.Module):
             images = F.pad(images, self._sides, self.padding_mode.replace("zeros", "constant"))
         patches = windows(images, self.kernel_size, self.stride, self.dilation)  # (B, C, K, H', W')
         size = patches.shape[-2:]
-        weight = self.weight.view(self.groups, self.out_channels // self.groups, -1)  # (G, O / G, C K / G)
+        weight = self.weight.reshape(self.groups, self.out_channels // self.groups, -1)  # (G, O / G, C K / G)
         columns = patches.reshape(len(images), self.groups, weight.shape[-1], size.numel())  # (B, G, C K / G, L)
         out = (weight @ columns).reshape(len(images), self.out_channels, *size)
         if self.bias is not None:
@@ -248,9 +248,9 @@ class MaxPool2d(_Pool2d):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         images, single = _batched(x)
         largest, place = self._windows(images, -torch.inf, -torch.inf).max(2)  # (B, C, H', W')
-        results = (largest, self._positions(place, images.shape[-1])) if self.return_indices else (largest,)
-        results = tuple(result.squeeze(0) for result in results) if single else results
-        return results if self.return_indices else results[0]
+        if single:
+            largest, place = largest.squeeze(0), place.squeeze(0)
+        return (largest, self._positions(place, images.shape[-1])) if self.return_indices else largest
 
     def _positions(self, place: Tensor, width: int) -> Tensor:
         row = place // self.kernel_size[1] * self.dilation[0] - self.padding[0]

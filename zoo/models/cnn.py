@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ from zoo.registry import register_model
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CNN", "ConvStage", "ResidualStage"]
+__all__ = ["CNN", "ConvStage", "Halve", "ResidualStage"]
 
 
 class ConvStage(nn.Module):
@@ -82,6 +82,29 @@ class ResidualStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.norm(self.conv(self.first(x))) + self.skip(x))
+
+
+class Halve(nn.Module):
+    """Pool windows of 2×2, and of less along a side of one pixel.
+
+    Args:
+        pool: class of the pooling layer.
+
+    Example:
+        >>> Halve(nn.MaxPool2d)(torch.zeros(1, 1, 1, 6)).shape
+        torch.Size([1, 1, 1, 3])
+    """
+
+    def __init__(self, pool: type[nn.Module]) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        window = (min(2, x.shape[-2]), min(2, x.shape[-1]))
+        return x if window == (1, 1) else self.pool(window)(x)
+
+    def extra_repr(self) -> str:
+        return self.pool.__name__
 
 
 @register_model(
@@ -139,16 +162,16 @@ class CNN(GradientModel):
     def initialize(self, spec: DataSpec) -> None:
         ops: ModuleType = convolution if self.layers == "zoo" else nn
         stage = ResidualStage if self.residual else ConvStage
-        width, height, size = spec.shape[0], spec.shape[1], spec.shape[2]
+        pool = {"max": ops.MaxPool2d, "avg": ops.AvgPool2d, "none": None}[self.pool]
         stages: list[nn.Module] = []
+        width = spec.shape[0]
         for next_width in self.channels:
             stages.append(stage(width, next_width, self.kernel_size, self.batch_norm, ops))
-            window = (min(2, height), min(2, size))
-            if self.pool != "none" and window != (1, 1):
-                stages.append({"max": ops.MaxPool2d, "avg": ops.AvgPool2d}[self.pool](window))
-                height, size = height // window[0], size // window[1]
+            if pool is not None:
+                stages.append(Halve(pool))
             width = next_width
-        self.stages = nn.Sequential(*stages)
+        # With the channels of a pixel side by side in memory, torch's kernels take half the time.
+        self.stages = nn.Sequential(*stages).to(memory_format=torch.channels_last)
         self.drop = nn.Dropout(self.dropout)
         self.head = nn.Linear(width, self.objective.num_outputs)
 
@@ -159,8 +182,8 @@ class CNN(GradientModel):
     @property
     def first_convolution(self) -> nn.Module:
         """The convolution that sees the image itself."""
-        stage = self.stages[0]
-        return stage.first.conv if isinstance(stage, ResidualStage) else stage.conv  # type: ignore[return-value]
+        stage: Any = self.stages[0]
+        return stage.first.conv if self.residual else stage.conv
 
     def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
         from zoo import visual
@@ -169,7 +192,7 @@ class CNN(GradientModel):
         first = self.first_convolution
         answer = torch.relu(first(batch.x[:1])[0]) if batch.size else None  # (C, H, W)
         yield "filters", visual.filters(first.weight, answer)  # type: ignore[arg-type]
-        if isinstance(columns["prediction"], Tensor) and self.spec is not None and self.spec.target == "class":
+        if self.spec is not None and self.spec.target == "class" and batch.y is not None:
             wrong = (columns["prediction"] != batch.y).nonzero().squeeze(1)[:24]
             if len(wrong):
                 yield "misclassified", misclassified(batch, columns["prediction"], wrong, self.spec)

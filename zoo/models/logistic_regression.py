@@ -116,6 +116,14 @@ class LogisticRegression(StreamingModel, GradientModel):
         0.9905
     """
 
+    objective: WeightedClassification
+    minimizer: Minimizer
+    row_counts: Tensor
+    loss_sum: Tensor
+    gradient_sum: Tensor
+    hessian_sum: Tensor
+    num_wrong: Tensor
+
     def __init__(
         self,
         *,
@@ -150,9 +158,10 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     def _prepare_exact(self, size: int) -> None:
         newton = self.method == "newton" or (self.method == "auto" and size <= NEWTON_SIZE)
-        self.minimizer: Minimizer = (Newton if newton else LBFGS)(size, self.tol, self.max_iter)
-        shapes = {"loss_sum": (), "gradient_sum": (size,), "num_wrong": ()}
-        shapes |= {"row_counts": (self.objective.num_classes,)} | ({"hessian_sum": (size, size)} if newton else {})
+        self.minimizer = (Newton if newton else LBFGS)(size, self.tol, self.max_iter)
+        num_classes = self.objective.num_classes
+        shapes: dict[str, tuple[int, ...]] = {"loss_sum": (), "gradient_sum": (size,), "num_wrong": ()}
+        shapes |= {"row_counts": (num_classes,), **({"hessian_sum": (size, size)} if newton else {})}
         for name, shape in shapes.items():
             self.register_accumulator(name, torch.zeros(shape, dtype=torch.float64))
 
@@ -177,6 +186,7 @@ class LogisticRegression(StreamingModel, GradientModel):
         return super().training_step(batch, batch_idx)
 
     def _count(self, batch: Batch) -> Tensor:
+        assert batch.y is not None
         weight = None if batch.weight is None else batch.weight.double()
         return torch.bincount(batch.y, weight, minlength=self.objective.num_classes).double()
 
@@ -185,9 +195,10 @@ class LogisticRegression(StreamingModel, GradientModel):
     @property
     def _counting(self) -> bool:
         """Whether this pass only counts the classes."""
-        return self.objective.balanced and not self.objective.class_counts.any()
+        return self.objective.balanced and not bool(self.objective.class_counts.any())
 
     def accumulate(self, batch: Batch) -> None:
+        assert batch.y is not None
         self.row_counts += self._count(batch)
         if self._counting:
             return

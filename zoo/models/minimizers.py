@@ -180,7 +180,7 @@ class Minimizer(nn.Module):
         if not torch.isfinite(value) or not torch.isfinite(gradient).all():
             return False
         slack = ROUNDING * self.value.abs() if torch.isfinite(self.value) else 0.0
-        return bool(value <= self.value - ARMIJO * self._expected() + slack) or self.passes == 1
+        return bool(self.passes == 1) or bool(value <= self.value - ARMIJO * self._expected() + slack)
 
     def _aim(self, gradient: Tensor, l1: Tensor, hessian: Tensor | None) -> Tensor:
         raise NotImplementedError
