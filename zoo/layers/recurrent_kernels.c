@@ -66,29 +66,27 @@ INLINE vec expm1_(vec x) {
 INLINE vec sigmoid(vec x) { return 1.0f / (2.0f + expm1_(-x)); }
 
 INLINE vec tanh_(vec x) {
-    x = choose(x > set(10.0f), set(10.0f), x); /* tanh(10) is 1 */
-    x = choose(x < set(-10.0f), set(-10.0f), x);
     vec e = expm1_(x + x);
     return e / (e + 2.0f);
 }
 
 /* ---- product of a block of rows with a tile of packed weights ---- */
 
-/* sums[r][v] = sum over k of rows[r][k] * tile[k][v]; `count` and `wide` are constants where this is inlined. */
-INLINE void block(int count, int wide, int64_t inner, const float *const *rows, const vec *tile,
+/* sums[r][v] = sum over k of rows[r][k * apart] tile[k][v]; `count` and `wide` are constants where this is inlined. */
+INLINE void block(int count, int wide, int64_t inner, int64_t apart, const float *const *rows, const vec *tile,
                   vec sums[ROWS][WIDE]) {
     vec s[ROWS][WIDE];
 #pragma GCC unroll 6
     for (int r = 0; r < count; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < wide; v++) s[r][v] = (vec){};
-    for (int64_t k = 0; k < inner; k++) {
+    for (int64_t k = 0; k < inner; k++, tile += wide) {
         vec w[WIDE];
 #pragma GCC unroll 4
-        for (int v = 0; v < wide; v++) w[v] = tile[k * wide + v];
+        for (int v = 0; v < wide; v++) w[v] = tile[v];
 #pragma GCC unroll 6
         for (int r = 0; r < count; r++) {
-            vec x = set(rows[r][k]);
+            vec x = set(rows[r][k * apart]);
 #pragma GCC unroll 4
             for (int v = 0; v < wide; v++) s[r][v] += x * w[v];
         }
@@ -99,26 +97,34 @@ INLINE void block(int count, int wide, int64_t inner, const float *const *rows, 
         for (int v = 0; v < wide; v++) sums[r][v] = s[r][v];
 }
 
-INLINE void blocks(int count, int wide, int64_t inner, const float *const *rows, const vec *tile,
+INLINE void blocks(int count, int wide, int64_t inner, int64_t apart, const float *const *rows, const vec *tile,
                    vec sums[ROWS][WIDE]) {
     switch (count) {
-    case 1: block(1, wide, inner, rows, tile, sums); break;
-    case 2: block(2, wide, inner, rows, tile, sums); break;
+    case 1: block(1, wide, inner, apart, rows, tile, sums); break;
+    case 2: block(2, wide, inner, apart, rows, tile, sums); break;
 #if ROWS > 2
-    case 3: block(3, wide, inner, rows, tile, sums); break;
-    case 4: block(4, wide, inner, rows, tile, sums); break;
-    case 5: block(5, wide, inner, rows, tile, sums); break;
-    case 6: block(6, wide, inner, rows, tile, sums); break;
+    case 3: block(3, wide, inner, apart, rows, tile, sums); break;
+    case 4: block(4, wide, inner, apart, rows, tile, sums); break;
+    case 5: block(5, wide, inner, apart, rows, tile, sums); break;
+    case 6: block(6, wide, inner, apart, rows, tile, sums); break;
 #endif
     }
 }
 
-static void product4(int count, int64_t inner, const float *const *rows, const vec *tile, vec sums[ROWS][WIDE]) {
-    blocks(count, 4, inner, rows, tile, sums);
+static void product(int count, int wide, int64_t inner, int64_t apart, const float *const *rows, const vec *tile,
+                    vec sums[ROWS][WIDE]) {
+    switch (wide) {
+    case 1: blocks(count, 1, inner, apart, rows, tile, sums); break;
+    case 2: blocks(count, 2, inner, apart, rows, tile, sums); break;
+    case 3: blocks(count, 3, inner, apart, rows, tile, sums); break;
+    case 4: blocks(count, 4, inner, apart, rows, tile, sums); break;
+    }
 }
 
-static void product3(int count, int64_t inner, const float *const *rows, const vec *tile, vec sums[ROWS][WIDE]) {
-    blocks(count, 3, inner, rows, tile, sums);
+/* Vectors in the tile that starts at a column: WIDE, or as many as are left. */
+INLINE int width_at(int64_t first, int64_t columns) {
+    int64_t left = (columns - first + LANES - 1) / LANES;
+    return left < WIDE ? (int)left : WIDE;
 }
 
 /* ---- the walk over steps ---- */
@@ -157,57 +163,62 @@ static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* What a pass reads and writes, (N, .) for all steps or (B, .); what a layer does not have is NULL. */
 typedef struct {
-    float *gates;        /* (N, G*H): in the products with the input, out the gates; for the RNN that is h itself */
-    float *h, *c, *u;    /* (N, H); c is (B, H) where nothing is kept for the way back */
+    const float *x;      /* (N, D) */
+    float *gates;        /* (N, G*H), after their activations; only where they are kept for the way back */
+    float *h, *c, *u;    /* (N, H); c is (B, H) where nothing is kept */
     const float *h0, *c0; /* (B, H) */
-    const float *bias;   /* (H,), the GRU's b_hn */
+    const float *bias;   /* (G*H,), for the GRU (4*H,) with b_hn at the end */
+    const vec *packed_x; /* W_ih */
     const float *d_h;    /* (N, H), gradient of h from outside */
     float *carry, *d_c;  /* (B, H), gradient of h and c that travels back: in of the final, out of the initial ones */
     float *d;            /* (N, .), gradients of what the gates sum up */
     const vec *packed;   /* W_hh */
+    int64_t inputs;      /* D */
     int keep, relu;
 } Pass;
 
 typedef enum { RNN, LSTM, GRU } Cell;
 
-/* Each of these finishes LANES units of one row: `at` among N, `row` of the batch, `sums` = W_hh h. */
+/* Each of these finishes LANES units of one row: `at` among N, `row` of the batch, x = W_ih x, s = W_hh h. */
 
-INLINE void rnn_finish(const Walk *walk, const Pass *p, int64_t at, int64_t unit, const vec *sums) {
-    for (int v = 0; v < WIDE && unit + v * LANES < walk->hidden; v++) {
-        const int n = lanes(walk->hidden - unit - v * LANES);
-        float *a = p->h + at * walk->hidden + unit + v * LANES;
-        vec sum = sums[v] + load(a, n);
-        if (p->relu) store(a, choose(sum < set(0.0f), set(0.0f), sum), n);
-        else store(a, tanh_(sum), n);
+INLINE void rnn_finish(const Walk *walk, const Pass *p, int64_t at, int64_t unit, const vec *x, const vec *s) {
+    for (int v = 0; v < width_at(unit, walk->hidden); v++) {
+        const int64_t first = unit + v * LANES;
+        const int n = lanes(walk->hidden - first);
+        vec sum = x[v] + s[v] + load(p->bias + first, n);
+        if (p->relu) store(p->h + at * walk->hidden + first, choose(sum < set(0.0f), set(0.0f), sum), n);
+        else store(p->h + at * walk->hidden + first, tanh_(sum), n);
     }
 }
 
-INLINE void lstm_finish(const Walk *walk, const Pass *p, const Step *step, int64_t row, int64_t unit,
-                        const vec *sums) {
+INLINE void lstm_finish(const Walk *walk, const Pass *p, const Step *step, int64_t row, int64_t unit, const vec *x,
+                        const vec *s) {
     const int64_t H = walk->hidden, at = step->start + row;
     const int n = lanes(H - unit);
-    float *a = p->gates + at * 4 * H + unit;
-    vec i = sigmoid(sums[0] + load(a, n)), f = sigmoid(sums[1] + load(a + H, n));
-    vec g = tanh_(sums[2] + load(a + 2 * H, n)), o = sigmoid(sums[3] + load(a + 3 * H, n));
+    const float *b = p->bias + unit;
+    vec i = sigmoid(x[0] + s[0] + load(b, n)), f = sigmoid(x[1] + s[1] + load(b + H, n));
+    vec g = tanh_(x[2] + s[2] + load(b + 2 * H, n)), o = sigmoid(x[3] + s[3] + load(b + 3 * H, n));
     const float *old = p->keep ? origin(step, p->c, p->c0, row, H) : p->c + row * H;
     vec c = f * load(old + unit, n) + i * g;
     store((p->keep ? p->c + at * H : p->c + row * H) + unit, c, n);
     store(p->h + at * H + unit, o * tanh_(c), n);
     if (p->keep) {
+        float *a = p->gates + at * 4 * H + unit;
         store(a, i, n), store(a + H, f, n), store(a + 2 * H, g, n), store(a + 3 * H, o, n);
     }
 }
 
-INLINE void gru_finish(const Walk *walk, const Pass *p, const float *old, int64_t at, int64_t unit,
-                       const vec *sums) {
+INLINE void gru_finish(const Walk *walk, const Pass *p, const float *old, int64_t at, int64_t unit, const vec *x,
+                       const vec *s) {
     const int64_t H = walk->hidden;
     const int n = lanes(H - unit);
-    float *a = p->gates + at * 3 * H + unit;
-    vec r = sigmoid(sums[0] + load(a, n)), z = sigmoid(sums[1] + load(a + H, n));
-    vec u = sums[2] + load(p->bias + unit, n);
-    vec new = tanh_(load(a + 2 * H, n) + r * u);
+    const float *b = p->bias + unit;
+    vec r = sigmoid(x[0] + s[0] + load(b, n)), z = sigmoid(x[1] + s[1] + load(b + H, n));
+    vec u = s[2] + load(b + 3 * H, n);
+    vec new = tanh_(x[2] + load(b + 2 * H, n) + r * u);
     store(p->h + at * H + unit, new + z * (load(old + unit, n) - new), n);
     if (p->keep) {
+        float *a = p->gates + at * 3 * H + unit;
         store(p->u + at * H + unit, u, n);
         store(a, r, n), store(a + H, z, n), store(a + 2 * H, new, n);
     }
@@ -215,22 +226,28 @@ INLINE void gru_finish(const Walk *walk, const Pass *p, const float *old, int64_
 
 /* All rows [first, last) of one step; `cell` is a constant where this is inlined. */
 INLINE void step_forward(Cell cell, const Walk *walk, const Pass *p, const Step *step, int64_t first, int64_t last) {
-    const int64_t H = walk->hidden, units = cell == RNN ? WIDE * LANES : LANES, wide = cell == GRU ? 3 : 4;
+    const int64_t H = walk->hidden, D = p->inputs;
+    const int64_t units = cell == RNN ? WIDE * LANES : LANES;
+    const vec *tile_x = p->packed_x, *tile = p->packed;
     for (int64_t unit = 0; unit < H; unit += units) {
-        const vec *tile = p->packed + unit / units * H * wide;
+        const int wide = cell == RNN ? width_at(unit, H) : cell == GRU ? 3 : 4;
         for (int64_t top = first; top < last; top += ROWS) {
             const int count = (int)least(ROWS, last - top);
-            const float *from[ROWS];
-            vec sums[ROWS][WIDE];
-            for (int r = 0; r < count; r++) from[r] = origin(step, p->h, p->h0, top + r, H);
-            if (cell == GRU) product3(count, H, from, tile, sums);
-            else product4(count, H, from, tile, sums);
+            const float *from[ROWS], *from_x[ROWS];
+            vec x[ROWS][WIDE], s[ROWS][WIDE];
             for (int r = 0; r < count; r++) {
-                if (cell == RNN) rnn_finish(walk, p, step->start + top + r, unit, sums[r]);
-                if (cell == LSTM) lstm_finish(walk, p, step, top + r, unit, sums[r]);
-                if (cell == GRU) gru_finish(walk, p, from[r], step->start + top + r, unit, sums[r]);
+                from[r] = origin(step, p->h, p->h0, top + r, H);
+                from_x[r] = p->x + (step->start + top + r) * D;
+            }
+            product(count, wide, D, 1, from_x, tile_x, x);
+            product(count, wide, H, 1, from, tile, s);
+            for (int r = 0; r < count; r++) {
+                if (cell == RNN) rnn_finish(walk, p, step->start + top + r, unit, x[r], s[r]);
+                if (cell == LSTM) lstm_finish(walk, p, step, top + r, unit, x[r], s[r]);
+                if (cell == GRU) gru_finish(walk, p, from[r], step->start + top + r, unit, x[r], s[r]);
             }
         }
+        tile_x += D * wide, tile += H * wide;
     }
 }
 
@@ -276,22 +293,24 @@ INLINE void gru_slopes(const Walk *walk, const Pass *p, const Step *step, int64_
 INLINE void step_back(Cell cell, const Walk *walk, const Pass *p, const Step *step, int64_t first, int64_t last) {
     const int64_t H = walk->hidden, depth = (cell == RNN ? 1 : cell == LSTM ? 4 : 3) * H;
     const int64_t stride = cell == RNN ? H : 4 * H;
+    const vec *tile = p->packed;
     for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
-        const vec *tile = p->packed + unit / (WIDE * LANES) * depth * WIDE;
+        const int wide = width_at(unit, H);
         for (int64_t top = first; top < last; top += ROWS) {
             const int count = (int)least(ROWS, last - top);
             const float *from[ROWS];
             vec sums[ROWS][WIDE];
             for (int r = 0; r < count; r++) from[r] = p->d + (step->start + top + r) * stride;
-            product4(count, depth, from, tile, sums);
+            product(count, wide, depth, 1, from, tile, sums);
             for (int r = 0; r < count; r++)
-                for (int v = 0; v < WIDE && unit + v * LANES < H; v++) {
+                for (int v = 0; v < wide; v++) {
                     const int n = lanes(H - unit - v * LANES);
                     float *to = p->carry + (top + r) * H + unit + v * LANES;
                     if (cell == GRU) store(to, load(to, n) + sums[r][v], n);
                     else store(to, sums[r][v], n);
                 }
         }
+        tile += depth * wide;
     }
 }
 
@@ -332,6 +351,71 @@ void lstm_backward(const Walk *walk, const Pass *p) { walk_all(LSTM, 1, walk, p)
 void gru_forward(const Walk *walk, const Pass *p) { walk_all(GRU, 0, walk, p); }
 void gru_backward(const Walk *walk, const Pass *p) { walk_all(GRU, 1, walk, p); }
 
+/* ---- gradients of the weights ---- */
+
+#define CHUNK 128         /* rows of x and d that are packed at a time */
+#define GROUP (8 * ROWS)  /* columns of d that are packed at a time, whole cache lines */
+
+/* `rows` rows of x (., columns) as packed[tile][row][lane], zero beyond the columns. */
+static void pack_chunk(const float *x, int64_t rows, int64_t columns, float *packed) {
+    for (int64_t first = 0; first < columns; first += WIDE * LANES)
+        for (int64_t k = 0; k < rows; k++)
+            for (int v = 0; v < width_at(first, columns); v++, packed += LANES) {
+                const int64_t from = first + v * LANES;
+                store(packed, load(x + k * columns + from, lanes(columns - from)), LANES);
+            }
+}
+
+/* to[r][column] += sum over k of d[r][k * GROUP] x[k][column], for `count` rows and all columns. */
+static void add_products(int count, int64_t rows, const float *d, const float *packed, float *to, int64_t columns) {
+    const float *lines[ROWS];
+    vec sums[ROWS][WIDE];
+    for (int r = 0; r < count; r++) lines[r] = d + r;
+    for (int64_t first = 0; first < columns; first += WIDE * LANES) {
+        const int wide = width_at(first, columns);
+        product(count, wide, rows, GROUP, lines, (const vec *)packed, sums);
+        packed += rows * wide * LANES;
+        for (int r = 0; r < count; r++)
+            for (int v = 0; v < wide; v++) {
+                const int n = lanes(columns - first - v * LANES);
+                float *at = to + r * columns + first + v * LANES;
+                store(at, load(at, n) + sums[r][v], n);
+            }
+    }
+}
+
+/* The rows [low, high) of out = dT x, over all N. */
+static void outer_share(const float *d, int64_t stride, int64_t low, int64_t high, const float *x, int64_t columns,
+                        int64_t N, float *out, float *sums) {
+    float *packed = aligned_alloc(64, ((columns + LANES - 1) / LANES * LANES) * CHUNK * sizeof(float));
+    float part[CHUNK * GROUP];
+    memset(out + low * columns, 0, (high - low) * columns * sizeof(float));
+    if (sums) memset(sums + low, 0, (high - low) * sizeof(float));
+    for (int64_t start = 0; start < N; start += CHUNK) {
+        const int64_t rows = least(CHUNK, N - start);
+        pack_chunk(x + start * columns, rows, columns, packed);
+        for (int64_t from = low; from < high; from += GROUP) {
+            const int64_t width = least(GROUP, high - from);
+            for (int64_t k = 0; k < rows; k++) {
+                memcpy(part + k * GROUP, d + (start + k) * stride + from, width * sizeof(float));
+                for (int64_t j = 0; sums && j < width; j++) sums[from + j] += part[k * GROUP + j];
+            }
+            for (int64_t j = 0; j < width; j += ROWS)
+                add_products((int)least(ROWS, width - j), rows, part + j, packed, out + (from + j) * columns, columns);
+        }
+    }
+    free(packed);
+}
+
+/* out (G, columns) = dT x for d (N, G) with rows `stride` apart and x (N, columns); sums (G,): of d's columns, or NULL. */
+void outer(const float *d, int64_t stride, int64_t G, const float *x, int64_t columns, int64_t N, float *out,
+           float *sums, int threads) {
+    const int64_t share = (G + threads * GROUP - 1) / (threads * GROUP) * GROUP;
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int64_t low = 0; low < G; low += share)
+        outer_share(d, stride, low, least(low + share, G), x, columns, N, out, sums);
+}
+
 /* ---- packing ---- */
 
 int lane_count(void) { return LANES; }
@@ -352,15 +436,15 @@ void pack_units(const float *weight, float *packed, int64_t gates, int64_t hidde
     }
 }
 
-/* W (depth, columns) with rows `stride` and columns `step` apart into tiles of WIDE vectors, packed[tile][k][lane]. */
+/* W (depth, columns) with rows `stride` and columns `step` apart into tiles of up to WIDE vectors, packed[tile][k][lane]. */
 void pack_columns(const float *weight, float *packed, int64_t depth, int64_t columns, int64_t stride, int64_t step,
                   int threads) {
-    const int64_t width = WIDE * LANES, tiles = (columns + width - 1) / width;
 #pragma omp parallel for num_threads(threads)
-    for (int64_t tile = 0; tile < tiles; tile++)
+    for (int64_t first = 0; first < columns; first += WIDE * LANES) {
+        const int64_t width = width_at(first, columns) * LANES;
+        float *to = packed + first * depth;
         for (int64_t k = 0; k < depth; k++)
-            for (int64_t lane = 0; lane < width; lane++) {
-                const int64_t column = tile * width + lane;
-                packed[(tile * depth + k) * width + lane] = column < columns ? weight[k * stride + column * step] : 0.0f;
-            }
+            for (int64_t column = first; column < first + width; column++)
+                *to++ = column < columns ? weight[k * stride + column * step] : 0.0f;
+    }
 }

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from zoo.layers.recurrent_fast import Passes, Steps
-from zoo.layers.recurrent_passes import input_gates, product, weight_gradients
+from zoo.layers.recurrent_passes import product
 from zoo.layers.recurrent_steps import State, Weights, gru_step, lstm_step, rnn_step
 
 __all__ = ["build_kernels", "compiled_passes"]
@@ -103,35 +103,38 @@ class _Walk(ctypes.Structure):
 
 class _Pass(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("gates", "h", "c", "u", "h0", "c0", "bias")),
+        *((name, ctypes.c_void_p) for name in ("x", "gates", "h", "c", "u", "h0", "c0", "bias", "packed_x")),
         *((name, ctypes.c_void_p) for name in ("d_h", "carry", "d_c", "d", "packed")),
+        ("inputs", ctypes.c_int64),
         ("keep", ctypes.c_int),
         ("relu", ctypes.c_int),
     ]
 
 
-def _call(name: str, steps: Steps, hidden: int, keep: bool = False, relu: bool = False, **tensors: Tensor) -> None:
+def _call(
+    name: str, steps: Steps, hidden: int, keep: bool = False, relu: bool = False, **tensors: Tensor | None
+) -> None:
     """Run a pass on contiguous tensors, written in place."""
     sizes = None if steps.dense else (ctypes.c_int64 * len(steps.sizes))(*steps.sizes)
     walk = _Walk(len(steps.sizes), max(steps.sizes), hidden, ctypes.cast(sizes, ctypes.c_void_p) if sizes else None)
     walk.reverse, walk.threads = steps.reverse, max(1, min(torch.get_num_threads(), walk.rows))
-    pointers = {field: tensor.data_ptr() for field, tensor in tensors.items()}
-    task = _Pass(**pointers, keep=keep, relu=relu)
+    pointers = {field: tensor.data_ptr() for field, tensor in tensors.items() if tensor is not None}
+    task = _Pass(**pointers, keep=keep, relu=relu, inputs=tensors["x"].size(1) if "x" in tensors else 0)
     getattr(_library(), name)(ctypes.byref(walk), ctypes.byref(task))
 
 
 def _pack_units(weight: Tensor, gates: int) -> Tensor:
-    """W_hh (G*H, H) in the order of the forward pass."""
-    hidden, lanes = weight.size(1), _library().lane_count()
-    packed = weight.new_empty(-(-hidden // lanes) * lanes * gates * hidden)
-    return _pack("pack_units", weight, packed, gates, hidden, hidden)
+    """W (G*H, inner) in the order of the forward pass."""
+    hidden, inner, lanes = weight.size(0) // gates, weight.size(1), _library().lane_count()
+    packed = weight.new_empty(-(-hidden // lanes) * lanes * gates * inner)
+    return _pack("pack_units", weight, packed, gates, hidden, inner)
 
 
 def _pack_columns(weight: Tensor, transposed: bool = False) -> Tensor:
     """A matrix (depth, columns) in the order of a product from the left."""
     depth, columns = weight.shape[::-1] if transposed else weight.shape
-    width = 4 * _library().lane_count()
-    packed = weight.new_empty(-(-columns // width) * width * depth)
+    lanes = _library().lane_count()
+    packed = weight.new_empty(-(-columns // lanes) * lanes * depth)
     strides = (1, weight.size(1)) if transposed else (weight.size(1), 1)
     return _pack("pack_columns", weight, packed, depth, columns, *strides)
 
@@ -144,9 +147,35 @@ def _pack(name: str, weight: Tensor, packed: Tensor, *numbers: int) -> Tensor:
     return packed
 
 
+def _outer(d: Tensor, x: Tensor, sums: Tensor | None = None) -> Tensor:
+    """`dᵀ x` for d (N, G), whose rows may lie apart, and x (N, K); the sums of d's columns go into `sums`."""
+    out, threads = d.new_empty(d.size(1), x.size(1)), torch.get_num_threads()
+    p, n = ctypes.c_void_p, ctypes.c_int64
+    numbers = (p(d.data_ptr()), n(d.stride(0)), n(d.size(1)), p(x.data_ptr()), n(x.size(1)), n(len(x)))
+    _library().outer(*numbers, p(out.data_ptr()), p(None if sums is None else sums.data_ptr()), ctypes.c_int(threads))
+    return out
+
+
+def _gradients(x: Tensor, before: Tensor, d_ih: Tensor, d_hh: Tensor, w: Weights) -> tuple[Tensor | None, ...]:
+    """Gradients of W_ih, W_hh and the biases from those of the gates (N, G*H); `before` is h_{t-1}, (N, H)."""
+    sums = [None if w.bias_ih is None else d_ih.new_empty(d_ih.size(1)) for _ in range(2)]
+    ih = _outer(d_ih, x, sums[0])
+    hh = _outer(d_hh, before, sums[1])
+    return ih, hh, *sums
+
+
+def _bias(w: Weights, size: int) -> Tensor:
+    """Both biases, or zeros."""
+    return w.hh.new_zeros(size) if w.bias_ih is None else w.bias_ih + w.bias_hh
+
+
 def _rnn_forward(steps: Steps, x: Tensor, state: State, w: Weights, save: bool, relu: bool) -> tuple:
-    h, h0 = input_gates(x, w), state[0].contiguous()
-    _call("rnn_forward", steps, h.size(1), relu=relu, h=h, h0=h0, packed=_pack_columns(w.hh, transposed=True))
+    size, h0 = w.hh.size(1), state[0].contiguous()
+    h = x.new_empty(len(x), size)
+    packed_x, packed = (_pack_columns(v, transposed=True) for v in (w.ih, w.hh))
+    _call(
+        "rnn_forward", steps, size, relu=relu, x=x, h=h, h0=h0, bias=_bias(w, size), packed_x=packed_x, packed=packed
+    )
     return h, (steps.final(h, h0),), ()
 
 
@@ -154,19 +183,19 @@ def _rnn_backward(
     steps: Steps, x: Tensor, state: State, w: Weights, h: Tensor, saved: tuple, d_h: Tensor, d_final: State,
     need_x: bool, relu: bool,
 ) -> tuple:  # fmt: skip
-    carry, d, d_h = d_final[0].clone(memory_format=torch.contiguous_format), torch.empty_like(h), d_h.contiguous()
+    carry, d, d_h = _copy(d_final[0]), torch.empty_like(h), d_h.contiguous()
     _call("rnn_backward", steps, h.size(1), relu=relu, h=h, d_h=d_h, carry=carry, d=d, packed=_pack_columns(w.hh))
-    ih = weight_gradients(x, steps.previous(h, state[0]), d, d, w)
+    ih = _gradients(x, steps.previous(h, state[0]), d, d, w)
     return product(d, w.ih.t()) if need_x else None, (carry,), Weights(*ih)
 
 
 def _lstm_forward(steps: Steps, x: Tensor, state: State, w: Weights, save: bool) -> tuple:
-    gates, (h0, c0) = input_gates(x, w), (s.contiguous() for s in state)
-    hidden = w.hh.size(1)
-    h = gates.new_empty(len(x), hidden)
-    c = gates.new_empty(len(x), hidden) if save else c0.clone()
-    packed = _pack_units(w.hh, 4)
-    _call("lstm_forward", steps, hidden, keep=save, gates=gates, h=h, c=c, h0=h0, c0=c0, packed=packed)
+    (h0, c0), size = (s.contiguous() for s in state), w.hh.size(1)
+    h, gates = x.new_empty(len(x), size), x.new_empty(len(x), 4 * size) if save else None
+    c = x.new_empty(len(x), size) if save else c0.clone()
+    packed_x, packed, bias = _pack_units(w.ih, 4), _pack_units(w.hh, 4), _bias(w, 4 * size)
+    tensors = {"x": x, "gates": gates, "h": h, "c": c, "h0": h0, "c0": c0}
+    _call("lstm_forward", steps, size, keep=save, bias=bias, packed_x=packed_x, packed=packed, **tensors)
     return h, (steps.final(h, h0), steps.final(c, c0) if save else c), (gates, c)
 
 
@@ -174,28 +203,26 @@ def _lstm_backward(
     steps: Steps, x: Tensor, state: State, w: Weights, h: Tensor, saved: tuple, d_h: Tensor, d_final: State,
     need_x: bool,
 ) -> tuple:  # fmt: skip
-    gates, c = saved
-    carry, d_c = (d.clone(memory_format=torch.contiguous_format) for d in d_final)
-    d, d_h, c0 = torch.empty_like(gates), d_h.contiguous(), state[1].contiguous()
-    _call(
-        "lstm_backward", steps, c.size(1), gates=gates, c=c, c0=c0, d_h=d_h, carry=carry, d_c=d_c, d=d,
-        packed=_pack_columns(w.hh),
-    )  # fmt: skip
-    ih = weight_gradients(x, steps.previous(h, state[0]), d, d, w)
-    return product(d, w.ih.t()) if need_x else None, (carry, d_c), Weights(*ih)
+    (gates, c), (h0, c0) = saved, state
+    carry, d_c, d, c0 = _copy(d_final[0]), _copy(d_final[1]), torch.empty_like(gates), c0.contiguous()
+    tensors = {"gates": gates, "c": c, "c0": c0, "d_h": d_h.contiguous(), "carry": carry, "d_c": d_c, "d": d}
+    _call("lstm_backward", steps, c.size(1), packed=_pack_columns(w.hh), **tensors)
+    d_w = Weights(*_gradients(x, steps.previous(h, h0), d, d, w))
+    return product(d, w.ih.t()) if need_x else None, (carry, d_c), d_w
 
 
 def _gru_forward(steps: Steps, x: Tensor, state: State, w: Weights, save: bool) -> tuple:
     size, h0 = w.hh.size(1), state[0].contiguous()
-    bias = w.hh.new_zeros(size) if w.bias_hh is None else w.bias_hh[2 * size :]
-    folded = None
-    if w.bias_hh is not None:
-        folded = w.bias_ih.clone()
-        folded[: 2 * size] += w.bias_hh[: 2 * size]
-    gates = product(x, w.ih, folded)
-    h = gates.new_empty(len(x), size)
-    u = torch.empty_like(h) if save else h
-    _call("gru_forward", steps, size, keep=save, gates=gates, h=h, u=u, h0=h0, bias=bias, packed=_pack_units(w.hh, 3))
+    bias = w.hh.new_zeros(4 * size)  # of r, z, n and u
+    if w.bias_ih is not None:
+        bias[: 3 * size] += w.bias_ih
+        bias[: 2 * size] += w.bias_hh[: 2 * size]
+        bias[3 * size :] += w.bias_hh[2 * size :]
+    h = x.new_empty(len(x), size)
+    gates, u = (x.new_empty(len(x), 3 * size), torch.empty_like(h)) if save else (None, None)
+    packed_x, packed = _pack_units(w.ih, 3), _pack_units(w.hh, 3)
+    tensors = {"x": x, "gates": gates, "h": h, "u": u, "h0": h0, "bias": bias}
+    _call("gru_forward", steps, size, keep=save, packed_x=packed_x, packed=packed, **tensors)
     return h, (steps.final(h, h0),), (gates, u)
 
 
@@ -204,16 +231,19 @@ def _gru_backward(
     need_x: bool,
 ) -> tuple:  # fmt: skip
     (gates, u), h0 = saved, state[0].contiguous()
-    size = u.size(1)
-    carry, d_h = d_final[0].clone(memory_format=torch.contiguous_format), d_h.contiguous()
-    d = gates.new_empty(len(gates), 4 * size)
-    packed = _pack_columns(w.hh.roll(size, 0))
-    _call("gru_backward", steps, size, gates=gates, u=u, h=h, h0=h0, d_h=d_h, carry=carry, d=d, packed=packed)
+    size, carry = u.size(1), _copy(d_final[0])
+    d = gates.new_empty(len(gates), 4 * size)  # u, r, z, n
+    tensors = {"gates": gates, "u": u, "h": h, "h0": h0, "d_h": d_h.contiguous(), "carry": carry, "d": d}
+    _call("gru_backward", steps, size, packed=_pack_columns(w.hh.roll(size, 0)), **tensors)
     d_ih, d_hh = d[:, size:], d[:, : 3 * size]
-    ih, hh, bias_ih, bias_hh = weight_gradients(x, steps.previous(h, h0), d_ih, d_hh, w)
+    ih, hh, bias_ih, bias_hh = _gradients(x, steps.previous(h, h0), d_ih, d_hh, w)
     bias_hh = None if bias_hh is None else bias_hh.roll(-size, 0)
     d_x = product(d_ih, w.ih.t()) if need_x else None
     return d_x, (carry,), Weights(ih, hh.roll(-size, 0), bias_ih, bias_hh)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 _COMPILED = {
