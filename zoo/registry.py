@@ -28,6 +28,7 @@ _REGISTRY: dict[str, ModelEntry] = {}
 
 # Explicit rather than found by scanning a folder: this list is the zoo.
 _MODULES: tuple[str, ...] = (
+    "zoo.models.agglomerative_clustering",
     "zoo.models.cnn",
     "zoo.models.logistic_regression",
     "zoo.models.linear_regression",

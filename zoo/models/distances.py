@@ -52,7 +52,7 @@ METRICS = (
 )
 
 _SQUARED = {"euclidean", "sqeuclidean", "cosine", "correlation"}  # functions of the squared Euclidean distance
-_CHUNK = 1 << 19  # numbers a block holds: 4 MB of float64, about a core's share of the cache
+_CHUNK = 1 << 18  # numbers a block holds: 2 MB of float64, to stay in the cache
 
 
 def pairwise_distances(a: Tensor, b: Tensor, metric: Metric = "euclidean") -> Tensor:
