@@ -229,7 +229,7 @@ class LogisticRegression(StreamingModel, GradientModel):
         if self.minimizer.passes == 0 and not torch.isfinite(value + gradient.sum()):
             raise ZooError("The features hold NaN or infinite values (or overflow): fill in or scale them first.")
         hessian = self._hessian(total, l2) if "hessian_sum" in self._accumulators else None
-        logged = {
+        logged: dict[str, float | Tensor] = {
             "objective": value + l1 @ point.abs(),
             "gradient_norm": pseudo_gradient(gradient, point, l1).abs().max(),
             "accuracy": 1 - self.num_wrong / total,
