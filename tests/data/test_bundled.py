@@ -81,3 +81,9 @@ def defaults(cls: type) -> dict[str, Any]:
 def test_config_creates_the_data(name: str) -> None:
     config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     assert create_data(config.pop("name"), **{**config, "seed": 1}).seed == 1
+
+
+def test_the_page_lists_all_data() -> None:
+    page = (CONFIGS.parents[1] / "docs" / "data.md").read_text()
+    # Other test modules may have registered some of their own.
+    assert [n for n, e in data_entries().items() if e.cls.__module__.startswith("zoo.") and f"`{n}`" not in page] == []

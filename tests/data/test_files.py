@@ -152,7 +152,7 @@ def test_an_unknown_class_in_the_test_file(tmp_path: Path) -> None:
     test = write(tmp_path, "a,y\n1,no.\n", "test.csv")
     message = refusal(train, target="y", test_path=test)
     assert f"{test}: target 'y' has the class 'no.', which the training rows lack" in message
-    data, _ = load(train, target="y", test_path=test, replace={"no.": "no"})
+    data, _ = load(train, target="y", test_path=test, replace=[["no.", "no"]])
     assert data.rows("test")[torch.arange(1)].y.tolist() == [0]
 
 
@@ -205,7 +205,7 @@ def test_census_with_its_own_test_file(shared_data: Path) -> None:
         text="onehot",
         missing="drop",
         test_path=str(folder / "adult-test.csv.gz"),
-        replace={"<=50K.": "<=50K", ">50K.": ">50K"},
+        replace=[["<=50K.", "<=50K"], [">50K.", ">50K"]],
     )
     assert data.spec.class_names == ("<=50K", ">50K")
     assert set(numbers) <= set(data.spec.feature_names)
@@ -234,6 +234,7 @@ def test_census_with_its_own_test_file(shared_data: Path) -> None:
         ("a,b\n,1\n,2\n", {"missing": "mean"}, "Column 'a' has no value in the training rows"),
         ("a\n?\n?\n", {"missing": "drop"}, "no row is left after data.missing=drop"),
         ("a\n1\n", {"delimiter": "::"}, "data.delimiter must be one character"),
+        ("a\n1\n", {"replace": [["a"]]}, "data.replace must be a list of pairs"),
         ("a\n1\n", {"missing": "guess"}, "data.missing must be one of refuse, mean, median, drop, zero"),
         ("a\n1\n", {"encoding": "utf9"}, "table.csv cannot be read"),
         ("a\n1\n", {"test_path": "nowhere.csv"}, "No such file: nowhere.csv (data.test_path)"),

@@ -135,7 +135,7 @@ class TableEncoder:
             unknown = values[int((codes < 0).nonzero()[0])].as_py()
             raise ZooError(
                 f"{where or self.where}: target '{self.target.name}' has the class {unknown!r}, which the "
-                "training rows lack: data.replace can map it to one of theirs."
+                f"training rows lack: if it is one of theirs, pass data.replace=[['{unknown}',NAME]]."
             )
         return codes
 

@@ -41,7 +41,7 @@ class TableData(TabularData):
         drop: names of columns to leave out.
         missing: what becomes of missing values: `refuse`, `mean`, `median`, `zero`, or `drop` for the whole row.
         text: what becomes of text columns: `refuse`, `onehot`, `codes`; `auto` is onehot up to 20 different values.
-        replace: text values to change as they are read.
+        replace: pairs of a text value in the files and what it is to be read as.
         null_values: what stands for a missing value.
         val_path: files of the validation split; None takes `val_fraction` of `path`.
         test_path: files of the test split; None takes `test_fraction` of `path`.
@@ -61,7 +61,7 @@ class TableData(TabularData):
         drop: list[str] | None = None,
         missing: Literal["refuse", "mean", "median", "drop", "zero"] = "refuse",
         text: Literal["auto", "refuse", "onehot", "codes"] = "auto",
-        replace: dict[str, str] | None = None,
+        replace: list[list[str]] | None = None,
         null_values: list[str] | None = None,
         val_path: str | list[str] | None = None,
         test_path: str | list[str] | None = None,
@@ -70,7 +70,7 @@ class TableData(TabularData):
     ) -> None:
         super().__init__(**options)
         nulls = list(_NULLS if null_values is None else null_values)
-        self.options = TableOptions(target, task, features, list(drop or ()), missing, text, dict(replace or {}), nulls)
+        self.options = TableOptions(target, task, features, list(drop or ()), missing, text, _pairs(replace), nulls)
         self.path, self.in_memory_limit = path, in_memory_limit
         self.held_out_paths = {"val": val_path, "test": test_path}
         self.val_fraction = 0.0 if val_path else self.val_fraction
@@ -157,6 +157,12 @@ class _Encoded:
 
     def read(self, group: int) -> tuple[Tensor, Tensor | None]:
         return self.encoder.encode(*self.table(group))
+
+
+def _pairs(replace: list[list[str]] | None) -> dict[str, str]:
+    if any(len(pair) != 2 for pair in replace or ()):
+        raise ZooError('data.replace must be a list of pairs, such as [["N.Y.","New York"],["yes.","yes"]].')
+    return dict(tuple(pair) for pair in replace or ())
 
 
 @register_data("csv", kind="tabular", target="any")

@@ -5,6 +5,7 @@ Nothing heavy is imported here: `--help` and a mistyped option answer before Lig
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -40,15 +41,25 @@ def evaluate() -> int:
     return _guarded(lambda: _hydra_main("evaluate", _evaluate_job, sys.argv[1:]))
 
 
+def _show_notes() -> None:
+    """Print what the zoo notes, such as how a text column was coded; the first process alone says it."""
+    notes = logging.getLogger("zoo")
+    if not notes.handlers and os.environ.get("LOCAL_RANK", "0") == "0":
+        notes.addHandler(logging.StreamHandler())
+        notes.setLevel(logging.INFO)
+
+
 def _train_job(config: DictConfig) -> None:
     from zoo.training.run import train_run
 
+    _show_notes()
     train_run(config)
 
 
 def _evaluate_job(config: DictConfig) -> None:
     from zoo.training.evaluation import evaluate_run
 
+    _show_notes()
     evaluate_run(config)
 
 
@@ -102,6 +113,8 @@ def _guarded(command: Callable[[], None]) -> int:
         return 130
     except BaseException as error:
         if isinstance(code := getattr(error, "code", None), int) and not isinstance(error, Exception):
+            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes it an exit with code 1
+                return 130
             return code  # an exit, or a run that a signal ended
         line = explain(error)
         if traceback or line is None:
