@@ -1,0 +1,334 @@
+r"""t-SNE: a map of points in which rows that are near each other lie near each other.
+
+```math
+\min_Y \mathrm{KL}(P \| Q) = \sum_{i \ne j} p_{ij} \log \frac{p_{ij}}{q_{ij}}, \qquad
+q_{ij} = \frac{(1 + |y_i - y_j|^2)^{-1}}{\sum_{k \ne l} (1 + |y_k - y_l|^2)^{-1}}, \qquad
+p_{ij} = \frac{p_{j|i} + p_{i|j}}{2N}, \quad p_{j|i} \propto \exp(-\beta_i \delta_{ij}^2)
+```
+
+Legend: N rows of D features at distances δ; Y (N, E) the map; each β_i is such that p_{·|i} has the wanted perplexity.
+
+The first pass over the data collects the rows. Each pass, the first included, then takes `steps_per_epoch` steps of the
+optimizer on all of them: `tsne`, momentum with gains, or any other by its name. P is multiplied by
+`early_exaggeration` during the first `early_steps`.
+
+Sources: L. van der Maaten and G. Hinton, "Visualizing data using t-SNE", 2008; L. van der Maaten, "Accelerating t-SNE
+using tree-based algorithms", 2014 (sparse P); G. Linderman et al., "Fast interpolation-based t-SNE", 2019; A. Belkina
+et al., "Automated optimized parameters for t-distributed stochastic neighbor embedding", 2019 (learning rate); D. Kobak
+and P. Berens, "The art of using t-SNE for single-cell transcriptomics", 2019 (start).
+
+Deviations: rows are taken in lexicographic order, so that neither their own order nor batches nor processes change a
+bit of the result (`precomputed` distances in their own order). The learning rate is N / (4 · exaggeration), at least
+50, the gradient having the factor 4: N / 48 at first and N / 4 later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from zoo.data.spec import Batch, DataSpec
+from zoo.errors import ZooError
+from zoo.models.base import NonFiniteLossError, StreamingModel, check_range
+from zoo.models.neighbors import check_metric, nearest_neighbors
+from zoo.models.tsne_objective import MapObjective, start_of_map
+from zoo.models.tsne_placement import place
+from zoo.optimization import Recipe
+from zoo.registry import register_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["TSNE"]
+
+_MIN_RATE = 50.0
+
+# Letters: B rows of a batch, N rows collected, D features, E dimensions of the map.
+
+
+@register_model(
+    "tsne",
+    family="dimensionality_reduction",
+    task="dimensionality_reduction",
+    accepts=("tabular", "image"),
+    source="van der Maaten & Hinton 2008",
+)
+class TSNE(StreamingModel):
+    """t-SNE: a map of points in which rows that are near each other lie near each other.
+
+    Args:
+        num_components: dimensions of the map, E.
+        perplexity: effective number of neighbours of a row; below the number of rows.
+        metric: euclidean, cosine, correlation, manhattan, chebyshev, or precomputed for rows of distances.
+        method: `exact` looks at all pairs of points, `fft` interpolates (two dimensions only); `auto` takes `fft` above
+            5,000 rows.
+        num_neighbors: of a row, which enter P; null for all up to 5,000 rows (and for exact), else 3 · perplexity.
+        early_exaggeration: factor of P during the early steps.
+        early_steps: number of these.
+        early_momentum: the optimizer's momentum during them.
+        num_steps: steps in all.
+        steps_per_epoch: steps after each pass over the data, of which only the first one is needed.
+        init: `pca`, or `random` for seeded noise.
+        precision: `single` or `double`, of the map.
+        placement_perplexity: of new rows, when they are placed in the map.
+        placement_steps: steps that place new rows.
+        seed: of the noise at the start.
+
+    Raises:
+        ZooError: for an argument out of range, a perplexity that is not below the number of rows, or a single row.
+
+    Example:
+        >>> import torch, zoo
+        >>> x = torch.tensor([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]])
+        >>> model = zoo.fit(zoo.create_model("tsne", perplexity=2, num_steps=300), x)
+        >>> near, far = (model.embedding[0] - model.embedding[[1, 4]]).norm(dim=1)
+        >>> bool(near < far)
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        num_components: int = 2,
+        perplexity: float = 30.0,
+        metric: Literal["euclidean", "cosine", "correlation", "manhattan", "chebyshev", "precomputed"] = "euclidean",
+        method: Literal["auto", "exact", "fft"] = "auto",
+        num_neighbors: int | None = None,
+        early_exaggeration: float = 12.0,
+        early_steps: int = 250,
+        early_momentum: float = 0.5,
+        num_steps: int = 1000,
+        steps_per_epoch: int = 50,
+        init: Literal["pca", "random"] = "pca",
+        precision: Literal["single", "double"] = "single",
+        placement_perplexity: float = 5.0,
+        placement_steps: int = 250,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_range("perplexity", perplexity, 0, open_low=True)
+        check_range("placement_perplexity", placement_perplexity, 0, open_low=True)
+        for name, value in (("num_components", num_components), ("num_neighbors", num_neighbors)):
+            check_range(name, value, 1)
+        check_range("early_exaggeration", early_exaggeration, 1)
+        check_range("early_momentum", early_momentum, 0, 0.999)
+        for name, value in (("early_steps", early_steps), ("placement_steps", placement_steps)):
+            check_range(name, value, 0)
+        for name, value in (("num_steps", num_steps), ("steps_per_epoch", steps_per_epoch)):
+            check_range(name, value, 1)
+        check_metric(metric)
+        if method == "fft" and num_components != 2:
+            raise ZooError(
+                "model.method=fft makes maps of two dimensions: pass model.num_components=2 or method=exact."
+            )
+        if metric == "precomputed" and init == "pca":
+            raise ZooError("model.metric=precomputed gives no rows to start from: pass model.init=random.")
+        self.save_hyperparameters()
+        self.recipe = Recipe("tsne", {})
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """The rows' own floating type."""
+        return torch.promote_types(self.spec.torch_dtype, torch.float32) if self.spec else torch.get_default_dtype()
+
+    def initialize(self, spec: DataSpec) -> None:
+        dtype = torch.promote_types(spec.torch_dtype, torch.float32)
+        width = torch.Size(spec.shape).numel()
+        self.register_accumulator("rows", torch.zeros(0, width, dtype=dtype))
+        self.register_accumulator("labels", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("fitted_rows", torch.zeros(0, width, dtype=dtype))
+        self.register_buffer("fitted_labels", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("order", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("divergence", torch.full((), math.nan, dtype=torch.float64))
+        precision = torch.float64 if self.hparams.precision == "double" else torch.float32
+        self.points = nn.Parameter(torch.zeros(0, self.hparams.num_components, dtype=precision))
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what can be computed again from the rows."""
+        self._chunks: list[tuple[Tensor, Tensor]] = []
+        self._objective: MapObjective | None = None
+        self._own_optimizer: Optimizer | None = None
+
+    # -- the passes ----------------------------------------------------------------------------------------------
+
+    def accumulate(self, batch: Batch) -> None:
+        if len(self.fitted_rows):
+            return  # only the first pass is looked at
+        if batch.weight is not None:
+            raise ZooError("tsne gives all rows the same weight: leave the sample weights out.")
+        labels = batch.y if batch.y is not None and self.spec.target == "class" else batch.x.new_zeros(0).long()
+        self._chunks.append((batch.x.flatten(1), labels))
+
+    def _state(self) -> dict[str, Tensor]:
+        if self._chunks:
+            rows, labels = zip(*self._chunks, strict=True)
+            self.rows, self.labels = torch.cat([self.rows, *rows]), torch.cat([self.labels, *labels])
+            self._chunks = []
+        return super()._state()
+
+    def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {name: torch.cat([state[name] for state in states]) for name in states[0]}
+
+    def fit_batches(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
+        self._restart()
+        return super().fit_batches(batches, max_passes)
+
+    def on_train_epoch_start(self) -> None:
+        if self.done and self.current_epoch == 0:
+            self._restart()  # the model is fitted a second time
+        super().on_train_epoch_start()
+
+    def _restart(self) -> None:
+        self.fitted_rows, self.step = self.fitted_rows[:0], torch.zeros_like(self.step)
+        self._forget()
+
+    @property
+    def done(self) -> bool:
+        return int(self.step) >= self.hparams.num_steps
+
+    def solve(self) -> dict[str, float | Tensor]:
+        if not len(self.fitted_rows):
+            self._take_rows(**self._state())
+            self.reset_accumulators()
+        optimizer, first = self._optimizer(), int(self.step)
+        last = min(first + self.hparams.steps_per_epoch, self.hparams.num_steps)
+        for step in range(first, last):
+            exaggeration = self._set_phase(optimizer, step)
+            self.points.grad = self.objective.gradient(self.points.data, exaggeration)
+            optimizer.step()
+            self.points -= self.points.mean(0)
+        self.points.grad = None
+        self.step.fill_(last)
+        self.divergence = self.objective.divergence(self.points.data).double()
+        if not bool(torch.isfinite(self.divergence)):
+            raise NonFiniteLossError(f"The map is not finite any more after {last} steps: lower optimizer.lr.")
+        if self.done:
+            self._forget()
+        return {"kl_divergence": self.divergence}
+
+    def _take_rows(self, rows: Tensor, labels: Tensor) -> None:
+        """Go from collecting to optimizing: put the rows in order, and the map at its start."""
+        if not bool(torch.isfinite(rows).all()):
+            raise ZooError("tsne was given NaN or infinite values: drop those rows or fill them in first.")
+        if self.hparams.metric == "precomputed":
+            if len(rows) != rows.shape[1] or bool((rows < 0).any()):
+                raise ZooError(f"model.metric=precomputed needs N × N distances of 0 or more, got {tuple(rows.shape)}.")
+            self.order = torch.arange(len(rows), device=rows.device)
+        else:
+            self.order = rows.unique(dim=0, return_inverse=True)[1].argsort(stable=True)
+        self.fitted_rows, self.fitted_labels = rows[self.order], labels[self.order] if len(labels) else labels
+        start = start_of_map(self.fitted_rows, self.hparams.num_components, self.hparams.init, self.hparams.seed)
+        self.points.data = start.to(self.points.dtype)
+
+    @property
+    def objective(self) -> MapObjective:
+        """What the map minimizes; computed from the collected rows where a checkpoint brought only these."""
+        if self._objective is None:
+            options = self.hparams
+            self._objective = MapObjective(
+                self.fitted_rows,
+                options.num_components,
+                options.perplexity,
+                options.metric,
+                options.method,
+                options.num_neighbors,
+            ).to(self.points.data)
+        return self._objective
+
+    # -- the optimizer -------------------------------------------------------------------------------------------
+
+    def _set_phase(self, optimizer: Optimizer, step: int) -> float:
+        """Set the momentum and, unless the user chose one, the learning rate of a step; return its exaggeration."""
+        early, chosen = step < self.hparams.early_steps, self.recipe.optimizer_options
+        exaggeration = self.hparams.early_exaggeration if early else 1.0
+        for group in optimizer.param_groups:
+            if self.recipe.optimizer == "tsne":
+                if chosen.get("lr") is None:
+                    group["lr"] = max(len(self.points) / (4 * exaggeration), _MIN_RATE)
+                usual = chosen.get("momentum", optimizer.defaults["momentum"])
+                group["momentum"] = self.hparams.early_momentum if early else usual
+        return exaggeration
+
+    def _optimizer(self) -> Optimizer:
+        """The trainer's optimizer, whose state its checkpoints keep, or one of our own without a trainer."""
+        if self._trainer is not None and self.trainer.optimizers:
+            return self.trainer.optimizers[0]
+        if self._own_optimizer is None:
+            self._own_optimizer = self.configure_optimizers()
+        return self._own_optimizer
+
+    def configure_optimizers(self) -> Optimizer:
+        if self.recipe.l1 or self.recipe.l2 or self.recipe.scheduler != "none":
+            raise ZooError("tsne has no weights to penalize and a schedule of its own: leave both out.")
+        return self.recipe.build_optimizer(self)
+
+    # -- the fitted map ------------------------------------------------------------------------------------------
+
+    @property
+    def embedding(self) -> Tensor:
+        """The map (N, E), in the order in which the rows were collected: that of X for `zoo.fit(model, X)`."""
+        self.check_fitted()
+        points = self.points.data
+        return torch.empty_like(points).index_copy_(0, self.order, points)
+
+    def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """Place rows (B, *shape) in the map; one that is equal to a fitted row takes its place."""
+        options, rows = self.hparams, batch.x.flatten(1)
+        k = min(len(self.fitted_rows), math.ceil(3 * options.placement_perplexity))
+        distance, neighbor = nearest_neighbors(self.fitted_rows, k, rows, options.metric)
+        position, divergence = place(
+            distance, neighbor, self.points.data, options.placement_perplexity, options.placement_steps
+        )
+        return {"prediction": position, "kl_divergence": divergence}
+
+    def check_fitted(self) -> None:
+        super().check_fitted()
+        if not len(self.points):
+            raise ZooError("This TSNE has no map yet: call zoo.fit(model, X) first.")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if self.done:
+            self._log_divergence("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log_divergence("test", batch)
+
+    def _log_divergence(self, stage: str, batch: Batch) -> None:
+        value = self.predict_batch(batch)["kl_divergence"].mean()
+        self.log(f"{stage}/kl_divergence", value, batch_size=batch.size)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(prefix + "points")
+        if saved is not None:
+            self.points.data = torch.empty_like(saved, device=self.points.device)
+        self._forget()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    # -- pictures ------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        writer = getattr(self.logger, "experiment", None)
+        if hasattr(writer, "add_figure") and self.hparams.num_components == 2:
+            writer.add_figure("growing_map", self._picture(), global_step=self.current_epoch)
+
+    def _picture(self, placed: Tensor | None = None) -> Figure:
+        from zoo.visual.maps import point_map
+
+        title = f"{len(self.points):,} rows after {int(self.step):,} steps, KL {float(self.divergence):.3f}"
+        return point_map(self.points.data, self.fitted_labels, placed, self.spec, title)
+
+    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        if self.hparams.num_components == 2:
+            yield "map", self._picture(columns["prediction"])
+
+    def embeddings(self, batch: Batch, columns: dict[str, Tensor]) -> tuple[Tensor, list[str]] | None:
+        labels = self.fitted_labels.tolist()
+        return self.points.data, [str(label) for label in labels] if labels else ["row"] * len(self.points)
