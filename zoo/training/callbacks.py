@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 import time
@@ -12,6 +13,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
+
+from zoo.models.base import NonFiniteLossError
 
 __all__ = ["Checkpointer", "EpochLines", "Interrupted", "RandomStates", "SignalExit"]
 
@@ -29,6 +32,7 @@ class Checkpointer(Checkpoint):
 
     The last one is written when `every_seconds` have passed: between two batches, or between two epochs, when all the
     epoch's own work is done (Lightning would resume past the end of an epoch whose last batch was saved).
+    Nothing is written while a parameter is not finite, so that the last checkpoint is always a good one.
 
     Lightning's `ModelCheckpoint` counts by optimizer steps, of which a streaming model has none.
 
@@ -58,17 +62,19 @@ class Checkpointer(Checkpoint):
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write `last.ckpt`."""
+        check_parameters(trainer.lightning_module)
         trainer.save_checkpoint(self.last_path)
         self._saved_at = time.monotonic()
 
     def _due(self, trainer: pl.Trainer) -> bool:
         return bool(trainer.strategy.broadcast(time.monotonic() - self._saved_at >= self.every_seconds))
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        if trainer.world_size == 1 and not trainer.is_last_batch and self._due(trainer):
+    def on_train_batch_end(self, trainer: pl.Trainer, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if can_stop_after(trainer, batch_idx) and self._due(trainer):
             self.save(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        begin_epoch(trainer)
         if trainer.current_epoch > 0 and self._due(trainer):
             self.save(trainer)
 
@@ -77,12 +83,45 @@ class Checkpointer(Checkpoint):
             return
         value = float(trainer.callback_metrics[model.monitor])
         sign = 1 if model.monitor_mode == "min" else -1
-        if self.best is None or sign * value < sign * self.best:
+        if not math.isnan(value) and (self.best is None or sign * value < sign * self.best):
             self.best = value
             trainer.save_checkpoint(self.best_path)
 
     def on_train_end(self, trainer: pl.Trainer, *args: Any) -> None:
         self.save(trainer)
+
+
+def can_stop_after(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether a run may be saved or stopped after this batch and go on as if nothing had happened.
+
+    Not at the last batch of an epoch (the next epoch's start is near), nor between gradients that are added up. Several
+    processes must agree, which costs a message: they ask at every 50th step.
+    """
+    every = trainer.accumulate_grad_batches * (1 if trainer.world_size == 1 else 50)
+    return not trainer.is_last_batch and (batch_idx + 1) % every == 0
+
+
+def begin_epoch(trainer: pl.Trainer) -> None:
+    """Set the counters of the epoch's batches to 0, as Lightning does itself right after `on_train_epoch_start`.
+
+    A checkpoint written in that hook would otherwise say that the new epoch's batches are all done.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    if loop.batch_progress.is_last_batch:
+        loop.batch_progress.reset_on_run()
+        loop.scheduler_progress.reset_on_run()
+        loop.automatic_optimization.optim_progress.reset_on_run()
+        loop.val_loop.batch_progress.total.reset()
+
+
+def check_parameters(model: Any) -> None:
+    """Raise one line if a parameter is infinite or not a number."""
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise NonFiniteLossError(
+                f"{name} is not finite at step {model.global_step} (epoch {model.current_epoch}): a gradient overflowed. "
+                "No checkpoint was written. Lower optimizer.lr or clip gradients (regularization=gradient_clipping)."
+            )
 
 
 class RandomStates(Callback):
@@ -126,8 +165,9 @@ class RandomStates(Callback):
 class SignalExit(Callback):
     """Turn SIGTERM and SIGINT into a saved checkpoint and an exit code of 143 or 130.
 
-    The signal is obeyed after the batch that is being worked on. During validation the run stops at once: the last
-    checkpoint then lies before it, and going on from there gives the same bits.
+    The signal is obeyed after the batch that is being worked on. During validation and test the run stops at once: the
+    last checkpoint then lies before it, and going on from there gives the same bits. Lightning puts back the handlers
+    that it found, and with them those that ours replaced.
     """
 
     signals = (signal.SIGTERM, signal.SIGINT)
@@ -135,41 +175,48 @@ class SignalExit(Callback):
     def __init__(self, checkpointer: Checkpointer | None) -> None:
         self.checkpointer = checkpointer
         self.received: int | None = None
-        self._previous: dict[int, Any] = {}
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if self.received == signum:  # a second one does not wait
             raise Interrupted(signum)
         self.received = signum
 
+    def _stop_at_once(self, signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
     def on_train_start(self, trainer: pl.Trainer, model: Any) -> None:
         # Not earlier: Lightning sets its own handlers, which end the run with exit code 0, after `on_fit_start`.
         for signum in self.signals:
-            self._previous[signum] = signal.signal(signum, self._receive)
+            signal.signal(signum, self._receive)
 
-    def teardown(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-        self._previous.clear()
+    def on_test_start(self, trainer: pl.Trainer, model: Any) -> None:
+        for signum in self.signals:
+            signal.signal(signum, self._stop_at_once)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        # At the last batch of an epoch a checkpoint would skip the epoch's end: the next epoch's start is near.
-        if self.received is not None and not trainer.is_last_batch:
-            self._stop(trainer, save=True)
+    def on_train_batch_end(self, trainer: pl.Trainer, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if can_stop_after(trainer, batch_idx):
+            self._stop_if_asked(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        if self.received is not None:
-            self._stop(trainer, save=True)
+        begin_epoch(trainer)
+        self._stop_if_asked(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        self._stop_if_asked(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        if self.received is not None:
-            self._stop(trainer, save=False)
+        if self.received is not None and trainer.world_size == 1:
+            raise Interrupted(self.received)
 
-    def _stop(self, trainer: pl.Trainer, save: bool) -> None:
-        assert self.received is not None
-        if save and self.checkpointer is not None:
-            self.checkpointer.save(trainer)
-        raise Interrupted(self.received)
+    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        signum = self.received or 0
+        if trainer.world_size > 1:  # one process may have heard it alone
+            mine = torch.tensor(signum, device=trainer.strategy.root_device)
+            signum = int(trainer.strategy.reduce(mine, reduce_op="max"))
+        if signum:
+            if self.checkpointer is not None:
+                self.checkpointer.save(trainer)
+            raise Interrupted(signum)
 
 
 class EpochLines(Callback):

@@ -79,7 +79,8 @@ def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], wri
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                writer.add_graph(_Forward(model), example)
+                named = type(model.entry.name, (_Forward,), {})  # the name that the graph shows
+                writer.add_graph(named(model), example)
         except Exception as error:  # tracing is a convenience, and not every model can be traced
             log.info("No graph for TensorBoard: %s", error)
 

@@ -15,7 +15,7 @@ from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.optimization import Recipe
 from zoo.registry import create_model
-from zoo.training.checkpoint import find_checkpoint, load_checkpoint
+from zoo.training.checkpoint import find_checkpoint, load_checkpoint, write_whole
 from zoo.training.pictures import draw
 from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all
@@ -68,7 +68,8 @@ def train_run(config: DictConfig) -> None:
         **settings["trainer"],
     )
     if trainer.is_global_zero:
-        OmegaConf.save(OmegaConf.create(settings), run_dir / "config.yaml")
+        text = OmegaConf.to_yaml(OmegaConf.create(settings))
+        write_whole(run_dir / "config.yaml", lambda file: file.write(text.encode()))
     trainer.fit(model, datamodule=data, ckpt_path=resume)
     _finish(trainer, model, data, settings, run_dir)
 
@@ -80,7 +81,8 @@ def _resume_from(run_dir: Path, settings: dict[str, Any]) -> str | None:
         return None
     if saved.exists():
         before: Any = OmegaConf.to_container(OmegaConf.load(saved))
-        changed = [key for key in ("model", "data", "optimizer", "seed") if before.get(key) != settings[key]]
+        sections = ("model", "data", "optimizer", "scheduler", "regularization", "seed")
+        changed = [key for key in sections if before.get(key) != settings[key]]
         if changed:
             raise ZooError(
                 f"{run_dir} holds a run with another {' and '.join(changed)}: choose another run_dir, "
@@ -113,8 +115,9 @@ def _finish(trainer: Any, model: ZooModel, data: Any, settings: dict[str, Any], 
 
 def flatten(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the hyperparameters that tell runs apart, as one flat mapping."""
-    flat: dict[str, Any] = {"seed": settings["seed"]}
-    for section in ("model", "data", "optimizer", "scheduler", "regularization"):
+    flat: dict[str, Any] = {"seed": settings["seed"], "data": settings["data"]["name"]}
+    flat["data.batch_size"] = settings["data"]["batch_size"]
+    for section in ("model", "optimizer", "scheduler", "regularization"):
         for key, value in settings[section].items():
             flat[section if key == "name" else f"{section}.{key}"] = value
     return flat

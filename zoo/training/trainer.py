@@ -46,6 +46,7 @@ def quiet() -> None:
         ".*treespec.*LeafSpec.*",
         ".*You have overridden .on_after_batch_transfer.*",
         ".*torch.jit.trace.*",
+        ".*across ranks is zero.*",
         ".*barrier.. using the device under current context.*",
     ):
         warnings.filterwarnings("ignore", pattern)

@@ -1,0 +1,113 @@
+"""Text streams, series windows, images by rows and the adding problem."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import zoo
+from zoo.data.text import TokenRows
+
+
+def batches(rows, size):
+    return [rows[torch.arange(i, i + size)] for i in range(0, len(rows), size)]
+
+
+def test_streams_follow_each_other():
+    rows = TokenRows(torch.arange(103), sequence_length=5, num_streams=4)
+    assert len(rows) == 20
+    parts = batches(rows, 4)
+    streams = torch.cat([batch.x for batch in parts], dim=1)  # (B, T of all batches)
+    for stream in range(4):
+        assert streams[stream].tolist() == list(range(stream * 25, stream * 25 + 25))
+    for batch in parts:
+        assert torch.equal(batch.y, batch.x + 1)
+
+
+def test_short_text_gives_fewer_streams():
+    rows = TokenRows(torch.arange(12), sequence_length=5, num_streams=64)
+    assert rows.batch_size == 2
+    assert len(rows) == 2
+
+
+def test_python_docs_split_by_position():
+    data = zoo.create_data("python_docs", sequence_length=50)
+    assert data.spec.vocab_size > 60
+    train, test = data.rows("train"), data.rows("test")
+    assert len(train.tokens) > 8 * len(test.tokens) * 0.9
+    loader = data.loader("val")
+    first, second = list(loader)[:2]
+    assert torch.equal(first.y[:, -1], second.x[:, 0])  # the next window begins with the last target
+
+
+def test_text_file(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("hello world " * 200)
+    data = zoo.create_data("text_file", path=str(file), sequence_length=16, batch_size=4)
+    assert data.rows("train")[torch.arange(4)].x.shape == (4, 16)
+    for path, message in ((None, "data.path is missing"), (str(tmp_path / "no.txt"), "There is no text at")):
+        with pytest.raises(zoo.ZooError, match=message):
+            _ = zoo.create_data("text_file", path=path).spec
+    file.write_bytes(b"\xff\xfe\xfa" * 100)
+    with pytest.raises(zoo.ZooError, match="not UTF-8"):
+        _ = zoo.create_data("text_file", path=str(file)).spec
+    file.write_text("short")
+    with pytest.raises(zoo.ZooError, match=r"lower data\.sequence_length"):
+        _ = zoo.create_data("text_file", path=str(file)).spec
+
+
+def test_series_windows(tmp_path):
+    file = tmp_path / "s.csv"
+    file.write_text("date,value\n" + "\n".join(f"2020-01-{i % 28 + 1:02d},{i}" for i in range(100)))
+    data = zoo.create_data("series", path=str(file), window=10, horizon=2, val_fraction=0.1, test_fraction=0.2)
+    train, val, test = (data.rows(split) for split in ("train", "val", "test"))
+    assert (len(train), len(val), len(test)) == (59, 9, 19)
+    batch = test[torch.tensor([0, 1])]
+    assert batch.x[0, :, 0].tolist() == list(range(70, 80))  # the window before the held-out part
+    assert batch.y.tolist() == [[80, 81], [81, 82]]
+    assert data.spec.target_names == ("value +1", "value +2")
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("a,b\n1,2\n3,4\n", {}, "pass data.column"),
+        ("a\n1\nx\n", {"column": "a"}, "not numeric"),
+        ("a\n1\n2\n", {"column": "c"}, "no column 'c'"),
+        ("a\n1\n\n2\nnan\n", {"column": "a"}, "missing or infinite"),
+        ("a\n1\n2\n", {}, "too few"),
+    ],
+)
+def test_series_mistakes(tmp_path, content, options, message):
+    file = tmp_path / "s.csv"
+    file.write_text(content)
+    with pytest.raises(zoo.ZooError, match=message):
+        _ = zoo.create_data("series", path=str(file), **options).spec
+
+
+def test_temperatures_have_their_season_and_weather():
+    data = zoo.create_data("temperatures", val_fraction=0, test_fraction=0, num_days=36_500, window=1)
+    values = data.rows("train").values.double()
+    day = torch.arange(len(values), dtype=torch.float64)
+    season = 11 + 4.5 * torch.cos(2 * torch.pi * (day - 15) / 365.25)
+    weather = values - season
+    correlation = torch.corrcoef(torch.stack([weather[1:], weather[:-1]]))[0, 1]
+    assert correlation.item() == pytest.approx(0.7, abs=0.02)  # five standard deviations
+    assert weather.mean().abs() < 0.2
+
+
+def test_adding_is_the_sum_of_the_two_marked():
+    batch = zoo.create_data("adding", length=20, num_rows=5000).rows("train")[torch.arange(3000)]
+    marks = batch.x[:, :, 1]
+    assert marks.sum(1).eq(2).all()
+    assert marks[:, :10].sum(1).eq(1).all()
+    torch.testing.assert_close((batch.x[:, :, 0] * marks).sum(1), batch.y)
+    assert (batch.y - 1).square().mean().item() == pytest.approx(1 / 6, abs=0.015)
+    assert marks[:, :10].sum(0).gt(0).all()
+    assert marks[:, 10:].sum(0).gt(0).all()
+
+
+def test_digits_rows_are_the_images():
+    images, rows = (zoo.create_data(name).rows("train")[torch.arange(5)] for name in ("digits", "digits_rows"))
+    assert torch.equal(rows.x, images.x.squeeze(1))
+    assert torch.equal(rows.y, images.y)

@@ -1,0 +1,78 @@
+"""The multilayer perceptron against scikit-learn's forward pass and its own formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import zoo
+
+SPEC = zoo.DataSpec(kind="tabular", shape=(4,), target="class", num_classes=3)
+
+
+def linears(model) -> list[nn.Linear]:
+    return [m for m in model.modules() if isinstance(m, nn.Linear)]
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
+def test_forward_is_scikit_learns(activation):
+    """The same weights in scikit-learn's MLPClassifier give the same class probabilities."""
+    from sklearn.neural_network import MLPClassifier
+
+    x = np.random.default_rng(0).standard_normal((20, 4))
+    y = np.arange(20) % 3
+    oracle = MLPClassifier(
+        (8, 5), activation={"sigmoid": "logistic"}.get(activation, activation), max_iter=1, random_state=0
+    )
+    with pytest.warns(UserWarning, match="iterations"):
+        oracle.fit(x, y)
+    model = zoo.create_model("mlp", SPEC, widths=[8, 5], activation=activation).double()
+    for layer, weight, bias in zip(linears(model), oracle.coefs_, oracle.intercepts_, strict=True):
+        layer.weight.data, layer.bias.data = torch.tensor(weight.T), torch.tensor(bias)
+    np.testing.assert_allclose(
+        model.predict_columns(x)["probability"].numpy(), oracle.predict_proba(x), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_no_hidden_layer_is_linear():
+    model = zoo.create_model("mlp", SPEC, widths=[])
+    assert [tuple(layer.weight.shape) for layer in linears(model)] == [(3, 4)]
+
+
+def test_dropout_only_in_training():
+    model = zoo.create_model("mlp", SPEC, dropout=0.5)
+    x = torch.ones(2, 4)
+    model.train()
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
+
+
+def test_batch_norm_before_the_nonlinearity():
+    layers = list(zoo.create_model("mlp", SPEC, widths=[6], batch_norm=True).net)
+    kinds = [type(layer) for layer in layers]
+    assert kinds == [nn.Flatten, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+
+
+def test_regression_learns_a_curve():
+    x = torch.linspace(-2, 2, 256).unsqueeze(1)
+    model = zoo.fit(
+        zoo.create_model("mlp", widths=[32, 32], activation="tanh"), x, x[:, 0].sin(), lr=0.01, max_epochs=60
+    )
+    assert (model.predict(x) - x[:, 0].sin()).square().mean() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"widths": [0]}, "widths must all be at least 1"),
+        ({"dropout": 1.5}, "dropout must be at least 0 and at most 1"),
+        ({"activation": "relo"}, "Did you mean relu"),
+        ({"widths": "abc"}, "widths must be a list"),
+    ],
+)
+def test_mistakes(options, message):
+    with pytest.raises(zoo.ZooError, match=message):
+        zoo.create_model("mlp", **options)
