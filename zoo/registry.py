@@ -30,12 +30,14 @@ _REGISTRY: dict[str, ModelEntry] = {}
 _MODULES: tuple[str, ...] = (
     "zoo.models.agglomerative_clustering",
     "zoo.models.cnn",
+    "zoo.models.kmeans",
     "zoo.models.logistic_regression",
     "zoo.models.linear_regression",
     "zoo.models.mlp",
     "zoo.models.pca",
     "zoo.models.apriori",
     "zoo.models.recurrent",
+    "zoo.models.tsne",
 )
 
 
