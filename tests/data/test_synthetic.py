@@ -122,3 +122,13 @@ def test_a_trillion_rows_cost_nothing() -> None:
 def test_mistakes(name: str, options: dict, message: str) -> None:
     with pytest.raises(ZooError, match=message):
         create_data(name, **options)
+
+
+@pytest.mark.parametrize("batch_size", [0, 100])
+def test_a_solver_finds_the_weights_from_the_stream(batch_size: int) -> None:
+    import zoo
+
+    data: Any = create_data("regression", num_rows=1000, num_features=3, noise=0.0, batch_size=batch_size)
+    model: Any = zoo.fit(zoo.create_model("linear_regression", solver="exact"), data)
+    torch.testing.assert_close(model.linear.weight[0], data.weight, rtol=1e-9, atol=0)
+    torch.testing.assert_close(model.linear.bias[0], data.bias, rtol=1e-9, atol=0)

@@ -14,7 +14,7 @@ from zoo.data.registry import create_data
 from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
-from zoo.training.checkpoint import find_checkpoint, load_model
+from zoo.training.checkpoint import find_checkpoint, load_checkpoint, load_model
 from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw, held_out
 from zoo.training.run import device_of, named
@@ -36,6 +36,8 @@ def evaluate_run(config: DictConfig) -> None:
     model = load_model(checkpoint)
     name, data_options = named(settings["data"])
     data = create_data(name, **data_options)
+    # The scale that the model learnt, should the files have changed since.
+    data.load_state_dict(load_checkpoint(checkpoint).get(type(data).__qualname__, {}))
     split = options["split"]
     if not data.has(split):
         raise ZooError(f"data '{name}' has no split '{split}': pass split=train, val or test.")

@@ -109,13 +109,16 @@ def _as_datamodule(
 
 
 def _fit_arrays(model: Any, datamodule: Any, max_passes: int | None, device: str) -> Any:
+    from zoo.data.base import TensorRows
+
     model.build(datamodule.spec)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     rows = datamodule.rows("train")
     if not datamodule.batch_size:
-        whole = [model.as_batch(rows[slice(None)])]  # type: ignore[index]
+        everything: Any = slice(None) if isinstance(rows, TensorRows) else torch.arange(len(rows))
+        whole = [model.as_batch(rows[everything])]
         model.fit_batches(lambda: whole, max_passes)
     else:
         model.fit_batches(lambda: datamodule.loader("train"), max_passes)
