@@ -249,7 +249,8 @@ class KMeans(DrawnCentroids):
         self.all_inertia = torch.where(measured, self.inertia_sum, self.all_inertia)
         if not bool(self.all_inertia.isfinite().all()):
             raise ZooError("kmeans was given NaN or infinite values: drop those rows or fill them in first.")
-        self.best = self.all_inertia.argmin()
+        # Restarts that found the same clusters differ by rounding: the first of them, whatever the batches were.
+        self.best = (self.all_inertia <= self.all_inertia.min() * (1 + 1e-9)).int().argmax()
         return {"inertia": self.inertia, "iterations": self.num_iter}
 
     def _update(self) -> None:

@@ -115,7 +115,7 @@ class DrawnCentroids(CentroidModel):
 
     def centroids_from_pool(self) -> Tensor:
         """Return the centroids (R, K, D) that greedy k-means++ chooses from the weighted pool."""
-        generator = torch.Generator().manual_seed(stream_key(int(self.seed), -1) % 2**63)
+        generator = torch.Generator().manual_seed(stream_key(int(self.seed), int(self.round)) % 2**63)
         size, count = self.hparams.num_clusters, self.hparams.num_init
         return choose_centroids(self.pool[0], self.pool_weight, size, count, generator)
 

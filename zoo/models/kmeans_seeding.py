@@ -55,12 +55,12 @@ class Sample(NamedTuple):
 
 
 def content_hash(x: Tensor) -> Tensor:
-    """Return an int64 for each row of x (B, D), float32 or float64, that equal rows share and others do not.
+    """Return an int64 for each row of x (B, D) that equal rows share, in float32 and float64 alike, and others do not.
 
     >>> content_hash(torch.tensor([[0.0, 1.0], [-0.0, 1.0], [1.0, 0.0]])).unique().numel()
     2
     """
-    bits = (x + 0.0).view(torch.int32 if x.dtype == torch.float32 else torch.int64).long()  # + 0.0 turns −0 into 0
+    bits = x.double().add(0.0).view(torch.int64)  # + 0.0 turns −0 into 0
     bits ^= bits >> 32  # floats of few digits differ in their upper half only
     bits *= splitmix64(0, torch.arange(x.shape[1], device=x.device)) | 1
     return splitmix64(0, bits.sum(1))
@@ -91,9 +91,9 @@ def take_sample(score: Tensor, content: Tensor, x: Tensor, size: int) -> Sample:
     # Twice the size allows for some repeated rows; where that is not enough, all rows are looked at.
     for reach in (min(num_rows, size if size == 1 else 2 * size), num_rows):
         value, index = score.topk(reach)  # (G, reach)
+        exhausted = value[:, -1] == -math.inf
         value = _without_repeats(value, content[index])
-        enough = (value > -math.inf).sum(1) >= size
-        if reach == num_rows or bool((enough | (value[:, -1] == -math.inf)).all()):
+        if reach == num_rows or bool((exhausted | ((value > -math.inf).sum(1) >= size)).all()):
             break
     return merge_samples([Sample(value, content[index], x[index].double())], size)
 
