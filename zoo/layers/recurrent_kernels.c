@@ -14,6 +14,7 @@
 #include <string.h>
 
 #if defined(__AVX512F__)
+#include <immintrin.h>
 #define LANES 16
 #define ROWS 6 /* 6 x 4 sums, 4 weights and a factor fill 29 of 32 registers */
 #else
@@ -46,10 +47,18 @@ INLINE int lanes(int64_t left) { return left < LANES ? (int)left : LANES; }
 
 INLINE vec choose(ivec where, vec yes, vec no) { return (vec)((where & (ivec)yes) | (~where & (ivec)no)); }
 
-/* exp(x) - 1 = 2^n (exp(r) - 1) + 2^n - 1 with x = n ln 2 + r, |r| <= ln 2 / 2; NaN stays NaN. */
+/* x within +-limit; NaN stays NaN. */
+INLINE vec bounded(vec x, float limit) {
+#if defined(__AVX512F__)
+    return (vec)_mm512_min_ps((__m512)set(limit), _mm512_max_ps((__m512)set(-limit), (__m512)x));
+#else
+    x = choose(x > set(limit), set(limit), x);
+    return choose(x < set(-limit), set(-limit), x);
+#endif
+}
+
+/* exp(x) - 1 = 2^n (exp(r) - 1) + 2^n - 1 with x = n ln 2 + r, |r| <= ln 2 / 2. */
 INLINE vec expm1_(vec x) {
-    x = choose(x > set(88.0f), set(88.0f), x);
-    x = choose(x < set(-87.0f), set(-87.0f), x);
     vec shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the integer lands in the low bits */
     vec n = shifted - 12582912.0f;
     vec r = x - n * 0.693145752f - n * 1.42860677e-6f;
@@ -59,14 +68,20 @@ INLINE vec expm1_(vec x) {
     p = p * r + 1.0f / 6;
     p = p * r + 0.5f;
     p = p * (r * r) + r;
-    vec scale = (vec)(((ivec)shifted - (ivec)set(12582912.0f) + 127) << 23);
+    vec scale = (vec)(((ivec)shifted << 23) + (127 << 23)); /* what stands above the low bits is shifted out */
     return p * scale + (scale - 1.0f);
 }
 
-INLINE vec sigmoid(vec x) { return 1.0f / (2.0f + expm1_(-x)); }
+/* sigmoid(x) = 1 / below(x); beyond 60 float has nothing to add, and no product of two of these overflows. */
+INLINE vec below(vec x) { return 2.0f + expm1_(bounded(-x, 60.0f)); }
+
+/* tanh(x) = e / (e + 2), which is 1 from 10 on. */
+INLINE vec above(vec x) { return expm1_(bounded(x + x, 20.0f)); }
+
+INLINE vec sigmoid(vec x) { return 1.0f / below(x); }
 
 INLINE vec tanh_(vec x) {
-    vec e = expm1_(x + x);
+    vec e = above(x);
     return e / (e + 2.0f);
 }
 
@@ -125,6 +140,12 @@ static void product(int count, int wide, int64_t inner, int64_t apart, const flo
 INLINE int width_at(int64_t first, int64_t columns) {
     int64_t left = (columns - first + LANES - 1) / LANES;
     return left < WIDE ? (int)left : WIDE;
+}
+
+/* Rows of a block when `rows` are cut into as few and as equal blocks as there can be. */
+INLINE int64_t height(int64_t rows) {
+    int64_t blocks = (rows + ROWS - 1) / ROWS;
+    return blocks ? (rows + blocks - 1) / blocks : 1;
 }
 
 /* ---- the walk over steps ---- */
@@ -196,12 +217,15 @@ INLINE void lstm_finish(const Walk *walk, const Pass *p, const Step *step, int64
     const int64_t H = walk->hidden, at = step->start + row;
     const int n = lanes(H - unit);
     const float *b = p->bias + unit;
-    vec i = sigmoid(x[0] + s[0] + load(b, n)), f = sigmoid(x[1] + s[1] + load(b + H, n));
-    vec g = tanh_(x[2] + s[2] + load(b + 2 * H, n)), o = sigmoid(x[3] + s[3] + load(b + 3 * H, n));
+    /* one division serves two quotients: 1 / a = b (1 / ab) */
+    vec f = sigmoid(x[1] + s[1] + load(b + H, n)), bi = below(x[0] + s[0] + load(b, n));
+    vec bo = below(x[3] + s[3] + load(b + 3 * H, n)), eg = above(x[2] + s[2] + load(b + 2 * H, n));
+    vec first = 1.0f / (bi * (eg + 2.0f)), i = (eg + 2.0f) * first, g = eg * bi * first;
     const float *old = p->keep ? origin(step, p->c, p->c0, row, H) : p->c + row * H;
     vec c = f * load(old + unit, n) + i * g;
     store((p->keep ? p->c + at * H : p->c + row * H) + unit, c, n);
-    store(p->h + at * H + unit, o * tanh_(c), n);
+    vec ec = above(c), second = 1.0f / (bo * (ec + 2.0f)), o = (ec + 2.0f) * second;
+    store(p->h + at * H + unit, ec * second, n);
     if (p->keep) {
         float *a = p->gates + at * 4 * H + unit;
         store(a, i, n), store(a + H, f, n), store(a + 2 * H, g, n), store(a + 3 * H, o, n);
@@ -227,12 +251,12 @@ INLINE void gru_finish(const Walk *walk, const Pass *p, const float *old, int64_
 /* All rows [first, last) of one step; `cell` is a constant where this is inlined. */
 INLINE void step_forward(Cell cell, const Walk *walk, const Pass *p, const Step *step, int64_t first, int64_t last) {
     const int64_t H = walk->hidden, D = p->inputs;
-    const int64_t units = cell == RNN ? WIDE * LANES : LANES;
+    const int64_t units = cell == RNN ? WIDE * LANES : LANES, high = height(last - first);
     const vec *tile_x = p->packed_x, *tile = p->packed;
     for (int64_t unit = 0; unit < H; unit += units) {
         const int wide = cell == RNN ? width_at(unit, H) : cell == GRU ? 3 : 4;
-        for (int64_t top = first; top < last; top += ROWS) {
-            const int count = (int)least(ROWS, last - top);
+        for (int64_t top = first; top < last; top += high) {
+            const int count = (int)least(high, last - top);
             const float *from[ROWS], *from_x[ROWS];
             vec x[ROWS][WIDE], s[ROWS][WIDE];
             for (int r = 0; r < count; r++) {
@@ -292,12 +316,12 @@ INLINE void gru_slopes(const Walk *walk, const Pass *p, const Step *step, int64_
 /* carry = d W_hh, for the GRU carry += d W_hh, at the rows [first, last) of one step. */
 INLINE void step_back(Cell cell, const Walk *walk, const Pass *p, const Step *step, int64_t first, int64_t last) {
     const int64_t H = walk->hidden, depth = (cell == RNN ? 1 : cell == LSTM ? 4 : 3) * H;
-    const int64_t stride = cell == RNN ? H : 4 * H;
+    const int64_t stride = cell == RNN ? H : 4 * H, high = height(last - first);
     const vec *tile = p->packed;
     for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
         const int wide = width_at(unit, H);
-        for (int64_t top = first; top < last; top += ROWS) {
-            const int count = (int)least(ROWS, last - top);
+        for (int64_t top = first; top < last; top += high) {
+            const int count = (int)least(high, last - top);
             const float *from[ROWS];
             vec sums[ROWS][WIDE];
             for (int r = 0; r < count; r++) from[r] = p->d + (step->start + top + r) * stride;
