@@ -28,11 +28,11 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from zoo.data.spec import Batch, DataSpec
-from zoo.errors import ZooError, unknown_name
+from zoo.errors import ZooError
 from zoo.models.base import StreamingModel, check_range
 from zoo.models.dendrogram import cophenetic_correlation, cut_at_height, cut_into
-from zoo.models.distances import METRICS, condense, distance_matrix, pairwise_distances
-from zoo.models.linkage import check_points, linkage
+from zoo.models.distances import condense, distance_matrix, pairwise_distances
+from zoo.models.linkage import check_names, linkage
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -90,10 +90,7 @@ class AgglomerativeClustering(StreamingModel):
         check_range("distance_threshold", distance_threshold, 0)
         if num_clusters is None and distance_threshold is None:
             raise ZooError("Nothing says where to cut the tree: set model.num_clusters or model.distance_threshold.")
-        if metric not in (*METRICS, "precomputed"):
-            raise unknown_name("metric", metric, (*METRICS, "precomputed"))
-        if metric != "precomputed":
-            check_points(torch.ones(1, 1), linkage, metric)
+        check_names(linkage, metric)
         self.save_hyperparameters()
 
     def initialize(self, spec: DataSpec) -> None:

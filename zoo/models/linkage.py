@@ -37,6 +37,7 @@ from zoo.errors import ZooError, unknown_name
 from zoo.models.cluster_spaces import MatrixSpace, WardSpace, matrix_copy
 from zoo.models.dendrogram import label_merges, optimal_leaf_order
 from zoo.models.distances import (
+    METRICS,
     Metric,
     SquaredDistances,
     distance_matrix,
@@ -79,8 +80,7 @@ def linkage(
     tensor([[0.0000, 1.0000, 1.0000, 2.0000],
             [2.0000, 3.0000, 4.5000, 3.0000]], dtype=torch.float64)
     """
-    if method not in LINKAGES:
-        raise unknown_name("linkage", method, LINKAGES)
+    check_names(method, metric)
     data = torch.as_tensor(data).detach()
     if data.dim() == 1:
         data, metric = unfold(check_distances(data)), "precomputed"
@@ -90,7 +90,7 @@ def linkage(
         matrix = check_square(data)
         pairs, heights = _from_matrix(matrix_copy(matrix), method)
     else:
-        pairs, heights = _from_points(check_points(data, method, metric).double(), method, metric)
+        pairs, heights = _from_points(check_points(data).double(), method, metric)
     hierarchy = label_merges(pairs, heights, ascending=method not in ("centroid", "median"))
     if optimal_ordering:
         distances = data if isinstance(metric, str) and metric == "precomputed" else distance_matrix(data, metric)
@@ -98,15 +98,21 @@ def linkage(
     return hierarchy
 
 
-def check_points(x: Tensor, method: str, metric: Metric) -> Tensor:
-    """The points, or one line that says what is wrong with them."""
-    if method in _EUCLIDEAN and metric != "euclidean":
+def check_names(method: str, metric: Metric) -> None:
+    """Raises one line unless the linkage and the metric exist and go together."""
+    if method not in LINKAGES:
+        raise unknown_name("linkage", method, LINKAGES)
+    if isinstance(metric, str) and metric not in (*METRICS, "precomputed"):
+        raise unknown_name("metric", metric, (*METRICS, "precomputed"))
+    if method in _EUCLIDEAN and metric not in ("euclidean", "precomputed"):
         raise ZooError(f"linkage '{method}' is defined for the metric 'euclidean' alone, not {metric!r}")
+
+
+def check_points(x: Tensor) -> Tensor:
+    """The points, or one line that says what is wrong with them."""
     if not bool(torch.isfinite(x).all()):
         row = int((~torch.isfinite(x)).any(1).nonzero()[0])
         raise ZooError(f"row {row} holds NaN or infinity: drop or fill such rows before clustering")
-    if not callable(metric):
-        prepare_rows(x[:1], metric)
     return x
 
 

@@ -1,0 +1,358 @@
+"""Hierarchies of clusters against SciPy, fastcluster's own oracle, and exhaustive search on small trees."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError
+from zoo.models import merging
+from zoo.models.cluster_spaces import MatrixSpace, WardSpace
+from zoo.models.dendrogram import (
+    cophenetic_correlation,
+    cophenetic_distances,
+    cut_at_height,
+    cut_into,
+    label_merges,
+    leaf_order,
+    optimal_leaf_order,
+)
+from zoo.models.distances import METRICS, SquaredDistances, condense, distance_matrix, pairwise_distances, unfold
+from zoo.models.linkage import LINKAGES, linkage
+from zoo.models.neighbor_search import row_minimum, smallest_entries
+
+hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
+spatial = pytest.importorskip("scipy.spatial.distance")
+
+REDUCIBLE = ("single", "complete", "average", "weighted", "ward")
+
+
+def points(count: int, features: int = 5, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(1000 * seed + count)
+    return torch.randn(count, features, generator=generator, dtype=torch.float64)
+
+
+def assert_same_merges(ours: Tensor, theirs: np.ndarray, tolerance: float = 1e-10) -> None:
+    np.testing.assert_array_equal(ours[:, [0, 1, 3]].cpu().numpy(), theirs[:, [0, 1, 3]])
+    np.testing.assert_allclose(ours[:, 2].cpu().numpy(), theirs[:, 2], rtol=tolerance)
+
+
+# -- merge for merge -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", LINKAGES)
+@pytest.mark.parametrize("count", [2, 3, 4, 7, 16, 33, 64, 100, 250, 500])
+def test_merges_are_scipys_from_points_and_from_distances(method: str, count: int, device: torch.device) -> None:
+    for seed in range(2):
+        x = points(count, seed=seed)
+        theirs = hierarchy.linkage(x.numpy(), method)
+        assert_same_merges(linkage(x.to(device), method), theirs)
+        condensed = torch.from_numpy(spatial.pdist(x.numpy()))
+        assert_same_merges(linkage(condensed.to(device), method), theirs)
+        square = torch.from_numpy(spatial.squareform(condensed.numpy()))
+        assert_same_merges(linkage(square.to(device), method, "precomputed"), theirs)
+
+
+@pytest.mark.parametrize("method", ["single", "ward", "average"])
+def test_merges_are_scipys_on_several_blocks_of_rows(method: str) -> None:
+    x = points(1500, 8)
+    x[:700] += 6
+    assert_same_merges(linkage(x, method), hierarchy.linkage(x.numpy(), method))
+
+
+@pytest.mark.parametrize("metric", sorted(set(METRICS) - {"hamming", "jaccard"}))
+@pytest.mark.parametrize("method", ["single", "complete", "average", "weighted"])
+def test_every_metric_gives_scipys_merges(metric: str, method: str) -> None:
+    x = points(60, 6).abs()  # Canberra distances of opposite signs are all equal
+    assert_same_merges(linkage(x, method, metric), hierarchy.linkage(x.numpy(), method, metric))
+
+
+def test_a_function_is_a_metric() -> None:
+    x = points(50)
+    theirs = hierarchy.linkage(spatial.pdist(x.numpy(), "minkowski", p=3), "average")
+    for method in ("single", "average"):
+        theirs = hierarchy.linkage(spatial.pdist(x.numpy(), "minkowski", p=3), method)
+        assert_same_merges(linkage(x, method, lambda a, b: torch.cdist(a, b, p=3.0)), theirs)
+
+
+@pytest.mark.parametrize("method", ["complete", "average", "weighted", "ward"])
+def test_the_chain_alone_gives_the_same_tree(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "_SPARSE", -(10**9))  # every round counts as wasted
+    x = points(150)
+    called = []
+    chain = merging.Merger._follow_chain
+    monkeypatch.setattr(merging.Merger, "_follow_chain", lambda self: (called.append(1), chain(self))[1])
+    assert_same_merges(linkage(x, method), hierarchy.linkage(x.numpy(), method))
+    assert called
+
+
+@pytest.mark.parametrize("method", REDUCIBLE)
+def test_the_order_of_rows_changes_only_their_names(method: str) -> None:
+    x, order = points(120), torch.randperm(120)
+    ours, shuffled = linkage(x, method), linkage(x[order], method)
+    torch.testing.assert_close(shuffled[:, 2], ours[:, 2], rtol=1e-12, atol=0)
+    labels, moved = cut_into(ours, 9), cut_into(shuffled, 9)
+    same, again = labels[order, None] == labels[order], moved[:, None] == moved
+    assert torch.equal(same, again)
+
+
+@pytest.mark.parametrize("method", LINKAGES)
+def test_shifting_and_scaling_by_powers_of_two_keeps_the_merges(method: str) -> None:
+    x = (points(80) * 2**20).round() / 2**20  # so that the shift loses nothing
+    ours = linkage(x, method)
+    moved = linkage((x + 1024) * 2.0**-40, method)
+    assert torch.equal(moved[:, :2], ours[:, :2])
+    torch.testing.assert_close(moved[:, 2] * 2.0**40, ours[:, 2], rtol=1e-9, atol=0)
+
+
+# -- published numbers, ties, degenerate data ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "correlation", "last"),
+    [("single", 0.8639, 1.6401), ("complete", 0.7270, 7.0852), ("average", 0.8770, 4.0627), ("ward", 0.8728, 32.4476)],
+)
+def test_iris_has_the_published_correlation_and_height(method: str, correlation: float, last: float) -> None:
+    x = torch.from_numpy(pytest.importorskip("sklearn.datasets").load_iris().data)
+    tree = linkage(x, method)
+    assert cophenetic_correlation(tree, condense(distance_matrix(x))) == pytest.approx(correlation, abs=5e-5)
+    assert tree[-1, 2].item() == pytest.approx(last, abs=5e-5)
+
+
+TIED: dict[str, Callable[[], Tensor]] = {
+    "all equal": lambda: torch.ones(40, 3, dtype=torch.float64),
+    "duplicates": lambda: points(12).repeat(4, 1),
+    "grid": lambda: torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0)).double(),
+    "line": lambda: torch.arange(60.0, dtype=torch.float64)[:, None],
+    "equidistant": lambda: torch.eye(40, dtype=torch.float64),
+    "constant feature": lambda: torch.cat([points(40), torch.ones(40, 1)], 1),
+}
+
+
+def check_tree(tree: Tensor, x: Tensor, method: str) -> None:
+    """Every height is the linkage of the two clusters, by its definition, and no other pair of them was nearer."""
+    count = len(x)
+    members = [[row] for row in range(count)]
+    distances = pairwise_distances(x, x)
+    reduce = {"single": torch.amin, "complete": torch.amax, "average": torch.mean}
+
+    def between(a: list[int], b: list[int]) -> float:
+        if method == "ward":
+            gap = (x[a].mean(0) - x[b].mean(0)).norm()
+            return float(gap * (2 * len(a) * len(b) / (len(a) + len(b))) ** 0.5)
+        return float(reduce[method](distances[a][:, b]))
+
+    alive = set(range(count))
+    for a, b, height, size in tree.tolist():
+        a, b = int(a), int(b)
+        assert between(members[a], members[b]) == pytest.approx(height, rel=1e-9, abs=1e-12)
+        members.append(members[a] + members[b])
+        assert len(members[-1]) == size
+        nearest = min(between(members[p], members[q]) for p, q in itertools.combinations(alive, 2))
+        assert height == pytest.approx(nearest, rel=1e-9, abs=1e-12)
+        alive = alive - {a, b} | {len(members) - 1}
+
+
+@pytest.mark.parametrize("method", ["single", "complete", "average", "ward"])
+@pytest.mark.parametrize("name", TIED)
+def test_tied_data_give_a_tree_that_fits_the_definition(name: str, method: str) -> None:
+    x = TIED[name]()
+    check_tree(linkage(x, method), x, method)
+
+
+@pytest.mark.parametrize("method", LINKAGES)
+@pytest.mark.parametrize("name", TIED)
+def test_tied_data_give_finite_heights_that_add_up(name: str, method: str) -> None:
+    x = TIED[name]()
+    tree = linkage(x, method)
+    assert bool(torch.isfinite(tree).all())
+    assert tree[-1, 3] == len(x)
+    assert sorted(tree[:, :2].flatten().long().tolist()) == list(range(2 * len(x) - 2))
+    if name == "all equal":
+        assert bool((tree[:, 2] == 0).all())
+
+
+@pytest.mark.parametrize("method", LINKAGES)
+def test_one_row_is_an_empty_tree(method: str) -> None:
+    assert linkage(torch.ones(1, 3), method).shape == (0, 4)
+    assert linkage(torch.zeros(1, 1), method, "precomputed").shape == (0, 4)
+    assert cut_into(linkage(torch.ones(1, 3), method), 1).tolist() == [0]
+
+
+@pytest.mark.parametrize("method", ["single", "ward", "average"])
+def test_near_duplicates_far_from_the_origin_keep_their_digits(method: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.randint(1, 2**20, (60, 3), generator=generator)
+    x = 1024 + steps.double() * 2.0**-40  # exact in float64: distances of 1e-6 between points 1e3 away
+    exact = linkage(steps.double(), method)
+    assert_same_merges(linkage(x, method), exact.numpy() * np.array([1, 1, 2.0**-40, 1]), tolerance=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e150])
+@pytest.mark.parametrize("method", ["single", "ward"])
+def test_extreme_scales_neither_overflow_nor_vanish(scale: float, method: str) -> None:
+    x = points(60)
+    ours, scaled = linkage(x, method), linkage(x * scale, method)
+    assert torch.equal(ours[:, :2], scaled[:, :2])
+    torch.testing.assert_close(scaled[:, 2] / scale, ours[:, 2], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: linkage(torch.ones(3, 2), "wards"), "Unknown linkage 'wards'.*ward"),
+        (lambda: linkage(torch.ones(3, 2), "average", "euclid"), "Unknown metric 'euclid'. Did you mean euclidean"),
+        (lambda: linkage(torch.ones(3, 2), "ward", "cosine"), "'euclidean' alone"),
+        (lambda: linkage(torch.tensor([[1.0], [float("nan")]])), "row 1 holds NaN"),
+        (lambda: linkage(torch.ones(0, 2)), "takes points"),
+        (lambda: linkage(torch.ones(2, 2, 2)), "takes points"),
+        (lambda: linkage(torch.ones(4)), "4 condensed distances"),
+        (lambda: linkage(torch.tensor([1.0, -1.0, 1.0])), "not negative"),
+        (lambda: linkage(torch.ones(2, 3), "single", "precomputed"), "square matrix"),
+        (lambda: linkage(torch.tensor([[0.0, 1.0], [2.0, 0.0]]), "single", "precomputed"), "not symmetric"),
+        (lambda: linkage(torch.tensor([[0.0, 0.0], [1.0, 2.0]]), "average", "cosine"), "row 0, which is zero"),
+        (lambda: linkage(torch.tensor([[0.0, 1.0], [2.0, 2.0]]), "single", "correlation"), "row 1, which is constant"),
+        (lambda: cut_into(linkage(points(3)), 4), "3 rows cannot form 4 clusters"),
+    ],
+)
+def test_a_mistake_is_one_line(call: Callable[[], Tensor], message: str) -> None:
+    with pytest.raises(ZooError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+# -- what a tree tells -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", LINKAGES)
+def test_cuts_are_scipys(method: str) -> None:
+    tree = hierarchy.linkage(points(70).numpy(), method)
+    for height in (0.0, 0.5, 1.0, 2.0, 5.0, 100.0):
+        theirs = hierarchy.fcluster(tree, height, "distance")
+        ours = cut_at_height(torch.from_numpy(tree), height).tolist()
+        assert len(set(zip(ours, theirs, strict=True))) == len(set(ours)) == len(set(theirs))
+    for number in (1, 2, 5, 70):
+        ours = cut_into(torch.from_numpy(tree), number).tolist()
+        assert list(dict.fromkeys(ours)) == list(range(number))
+        if method in REDUCIBLE:
+            theirs = hierarchy.fcluster(tree, number, "maxclust")
+            assert len(set(zip(ours, theirs, strict=True))) == number
+
+
+@pytest.mark.parametrize("method", LINKAGES)
+@pytest.mark.parametrize("count", [2, 3, 40])
+def test_cophenetic_distances_and_leaves_are_scipys(method: str, count: int) -> None:
+    x = points(count).numpy()
+    tree = hierarchy.linkage(x, method)
+    np.testing.assert_array_equal(leaf_order(torch.from_numpy(tree)).numpy(), hierarchy.leaves_list(tree))
+    np.testing.assert_allclose(
+        cophenetic_distances(torch.from_numpy(tree)).numpy(), hierarchy.cophenet(tree), rtol=1e-12
+    )
+    if count > 3:
+        theirs = hierarchy.cophenet(tree, spatial.pdist(x))[0]
+        ours = cophenetic_correlation(torch.from_numpy(tree), torch.from_numpy(spatial.pdist(x)))
+        assert ours == pytest.approx(theirs, rel=1e-10)
+
+
+@pytest.mark.parametrize("count", range(2, 10))
+@pytest.mark.parametrize("method", ["ward", "single"])
+def test_the_optimal_leaf_order_is_the_best_of_all(count: int, method: str) -> None:
+    x = points(count, 3)
+    distance, tree = pairwise_distances(x, x), linkage(x, method)
+
+    def cost(order: Tensor) -> float:
+        return float(distance[order[:-1], order[1:]].sum())
+
+    turned = []
+    for flips in itertools.product((False, True), repeat=count - 1):
+        columns = torch.tensor([[1, 0] if flip else [0, 1] for flip in flips])
+        turned.append(cost(leaf_order(torch.cat([tree[:, :2].gather(1, columns), tree[:, 2:]], 1))))
+    ordered = optimal_leaf_order(tree, distance)
+    assert cost(leaf_order(ordered)) == pytest.approx(min(turned), rel=1e-12)
+    assert torch.equal(ordered[:, :2].sort(1).values, tree[:, :2])
+    assert torch.equal(ordered[:, 2:], tree[:, 2:])
+
+
+def test_the_optimal_leaf_order_of_a_larger_tree_is_no_longer_than_scipys() -> None:
+    x = points(90, 3)
+    condensed, ours = spatial.pdist(x.numpy()), linkage(x, "average", optimal_ordering=True)
+    theirs = hierarchy.leaves_list(hierarchy.optimal_leaf_ordering(hierarchy.linkage(x.numpy(), "average"), condensed))
+    square = spatial.squareform(condensed)
+    a, b = (square[order[:-1], order[1:]].sum() for order in (leaf_order(ours).numpy(), theirs))
+    assert a <= b * (1 + 1e-12)
+
+
+def test_merges_are_labelled_by_height() -> None:
+    tree = label_merges(torch.tensor([[0, 3], [1, 2], [2, 3]]), torch.tensor([2.0, 1.0, 3.0]))
+    assert tree.tolist() == [[1, 2, 1, 2], [0, 3, 2, 2], [4, 5, 3, 4]]
+
+
+# -- distances and the search by bounds ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_distances_are_scipys(metric: str) -> None:
+    x = points(30, 7)
+    x = (x > 0).double() if metric == "jaccard" else x.round() if metric == "hamming" else x
+    theirs = spatial.cdist(x.numpy() > 0 if metric == "jaccard" else x.numpy(), x.numpy(), metric)
+    np.testing.assert_allclose(pairwise_distances(x[:9], x, metric).numpy(), theirs[:9], rtol=1e-12, atol=1e-13)
+    matrix = distance_matrix(x, metric)
+    assert torch.equal(matrix, matrix.T)
+    assert bool(matrix.diagonal().isinf().all())
+    np.testing.assert_allclose(
+        condense(matrix).numpy(), spatial.squareform(theirs, checks=False), rtol=1e-12, atol=1e-13
+    )
+    assert torch.equal(unfold(condense(matrix)), matrix)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_bounds_never_exceed_the_distances(weighted: bool) -> None:
+    x = torch.cat([points(100, 20), points(100, 20) * 1e-6 + 3, points(3, 20) * 1e6])
+    sizes = torch.randint(1, 50, (203,)).double() if weighted else None
+    distances = SquaredDistances(x, sizes)
+    rows = torch.arange(203)
+    bounds = distances.bound(rows, torch.empty(203, 203, dtype=distances.dtype))
+    exact = distances.exact(rows[:, None], rows)
+    assert distances.dtype == torch.float32
+    assert bool((bounds <= exact).all())
+    slack = 4 * distances.gamma * distances.centres.square().sum(1).amax() * (1 if sizes is None else 100)
+    assert bool((exact - bounds <= slack).all())
+
+
+@pytest.mark.parametrize("size", [1, 5, 16, 31, 32, 100, 1000])
+def test_the_minimum_by_groups_is_the_minimum(size: int) -> None:
+    block = torch.randn(7, size, dtype=torch.float64)
+    least, place = row_minimum(block)
+    assert torch.equal(least, block.amin(1))
+    assert torch.equal(place, block.argmin(1))
+
+
+@pytest.mark.parametrize("size", [16, 48, 160, 1600])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_smallest_entries_are_found_and_the_rest_is_bounded(size: int, count: int) -> None:
+    block = torch.randn(6, size, dtype=torch.float64)
+    values, columns, unseen = smallest_entries(block, count)
+    assert torch.equal(values, block.sort(1).values[:, :count])
+    assert torch.equal(block.gather(1, columns), values)
+    rest = block.scatter(1, columns, float("inf")).amin(1)
+    assert bool((unseen <= rest).all())
+    assert bool((unseen >= values[:, -1]).all())
+
+
+def test_both_spaces_agree_on_ward() -> None:
+    x = points(90)
+    ones = torch.ones(90, dtype=torch.float64)
+    by_centres, by_matrix = WardSpace(x, ones), MatrixSpace(distance_matrix(x, "sqeuclidean"), "ward", ones.clone())
+    for space in (by_centres, by_matrix):
+        space.merge(
+            torch.tensor([0, 5]), torch.tensor([1, 9]), pairwise_distances(x[[0, 5]], x[[1, 9]]).diagonal().square()
+        )
+        space.keep(torch.tensor([i for i in range(90) if i not in (1, 9)]))
+    (near, gap), (other, distance) = (space.nearest(torch.arange(88)) for space in (by_centres, by_matrix))
+    assert torch.equal(near, other)
+    torch.testing.assert_close(gap * by_centres.scale**2, distance, rtol=1e-10, atol=0)
