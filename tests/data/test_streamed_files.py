@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -192,6 +193,17 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "x.csv", ["a", "1"])
     with pytest.raises(ZooError, match=r"cannot be written .* pass data\.cache_dir=FOLDER"):
         _ = create_data("csv", path=path, in_memory_limit=0, cache_dir="/dev/full").spec
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_batch", full)
+    path, cache = write_csv(tmp_path / "x.csv", ["a", "1"]), tmp_path / "cache"
+    with pytest.raises(ZooError, match=r"cannot be written \(No space left on device\): pass data\.cache_dir=FOLDER"):
+        _ = create_data("csv", path=path, in_memory_limit=0, cache_dir=str(cache)).spec
+    assert not list(cache.iterdir()), "nothing half-written stays"
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 30])

@@ -162,7 +162,7 @@ class _Encoded:
 def _pairs(replace: list[list[str]] | None) -> dict[str, str]:
     if any(len(pair) != 2 for pair in replace or ()):
         raise ZooError('data.replace must be a list of pairs, such as [["N.Y.","New York"],["yes.","yes"]].')
-    return dict(tuple(pair) for pair in replace or ())
+    return dict(replace or [])
 
 
 @register_data("csv", kind="tabular", target="any")

@@ -137,7 +137,7 @@ def stream_csv(paths: list[str], form: CsvFormat, folder: str | None) -> str:
             finally:
                 Path(file.name).unlink(missing_ok=True)
     except OSError as error:
-        raise ZooError(f"{target} cannot be written ({error.strerror}): pass data.cache_dir=FOLDER.") from None
+        raise ZooError(f"{target} cannot be written ({error.strerror or error}): pass data.cache_dir=FOLDER.") from None
     return str(target)
 
 
