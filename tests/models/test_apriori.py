@@ -305,6 +305,11 @@ def test_bad_arguments_are_refused_in_one_line(hparams: dict[str, Any], message:
     assert "\n" not in str(caught.value)
 
 
+def test_more_candidates_than_memory_holds_are_refused() -> None:
+    with pytest.raises(zoo.ZooError, match=r"10,000 frequent .* make 49,995,000 candidates.* raise min_support"):
+        join_itemsets(torch.arange(10_000).unsqueeze(1))
+
+
 def test_items_beyond_the_spec_and_weights_are_refused() -> None:
     model = zoo.create_model("apriori", spec=BasketData([[0, 1]]).spec)
     with pytest.raises(zoo.ZooError, match="numbered from 0 to 1"):

@@ -106,7 +106,7 @@ class Apriori(StreamingModel):
     def __init__(
         self,
         *,
-        min_support: int | float = 0.01,
+        min_support: int | float = 0.05,
         max_length: int | None = None,
         min_confidence: float = 0.5,
         max_consequents: int | None = None,

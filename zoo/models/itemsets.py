@@ -47,6 +47,8 @@ __all__ = [
 WORD = 64
 # A byte of a word holds at most 8 ones, so 16 words can be added before a byte overflows.
 WORDS_ADDED = 16
+# Joins of frequent sets beyond which the candidates would fill the memory.
+MOST_CANDIDATES = 1 << 25
 # Words worked on at a time: a megabyte, which stays in a core's cache.
 CHUNK = 1 << 17
 
@@ -105,6 +107,9 @@ def join_itemsets(frequent: Tensor) -> Tensor:
     Returns:
         Candidates in lexicographic order, (C', k).
 
+    Raises:
+        ZooError: if there are more than 33 million joins.
+
     Source: Agrawal & Srikant 1994, section 2.1.1.
 
     Example:
@@ -117,6 +122,12 @@ def join_itemsets(frequent: Tensor) -> Tensor:
     starts[1:] = (frequent[1:, :-1] != frequent[:-1, :-1]).any(dim=1)
     _, size = torch.unique_consecutive(starts.cumsum(0), return_counts=True)
     partners = torch.repeat_interleave(size.cumsum(0), size) - index - 1  # later rows of the same prefix
+    joined = int(partners.sum())
+    if joined > MOST_CANDIDATES:
+        raise ZooError(
+            f"{count:,} frequent itemsets of {width} items make {joined:,} candidates, too many to count: raise "
+            f"min_support, or set max_length to {width}."
+        )
     first = torch.repeat_interleave(index, partners)
     offset = torch.arange(len(first), device=frequent.device) - (partners.cumsum(0) - partners)[first]
     candidates = torch.cat([frequent[first], frequent[first + 1 + offset, -1:]], dim=1)
