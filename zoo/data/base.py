@@ -171,15 +171,14 @@ class ZooDataModule(pl.LightningDataModule):
         if training:
             rows = copy.copy(rows)  # the test may fall back to the same rows, which must hear of no epoch
             rows.set_epoch(0)
-        trainer = self.trainer
-        world_size = trainer.world_size if trainer else 1
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = BatchSampler(
             len(rows),
             rows.batch_size // world_size if rows.batch_size else self.batch_size or len(rows),
             shuffle=shuffle,
             seed=self.seed,
             block_size=rows.block_size,
-            rank=trainer.global_rank if trainer else 0,
+            rank=rank,
             world_size=world_size,
             drop_ragged=drop_ragged,
             on_epoch=rows.set_epoch if training else None,
@@ -189,7 +188,6 @@ class ZooDataModule(pl.LightningDataModule):
             sampler=sampler,
             batch_size=None,  # the sampler's item is a batch already
             num_workers=self.num_workers,
-            persistent_workers=False,
             pin_memory=torch.cuda.is_available(),
             # A generator of its own: the loader's draw must not move the stream that dropout uses.
             generator=epoch_generator(self.seed, 1),
