@@ -173,7 +173,7 @@ class AgglomerativeClustering(StreamingModel):
     def _evaluate(self, batch: Batch, stage: str) -> None:
         if len(self.labels):
             self.metrics[stage](self.predict_batch(batch)["distance"])
-            self.log(f"{stage}/distance", self.metrics[stage], batch_size=batch.size)
+            self.log(f"{stage}/distance", self.metrics[stage], batch_size=batch.size)  # type: ignore[arg-type]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "val")

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -111,7 +112,7 @@ def finish(squared: Tensor, metric: Metric) -> Tensor:
     return squared / 2 if metric in ("cosine", "correlation") else squared
 
 
-def is_squared(metric: Metric) -> bool:
+def is_squared(metric: Metric) -> TypeGuard[str]:
     """Whether the metric is a function of the squared Euclidean distance of the prepared rows."""
     return isinstance(metric, str) and metric in _SQUARED
 
@@ -215,7 +216,7 @@ def condense(matrix: Tensor) -> Tensor:
     >>> condense(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
     tensor([1.])
     """
-    row, column = torch.triu_indices(*matrix.shape, 1, device=matrix.device)
+    row, column = torch.triu_indices(len(matrix), len(matrix), 1, device=matrix.device)
     return matrix[row, column]
 
 
@@ -270,6 +271,8 @@ class SquaredDistances:
 
     def merge(self, left: Tensor, right: Tensor) -> None:
         """Moves centres `left` to the weighted means of the pairs and puts `right` infinitely far away."""
+        assert self.sizes is not None
+        assert self.inverse is not None
         a, b = self.sizes[left], self.sizes[right]
         self.centres[left] += (b / (a + b))[:, None] * (self.centres[right] - self.centres[left])
         self.sizes[left] = a + b

@@ -135,10 +135,8 @@ def check_square(matrix: Tensor) -> Tensor:
 
 
 def _from_points(x: Tensor, method: str, metric: Metric) -> Merges:
-    named = isinstance(metric, str)
-    first, sizes, copies = _distinct(x) if named else (None, None, None)
-    distinct = x if first is None else x[first]
-    sizes = torch.ones(len(distinct), dtype=torch.float64, device=x.device) if sizes is None else sizes
+    first, sizes, copies = _distinct(x, known=isinstance(metric, str))
+    distinct = x if len(first) == len(x) else x[first]
     if len(distinct) == 1:
         pairs, heights = torch.zeros(0, 2, dtype=torch.long, device=x.device), sizes[:0]
     elif method == "single":
@@ -151,8 +149,6 @@ def _from_points(x: Tensor, method: str, metric: Metric) -> Merges:
         return _by_closest(distance_matrix(x, "sqeuclidean"), method)
     else:
         pairs, heights = Merger(MatrixSpace(distance_matrix(distinct, metric), method, sizes), x.device).run()
-    if first is None:
-        return pairs, heights
     return torch.cat([copies, first[pairs]]), torch.cat([heights.new_zeros(len(copies)), heights])
 
 
@@ -185,13 +181,17 @@ def _by_closest(squared: Tensor, method: str) -> Merges:
     return pairs, heights.clamp_min(0).sqrt()
 
 
-def _distinct(x: Tensor) -> tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]:
-    """Equal rows merge first, at height zero: the first of each (D,), how many there are, the pairs (N - D, 2)."""
-    probe = torch.linspace(1.0, 2.0, x.shape[1], dtype=x.dtype, device=x.device).sin()
-    if len((x @ probe).unique()) == len(x):
-        return None, None, None
-    inverse, counts = x.unique(dim=0, return_inverse=True, return_counts=True)[1:]
+def _distinct(x: Tensor, known: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Equal rows merge first, at height zero, if the metric is known to be zero for them.
+
+    Returns:
+        The first of each (D,), how many there are (D,), and the pairs merged (N - D, 2).
+    """
     rows = torch.arange(len(x), device=x.device)
+    probe = torch.linspace(1.0, 2.0, x.shape[1], dtype=x.dtype, device=x.device).sin()
+    if not known or len((x @ probe).unique()) == len(x):
+        return rows, torch.ones(len(x), dtype=torch.float64, device=x.device), rows[:0].expand(2, 0).T
+    inverse, counts = x.unique(dim=0, return_inverse=True, return_counts=True)[1:]
     first = torch.full_like(counts, len(x)).scatter_reduce(0, inverse, rows, "amin")
     copies = (first[inverse] != rows).nonzero()[:, 0]
     return first, counts.double(), torch.stack([first[inverse[copies]], copies], 1)

@@ -11,16 +11,20 @@ Legend: Q query rows; N points; K candidates; G groups of W entries; M = G W ≥
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Bounded", "block_rows", "nearest_by_bounds", "row_minimum", "settle", "smallest_entries"]
+__all__ = ["Bounded", "Pairs", "block_rows", "nearest_by_bounds", "row_minimum", "settle", "smallest_entries"]
 
 _BLOCK = 1 << 18  # entries of a block, to stay in the cache
 _PAIRS = 1 << 16  # exact distances computed at once
 WIDTH = 16
+
+
+Pairs = Callable[[Tensor, Tensor], Tensor]  # distances of pairs of points, given by their numbers
 
 
 class Bounded(Protocol):
@@ -50,7 +54,8 @@ def row_minimum(block: Tensor) -> tuple[Tensor, Tensor]:
     size = block.shape[1]
     groups = size // WIDTH
     if groups < 2:
-        return tuple(block.min(1))
+        least, place = block.min(1)
+        return least, place
     group = block[:, : WIDTH * groups].unflatten(1, (WIDTH, groups)).amin(1).min(1).indices  # (Q,)
     columns = group[:, None] + groups * torch.arange(WIDTH, device=block.device)  # (Q, W)
     rest = torch.arange(WIDTH * groups, size, device=block.device)
@@ -102,15 +107,15 @@ def nearest_by_bounds(points: Bounded, rows: Tensor, buffer: Tensor, size: int) 
     near = columns.masked_fill(distance > gap[:, None], size).amin(1).clamp_(max=size - 1)
     doubtful = (gap > unseen).nonzero()[:, 0]
     if len(doubtful):
-        near[doubtful], gap[doubtful] = settle(points, rows[doubtful], block[doubtful] <= gap[doubtful, None])
+        near[doubtful], gap[doubtful] = settle(points.exact, rows[doubtful], block[doubtful] <= gap[doubtful, None])
     return near, gap
 
 
-def settle(points: Bounded, rows: Tensor, possible: Tensor) -> tuple[Tensor, Tensor]:
-    """Decides each row among all its possible columns (Q, M)."""
+def settle(exact: Pairs, rows: Tensor, possible: Tensor) -> tuple[Tensor, Tensor]:
+    """Decides each row (Q,) among all its possible columns (Q, M) by exact distances of pairs."""
     row, column = possible.nonzero(as_tuple=True)
     pairs = zip(row.split(_PAIRS), column.split(_PAIRS), strict=True)
-    distance = torch.cat([points.exact(rows[r], c) for r, c in pairs])
+    distance = torch.cat([exact(rows[r], c) for r, c in pairs])
     gap = distance.new_full((len(rows),), math.inf).scatter_reduce_(0, row, distance, "amin")
     tied = distance == gap[row]
     near = column.new_full((len(rows),), possible.shape[1]).scatter_reduce_(0, row[tied], column[tied], "amin")

@@ -11,14 +11,13 @@ Legend: N points; C components; Q query rows; K candidates; M ≥ N the padded w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from zoo.models.distances import Metric, pairwise_distances
-from zoo.models.neighbor_search import block_rows, padded, settle, smallest_entries
+from zoo.models.neighbor_search import Pairs, block_rows, padded, settle, smallest_entries
 
 __all__ = ["DirectDistances", "spanning_tree"]
 
@@ -27,10 +26,9 @@ _WIDTH = 64
 
 
 class Distances(Protocol):
-    """Points that give (bounds of) rows of distances, and exact distances of pairs."""
+    """Points that give rows of distances, or bounds of them and a method `exact` for the distances of pairs."""
 
     dtype: torch.dtype
-    exact: Callable[[Tensor, Tensor], Tensor] | None  # None: the bounds are the distances
 
     def bound(self, rows: Tensor, out: Tensor) -> Tensor: ...
 
@@ -44,7 +42,6 @@ class DirectDistances:
     """
 
     dtype = torch.float64
-    exact = None
 
     def __init__(self, x: Tensor, metric: Metric) -> None:
         self.x, self.metric = x, metric
@@ -73,6 +70,7 @@ def spanning_tree(points: Distances, size: int, device: torch.device) -> tuple[T
 class _Forest:
     def __init__(self, points: Distances, size: int, device: torch.device) -> None:
         self.points, self.size = points, size
+        self.exact = getattr(points, "exact", None)
         width = padded(size, _WIDTH)
         self.buffer = torch.full((block_rows(width), width), math.inf, dtype=points.dtype, device=device)
         self.component = torch.arange(size, device=device)
@@ -104,21 +102,13 @@ class _Forest:
             block[:, : self.size].masked_fill_(self.component[rows, None] == self.component, math.inf)
         values, columns, unseen = smallest_entries(block, _CANDIDATES, _WIDTH)
         columns, kept, unseen = columns.clamp(max=self.size - 1), values.shape[1], unseen.double()
-        if self.points.exact is None:
+        exact = self.exact
+        if exact is None:
             length = values.double()
         else:
-            length = self.points.exact(rows[:, None], columns).masked_fill_(values.isinf(), math.inf)
-            self._settle(rows, block, columns, length, unseen)
+            length = exact(rows[:, None], columns).masked_fill_(values.isinf(), math.inf)
+            _settle(exact, rows, block, columns, length, unseen)
         self.columns[rows, :kept], self.length[rows, :kept], self.unseen[rows] = columns, length, unseen
-
-    def _settle(self, rows: Tensor, block: Tensor, columns: Tensor, length: Tensor, unseen: Tensor) -> None:
-        """Finds the nearest point of the rows whose bounds leave it open."""
-        doubtful = (length.amin(1) > unseen).nonzero()[:, 0]
-        if len(doubtful):
-            nearest = length[doubtful].amin(1, keepdim=True)
-            near, gap = settle(self.points, rows[doubtful], block[doubtful] <= nearest)
-            length[doubtful] = math.inf
-            columns[doubtful, 0], length[doubtful, 0], unseen[doubtful] = near, gap, gap
 
     def _join(self) -> Tensor | None:
         """Joins the components whose shortest edge is known; where there is none, returns the rows that must search."""
@@ -163,3 +153,13 @@ class _Forest:
         roots = torch.tensor([root(node) for node in range(self.count)], device=row.device)
         self.component = roots.unique(return_inverse=True)[1][self.component]
         self.count -= len(kept)
+
+
+def _settle(exact: Pairs, rows: Tensor, block: Tensor, columns: Tensor, length: Tensor, unseen: Tensor) -> None:
+    """Finds the nearest point of the rows whose bounds leave it open."""
+    doubtful = (length.amin(1) > unseen).nonzero()[:, 0]
+    if len(doubtful):
+        nearest = length[doubtful].amin(1, keepdim=True)
+        near, gap = settle(exact, rows[doubtful], block[doubtful] <= nearest)
+        length[doubtful] = math.inf
+        columns[doubtful, 0], length[doubtful, 0], unseen[doubtful] = near, gap, gap

@@ -38,7 +38,8 @@ def dendrogram(hierarchy: Tensor, labels: Tensor | None = None, height: float | 
     for node, (a, b, top, _) in enumerate(merges[first:], start=count + first):
         a, b = int(a), int(b)
         lines.append([(place[a], tops[a]), (place[a], top), (place[b], top), (place[b], tops[b])])
-        line_colors.append(SOFT if owners[node] is None else colors[owners[node]])
+        own = owners[node]
+        line_colors.append(SOFT if own is None else colors[own])
         place[node], tops[node] = (place[a] + place[b]) / 2, top
     with new_figure(max(5.2, 0.16 * len(names)), 3.8) as (figure, axes):
         axes.add_collection(LineCollection(lines, colors=line_colors, linewidths=1.4))
@@ -53,7 +54,9 @@ def dendrogram(hierarchy: Tensor, labels: Tensor | None = None, height: float | 
 
 def _tips(merges: list[list[float]], count: int, first: int) -> tuple[dict[int, float], list[str]]:
     """Places and names, from left to right, of the clusters that the drawn merges start from."""
-    stack, place, names = [count + len(merges) - 1], {}, []
+    stack = [count + len(merges) - 1]
+    place: dict[int, float] = {}
+    names: list[str] = []
     while stack:
         node = stack.pop()
         if node >= count + first:
