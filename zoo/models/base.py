@@ -99,6 +99,8 @@ class ZooModel(pl.LightningModule):
     def setup(self, stage: str | None = None) -> None:
         if self.spec is None and self.trainer.datamodule is not None:
             self.build(self.trainer.datamodule.spec)
+        # Lightning converts after it has loaded a checkpoint, which rounds the float64 weights of a resumed run.
+        self.trainer.strategy.precision_plugin.convert_module(self)
 
     @property
     def input_dtype(self) -> torch.dtype:

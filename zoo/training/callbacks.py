@@ -44,6 +44,7 @@ class Checkpointer(Checkpoint):
     def __init__(self, folder: str | Path, every_seconds: float = 30.0) -> None:
         self.folder, self.every_seconds = Path(folder), every_seconds
         self.best: float | None = None
+        self.stopped = False  # whether the run ended by itself, before its last epoch or step
         self._saved_at = time.monotonic()
 
     @property
@@ -55,10 +56,10 @@ class Checkpointer(Checkpoint):
         return self.folder / "best.ckpt"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        self.best, self.stopped = state_dict["best"], state_dict["stopped"]
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write `last.ckpt`."""
@@ -87,18 +88,24 @@ class Checkpointer(Checkpoint):
             self.best = value
             trainer.save_checkpoint(self.best_path)
 
+    def on_load_checkpoint(self, trainer: pl.Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
+        # Lightning forgets that early stopping, or a model that is done, ended the run, and would train on.
+        trainer.should_stop = checkpoint["callbacks"].get(self.state_key, {}).get("stopped", False)
+
     def on_train_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        self.stopped = trainer.should_stop
         self.save(trainer)
 
 
 def can_stop_after(trainer: pl.Trainer, batch_idx: int) -> bool:
     """Whether a run may be saved or stopped after this batch and go on as if nothing had happened.
 
-    Not at the last batch of an epoch (the next epoch's start is near), nor between gradients that are added up. Several
-    processes must agree, which costs a message: they ask at every 50th step.
+    Not at the last batch of an epoch or of the run (an epoch's start or the run's end is near), nor between gradients
+    that are added up. Several processes must agree, which costs a message: they ask at every 50th step.
     """
     every = trainer.accumulate_grad_batches * (1 if trainer.world_size == 1 else 50)
-    return not trainer.is_last_batch and (batch_idx + 1) % every == 0
+    last = trainer.is_last_batch or trainer.global_step == trainer.max_steps
+    return not last and (batch_idx + 1) % every == 0
 
 
 def begin_epoch(trainer: pl.Trainer) -> None:
@@ -119,8 +126,8 @@ def check_parameters(model: Any) -> None:
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise NonFiniteLossError(
-                f"{name} is not finite at step {model.global_step} (epoch {model.current_epoch}): a gradient overflowed. "
-                "No checkpoint was written. Lower optimizer.lr or clip gradients (regularization=gradient_clipping)."
+                f"{name} is not finite at step {model.global_step} (epoch {model.current_epoch}): no checkpoint was "
+                "written. Lower optimizer.lr, or clip gradients (regularization=gradient_clipping)."
             )
 
 
@@ -202,6 +209,8 @@ class SignalExit(Callback):
         self._stop_if_asked(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if self.checkpointer is not None:
+            self.checkpointer.stopped = trainer.should_stop
         self._stop_if_asked(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
