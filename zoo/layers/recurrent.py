@@ -228,9 +228,7 @@ class GRU(RecurrentBase):
     ) -> None:
         _refuse_projection(proj_size)
         if update_gate not in ("old", "new"):
-            raise ValueError(
-                f"update_gate names the state that z weighs, 'old' or 'new', got {update_gate!r}"
-            )
+            raise ValueError(f"update_gate names the state that z weighs, 'old' or 'new', got {update_gate!r}")
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype,
             layer_norm=layer_norm, variational_dropout=variational_dropout, recurrent_dropout=recurrent_dropout,
@@ -240,9 +238,7 @@ class GRU(RecurrentBase):
 
     def make_step(self, w: Weights) -> Step:
         """The step with these weights."""
-        return partial(
-            gru_step, w=w, reset_after=self.reset_after, update_gate=self.update_gate, drop=self.drop
-        )
+        return partial(gru_step, w=w, reset_after=self.reset_after, update_gate=self.update_gate, drop=self.drop)
 
     def passes(self) -> Passes | None:
         """The hand-written passes."""

@@ -37,11 +37,7 @@ class RecurrentBase(RecurrentParameters):
 
     def drop(self, candidate: Tensor) -> Tensor:
         """Dropout of what a step would add to the state (Semeniuta et al. 2016)."""
-        return (
-            F.dropout(candidate, self.recurrent_dropout, self.training)
-            if self.recurrent_dropout
-            else candidate
-        )
+        return F.dropout(candidate, self.recurrent_dropout, self.training) if self.recurrent_dropout else candidate
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
         """Run over a sequence.
@@ -119,16 +115,14 @@ class RecurrentBase(RecurrentParameters):
         if any(rank != want for rank in ranks):
             if self.states == 2:
                 got = ", ".join(f"{rank}-D" for rank in ranks)
-                raise RuntimeError(
-                    f"For {words} input, hx and cx should also be {want}-D but got ({got}) tensors"
-                )
+                raise RuntimeError(f"For {words} input, hx and cx should also be {want}-D but got ({got}) tensors")
             raise RuntimeError(f"For {words} input, hx should also be {want}-D but got {ranks[0]}-D tensor")
 
     def _split_state(self, kind: Any, sizes: list[int], rows: int, name: str, batched: bool) -> list[Tensor]:
         """The L*S initial tensors (B, ·) of one kind, h or c."""
         whole = isinstance(kind, Tensor)
         parts = [kind] if whole else list(kind)
-        if whole and len(set(sizes)) > 1 or len(parts) != (1 if whole else self.num_layers):
+        if (whole and len(set(sizes)) > 1) or len(parts) != (1 if whole else self.num_layers):
             raise RuntimeError(f"{name} must be a sequence of {self.num_layers} tensors, one per layer")
         parts = parts if batched else [part.unsqueeze(1) for part in parts]
         layers = self.num_layers if whole else 1
@@ -192,9 +186,7 @@ class RecurrentBase(RecurrentParameters):
         return scan(step, affine(x, w.ih, w.bias_ih, w.gain_ih), state, sizes, reverse)
 
     def _noisy(self) -> bool:
-        return any(self.zoneout) or (
-            self.training and bool(self.variational_dropout or self.recurrent_dropout)
-        )
+        return any(self.zoneout) or (self.training and bool(self.variational_dropout or self.recurrent_dropout))
 
     def _with_noise(self, step: Step, state: State, locked: float) -> Step:
         """Put the locked mask on h (Gal & Ghahramani 2016) and zoneout (Krueger et al. 2017) around a step."""
@@ -206,9 +198,7 @@ class RecurrentBase(RecurrentParameters):
             seen = old if mask is None else (old[0] * mask[: a.size(0)], *old[1:])
             new = step(a, seen)
             # zoneout is given as torch orders states: h, then c
-            return tuple(
-                _zone(o, n, p, self.training) for o, n, p in zip(old, new, self.zoneout, strict=True)
-            )
+            return tuple(_zone(o, n, p, self.training) for o, n, p in zip(old, new, self.zoneout, strict=True))
 
         return noisy
 

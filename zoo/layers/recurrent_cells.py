@@ -72,14 +72,10 @@ class _Cell(nn.Module):
 
     def _check_sizes(self, x: Tensor, state: State) -> None:
         if x.size(1) != self.input_size:
-            raise RuntimeError(
-                f"input has inconsistent input_size: got {x.size(1)} expected {self.input_size}"
-            )
+            raise RuntimeError(f"input has inconsistent input_size: got {x.size(1)} expected {self.input_size}")
         for k, s in enumerate(state):
             if s.size(0) != x.size(0):
-                raise RuntimeError(
-                    f"Input batch size {x.size(0)} doesn't match hidden{k} batch size {s.size(0)}"
-                )
+                raise RuntimeError(f"Input batch size {x.size(0)} doesn't match hidden{k} batch size {s.size(0)}")
             if s.size(1) != self.hidden_size:
                 raise RuntimeError(
                     f"hidden{k} has inconsistent hidden_size: got {s.size(1)}, expected {self.hidden_size}"
@@ -207,9 +203,7 @@ class GRUCell(_Cell):
         update_gate: str = "old",
     ) -> None:
         if update_gate not in ("old", "new"):
-            raise ValueError(
-                f"update_gate names the state that z weighs, 'old' or 'new', got {update_gate!r}"
-            )
+            raise ValueError(f"update_gate names the state that z weighs, 'old' or 'new', got {update_gate!r}")
         super().__init__(input_size, hidden_size, bias, device, dtype)
         self.reset_after, self.update_gate = reset_after, update_gate
 

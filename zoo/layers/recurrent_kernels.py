@@ -70,10 +70,12 @@ def _compile(compiler: str, target: Path) -> None:
 def _path() -> Path:
     """Where this machine's kernels lie: the name changes with the source, the processor and torch."""
     try:
-        processor = next(line for line in open("/proc/cpuinfo") if line.startswith(("flags", "Features")))
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line for line in lines if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):
         processor = platform.processor()
-    parts = (SOURCE.read_bytes(), platform.machine().encode(), processor.encode(), torch.__version__.encode())
+    sources = (path.read_bytes() for path in (SOURCE, *sorted(SOURCE.parent.glob("recurrent_*.h"))))
+    parts = (*sources, platform.machine().encode(), processor.encode(), torch.__version__.encode())
     name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "zoo" / f"recurrent-{name}.so"
@@ -173,9 +175,7 @@ def _rnn_forward(steps: Steps, x: Tensor, state: State, w: Weights, save: bool, 
     size, h0 = w.hh.size(1), state[0].contiguous()
     h = x.new_empty(len(x), size)
     packed_x, packed = (_pack_columns(v, transposed=True) for v in (w.ih, w.hh))
-    _call(
-        "rnn_forward", steps, size, relu=relu, x=x, h=h, h0=h0, bias=_bias(w, size), packed_x=packed_x, packed=packed
-    )
+    _call("rnn_forward", steps, size, relu=relu, x=x, h=h, h0=h0, bias=_bias(w, size), packed_x=packed_x, packed=packed)
     return h, (steps.final(h, h0),), ()
 
 

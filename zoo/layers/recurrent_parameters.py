@@ -165,9 +165,7 @@ def _hidden_sizes(hidden_size: int | Sequence[int], num_layers: int) -> tuple[in
         raise ValueError("num_layers must be greater than zero")
     sizes = tuple(hidden_size) if isinstance(hidden_size, Sequence) else (hidden_size,) * num_layers
     if num_layers not in (1, len(sizes)):
-        raise ValueError(
-            f"num_layers={num_layers} but hidden_size names {len(sizes)} layers; leave num_layers out"
-        )
+        raise ValueError(f"num_layers={num_layers} but hidden_size names {len(sizes)} layers; leave num_layers out")
     for size in sizes:
         if not isinstance(size, int):
             raise TypeError(f"hidden_size should be of type int, got: {type(size).__name__}")

@@ -7,8 +7,8 @@ what a gate sums up before σ or tanh, ∂v for that of a value v, and h' = h_{t
 
 .. math::
     \text{RNN}\quad  & δ = ∂h ⊙ φ'(h), \qquad φ' = 1 - h^2 \text{ or } [h > 0] \\
-    \text{LSTM}\quad & ∂c \mathrel{+}= ∂h ⊙ o\,(1 - \tanh^2 c), \quad δ_o = ∂h ⊙ \tanh(c)\,o(1 - o), \quad ∂c' = ∂c ⊙ f \\
-                     & δ_i = ∂c ⊙ g\,i(1 - i), \quad δ_f = ∂c ⊙ c'f(1 - f), \quad δ_g = ∂c ⊙ i(1 - g^2) \\
+    \text{LSTM}\quad & ∂c \mathrel{+}= ∂h ⊙ o\,(1 - \tanh^2 c), \quad δ_o = ∂h ⊙ \tanh(c)\,o(1 - o) \\
+                     & δ_i = ∂c ⊙ g\,i(1 - i), \quad δ_f = ∂c ⊙ c'f(1 - f), \quad δ_g = ∂c ⊙ i(1 - g^2), \quad ∂c' = ∂c ⊙ f \\
     \text{GRU}\quad  & δ_n = ∂h ⊙ (1 - z)(1 - n^2), \quad δ_z = ∂h ⊙ (h' - n)\,z(1 - z) \\
                      & δ_u = δ_n ⊙ r, \quad δ_r = δ_n ⊙ u\,r(1 - r), \quad u = W_{hn}h' + b_{hn}, \quad
                        ∂h' \mathrel{+}= ∂h ⊙ z \\
@@ -76,11 +76,7 @@ def rnn_backward(
     need_x: bool, relu: bool,
 ) -> tuple:  # fmt: skip
     """The way back; δ takes the place of its factor φ'(h)."""
-    d = (
-        (h > 0).to(h.dtype)
-        if relu
-        else torch.addcmul(torch.ones((), dtype=h.dtype, device=h.device), h, h, value=-1)
-    )
+    d = (h > 0).to(h.dtype) if relu else torch.addcmul(torch.ones((), dtype=h.dtype, device=h.device), h, h, value=-1)
     carry = d_final[0].clone()  # (B, H), ∂h
     for start, stop in reversed(steps.rows()):
         now = carry[: stop - start]
@@ -124,9 +120,9 @@ def lstm_forward(steps: Steps, x: Tensor, state: State, w: Weights, save: bool) 
 
 def lstm_factors(steps: Steps, gates: Tensor, c: Tensor, initial: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What ∂c and ∂h are multiplied by: δ's factors (N, 4H), o(1 - tanh²c) and tanh(c), (N, H) each."""
-    i, f, g, o = gates.chunk(4, 1)
+    i, _, g, o = gates.chunk(4, 1)
     seen = c.tanh()
-    d = gates * (1 - gates)  # σ'
+    d = torch.addcmul(gates, gates, gates, value=-1)  # σ'
     d_i, d_f, d_g, d_o = d.chunk(4, 1)
     d_i.mul_(g), d_f.mul_(steps.previous(c, initial)), d_o.mul_(seen)
     torch.mul(i, g.square().neg_().add_(1), out=d_g)

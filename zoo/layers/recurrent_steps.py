@@ -76,7 +76,7 @@ def rnn_step(a: Tensor, state: State, w: Weights, nonlinearity: str = "tanh") ->
 
 
 def lstm_step(a: Tensor, state: State, w: Weights, drop: Callable[[Tensor], Tensor] = identity) -> State:
-    """`c' = σ(f)c + σ(i)tanh(g)`, `h' = σ(o)tanh(c')` for `a = x W_ihᵀ + b_ih` of shape (B, 4H); drop acts on tanh(g)."""
+    """`c' = σ(f)c + σ(i)tanh(g)`, `h' = σ(o)tanh(c')` for `a = x W_ihᵀ + b_ih`, (B, 4H); drop acts on tanh(g)."""
     h, c = state
     i, f, g, o = (a + affine(h, w.hh, w.bias_hh, w.gain_hh)).chunk(4, -1)  # (B, H) each
     if w.peephole is not None:
@@ -98,7 +98,7 @@ def gru_step(
     update_gate: str = "old",
     drop: Callable[[Tensor], Tensor] = identity,
 ) -> State:
-    """`h' = (1 - z)n + zh` for `a = x W_ihᵀ + b_ih` of shape (B, 3H); see the module for the two forms; drop acts on n."""
+    """`h' = (1 - z)n + zh` for `a = x W_ihᵀ + b_ih`, (B, 3H); the module has the two forms; drop acts on n."""
     (h,) = state
     size = h.size(-1)
     gates = (w.hh[: 2 * size], _part(w.bias_hh, 0, 2 * size), _part(w.gain_hh, 0, 2))
