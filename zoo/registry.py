@@ -31,6 +31,7 @@ _MODULES: tuple[str, ...] = (
     "zoo.models.agglomerative_clustering",
     "zoo.models.cnn",
     "zoo.models.kmeans",
+    "zoo.models.bisecting_kmeans",
     "zoo.models.logistic_regression",
     "zoo.models.linear_regression",
     "zoo.models.mlp",

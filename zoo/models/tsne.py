@@ -24,25 +24,21 @@ bit of the result (`precomputed` distances in their own order). The learning rat
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from zoo.data.spec import Batch, DataSpec
+from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
-from zoo.models.base import NonFiniteLossError, StreamingModel, check_range
-from zoo.models.neighbors import check_metric, nearest_neighbors
+from zoo.models.base import NonFiniteLossError, check_range
+from zoo.models.map_model import MapModel
+from zoo.models.neighbors import check_metric
 from zoo.models.tsne_objective import MapObjective, start_of_map
-from zoo.models.tsne_placement import place
 from zoo.optimization import Recipe
 from zoo.registry import register_model
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["TSNE"]
 
@@ -58,7 +54,7 @@ _MIN_RATE = 50.0
     accepts=("tabular", "image"),
     source="van der Maaten & Hinton 2008",
 )
-class TSNE(StreamingModel):
+class TSNE(MapModel):
     """t-SNE: a map of points in which rows that are near each other lie near each other.
 
     Args:
@@ -101,7 +97,7 @@ class TSNE(StreamingModel):
         num_neighbors: int | None = None,
         early_exaggeration: float = 12.0,
         early_steps: int = 250,
-        early_momentum: float = 0.5,
+        early_momentum: float = 0.8,
         num_steps: int = 1000,
         steps_per_epoch: int = 50,
         init: Literal["pca", "random"] = "pca",
@@ -131,50 +127,16 @@ class TSNE(StreamingModel):
         self.save_hyperparameters()
         self.recipe = Recipe("tsne", {})
 
-    @property
-    def input_dtype(self) -> torch.dtype:
-        """The rows' own floating type."""
-        return torch.promote_types(self.spec.torch_dtype, torch.float32) if self.spec else torch.get_default_dtype()
-
     def initialize(self, spec: DataSpec) -> None:
-        dtype = torch.promote_types(spec.torch_dtype, torch.float32)
-        width = torch.Size(spec.shape).numel()
-        self.register_accumulator("rows", torch.zeros(0, width, dtype=dtype))
-        self.register_accumulator("labels", torch.zeros(0, dtype=torch.int64))
-        self.register_buffer("fitted_rows", torch.zeros(0, width, dtype=dtype))
-        self.register_buffer("fitted_labels", torch.zeros(0, dtype=torch.int64))
-        self.register_buffer("order", torch.zeros(0, dtype=torch.int64))
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("divergence", torch.full((), math.nan, dtype=torch.float64))
-        precision = torch.float64 if self.hparams.precision == "double" else torch.float32
-        self.points = nn.Parameter(torch.zeros(0, self.hparams.num_components, dtype=precision))
+        super().initialize(spec)
         self._forget()
 
     def _forget(self) -> None:
         """Drop what can be computed again from the rows."""
-        self._chunks: list[tuple[Tensor, Tensor]] = []
         self._objective: MapObjective | None = None
         self._own_optimizer: Optimizer | None = None
 
     # -- the passes ----------------------------------------------------------------------------------------------
-
-    def accumulate(self, batch: Batch) -> None:
-        if len(self.fitted_rows):
-            return  # only the first pass is looked at
-        if batch.weight is not None:
-            raise ZooError("tsne gives all rows the same weight: leave the sample weights out.")
-        labels = batch.y if batch.y is not None and self.spec.target == "class" else batch.x.new_zeros(0).long()
-        self._chunks.append((batch.x.flatten(1), labels))
-
-    def _state(self) -> dict[str, Tensor]:
-        if self._chunks:
-            rows, labels = zip(*self._chunks, strict=True)
-            self.rows, self.labels = torch.cat([self.rows, *rows]), torch.cat([self.labels, *labels])
-            self._chunks = []
-        return super()._state()
-
-    def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return {name: torch.cat([state[name] for state in states]) for name in states[0]}
 
     def fit_batches(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
         self._restart()
@@ -187,6 +149,7 @@ class TSNE(StreamingModel):
 
     def _restart(self) -> None:
         self.fitted_rows, self.step = self.fitted_rows[:0], torch.zeros_like(self.step)
+        self._chunks = []
         self._forget()
 
     @property
@@ -224,6 +187,7 @@ class TSNE(StreamingModel):
         else:
             self.order = rows.unique(dim=0, return_inverse=True)[1].argsort(stable=True)
         self.fitted_rows, self.fitted_labels = rows[self.order], labels[self.order] if len(labels) else labels
+        assert self.objective  # what is wrong with the rows shows before the map is begun
         start = start_of_map(self.fitted_rows, self.hparams.num_components, self.hparams.init, self.hparams.seed)
         self.points.data = start.to(self.points.dtype)
 
@@ -269,66 +233,6 @@ class TSNE(StreamingModel):
             raise ZooError("tsne has no weights to penalize and a schedule of its own: leave both out.")
         return self.recipe.build_optimizer(self)
 
-    # -- the fitted map ------------------------------------------------------------------------------------------
-
-    @property
-    def embedding(self) -> Tensor:
-        """The map (N, E), in the order in which the rows were collected: that of X for `zoo.fit(model, X)`."""
-        self.check_fitted()
-        points = self.points.data
-        return torch.empty_like(points).index_copy_(0, self.order, points)
-
-    def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
-        """Place rows (B, *shape) in the map; one that is equal to a fitted row takes its place."""
-        options, rows = self.hparams, batch.x.flatten(1)
-        k = min(len(self.fitted_rows), math.ceil(3 * options.placement_perplexity))
-        distance, neighbor = nearest_neighbors(self.fitted_rows, k, rows, options.metric)
-        position, divergence = place(
-            distance, neighbor, self.points.data, options.placement_perplexity, options.placement_steps
-        )
-        return {"prediction": position, "kl_divergence": divergence}
-
-    def check_fitted(self) -> None:
-        super().check_fitted()
-        if not len(self.points):
-            raise ZooError("This TSNE has no map yet: call zoo.fit(model, X) first.")
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        if self.done:
-            self._log_divergence("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._log_divergence("test", batch)
-
-    def _log_divergence(self, stage: str, batch: Batch) -> None:
-        value = self.predict_batch(batch)["kl_divergence"].mean()
-        self.log(f"{stage}/kl_divergence", value, batch_size=batch.size)
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        saved = state_dict.get(prefix + "points")
-        if saved is not None:
-            self.points.data = torch.empty_like(saved, device=self.points.device)
-        self._forget()
+        self._forget()  # it belonged to other rows
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-    # -- pictures ------------------------------------------------------------------------------------------------
-
-    def on_train_epoch_end(self) -> None:
-        super().on_train_epoch_end()
-        writer = getattr(self.logger, "experiment", None)
-        if hasattr(writer, "add_figure") and self.hparams.num_components == 2:
-            writer.add_figure("growing_map", self._picture(), global_step=self.current_epoch)
-
-    def _picture(self, placed: Tensor | None = None) -> Figure:
-        from zoo.visual.maps import point_map
-
-        title = f"{len(self.points):,} rows after {int(self.step):,} steps, KL {float(self.divergence):.3f}"
-        return point_map(self.points.data, self.fitted_labels, placed, self.spec, title)
-
-    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
-        if self.hparams.num_components == 2:
-            yield "map", self._picture(columns["prediction"])
-
-    def embeddings(self, batch: Batch, columns: dict[str, Tensor]) -> tuple[Tensor, list[str]] | None:
-        labels = self.fitted_labels.tolist()
-        return self.points.data, [str(label) for label in labels] if labels else ["row"] * len(self.points)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from zoo.models.tsne_affinities import DenseAffinities, SparseAffinities
 
-__all__ = ["attraction", "exact_repulsion", "kl_divergence", "map_weights"]
+__all__ = ["dense_forces", "exact_repulsion", "kl_divergence", "map_weights", "sparse_attraction"]
 
 _CHUNK_ELEMENTS = 1 << 20  # entries of a chunk: its matrices stay within the processor's cache
 
@@ -45,6 +45,19 @@ def _forces(coefficient: Tensor, queries: Tensor, points: Tensor) -> Tensor:
     return coefficient.sum(1, keepdim=True) * queries - coefficient @ points
 
 
+def dense_forces(points: Tensor, affinities: DenseAffinities) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Return attraction (N, E), repulsion $\sum_j w_{ij}^2 (y_i - y_j)$ (N, E) and Z in one sweep over all pairs.
+
+    Example:
+        >>> half = DenseAffinities(torch.tensor([[0.0, 0.5], [0.5, 0.0]]))
+        >>> dense_forces(torch.tensor([[0.0], [1.0]]), half)
+        (tensor([[-0.2500],
+                [ 0.2500]]), tensor([[-0.2500],
+                [ 0.2500]]), tensor(1.))
+    """
+    return _sweep(points, affinities.matrix)
+
+
 def exact_repulsion(points: Tensor) -> tuple[Tensor, Tensor]:
     r"""Return $\sum_j w_{ij}^2 (y_i - y_j)$ (N, E) and Z, in time quadratic and memory linear in N.
 
@@ -53,30 +66,42 @@ def exact_repulsion(points: Tensor) -> tuple[Tensor, Tensor]:
         (tensor([[-0.2500,  0.0000],
                 [ 0.2500,  0.0000]]), tensor(1.))
     """
-    force, total = torch.empty_like(points), -torch.tensor(float(len(points)), dtype=points.dtype, device=points.device)
+    return _sweep(points, None)[1:]
+
+
+def _sweep(points: Tensor, matrix: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    attracted, repelled, total = torch.zeros_like(points), torch.empty_like(points), points.new_zeros(())
     size = max(1, _CHUNK_ELEMENTS // len(points))
-    for part, out in zip(points.split(size), force.split(size), strict=True):
-        weight = map_weights(part, points)  # (C, N)
+    for start in range(0, len(points), size):
+        chunk = slice(start, start + size)
+        weight = map_weights(points[chunk], points)  # (C, N)
         total += weight.sum()
-        out.copy_(_forces(weight.square_(), part, points))
-    return force, total
+        if matrix is not None:
+            attracted[chunk] = _forces(matrix[chunk] * weight, points[chunk], points)
+        repelled[chunk] = _forces(weight.square_(), points[chunk], points)
+    return attracted, repelled, total - len(points)
 
 
-def attraction(points: Tensor, affinities: DenseAffinities | SparseAffinities) -> Tensor:
-    r"""Return $\sum_j p_{ij} w_{ij} (y_i - y_j)$, (N, E).
+def sparse_attraction(points: Tensor, affinities: SparseAffinities) -> Tensor:
+    r"""Return $\sum_j p_{ij} w_{ij} (y_i - y_j)$, (N, E), in time linear in the number of near pairs.
 
     Example:
-        >>> attraction(torch.tensor([[0.0], [1.0]]), DenseAffinities(torch.tensor([[0.0, 0.5], [0.5, 0.0]])))
+        >>> from zoo.models.tsne_affinities import sparse_affinities
+        >>> near = sparse_affinities(torch.tensor([[0.0], [1.0]]), perplexity=1).to(torch.float32, "cpu")
+        >>> sparse_attraction(torch.tensor([[0.0], [1.0]]), near)
         tensor([[-0.2500],
                 [ 0.2500]])
     """
-    if isinstance(affinities, SparseAffinities):
-        return _sparse_attraction(points, affinities)
-    force = torch.empty_like(points)
-    size = max(1, _CHUNK_ELEMENTS // len(points))
-    for part, matrix, out in zip(points.split(size), affinities.matrix.split(size), force.split(size), strict=True):
-        out.copy_(_forces(map_weights(part, points).mul_(matrix), part, points))
-    return force
+    coefficient = affinities.weight / _pair_denominator(points, affinities)  # (M,)
+    shape = (len(points), len(points))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse")  # "beta state"
+        matrix = torch.sparse_csr_tensor(
+            affinities.pointer, affinities.column, coefficient.gather(0, affinities.pair), shape, check_invariants=False
+        )
+    # A last column of ones brings the row sums out of the same product.
+    product = matrix @ torch.cat([points, torch.ones_like(points[:, :1])], 1)  # (N, E + 1)
+    return product[:, -1:] * points - product[:, :-1]
 
 
 def _pair_denominator(points: Tensor, affinities: SparseAffinities) -> Tensor:
@@ -87,22 +112,6 @@ def _pair_denominator(points: Tensor, affinities: SparseAffinities) -> Tensor:
         total = difference.square_().add_(1) if total is None else total.addcmul_(difference, difference)
     assert total is not None
     return total
-
-
-def _sparse_attraction(points: Tensor, affinities: SparseAffinities) -> Tensor:
-    coefficient = affinities.weight / _pair_denominator(points, affinities)  # (M,)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse")  # "beta state"
-        matrix = torch.sparse_csr_tensor(
-            affinities.pointer,
-            affinities.column,
-            coefficient.gather(0, affinities.pair),
-            (len(points), len(points)),
-            check_invariants=False,
-        )
-    # A last column of ones brings the row sums out of the same product.
-    product = matrix @ torch.cat([points, points.new_ones(len(points), 1)], 1)  # (N, E + 1)
-    return product[:, -1:] * points - product[:, :-1]
 
 
 def kl_divergence(

@@ -24,8 +24,9 @@ Sources: Linderman, Rachh, Hoskins, Steinerberger & Kluger 2019, "Fast interpola
 Deviations from Linderman et al.: B-splines around each point take the place of Lagrange polynomials in fixed
 boxes, and the force's own kernel, with one charge a point, that of $(1 + |y|^2)^{-2}$ with the charges 1, y₁, y₂: a
 third of the error at about equal spacing, and one forward and two inverse transforms are enough. Z is taken from the
-transforms (Parseval) without an inverse one. L is a product of 2, 3, 5 and 7, and where the map is small the spacing
-moves in steps of 5 %, so that the kernels are transformed only when it has grown by so much.
+transforms (Parseval) without an inverse one, less what a point's own weight comes to on average. L is a product of 2,
+3, 5 and 7, and where the map is small the spacing moves in steps of 5 %, so that the kernels are transformed only when
+it has grown by so much.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class GridRepulsion:
 
     def __init__(self) -> None:
         self._key: tuple[object, ...] | None = None
-        self._kernels = torch.empty(0)
+        self._kernels, self._own_weight = torch.empty(0), 1.0
 
     def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return $\sum_j w_{ij}^2 (y_i - y_j)$ (N, 2) and Z of a map (N, 2)."""
@@ -121,7 +122,7 @@ class GridRepulsion:
         force = _read(self._convolve(spectrum, kernels[1:], side), index, beta)
         # Each frequency but the first and the last of the half spectrum stands for its mirror image too.
         power = (torch.view_as_real(spectrum).square_().sum(-1) * kernels[0].real).sum(0)
-        total = (2 * power.sum() - power[0] - power[-1]) / len(spectrum) ** 2 - len(points)
+        total = (2 * power.sum() - power[0] - power[-1]) / len(spectrum) ** 2 - self._own_weight * len(points)
         return force.T, total
 
     def field(self, points: Tensor, margin: float) -> Field:
@@ -150,19 +151,26 @@ class GridRepulsion:
     def _transformed_kernels(self, side: int, spacing: float, like: Tensor) -> Tensor:
         key = (side, spacing, like.dtype, like.device)
         if key != self._key:
-            self._key, self._kernels = key, _kernels(_smooth(2 * side + _PADDING), spacing).to(like.device)
-            self._kernels = self._kernels.to(torch.complex128 if like.dtype == torch.float64 else torch.complex64)
+            kernels, self._own_weight = _kernels(_smooth(2 * side + _PADDING), spacing)
+            precision = torch.complex128 if like.dtype == torch.float64 else torch.complex64
+            self._key, self._kernels = key, kernels.to(like.device, precision)
         return self._kernels
 
 
-def _kernels(length: int, spacing: float) -> Tensor:
-    """Transforms of κ_Z and the two components of κ_F over those of the splines, (3, L, L/2 + 1)."""
+def _kernels(length: int, spacing: float) -> tuple[Tensor, float]:
+    """Return transforms of κ_Z and the two components of κ_F over those of the splines, (3, L, L/2 + 1), and what
+    becomes of a point's own weight, 1 but for the interpolation, on average over its places between the nodes."""
     frequency = torch.fft.fftfreq(length, dtype=torch.float64)
     offset = frequency * (length * spacing)  # 0 first, then the positive ones, then the negative
     weight = 1 / (1 + offset[:, None] ** 2 + offset**2)
     force = weight**2 * torch.stack(torch.meshgrid(offset, offset, indexing="ij"))
-    spline = ((3 + torch.cos(2 * math.pi * frequency)) / 4).square()
-    return torch.fft.rfft2(torch.cat([weight[None], force])) / (spline[:, None] * spline[: length // 2 + 1])
+    cosine = torch.cos(2 * math.pi * frequency)
+    spline = ((3 + cosine) / 4).square()
+    overlap = (64 + 52 * cosine + 4 * cosine.square()) / 120  # of a spline with its neighbours: the quintic's values
+    kernels = torch.fft.rfft2(torch.cat([weight[None], force]))
+    share = (overlap / spline)[:, None] * (overlap / spline)
+    own = float((torch.fft.fft2(weight).real * share).mean())
+    return kernels / (spline[:, None] * spline[: length // 2 + 1]), own
 
 
 class Field:

@@ -11,12 +11,13 @@ from torch import Tensor
 from zoo.data.sampler import epoch_generator
 from zoo.models.spectra import fix_signs
 from zoo.models.tsne_affinities import DenseAffinities, SparseAffinities, dense_affinities, sparse_affinities
-from zoo.models.tsne_gradient import attraction, exact_repulsion, kl_divergence
+from zoo.models.tsne_gradient import dense_forces, exact_repulsion, kl_divergence, sparse_attraction
 from zoo.models.tsne_interpolation import GridRepulsion
 
 __all__ = ["MapObjective", "start_of_map"]
 
 _EXACT_ROWS = 5000  # the most for which all pairs are looked at by default
+_FEW_ROWS = 300  # interpolating the repulsion of fewer saves nothing
 _START_DEVIATION = 1e-4
 
 
@@ -64,10 +65,10 @@ class MapObjective:
         ZooError: if the perplexity is not below N, or N is 1.
 
     Example:
-        >>> objective = MapObjective(torch.tensor([[0.0], [1.0]]), num_components=1, perplexity=1)
-        >>> objective.gradient(torch.tensor([[0.0], [1.0]]), exaggeration=2.0)
+        >>> rows = points = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+        >>> MapObjective(rows, num_components=1, perplexity=1).gradient(points, exaggeration=2.0)
         tensor([[-1.],
-                [ 1.]])
+                [ 1.]], dtype=torch.float64)
     """
 
     def __init__(
@@ -85,7 +86,8 @@ class MapObjective:
             self.affinities = sparse_affinities(rows, perplexity, metric, num_neighbors)
         else:
             self.affinities = dense_affinities(rows.double(), perplexity, metric)
-        self.repulsion = GridRepulsion() if large and num_components == 2 else exact_repulsion
+        interpolate = large and num_components == 2 and len(rows) > _FEW_ROWS
+        self.repulsion = GridRepulsion() if interpolate else exact_repulsion
 
     def to(self, like: Tensor) -> MapObjective:
         """Bring P to the type and device of a map; returns itself."""
@@ -94,8 +96,12 @@ class MapObjective:
 
     def gradient(self, points: Tensor, exaggeration: float = 1.0) -> Tensor:
         """Return 4 (exaggeration · attraction − repulsion / Z) of a map, (N, E)."""
-        force, total = self.repulsion(points)
-        return attraction(points, self.affinities).mul_(exaggeration).sub_(force / total).mul_(4)
+        if isinstance(self.affinities, DenseAffinities):
+            attraction, repulsion, total = dense_forces(points, self.affinities)
+        else:
+            repulsion, total = self.repulsion(points)
+            attraction = sparse_attraction(points, self.affinities)
+        return attraction.mul_(exaggeration).sub_(repulsion / total).mul_(4)
 
     def divergence(self, points: Tensor) -> Tensor:
         """Return KL(P ‖ Q) of a map, in nats."""
