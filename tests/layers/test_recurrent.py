@@ -18,12 +18,6 @@ import zoo.layers
 KINDS = ("RNN", "LSTM", "GRU")
 
 
-@pytest.fixture(scope="module")
-def device(request: pytest.FixtureRequest) -> torch.device:
-    """Where to run, the CPU unless the command line names another device."""
-    return torch.device(request.config.getoption("--device", default="cpu"))
-
-
 def relative_error(ours: Tensor, oracle: Tensor) -> float:
     """‖ours - oracle‖ / ‖oracle‖, and 0 for two zeros."""
     assert ours.shape == oracle.shape
@@ -53,9 +47,7 @@ def flat(result: tuple) -> list[Tensor]:
 def gradients(results: list[Tensor], inputs: list[Tensor], seed: int = 1) -> list[Tensor]:
     """Gradients of a random linear function of all results."""
     generator = torch.Generator().manual_seed(seed)
-    loss = sum(
-        (r * torch.randn(r.shape, generator=generator, dtype=r.dtype).to(r.device)).sum() for r in results
-    )
+    loss = sum((r * torch.randn(r.shape, generator=generator, dtype=r.dtype).to(r.device)).sum() for r in results)
     return list(torch.autograd.grad(loss, inputs, retain_graph=True))
 
 
@@ -90,9 +82,7 @@ def cases(draw: st.DrawFn) -> dict:
     }
 
 
-def inputs_of(
-    case: dict, device: torch.device
-) -> tuple[Tensor, Tensor | PackedSequence, object, list[Tensor]]:
+def inputs_of(case: dict, device: torch.device) -> tuple[Tensor, Tensor | PackedSequence, object, list[Tensor]]:
     """A leaf tensor, what the layer is fed, its initial states, and the leaves among them."""
     torch.manual_seed(case["seed"])
     options, (features, hidden), lengths = case["options"], case["sizes"], case["lengths"]
@@ -103,9 +93,7 @@ def inputs_of(
     x = torch.randn(shape, dtype=torch.float64, device=device, requires_grad=True)
     fed = x
     if case["shape"].startswith("packed"):
-        fed = pack_padded_sequence(
-            x, torch.tensor(lengths), batch_first, enforce_sorted="sorted" in case["shape"]
-        )
+        fed = pack_padded_sequence(x, torch.tensor(lengths), batch_first, enforce_sorted="sorted" in case["shape"])
     if not case["initial"]:
         return x, fed, None, []
     layers = options["num_layers"] * (2 if options["bidirectional"] else 1)
@@ -173,9 +161,7 @@ def test_same_parameters_from_a_seed(kind: str) -> None:
         peer.load_state_dict(ours)
         assert repr(module) == repr(peer)
     layer, peer = both(kind, 3, 5, 2, bidirectional=True, **extra)
-    assert [[w.shape for w in ws] for ws in layer.all_weights] == [
-        [w.shape for w in ws] for ws in peer.all_weights
-    ]
+    assert [[w.shape for w in ws] for ws in layer.all_weights] == [[w.shape for w in ws] for ws in peer.all_weights]
     layer.flatten_parameters()
 
 
@@ -229,9 +215,7 @@ def test_refuses_an_unknown_nonlinearity_and_warns_of_idle_dropout() -> None:
     for home in (zoo.layers, nn):
         with pytest.raises(ValueError, match="Unknown nonlinearity 'gelu'"):
             home.RNN(3, 4, nonlinearity="gelu")
-        with pytest.warns(
-            UserWarning, match="dropout option adds dropout after all but last recurrent layer"
-        ):
+        with pytest.warns(UserWarning, match="dropout option adds dropout after all but last recurrent layer"):
             home.GRU(3, 4, dropout=0.5)
 
 

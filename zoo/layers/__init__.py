@@ -3,6 +3,7 @@
 from zoo.layers.convolution import AvgPool2d, Conv2d, MaxPool2d
 from zoo.layers.recurrent import GRU, LSTM, RNN
 from zoo.layers.recurrent_cells import GRUCell, LSTMCell, RNNCell
+from zoo.layers.recurrent_kernels import build_kernels
 
 __all__ = [
     "GRU",
@@ -14,4 +15,5 @@ __all__ = [
     "LSTMCell",
     "MaxPool2d",
     "RNNCell",
+    "build_kernels",
 ]

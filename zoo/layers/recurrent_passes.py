@@ -8,7 +8,8 @@ what a gate sums up before σ or tanh, ∂v for that of a value v, and h' = h_{t
 .. math::
     \text{RNN}\quad  & δ = ∂h ⊙ φ'(h), \qquad φ' = 1 - h^2 \text{ or } [h > 0] \\
     \text{LSTM}\quad & ∂c \mathrel{+}= ∂h ⊙ o\,(1 - \tanh^2 c), \quad δ_o = ∂h ⊙ \tanh(c)\,o(1 - o) \\
-                     & δ_i = ∂c ⊙ g\,i(1 - i), \quad δ_f = ∂c ⊙ c'f(1 - f), \quad δ_g = ∂c ⊙ i(1 - g^2), \quad ∂c' = ∂c ⊙ f \\
+                     & δ_i = ∂c ⊙ g\,i(1 - i), \quad δ_f = ∂c ⊙ c'f(1 - f), \quad δ_g = ∂c ⊙ i(1 - g^2) \\
+                     & ∂c' = ∂c ⊙ f \\
     \text{GRU}\quad  & δ_n = ∂h ⊙ (1 - z)(1 - n^2), \quad δ_z = ∂h ⊙ (h' - n)\,z(1 - z) \\
                      & δ_u = δ_n ⊙ r, \quad δ_r = δ_n ⊙ u\,r(1 - r), \quad u = W_{hn}h' + b_{hn}, \quad
                        ∂h' \mathrel{+}= ∂h ⊙ z \\
