@@ -1,1 +1,26 @@
-"""Estimators under scikit-learn's own names, thin over the models of the zoo."""
+"""Estimators under scikit-learn's own names and parameters, thin over the models of the zoo, plus `device`.
+
+>>> from zoo.sklearn import LinearRegression
+>>> LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0]).predict([[2.0]]).round(6).tolist()
+[4.0]
+"""
+
+from zoo.sklearn.cluster import AgglomerativeClustering, BisectingKMeans, KMeans, MiniBatchKMeans
+from zoo.sklearn.decomposition import PCA, TSNE, IncrementalPCA
+from zoo.sklearn.linear import LinearRegression, LogisticRegression, Ridge
+from zoo.sklearn.neural import MLPClassifier, MLPRegressor
+
+__all__ = [
+    "PCA",
+    "TSNE",
+    "AgglomerativeClustering",
+    "BisectingKMeans",
+    "IncrementalPCA",
+    "KMeans",
+    "LinearRegression",
+    "LogisticRegression",
+    "MLPClassifier",
+    "MLPRegressor",
+    "MiniBatchKMeans",
+    "Ridge",
+]

@@ -1,0 +1,98 @@
+"""What the estimators share: a model of the zoo, fitted without a trainer's start-up where it streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+import zoo
+from zoo.data.spec import Batch, DataSpec
+from zoo.models.base import StreamingModel, ZooModel
+from zoo.optimization import Recipe
+
+__all__ = ["ZooEstimator"]
+
+
+class ZooEstimator(BaseEstimator):
+    """Base of the estimators: a subclass says which model it is, and what of the fitted model it shows.
+
+    Args of all subclasses, beside scikit-learn's own:
+        device: `cpu`, `cuda`, or `auto` for a GPU where there is one.
+    """
+
+    def _rows(self, X: Any, *, reset: bool, **options: Any) -> np.ndarray:
+        """Return checked rows as an array; `reset` while fitting."""
+        return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C", **options)
+
+    def _rows_and_targets(self, X: Any, y: Any, *, reset: bool, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return checked rows and targets; missing targets raise as scikit-learn words it."""
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        return validate_data(self, X, y, reset=reset, dtype=[np.float64, np.float32], order="C", **options)
+
+    def _weight(self, sample_weight: Any, X: np.ndarray) -> np.ndarray | None:
+        return None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
+
+    def _device(self) -> str:
+        device = getattr(self, "device", "cpu")
+        if device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return device
+
+    def _fit_streaming(
+        self,
+        model: ZooModel,
+        X: np.ndarray,
+        y: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
+        *,
+        num_classes: int | None = None,
+        recipe: Recipe | None = None,
+        batch_size: int | None = None,
+    ) -> dict[str, Any]:
+        """Fit a streaming model in batches (or one of all rows), keep it as `model_`, return its last values."""
+        assert isinstance(model, StreamingModel)
+        if recipe is not None:
+            model.recipe = recipe
+        self._build(model, X, y, num_classes)
+        whole = self._batch(model, X, y, weight)
+        starts = range(0, len(X), batch_size or len(X))
+        parts = [Batch(*(None if t is None else t[i : i + starts.step] for t in whole)) for i in starts]  # type: ignore[arg-type]
+        values = model.fit_batches(lambda: parts)
+        self.model_ = model.eval()
+        return values
+
+    def _build(
+        self, model: ZooModel, X: np.ndarray, y: np.ndarray | None = None, num_classes: int | None = None
+    ) -> Any:
+        """Create the model's parameters for such rows and targets, on the device."""
+        target: Any = None if y is None else "class" if num_classes else "value"
+        num_targets = 1 if y is None or y.ndim == 1 else y.shape[1]
+        spec = DataSpec(
+            "tabular", (X.shape[1],), target, num_classes=num_classes, num_targets=num_targets, dtype=str(X.dtype)
+        )
+        return model.build(spec).to(self._device())
+
+    @staticmethod
+    def _batch(model: ZooModel, X: np.ndarray, y: np.ndarray | None = None, weight: np.ndarray | None = None) -> Batch:
+        """Return rows, targets and weights as one batch of the model's type and device."""
+        arrays = (X, y, weight)
+        # torch has no read-only tensors
+        tensors = [None if a is None else torch.from_numpy(np.require(a, requirements=["C", "W"])) for a in arrays]
+        return model.as_batch(Batch(*tensors))  # type: ignore[arg-type]
+
+    def _predict_columns(self, X: Any) -> dict[str, np.ndarray]:
+        """Return what the fitted model predicts for rows, as arrays."""
+        check_is_fitted(self)
+        X = self._rows(X, reset=False)
+        columns = self.model_.predict_columns(X, batch_size=max(1, len(X)))
+        return {name: values.cpu().numpy() for name, values in columns.items()}
+
+
+def create(name: str, **hparams: Any) -> ZooModel:
+    """Create a model of the zoo."""
+    return zoo.create_model(name, **hparams)
