@@ -21,7 +21,7 @@ from torch import Tensor
 import zoo
 from zoo.data.base import ZooDataModule
 from zoo.data.registry import _options, create_data, data_entries, list_data
-from zoo.data.spec import Batch
+from zoo.data.spec import Batch, DataSpec
 from zoo.models.base import ZooModel
 from zoo.registry import model_entry
 from zoo.training.main import config_dir
@@ -112,12 +112,13 @@ def tiny_batch(data: ZooDataModule, num_rows: int = 48) -> Batch:
     return rows[torch.linspace(0, len(rows) - 1, min(num_rows, len(rows))).long()]
 
 
-def create(name: str, data: ZooDataModule | None = None, seed: int = 0, **hparams: Any) -> ZooModel:
+def create(name: str, data: ZooDataModule | DataSpec | None = None, seed: int = 0, **hparams: Any) -> ZooModel:
     """A model built for `data` (its own by default) with the hyperparameters of its config."""
+    spec = data if isinstance(data, DataSpec) else (data or default_data(name)).spec
     torch.manual_seed(seed)
     options = {**model_config(name)["model"], **hparams}
     options.pop("name")
-    return zoo.create_model(name, spec=(data or default_data(name)).spec, **options)
+    return zoo.create_model(name, spec=spec, **options)
 
 
 def fit_tiny(model: ZooModel, batch: Batch, steps: int = 30, lr: float = 3e-3) -> list[float]:

@@ -91,8 +91,8 @@ def test_a_data_config_lists_every_option_with_its_default(name: str) -> None:
         default = options[key]
         if default is inspect.Parameter.empty:
             assert value == "???", f"{key} has no default"
-        elif value == []:
-            assert not default, key
+        elif isinstance(value, list) and default is None:
+            continue  # the config spells out what None stands for
         else:
             assert value == (list(default) if isinstance(default, tuple) else default), key
     for line in (config_dir() / "data" / f"{name}.yaml").read_text().splitlines():

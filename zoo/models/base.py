@@ -325,6 +325,7 @@ class StreamingModel(ZooModel):
     def __init__(self) -> None:
         super().__init__()
         self._accumulators: dict[str, Tensor] = {}  # name → its value at the start of a pass
+        self._pooled = False  # whether the accumulators hold the sums of all processes already
 
     @property
     def input_dtype(self) -> torch.dtype:
@@ -360,6 +361,7 @@ class StreamingModel(ZooModel):
 
     def reset_accumulators(self) -> None:
         """Put every accumulator back to its initial value."""
+        self._pooled = False
         for name, initial in self._accumulators.items():
             setattr(self, name, initial.to(self.device, copy=True))
 
@@ -373,6 +375,7 @@ class StreamingModel(ZooModel):
             self.reset_accumulators()
             for batch in batches():
                 self.accumulate(self.as_batch(batch))
+            self._check_sums()
             values = self.solve()
             passes += 1
             if self.done:
@@ -402,6 +405,8 @@ class StreamingModel(ZooModel):
         with torch.no_grad():
             for name, value in self._reduced().items():
                 setattr(self, name, value)
+            self._pooled = True
+            self._check_sums()
             values = self.solve()
         for name, value in values.items():
             number = torch.as_tensor(value, dtype=torch.float64, device=self.device)
@@ -411,12 +416,21 @@ class StreamingModel(ZooModel):
         if self.streaming and self.done:
             self.trainer.should_stop = True
 
+    def _check_sums(self) -> None:
+        """Raise one line if the data held NaN: no statistic survives it."""
+        for name, value in self._state().items():
+            if value.is_floating_point() and bool(value.isnan().any()):
+                raise ZooError(
+                    f"{self.entry.name} met NaN or infinite values in the data ({name} is NaN): "
+                    "drop those rows or fill them in first."
+                )
+
     def _state(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in self._accumulators}
 
     def _reduced(self) -> dict[str, Tensor]:
         """The accumulators over all processes."""
-        if self._trainer is None or self.trainer.world_size == 1:
+        if self._trainer is None or self.trainer.world_size == 1 or self._pooled:
             return self._state()
         mine = {name: value.cpu() for name, value in self._state().items()}
         states: list[Any] = [None] * self.trainer.world_size

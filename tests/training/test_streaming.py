@@ -1,0 +1,199 @@
+"""The invariant of streaming models: the same result for any batch size, order of rows and number of processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import typing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from support import CHECKOUT, CPU, create, default_data, fitting_data, model_config, run_command, spawn, tiny_batch
+from torch import Tensor
+
+import zoo
+from zoo.data.registry import create_data
+from zoo.data.spec import Batch
+from zoo.models.base import StreamingModel, ZooModel
+from zoo.registry import model_entry
+from zoo.training.checkpoint import load_model
+
+NEEDED = {"randomized": {"num_components": 2}}  # what a solver asks for beside its name
+
+
+def label(hparams: Any) -> str:
+    return "-".join(map(str, hparams.values())) if isinstance(hparams, dict) else str(hparams)
+
+
+def streaming_variants() -> list[tuple[str, dict[str, Any]]]:
+    """Every streaming model, and those that stream with one of their solvers."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name in zoo.list_models():
+        solver = typing.get_type_hints(model_entry(name).cls.__init__).get("solver")
+        choices = typing.get_args(solver) if typing.get_origin(solver) is Literal else ()
+        variants = [{"solver": choice, **NEEDED.get(choice, {})} for choice in choices] or [{}]
+        found += [(name, hparams) for hparams in variants if zoo.create_model(name, **hparams).streaming]
+    return found
+
+
+VARIANTS = streaming_variants()
+# Long sequences of dependent steps enlarge the rounding of the first; the bound says by how much at most.
+BOUNDS = {"tsne": 1e-3}
+
+
+def result(model: StreamingModel, batch: Batch, values: dict[str, Any]) -> dict[str, Tensor]:
+    """What a user sees of a fitted model: its predictions and what it logged."""
+    found = {f"logged {key}": torch.as_tensor(value, dtype=torch.float64) for key, value in values.items()}
+    if type(model).predict_batch is not ZooModel.predict_batch:
+        with torch.inference_mode():
+            found |= model.eval().predict_batch(model.as_batch(batch))
+    return found
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], bound: float, what: str) -> None:
+    assert set(ours) == set(theirs), what
+    for key, value in ours.items():
+        if value.is_floating_point():
+            scale = max(1.0, float(theirs[key].abs().max())) if value.numel() else 1.0
+            assert torch.allclose(value, theirs[key], rtol=bound, atol=bound * scale, equal_nan=True), f"{what}: {key}"
+        else:
+            assert torch.equal(value, theirs[key]), f"{what}: {key}"
+
+
+def rows(batch: Batch, index: Tensor) -> Batch:
+    return Batch(*(None if column is None else column[index] for column in batch))
+
+
+@pytest.mark.parametrize(("name", "hparams"), VARIANTS, ids=label)
+def test_batch_sizes_and_the_order_of_rows_do_not_matter(name: str, hparams: dict[str, Any]) -> None:
+    data = default_data(name)
+    batch = tiny_batch(data, 150)
+    batch = Batch(*(c.double() if c is not None and c.is_floating_point() else c for c in batch))
+    spec = replace(data.spec, dtype="float64")
+    size, results = batch.size, []
+    for batch_size, shuffled in [(size, False), (1, False), (7, False), (64, False), (7, True), (size, True)]:
+        order = torch.randperm(size) if shuffled else torch.arange(size)
+        model = create(name, spec, **hparams)
+        pieces = [piece_of(batch, index) for index in order.split(batch_size)]
+        values = model.fit_batches(lambda pieces=pieces: pieces)  # type: ignore[operator]
+        results.append((f"batches of {batch_size}, shuffled {shuffled}", result(model, batch, values)))  # type: ignore[arg-type]
+    for what, found in results[1:]:
+        assert_same(found, results[0][1], BOUNDS.get(name, 1e-9), what)
+
+
+def piece_of(batch: Batch, index: Tensor) -> Batch:
+    """Some rows; of baskets, whose items lie one after the other, those of the rows."""
+    if batch.lengths is None or len(batch.x) == len(batch.lengths):
+        return rows(batch, index)
+    baskets = batch.x.split(batch.lengths.tolist())
+    return Batch(torch.cat([baskets[i] for i in index]), lengths=batch.lengths[index])
+
+
+SCRIPT = """
+import sys, json
+from zoo.training.run import build
+from zoo.training.trainer import make_trainer, seed_all
+for job in json.loads(sys.argv[1]):
+    settings = job["settings"]
+    seed_all(settings["seed"])
+    model, data = build(settings)
+    options = {**settings["trainer"], "devices": job["devices"], "strategy": job["strategy"]}
+    trainer = make_trainer(model, run_dir=job["folder"], progress=False, logger=False, **options)
+    trainer.fit(model, datamodule=data)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def train_in_processes(jobs: list[dict[str, Any]], folder: Path, world_size: int) -> None:
+    """Run trainings in `world_size` processes that find each other as under torchrun."""
+    import json
+
+    port, processes = free_port(), []
+    for rank in range(world_size):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
+        if world_size > 1:
+            environment |= {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "GROUP_RANK": "0",
+                "LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                "TORCHELASTIC_RUN_ID": "test",
+            }  # fmt: skip
+        command = [sys.executable, "-c", SCRIPT, json.dumps(jobs)]
+        processes.append(subprocess.Popen(command, cwd=folder, env=environment, text=True, stderr=subprocess.PIPE))
+    errors = [process.communicate(timeout=400)[1] for process in processes]
+    assert not any(process.returncode for process in processes), "\n".join(errors)[-3000:]
+
+
+def job(name: str, hparams: dict[str, Any], folder: Path, devices: int) -> dict[str, Any]:
+    """A short training on the smallest data that fit, with a last batch that the processes cannot share evenly."""
+    settings = {**model_config(name)}
+    settings["model"] = {**settings["model"], **hparams}
+    if "iris" in fitting_data(name):
+        settings["data"] = {"name": "iris", "batch_size": 26}  # 105 rows: the last global batch of two has one
+    settings["trainer"] = {**settings["trainer"], "accelerator": "cpu"}
+    settings["regularization"] = {**settings["regularization"], "l2": 1e-3}  # separable classes have no minimum
+    strategy = "ddp" if devices > 1 else "auto"
+    return {
+        "settings": settings,
+        "folder": str(folder / name / label(hparams)),
+        "devices": devices,
+        "strategy": strategy,
+    }
+
+
+@pytest.fixture(scope="module")
+def one_and_two(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Checkpoints of every streaming model, trained by one process and by two."""
+    folders = {}
+    for world_size in (1, 2):
+        folders[world_size] = tmp_path_factory.mktemp(f"processes{world_size}")
+        jobs = [job(name, hparams, folders[world_size], world_size) for name, hparams in VARIANTS]
+        train_in_processes(jobs, folders[world_size], world_size)
+    return folders
+
+
+@pytest.mark.parametrize(("name", "hparams"), VARIANTS, ids=label)
+def test_one_process_and_two_agree(name: str, hparams: dict[str, Any], one_and_two: dict[int, Path]) -> None:
+    models = []
+    for folder in one_and_two.values():
+        models.append(load_model(folder / name / label(hparams) / "checkpoints" / "last.ckpt"))
+    options = dict(job(name, hparams, Path(), 1)["settings"]["data"])
+    batch = tiny_batch(create_data(options.pop("name"), **options), 1000)
+    bound = BOUNDS.get(name, 1e-9)
+    ours, theirs = (result(model, batch, {}) for model in models)  # type: ignore[arg-type]
+    assert_same(ours, theirs, bound, "predictions")
+    states = [{key: sorted_values(value) for key, value in model.state_dict().items()} for model in models]
+    assert_same(states[1], states[0], bound, "state")
+
+
+def sorted_values(value: Tensor) -> Tensor:
+    """The values of a statistic without their order: processes collect rows in another one."""
+    return value.double().flatten().sort().values
+
+
+def test_two_processes_from_the_command_line(tmp_path: Path) -> None:
+    command = ["model=linear_regression", CPU]
+    assert run_command([*command, f"run_dir={tmp_path / 'one'}"]) == 0
+    process = spawn([*command, "trainer.devices=2", "trainer.strategy=ddp", f"run_dir={tmp_path / 'two'}"], tmp_path)
+    out, error = process.communicate(timeout=200)
+    assert process.returncode == 0, error
+    assert out.count("run folder") == 1
+    one, two = (load_model(tmp_path / n / "checkpoints" / "last.ckpt") for n in ("one", "two"))
+    assert torch.allclose(one.weight, two.weight, rtol=1e-9, atol=1e-9)  # type: ignore[arg-type]
+
+
+def test_a_statistic_that_is_not_finite_is_named() -> None:
+    model = create("linear_regression")
+    batch = tiny_batch(default_data("linear_regression"))
+    batch.x[3, 2] = float("nan")
+    with pytest.raises(zoo.ZooError, match="NaN"):
+        model.fit_batches(lambda: [batch])  # type: ignore[operator]
