@@ -56,7 +56,7 @@ def cost_gradient(w: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def derivatives(
-    z: Tensor, x: Tensor, y: Tensor, weight: Tensor, *, hessian: bool = True
+    z: Tensor, x: Tensor, y: Tensor, weight: Tensor | None = None, *, hessian: bool = True
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the weighted sum of losses, its gradient and its Hessian, for one row of weights or one a class.
 
@@ -64,27 +64,36 @@ def derivatives(
         z: logits x Wᵀ, (B, K): one for two classes, one a class otherwise.
         x: inputs, with a column of ones for an intercept, (B, P).
         y: classes, (B,) int64.
-        weight: weight of each example, (B,).
+        weight: weight of each example, (B,); one each by default.
         hessian: whether to compute the Hessian; None is returned for it otherwise.
 
     Returns:
         Value (), gradient (K, P) and Hessian (K P, K P).
     """
     if z.shape[1] == 1:
-        p = link(z)
-        losses = F.softplus(z.squeeze(1)) - y * z.squeeze(1)
-        residual = p - y.unsqueeze(1)
+        small, y_column = torch.exp(-z.abs()), y.unsqueeze(1).to(z.dtype)
+        p = torch.where(z >= 0, 1.0, small) / (1 + small)
+        losses = (z.clamp_min(0) + torch.log1p(small) - y_column * z).squeeze(1)
+        residual = p - y_column
     else:
         p = z.softmax(1)
         losses = torch.logsumexp(z, 1) - z.gather(1, y.unsqueeze(1)).squeeze(1)
         residual = p - F.one_hot(y, z.shape[1])
-    gradient = (residual * weight.unsqueeze(1)).T @ x
-    return weight @ losses, gradient, _curvature(p, x, weight) if hessian else None
+    value = losses.sum() if weight is None else weight @ losses
+    residual = residual if weight is None else residual * weight.unsqueeze(1)
+    return value, residual.T @ x, _curvature(p, x, weight) if hessian else None
 
 
-def _curvature(p: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+def _curvature(p: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:
+    """Σ s p_k (δ_kl − p_l) x xᵀ in blocks k ≥ l, of which the others are mirror images, (K P, K P)."""
+    weighted = p if weight is None else p * weight.unsqueeze(1)  # s p_k, (B, K)
     if p.shape[1] == 1:
-        return x.T @ (x * (weight * (p * (1 - p)).squeeze(1)).unsqueeze(1))
-    blocks = [x.T @ (x * (weight * column).unsqueeze(1)) for column in p.T]  # Σ p_k x xᵀ
-    spread = (p.unsqueeze(2) * x.unsqueeze(1)).flatten(1)  # p_k x_j, (B, D)
-    return torch.block_diag(*blocks) - spread.T @ (spread * weight.unsqueeze(1))
+        return x.T @ (x * (weighted * (1 - p)))
+    (rows, classes), columns = p.shape, x.shape[1]
+    hessian = x.new_zeros(classes * columns, classes * columns)
+    for k in range(classes):
+        share = -p[:, : k + 1] * weighted[:, k : k + 1]  # (B, k + 1)
+        share[:, k] += weighted[:, k]
+        right = (share.unsqueeze(2) * x.unsqueeze(1)).view(rows, -1)  # (B, (k + 1) P)
+        hessian[k * columns : (k + 1) * columns, : (k + 1) * columns] = x.T @ right
+    return hessian.tril() + hessian.tril(-1).T

@@ -29,6 +29,7 @@ and their gradient the sum over examples; both are put in. log(1 + eᶻ) is comp
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence
 from typing import Literal
@@ -47,7 +48,7 @@ from zoo.registry import register_model
 __all__ = ["LogisticRegression", "cost", "cost_gradient", "derivatives", "link"]
 
 NEWTON_SIZE = 1000  # dimensions above which `method: auto` leaves the Hessian
-CHUNK = 2**20  # rows × dimensions that are worked on at once
+CHUNK = 2**17  # rows × dimensions that are worked on at once: they stay in the cache
 
 
 class WeightedClassification(Classification):
@@ -203,14 +204,17 @@ class LogisticRegression(StreamingModel, GradientModel):
         if self._counting:
             return
         w = self.minimizer.point.view(self.objective.num_outputs, -1)  # (K, P)
-        weight = torch.ones_like(batch.x.flatten(1)[:, 0]) if batch.weight is None else batch.weight
-        newton = "hessian_sum" in self._accumulators
-        rows = max(1, CHUNK // w.numel())
-        for x, y, s in zip(batch.x.flatten(1).split(rows), batch.y.split(rows), weight.split(rows), strict=True):
+        rows, newton = max(1, CHUNK // w.numel()), "hessian_sum" in self._accumulators
+        chunks = batch.x.flatten(1).split(rows), batch.y.split(rows)
+        weights = itertools.repeat(None) if batch.weight is None else batch.weight.split(rows)
+        for x, y, s in zip(*chunks, weights, strict=False):
             x = torch.cat([x, torch.ones_like(x[:, :1])], 1)  # (B, P)
             z = x @ w.T
-            self.num_wrong += s @ (self.objective.predict(z) != y).double()
-            loss, gradient, hessian = derivatives(z, x, y, s * self.objective.class_weight[y], hessian=newton)
+            wrong = self.objective.predict(z) != y
+            self.num_wrong += wrong.sum() if s is None else s @ wrong.to(s.dtype)
+            if self.class_weight is not None:
+                s = self.objective.class_weight[y] * (1.0 if s is None else s)
+            loss, gradient, hessian = derivatives(z, x, y, s, hessian=newton)
             self.loss_sum += loss
             self.gradient_sum += gradient.flatten()
             if hessian is not None:
