@@ -21,7 +21,7 @@ $R^\top R = M$, or the product $M \Omega$ with a few vectors. Two partial result
 - $M$ $(D, D)$: scatter, $\sum_i w_i (x_i - \mu)(x_i - \mu)^\top$; $B$ rows in a batch
 
 Sources: T. Chan, G. Golub and R. LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-variances", 1979 (the merge) and 1983 (the mean corrected in a second pass); D. Ross, J. Lim, R.-S. Lin and
+variances", 1979 (the merge) and 1983 (the mean corrected in a second pass, for float32); D. Ross, J. Lim, R.-S. Lin and
 M.-H. Yang, "Incremental learning for robust visual tracking", 2008, section 3.1 (the row more).
 """
 
@@ -86,43 +86,37 @@ def centred_blocks(
         z = buffer[: len(rows) + 1]
         centred, part = z[:-1], None if weight is None else weight[start : start + BLOCK].to(dtype)
         block_count = count.new_tensor(len(rows)) if part is None else part.sum(dtype=torch.float64)
-        guess = average(rows, part)
-        torch.sub(rows, guess, out=centred)
-        correction = average(centred, part)
-        centred -= correction  # what rounding left of the mean, which is not small where the data lie far from zero
+        middle = average(rows, part)
+        torch.sub(rows, middle, out=centred)
+        block_mean = middle.double()
+        if dtype == torch.float32:  # where rows lie far from zero, rounding leaves much of their mean
+            rest = average(centred, part)
+            centred -= rest
+            block_mean += rest.double()
         if part is not None:
             centred *= part.sqrt().unsqueeze(1)
-        count, mean, z[-1] = mean_shift(count, mean, block_count, guess.double() + correction.double())
+        count, mean, z[-1] = mean_shift(count, mean, block_count, block_mean)
         yield count, mean, z
 
 
 def average(rows: Tensor, weight: Tensor | None) -> Tensor:
     """Mean over the rows, (B, D) to (D,); zero where the weights are."""
     if weight is None:
-        return rows.mean(0)
+        weight = rows.new_ones(len(rows))
     total = weight.sum()
     return weight @ rows / torch.where(total > 0, total, 1.0)
 
 
 def gram(z: Tensor) -> Tensor:
-    r"""The matrix $Z^\top Z$, from its blocks on and above the diagonal: that spares almost half of the products.
-
-    Args:
-        z: rows, (B, D).
-
-    Returns:
-        The product, (D, D) float64.
+    r"""The matrix $Z^\top Z$ of rows (B, D), (D, D) float64.
 
     Example:
         >>> gram(torch.tensor([[1.0, 2.0], [0.0, 1.0]]))
         tensor([[1., 2.],
                 [2., 5.]], dtype=torch.float64)
     """
-    width = z.shape[1]
-    product = torch.empty(width, width, dtype=torch.float64, device=z.device)
-    step = max(64, -(-width // 4))
-    for start in range(0, width, step):
-        block = slice(start, start + step)
-        product[block, start:] = z[:, block].T @ z[:, start:]
-        product[start + step :, block] = product[block, start + step :].T
-    return product
+    if z.device.type != "cpu":
+        return (z.T @ z).double()
+    # NumPy sees that both factors are one and makes half of the products (syrk), for which torch has no call.
+    rows = z.numpy()
+    return torch.from_numpy(rows.T @ rows).double()
