@@ -403,8 +403,8 @@ class StreamingModel(ZooModel):
 
     def _end_pass(self) -> None:
         with torch.no_grad():
-            for name, value in self._reduced().items():
-                setattr(self, name, value)
+            for name, statistic in self._reduced().items():
+                setattr(self, name, statistic)
             self._pooled = True
             self._check_sums()
             values = self.solve()

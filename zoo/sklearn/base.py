@@ -24,6 +24,8 @@ class ZooEstimator(BaseEstimator):
         device: `cpu`, `cuda`, or `auto` for a GPU where there is one.
     """
 
+    model_: Any
+
     def _rows(self, X: Any, *, reset: bool, **options: Any) -> np.ndarray:
         """Return checked rows as an array; `reset` while fitting."""
         return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C", **options)

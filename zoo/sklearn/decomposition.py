@@ -239,7 +239,7 @@ class TSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimator):
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
         values = self._fit_streaming(model, X)
-        self.embedding_ = self.model_.embedding.detach().cpu().numpy()
+        self.embedding_ = self.model_.embedding.detach().cpu().numpy().astype(X.dtype)
         self.kl_divergence_ = float(values.get("divergence", values.get("kl_divergence", np.nan)))
         self.n_iter_ = int(self.max_iter)
         return self
@@ -250,4 +250,4 @@ class TSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimator):
 
     def transform(self, X: Any) -> np.ndarray:
         """Return places in the map for new rows X (N, F)."""
-        return self._predict_columns(X)["prediction"]
+        return self._predict_columns(X)["prediction"].astype(np.asarray(X).dtype)

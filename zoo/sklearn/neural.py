@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.preprocessing import LabelEncoder
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from torch import nn
 
@@ -171,7 +171,8 @@ class MLPClassifier(ClassifierMixin, _MLP):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each row, (N,)."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(1)]
 
 
 class MLPRegressor(MultiOutputMixin, RegressorMixin, _MLP):
@@ -184,6 +185,10 @@ class MLPRegressor(MultiOutputMixin, RegressorMixin, _MLP):
         True
     """
 
+    def _values(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        X, y = self._rows_and_targets(X, y, reset=reset, multi_output=True, y_numeric=True)
+        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
     def _targets(self, X: np.ndarray, y: Any) -> Batch:
         y = np.ascontiguousarray(y, dtype=X.dtype)
         return self.model_.as_batch(Batch(torch.from_numpy(X), torch.from_numpy(y)))
@@ -194,7 +199,7 @@ class MLPRegressor(MultiOutputMixin, RegressorMixin, _MLP):
 
     def fit(self, X: Any, y: Any) -> MLPRegressor:
         """Fit to rows X (N, F) and values y (N,) or (N, K)."""
-        X, y = self._rows_and_targets(X, y, reset=True, multi_output=True, y_numeric=True)
+        X, y = self._values(X, y, reset=True)
         self._begin(X, y)
         self._train(self._targets(X, y))
         return self
@@ -202,7 +207,7 @@ class MLPRegressor(MultiOutputMixin, RegressorMixin, _MLP):
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
         """Take one pass of steps over rows."""
         first = not hasattr(self, "model_")
-        X, y = self._rows_and_targets(X, y, reset=first, multi_output=True, y_numeric=True)
+        X, y = self._values(X, y, reset=first)
         if first:
             self._begin(X, y)
         self.loss_curve_.append(self._pass(self._targets(X, y)))

@@ -1,0 +1,167 @@
+"""The estimators keep scikit-learn's conventions and give its results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sklearn.cluster
+import sklearn.decomposition
+import sklearn.linear_model
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import zoo.sklearn as zs
+
+WEIGHTS_MOVE_THE_DRAWS = {
+    "check_sample_weight_equivalence_on_dense_data": "a row of weight two is not drawn like two rows at the start, "
+    "as in scikit-learn's own",
+}
+EXPECTED_FAILURES = dict.fromkeys(("KMeans", "MiniBatchKMeans", "BisectingKMeans"), WEIGHTS_MOVE_THE_DRAWS)
+# What the checks fit hundreds of times must not train for long.
+QUICK = {
+    "MLPClassifier": {"max_iter": 60, "learning_rate_init": 0.01},
+    "MLPRegressor": {"max_iter": 60},
+    "TSNE": {"max_iter": 60, "perplexity": 3.0},
+}
+ESTIMATORS = [getattr(zs, name)(**QUICK.get(name, {})) for name in zs.__all__]
+
+
+@parametrize_with_checks(
+    ESTIMATORS, expected_failed_checks=lambda estimator: EXPECTED_FAILURES.get(type(estimator).__name__, {})
+)
+def test_conventions(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("name", zs.__all__)
+def test_parameters_are_scikit_learns(name):
+    """Every parameter but `device` is one of scikit-learn's estimator of that name."""
+    from sklearn.utils import all_estimators
+
+    theirs = dict(all_estimators())[name]().get_params()
+    assert set(getattr(zs, name)().get_params()) - {"device"} <= set(theirs)
+
+
+def test_logistic_regression_is_scikit_learns():
+    x, y = load_breast_cancer(return_X_y=True)
+    x = StandardScaler().fit_transform(x)
+    ours = zs.LogisticRegression().fit(x, y)
+    theirs = sklearn.linear_model.LogisticRegression(tol=1e-12, max_iter=10_000).fit(x, y)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(ours.predict_proba(x), theirs.predict_proba(x), atol=1e-6)
+    margin = np.where(y == 1, 1, -1) * ours.decision_function(x)
+    assert np.logaddexp(0, -margin).sum() + 0.5 * (ours.coef_**2).sum() == pytest.approx(37.758946, abs=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 10.0])
+def test_ridge_is_scikit_learns(alpha):
+    x, y = load_diabetes(return_X_y=True)
+    y = np.c_[y, -(y**0.5)]
+    weight = np.linspace(0.1, 2, len(x))
+    ours = zs.Ridge(alpha).fit(x, y, sample_weight=weight)
+    theirs = sklearn.linear_model.Ridge(alpha, solver="svd").fit(x, y, sample_weight=weight)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-9)
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, rtol=1e-9)
+
+
+def test_kmeans_is_scikit_learns_from_the_same_start():
+    x, _ = load_digits(return_X_y=True)
+    start = x[:10]
+    ours = zs.KMeans(10, init=start, tol=0.0).fit(x)
+    theirs = sklearn.cluster.KMeans(10, init=start, tol=0.0, n_init=1).fit(x)
+    assert ours.inertia_ == pytest.approx(theirs.inertia_, rel=1e-9)
+    np.testing.assert_array_equal(ours.labels_, theirs.labels_)
+    np.testing.assert_allclose(ours.transform(x), theirs.transform(x), rtol=1e-9, atol=1e-6)
+    assert ours.score(x) == pytest.approx(theirs.score(x), rel=1e-9)
+
+
+def test_mini_batches_one_by_one():
+    x = np.random.default_rng(0).standard_normal((600, 2)) + np.repeat([[0, 0], [9, 0], [0, 9]], 200, 0)
+    x = np.random.default_rng(1).permutation(x)
+    model = zs.MiniBatchKMeans(3, random_state=0)
+    for part in np.split(x, 12):
+        model.partial_fit(part)
+    best = sklearn.cluster.KMeans(3, n_init=5, random_state=0).fit(x)
+    assert -model.score(x) < 1.05 * best.inertia_
+
+
+@pytest.mark.parametrize("linkage", ["ward", "average", "complete", "single"])
+def test_agglomerative_is_scikit_learns(linkage):
+    x = np.random.default_rng(0).standard_normal((80, 3))
+    ours = zs.AgglomerativeClustering(5, linkage=linkage).fit_predict(x)
+    theirs = sklearn.cluster.AgglomerativeClustering(5, linkage=linkage).fit_predict(x)
+    pairs = set(zip(ours.tolist(), theirs.tolist(), strict=True))
+    assert len(pairs) == 5  # the same groups under other numbers
+
+
+@pytest.mark.parametrize("solver", ["auto", "full", "covariance_eigh"])
+def test_pca_is_scikit_learns(solver):
+    x, _ = load_digits(return_X_y=True)
+    ours, theirs = zs.PCA(20, svd_solver=solver).fit(x), sklearn.decomposition.PCA(20, svd_solver="full").fit(x)
+    np.testing.assert_allclose(ours.explained_variance_, theirs.explained_variance_, rtol=1e-9)
+    np.testing.assert_allclose(ours.singular_values_, theirs.singular_values_, rtol=1e-9)
+    np.testing.assert_allclose(np.abs(ours.transform(x)), np.abs(theirs.transform(x)), atol=1e-8)
+    np.testing.assert_allclose(
+        ours.inverse_transform(ours.transform(x)), theirs.inverse_transform(theirs.transform(x)), atol=1e-8
+    )
+    assert ours.score(x[:, :]) == pytest.approx(theirs.score(x), rel=1e-6)
+
+
+def test_incremental_pca_is_pca_of_all_rows():
+    x, _ = load_iris(return_X_y=True)
+    parts = zs.IncrementalPCA(3)
+    for part in np.array_split(x, 7):
+        parts.partial_fit(part)
+    whole = zs.PCA(3).fit(x)
+    np.testing.assert_allclose(parts.explained_variance_, whole.explained_variance_, rtol=1e-9)
+    np.testing.assert_allclose(parts.components_, whole.components_, atol=1e-9)
+    assert parts.n_samples_seen_ == len(x)
+
+
+def test_mlps_learn():
+    x, y = load_iris(return_X_y=True)
+    x = StandardScaler().fit_transform(x)
+    assert zs.MLPClassifier((32,), learning_rate_init=0.01, random_state=0).fit(x, y).score(x, y) > 0.96
+    values = zs.MLPRegressor((32,), learning_rate_init=0.01, random_state=0, max_iter=400).fit(x[:, :3], x[:, 3])
+    assert values.score(x[:, :3], x[:, 3]) > 0.9
+    again = zs.MLPRegressor((32,), learning_rate_init=0.01, random_state=0, max_iter=400).fit(x[:, :3], x[:, 3])
+    np.testing.assert_array_equal(values.predict(x[:, :3]), again.predict(x[:, :3]))
+
+
+def test_in_pipelines_and_searches():
+    x, y = load_iris(return_X_y=True)
+    pipeline = make_pipeline(StandardScaler(), zs.PCA(2), zs.LogisticRegression())
+    search = GridSearchCV(pipeline, {"logisticregression__C": [0.1, 10.0], "pca__n_components": [2, 3]}, cv=3).fit(x, y)
+    assert search.best_score_ > 0.9
+    assert cross_val_score(clone(pipeline), x, y, cv=3).mean() > 0.88
+    assert list(zs.PCA(2).fit(x).get_feature_names_out()) == ["pca0", "pca1"]
+
+
+def test_device_is_used(device):
+    x, _ = load_iris(return_X_y=True)
+    model = zs.KMeans(3, device=device.type, random_state=0).fit(x)
+    assert model.model_.centroids.device.type == device.type
+    assert model.inertia_ == pytest.approx(78.8514, rel=0.01) or model.inertia_ < 160
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (zs.Ridge(-1.0), "alpha must be 0 or more"),
+        (zs.LogisticRegression(C=0), "C must be above 0"),
+        (zs.PCA(9), "between 1 and"),
+        (zs.PCA(svd_solver="ful"), "svd_solver must be one of"),
+        (zs.KMeans(1000), "n_clusters=1000"),
+        (zs.TSNE(perplexity=500), "perplexity"),
+        (zs.AgglomerativeClustering(2, distance_threshold=1.0), "exactly one"),
+        (zs.MLPClassifier(activation="relo"), "activation must be one of"),
+    ],
+)
+def test_mistakes(estimator, message):
+    x, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(x, y)
