@@ -36,36 +36,51 @@ static void add_products(int count, int64_t rows, const float *d, const float *p
     }
 }
 
-/* The rows [low, high) of out = dT x, over all N. */
-static void outer_share(const float *d, int64_t stride, int64_t low, int64_t high, const float *x, int64_t columns,
-                        int64_t N, float *out, float *sums) {
-    float *packed = aligned_alloc(64, ((columns + LANES - 1) / LANES * LANES) * CHUNK * sizeof(float));
+/* One factor of d, x (N, columns), and their product out (G, columns) = dT x. */
+typedef struct {
+    const float *x;
+    int64_t columns;
+    float *out, *packed;
+} Factor;
+
+/* The rows [low, high) of both products, over all N; d is read once for the two. */
+static void outer_share(const float *d, int64_t stride, int64_t low, int64_t high, int64_t N, Factor *factors,
+                        int count, float *sums) {
     float part[CHUNK * GROUP];
-    memset(out + low * columns, 0, (high - low) * columns * sizeof(float));
+    for (Factor *f = factors; f < factors + count; f++) {
+        f->packed = aligned_alloc(64, ((f->columns + LANES - 1) / LANES * LANES) * CHUNK * sizeof(float));
+        memset(f->out + low * f->columns, 0, (high - low) * f->columns * sizeof(float));
+    }
     if (sums) memset(sums + low, 0, (high - low) * sizeof(float));
     for (int64_t start = 0; start < N; start += CHUNK) {
         const int64_t rows = least(CHUNK, N - start);
-        pack_chunk(x + start * columns, rows, columns, packed);
+        for (Factor *f = factors; f < factors + count; f++)
+            pack_chunk(f->x + start * f->columns, rows, f->columns, f->packed);
         for (int64_t from = low; from < high; from += GROUP) {
             const int64_t width = least(GROUP, high - from);
             for (int64_t k = 0; k < rows; k++) {
                 memcpy(part + k * GROUP, d + (start + k) * stride + from, width * sizeof(float));
                 for (int64_t j = 0; sums && j < width; j++) sums[from + j] += part[k * GROUP + j];
             }
-            for (int64_t j = 0; j < width; j += ROWS)
-                add_products((int)least(ROWS, width - j), rows, part + j, packed, out + (from + j) * columns, columns);
+            for (Factor *f = factors; f < factors + count; f++)
+                for (int64_t j = 0; j < width; j += ROWS)
+                    add_products((int)least(ROWS, width - j), rows, part + j, f->packed,
+                                 f->out + (from + j) * f->columns, f->columns);
         }
     }
-    free(packed);
+    for (Factor *f = factors; f < factors + count; f++) free(f->packed);
 }
 
-/* out (G, columns) = dT x for d (N, G) with rows `stride` apart and x (N, columns); sums (G,): of d's columns, or NULL. */
-void outer(const float *d, int64_t stride, int64_t G, const float *x, int64_t columns, int64_t N, float *out,
-           float *sums, int threads) {
+/* out (G, columns) = dT x, and the same of y unless that is NULL, for d (N, G) with rows `stride` apart;
+   sums (G,): of d's columns, or NULL. */
+void outer(const float *d, int64_t stride, int64_t G, int64_t N, const float *x, int64_t columns, float *out,
+           const float *y, int64_t y_columns, float *y_out, float *sums, int threads) {
     const int64_t share = (G + threads * GROUP - 1) / (threads * GROUP) * GROUP;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int64_t low = 0; low < G; low += share)
-        outer_share(d, stride, low, least(low + share, G), x, columns, N, out, sums);
+    for (int64_t low = 0; low < G; low += share) {
+        Factor factors[2] = {{x, columns, out, NULL}, {y, y_columns, y_out, NULL}};
+        outer_share(d, stride, low, least(low + share, G), N, factors, y ? 2 : 1, sums);
+    }
 }
 
 /* ---- packing ---- */

@@ -149,21 +149,25 @@ def _pack(name: str, weight: Tensor, packed: Tensor, *numbers: int) -> Tensor:
     return packed
 
 
-def _outer(d: Tensor, x: Tensor, sums: Tensor | None = None) -> Tensor:
-    """`dᵀ x` for d (N, G), whose rows may lie apart, and x (N, K); the sums of d's columns go into `sums`."""
-    out, threads = d.new_empty(d.size(1), x.size(1)), torch.get_num_threads()
+def _outer(d: Tensor, factors: list[Tensor], sums: Tensor | None) -> list[Tensor]:
+    """`dᵀ x` for each of one or two x (N, K) and d (N, G), whose rows may lie apart; d's column sums go into `sums`."""
     p, n = ctypes.c_void_p, ctypes.c_int64
-    numbers = (p(d.data_ptr()), n(d.stride(0)), n(d.size(1)), p(x.data_ptr()), n(x.size(1)), n(len(x)))
-    _library().outer(*numbers, p(out.data_ptr()), p(None if sums is None else sums.data_ptr()), ctypes.c_int(threads))
-    return out
+    outs = [d.new_empty(d.size(1), x.size(1)) for x in factors]
+    arguments = [p(d.data_ptr()), n(d.stride(0)), n(d.size(1)), n(len(d))]
+    for x, out in zip(factors, outs, strict=True):
+        arguments += [p(x.data_ptr()), n(x.size(1)), p(out.data_ptr())]
+    arguments += [p(None), n(0), p(None)] * (2 - len(factors))
+    _library().outer(*arguments, p(None if sums is None else sums.data_ptr()), ctypes.c_int(torch.get_num_threads()))
+    return outs
 
 
 def _gradients(x: Tensor, before: Tensor, d_ih: Tensor, d_hh: Tensor, w: Weights) -> tuple[Tensor | None, ...]:
     """Gradients of W_ih, W_hh and the biases from those of the gates (N, G*H); `before` is h_{t-1}, (N, H)."""
     sums = [None if w.bias_ih is None else d_ih.new_empty(d_ih.size(1)) for _ in range(2)]
-    ih = _outer(d_ih, x, sums[0])
-    hh = _outer(d_hh, before, sums[1])
-    return ih, hh, *sums
+    if d_ih is not d_hh:
+        return *_outer(d_ih, [x], sums[0]), *_outer(d_hh, [before], sums[1]), *sums
+    ih, hh = _outer(d_ih, [x, before], sums[0])
+    return ih, hh, sums[0], None if sums[0] is None else sums[0].clone()
 
 
 def _bias(w: Weights, size: int) -> Tensor:
