@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from torch import nn
 
@@ -72,7 +73,7 @@ def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], wri
     if embeddings is not None:
         points, labels = embeddings
         writer.add_embedding(points, metadata=labels, tag="clusters")
-    if any(True for _ in model.parameters()):
+    if any(True for _ in model.parameters()) and type(model).forward is not pl.LightningModule.forward:
         assert model.spec is not None
         # A recurrent layer is drawn step by step: a few steps say it all.
         example = batch.x[:1, :4] if model.spec.kind in ("sequence", "tokens") else batch.x[:1]
