@@ -155,6 +155,7 @@ class LogisticRegression(StreamingModel, GradientModel):
             nn.init.zeros_(parameter)  # the loss is convex: every start leads to the same place
         if self.streaming:
             self.linear.requires_grad_(False)
+            self.monitor = None  # the last pass is the best
             self._prepare_exact(rows * columns)
 
     def _prepare_exact(self, size: int) -> None:
