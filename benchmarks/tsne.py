@@ -1,4 +1,4 @@
-"""t-SNE of 20,000 MNIST images (50 principal components, 750 steps) beside openTSNE (FFT) and scikit-learn (Barnes-Hut)."""
+"""t-SNE of 20,000 MNIST images (50 components, 750 steps) beside openTSNE (FFT) and scikit-learn (Barnes-Hut)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ THREADS = 2
 
 @cache
 def images() -> Tensor:
-    """The rows (20,000, 50): principal components of MNIST's first training images, from `data.root` or $MNIST_ROOT."""
-    root = Path(os.environ.get("MNIST_ROOT", Path(__file__).resolve().parents[2] / "shared" / "data"))
-    data = zoo.create_data("mnist", root=str(root), val_fraction=0.0)
+    """The rows (20,000, 50): principal components of the first training images, found by $MNIST_ROOT or beside us."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    root = os.environ.get("MNIST_ROOT", str(beside) if beside.is_dir() else "data")
+    data = zoo.create_data("mnist", root=root, val_fraction=0.0)
     x = data.rows("train")[torch.arange(ROWS)].x.flatten(1)
     return zoo.fit(zoo.create_model("pca", num_components=COMPONENTS), x).predict(x).float()
 
@@ -78,7 +79,11 @@ def not_worse_by(share: float) -> Callable[[Any, Any], None]:
 
 
 def jobs() -> Iterator[Job]:
-    images()
+    try:
+        images()
+    except zoo.ZooError as error:
+        print(f"left out: {error}")
+        return
     name = f"tsne of {ROWS:,} MNIST images, {COMPONENTS} features, {STEPS} steps"
     yield Job(name, ours, opentsne, "openTSNE (FFT)", pairs=5, check=not_worse_by(0.02))
     yield Job(name, ours, scikit_learn, "scikit-learn (Barnes-Hut)", pairs=3, check=not_worse_by(0.02))

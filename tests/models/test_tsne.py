@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from zoo.models.tsne_placement import ExactField, fixed_field, place
 from zoo.training.trainer import make_trainer
 
 SCIPY_NAMES = {"manhattan": "cityblock"}
+fit = functools.partial(zoo.fit, device="cpu")  # what is compared bit by bit
 VECTOR_METRICS = [metric for metric in METRICS if metric != "precomputed"]
 
 
@@ -42,7 +44,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 def relative(ours: Tensor, other: Tensor | np.ndarray) -> float:
     """Largest difference over the largest value."""
-    expected = torch.as_tensor(other)
+    expected = torch.as_tensor(other, device=ours.device)
     return float((ours - expected).abs().max() / expected.abs().max())
 
 
@@ -210,15 +212,15 @@ def kl_by_definition(points: np.ndarray, joint: np.ndarray) -> float:
 
 @pytest.mark.parametrize("num_components", [1, 2, 3])
 @pytest.mark.parametrize("num_neighbors", [None, 15])
-def test_the_gradient_is_that_of_autograd(num_components: int, num_neighbors: int | None) -> None:
-    rows, points = normal(50, 6), normal(50, num_components, seed=1).requires_grad_()
+def test_the_gradient_is_that_of_autograd(num_components: int, num_neighbors: int | None, device: torch.device) -> None:
+    rows, points = normal(50, 6).to(device), normal(50, num_components, seed=1).to(device).requires_grad_()
     objective = MapObjective(rows, num_components, 5.0, method="exact", num_neighbors=num_neighbors)
     value = kl_divergence(points, objective.affinities)
     (expected,) = torch.autograd.grad(value, points)
     assert relative(objective.gradient(points.detach()), expected) < 1e-9
     affinities = objective.affinities
     joint = affinities.matrix if isinstance(affinities, DenseAffinities) else affinities.dense()
-    assert value.item() == pytest.approx(kl_by_definition(points.detach().numpy(), joint.numpy()), rel=1e-9)
+    assert value.item() == pytest.approx(kl_by_definition(points.detach().cpu().numpy(), joint.cpu().numpy()), rel=1e-9)
     assert objective.divergence(points.detach()).item() == pytest.approx(value.item(), rel=1e-12)
 
 
@@ -257,8 +259,10 @@ def test_dense_and_sparse_attraction_agree() -> None:
 @pytest.mark.parametrize(
     ("width", "force_bound", "total_bound"), [(1e-4, 1e-8, 1e-8), (2, 5e-5, 1e-5), (40, 0.02, 5e-3)]
 )
-def test_interpolated_repulsion_is_near_the_exact_one(width: float, force_bound: float, total_bound: float) -> None:
-    points = normal(2000, 2) * width
+def test_interpolated_repulsion_is_near_the_exact_one(
+    width: float, force_bound: float, total_bound: float, device: torch.device
+) -> None:
+    points = (normal(2000, 2) * width).to(device)
     expected, total = exact_repulsion(points)
     force, sum_of_weights = GridRepulsion()(points)
     assert float((force - expected).norm() / expected.norm()) < force_bound
@@ -348,7 +352,7 @@ def test_the_optimizer_refuses_values_out_of_range(options: dict[str, float]) ->
 
 def test_another_model_must_name_the_learning_rate() -> None:
     with pytest.raises(zoo.ZooError, match=r"pass optimizer\.lr"):
-        zoo.fit(zoo.create_model("mlp", widths=[2]), normal(8, 2), torch.arange(8) % 2, optimizer="tsne", max_epochs=1)
+        fit(zoo.create_model("mlp", widths=[2]), normal(8, 2), torch.arange(8) % 2, optimizer="tsne", max_epochs=1)
 
 
 # -- the model ---------------------------------------------------------------------------------------------------
@@ -366,16 +370,16 @@ def create(**options: object) -> zoo.models.tsne.TSNE:  # type: ignore[name-defi
 
 @pytest.fixture(scope="module")
 def fitted(digits: tuple[Tensor, Tensor]) -> zoo.models.tsne.TSNE:  # type: ignore[name-defined]
-    return zoo.fit(create(), *digits)
+    return fit(create(), *digits)
 
 
 @pytest.mark.parametrize("method", ["exact", "fft"])
-def test_a_map_of_digits_keeps_neighbours_together(method: str) -> None:
+def test_a_map_of_digits_keeps_neighbours_together(method: str, device: torch.device) -> None:
     rows = torch.from_numpy(load_digits().data[:600])
-    model = zoo.fit(create(method=method), rows)
-    assert trustworthiness(rows.numpy(), model.embedding.numpy(), n_neighbors=12) > 0.98
-    affinities = MapObjective(rows[model.order], perplexity=10.0, method=method).affinities
-    exact = kl_divergence(model.points.data.double(), affinities)
+    model = zoo.fit(create(method=method), rows, device=device.type)
+    assert trustworthiness(rows.numpy(), model.embedding.cpu().numpy(), n_neighbors=12) > 0.98
+    affinities = MapObjective(rows[model.order.cpu()], perplexity=10.0, method=method).affinities
+    exact = kl_divergence(model.points.data.cpu().double(), affinities)
     assert float(model.divergence) == pytest.approx(float(exact), rel=2e-3)  # Z is interpolated, the map float32
     assert float(exact) < 0.75
 
@@ -384,7 +388,7 @@ def test_a_map_of_digits_keeps_neighbours_together(method: str) -> None:
 @pytest.mark.parametrize("method", ["exact", "fft"])
 def test_all_digits_reach_the_known_figures(method: str) -> None:
     x = load_digits().data
-    model = zoo.fit(zoo.create_model("tsne", method=method), x)
+    model = fit(zoo.create_model("tsne", method=method), x)
     assert float(model.divergence) <= 0.7536
     assert trustworthiness(x, model.embedding.numpy(), n_neighbors=12) >= 0.991
 
@@ -393,15 +397,15 @@ def test_the_map_is_the_same_for_any_batches_and_any_order_of_rows(digits: tuple
     x = digits[0][:80]
     order = torch.randperm(80)
     options = {"num_steps": 60, "early_steps": 30}
-    whole = zoo.fit(create(**options), x).embedding
-    assert torch.equal(zoo.fit(create(**options), x, batch_size=7).embedding, whole)
-    assert torch.equal(zoo.fit(create(**options), x[order]).embedding, whole[order])
-    assert torch.equal(zoo.fit(create(**options, steps_per_epoch=7), x).embedding, whole)
+    whole = fit(create(**options), x).embedding
+    assert torch.equal(fit(create(**options), x, batch_size=7).embedding, whole)
+    assert torch.equal(fit(create(**options), x[order]).embedding, whole[order])
+    assert torch.equal(fit(create(**options, steps_per_epoch=7), x).embedding, whole)
 
 
 def test_the_trainer_makes_the_same_map_and_counts_its_epochs(digits: tuple[Tensor, Tensor]) -> None:
     x = digits[0][:80]
-    whole = zoo.fit(create(num_steps=60, early_steps=30), x)
+    whole = fit(create(num_steps=60, early_steps=30), x)
     model = create(num_steps=60, early_steps=30, steps_per_epoch=20)
     trainer = make_trainer(model, progress=False, accelerator="cpu")
     trainer.fit(model, datamodule=ArrayData(x, batch_size=32))
@@ -430,16 +434,16 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(digits: tuple[Tensor, Tensor],
 
 def test_a_second_fit_starts_afresh(digits: tuple[Tensor, Tensor]) -> None:
     model = create(num_steps=20)
-    first = zoo.fit(model, digits[0][:60]).embedding
-    other = zoo.fit(model, digits[0][60:150]).embedding
+    first = fit(model, digits[0][:60]).embedding
+    other = fit(model, digits[0][60:150]).embedding
     assert len(other) == 90
-    assert torch.equal(zoo.fit(model, digits[0][:60]).embedding, first)
+    assert torch.equal(fit(model, digits[0][:60]).embedding, first)
 
 
 def test_other_optimizers_lower_the_divergence_too(digits: tuple[Tensor, Tensor]) -> None:
     def divergence(steps: int) -> float:
         model = create(num_steps=steps, early_steps=0)
-        return float(zoo.fit(model, digits[0][:80], optimizer="adam", lr=0.5).divergence)
+        return float(fit(model, digits[0][:80], optimizer="adam", lr=0.5).divergence)
 
     assert divergence(200) < divergence(1) / 2
 
@@ -480,7 +484,7 @@ def test_placing_lowers_the_divergence() -> None:
 
 @pytest.mark.parametrize("num_components", [1, 3])
 def test_maps_of_other_dimensions(num_components: int, digits: tuple[Tensor, Tensor]) -> None:
-    model = zoo.fit(create(num_components=num_components), digits[0][:100])
+    model = fit(create(num_components=num_components), digits[0][:100])
     assert model.embedding.shape == (100, num_components)
     assert model.predict(digits[0][100:105]).shape == (5, num_components)
 
@@ -488,12 +492,12 @@ def test_maps_of_other_dimensions(num_components: int, digits: tuple[Tensor, Ten
 def test_precomputed_distances_have_the_affinities_of_the_rows(digits: tuple[Tensor, Tensor]) -> None:
     x = digits[0][:60]
     distance = pairwise_distances(x, x, "manhattan")
-    model = zoo.fit(create(metric="precomputed", init="random", num_steps=5), distance)
+    model = fit(create(metric="precomputed", init="random", num_steps=5), distance)
     expected = MapObjective(x, perplexity=10.0, metric="manhattan").affinities.matrix  # type: ignore[union-attr]
     assert relative(model.objective.affinities.matrix.double(), expected) < 1e-6  # float32
     assert torch.equal(model.predict(distance), model.embedding)
     with pytest.raises(zoo.ZooError, match="N × N distances"):
-        zoo.fit(create(metric="precomputed", init="random"), distance[:50])
+        fit(create(metric="precomputed", init="random"), distance[:50])
 
 
 def test_the_start_is_the_principal_components_scaled() -> None:
@@ -522,7 +526,7 @@ def test_the_start_is_the_principal_components_scaled() -> None:
 )
 @pytest.mark.parametrize("method", ["exact", "fft"])
 def test_degenerate_rows_have_a_finite_map(rows: Tensor, method: str) -> None:
-    model = zoo.fit(create(perplexity=min(5.0, len(rows) - 1.0), method=method), rows)
+    model = fit(create(perplexity=min(5.0, len(rows) - 1.0), method=method), rows)
     assert bool(torch.isfinite(model.embedding).all())
     assert bool(torch.isfinite(model.divergence))
     assert bool(torch.isfinite(model.predict(rows + 0.5)).all())
@@ -530,18 +534,18 @@ def test_degenerate_rows_have_a_finite_map(rows: Tensor, method: str) -> None:
 
 def test_what_cannot_be_mapped_is_said_in_one_line(digits: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(zoo.ZooError, match="at least 2 rows"):
-        zoo.fit(create(), digits[0][:1])
+        fit(create(), digits[0][:1])
     model = create(perplexity=30.0)
     with pytest.raises(
         zoo.ZooError, match=r"perplexity of 30 needs more than 30 rows, and these are 20: pass model\.p"
     ):
-        zoo.fit(model, digits[0][:20])
+        fit(model, digits[0][:20])
     with pytest.raises(zoo.ZooError, match="no map yet"):
         model.predict(digits[0][:20])
     with pytest.raises(zoo.ZooError, match="same weight"):
-        zoo.fit(create(), digits[0], sample_weight=torch.ones(300))
+        fit(create(), digits[0], sample_weight=torch.ones(300))
     with pytest.raises(zoo.ZooError, match="no weights to penalize"):
-        zoo.fit(create(), digits[0], l2=0.1)
+        fit(create(), digits[0], l2=0.1)
 
 
 @pytest.mark.parametrize(

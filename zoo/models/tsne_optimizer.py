@@ -67,13 +67,13 @@ class TSNEOptimizer(Optimizer):
         max_step: float | None = 5.0,
     ) -> None:
         if lr is not None and not lr > 0:
-            raise ZooError(f"The learning rate must be above 0, not {lr!r}.")
+            raise ZooError(f"The learning rate must be above 0, not {lr!r}")
         if not 0 <= momentum < 1:
-            raise ZooError(f"The momentum must be at least 0 and below 1, not {momentum!r}.")
+            raise ZooError(f"The momentum must be at least 0 and below 1, not {momentum!r}")
         if not 0 < min_gain <= 1:
-            raise ZooError(f"The least gain must be above 0 and at most 1, not {min_gain!r}.")
+            raise ZooError(f"The least gain must be above 0 and at most 1, not {min_gain!r}")
         if max_step is not None and not max_step > 0:
-            raise ZooError(f"The longest step must be above 0 or None, not {max_step!r}.")
+            raise ZooError(f"The longest step must be above 0 or None, not {max_step!r}")
         super().__init__(params, {"lr": lr, "momentum": momentum, "min_gain": min_gain, "max_step": max_step})
 
     @torch.no_grad()
