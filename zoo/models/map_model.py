@@ -63,6 +63,7 @@ class MapModel(StreamingModel):
             return  # only the first pass is looked at
         if batch.weight is not None:
             raise ZooError("This map gives all rows the same weight: leave the sample weights out.")
+        assert self.spec is not None
         labels = batch.y if batch.y is not None and self.spec.target == "class" else batch.x.new_zeros(0).long()
         self._chunks.append((batch.x.flatten(1), labels))
 
@@ -121,7 +122,7 @@ class MapModel(StreamingModel):
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
-        writer = getattr(self.logger, "experiment", None)
+        writer: Any = getattr(self.logger, "experiment", None)
         if hasattr(writer, "add_figure") and self.hparams.num_components == 2:
             writer.add_figure("growing_map", self._picture(), global_step=self.current_epoch)
 

@@ -166,7 +166,7 @@ class TSNE(MapModel):
             exaggeration = self._set_phase(optimizer, step)
             self.points.grad = self.objective.gradient(self.points.data, exaggeration)
             optimizer.step()
-            self.points -= self.points.mean(0)
+            self.points.sub_(self.points.mean(0))
         self.points.grad = None
         self.step.fill_(last)
         self.divergence = self.objective.divergence(self.points.data).double()
