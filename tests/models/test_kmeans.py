@@ -368,7 +368,7 @@ def test_images_are_flattened_and_drawn() -> None:
     model = zoo.fit(zoo.create_model("kmeans", num_clusters=3), x)
     batch = Batch(x)
     names = [name for name, figure in model.pictures(batch, model.predict_batch(batch)) if figure.axes]
-    assert names == ["clusters", "centroids"]
+    assert names == ["clusters", "silhouette", "centroids"]
     assert model.transform(x).shape == (60, 3)
 
 

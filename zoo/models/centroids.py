@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric, SumMetric
 
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.base import StreamingModel
+from zoo.models.clustering_scores import silhouette_samples
 from zoo.models.kmeans_functions import assign, pairwise_distance
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CentroidModel"]
 
-_SILHOUETTE_ROWS = 2000
+SILHOUETTE_ROWS = 2000  # its time is quadratic
 
 
 class CentroidModel(StreamingModel):
@@ -112,13 +113,13 @@ class CentroidModel(StreamingModel):
         assert self.spec is not None
         rows = self.rows_of(batch)
         yield "clusters", visual.clusters(rows, columns["prediction"], self.centroids, self.spec)
+        label = columns["prediction"][:SILHOUETTE_ROWS]
+        if label.unique().numel() > 1:
+            yield "silhouette", visual.silhouette(silhouette_samples(rows[:SILHOUETTE_ROWS].double(), label), label)
         if self.spec.kind == "image":
             counts = columns["prediction"].bincount(minlength=len(self.centroids)).tolist()
             captions = [f"{label}: {count}" for label, count in enumerate(counts)]
             yield "centroids", visual.images(self.centroids.unflatten(1, self.spec.shape), captions, title="centroids")
-
-    def texts(self) -> Iterator[tuple[str, str]]:
-        yield from ()
 
     def embeddings(self, batch: Batch, columns: dict[str, Tensor]) -> tuple[Tensor, list[str]] | None:
         assert self.spec is not None

@@ -30,6 +30,8 @@ __all__ = ["Statistics", "assign", "cluster_statistics", "nearest", "pairwise_di
 
 Result = TypeVar("Result")
 
+_onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+
 _CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
 _ROWS_PER_THREAD = 16384
 
@@ -66,6 +68,13 @@ def nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     flat = centroids.flatten(0, 1)  # (RK, D)
     bias = flat.square().sum(1, keepdim=True).mul_(-0.5)
     return _best(torch.addmm(bias, flat, x.t()).view(*centroids.shape[:2], len(x)))
+
+
+def _scores(centroids: Tensor, rows: Tensor, out: Tensor | None) -> Tensor:
+    """Return centroids (RK, D + 1) times rows (B, D + 1), as (RK, B)."""
+    if _onednn is not None and rows.dtype == torch.float32 and not rows.is_cuda:
+        return _onednn(centroids, rows, None, "none", [], "")
+    return torch.mm(centroids, rows.t(), out=out)
 
 
 def _best(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,11 +125,11 @@ class _Workspace:
         num_restarts, num_clusters, num_features = centroids.shape
         size = min(len(x), _chunk_size(x, centroids))
         self.reference = reference.to(x.dtype)
-        self.flat = (centroids - reference).to(x.dtype).flatten(0, 1)  # (RK, D)
-        self.bias = self.flat.square().sum(1, keepdim=True).mul_(-0.5)
-        self.rows = x.new_empty(size, num_features)
+        flat = (centroids - reference).to(x.dtype).flatten(0, 1)  # (RK, D)
+        self.flat = torch.cat([flat, flat.square().sum(1, keepdim=True).mul_(-0.5)], 1)  # (RK, D + 1)
+        self.rows = x.new_ones(size, num_features + 1)  # a row, then 1
         self.scores = x.new_empty(num_restarts * num_clusters, size)
-        self.extended = x.new_ones(size, num_features + 1, dtype=torch.float64)  # a row, then 1
+        self.double = torch.empty_like(self.rows, dtype=torch.float64)
         self.total = Statistics(
             centroids.new_zeros(num_restarts, num_clusters, num_features + 1),
             centroids.new_zeros(num_restarts),
@@ -131,12 +140,11 @@ class _Workspace:
         """Add rows (B, D) with weights (B,) to the total."""
         moments, inertia, spread = self.total
         num_rows = len(x)
-        rows, extended = self.rows[:num_rows], self.extended[:num_rows]
-        scores = self.scores if num_rows == len(self.rows) else self.scores.new_empty(len(self.scores), num_rows)
-        torch.sub(x, self.reference, out=rows)
-        torch.addmm(self.bias, self.flat, rows.t(), out=scores)
+        rows, extended = self.rows[:num_rows], self.double[:num_rows]
+        torch.sub(x, self.reference, out=rows[:, :-1])
+        scores = _scores(self.flat, rows, self.scores if num_rows == len(self.rows) else None)
         label, score = _best(scores.view(*moments.shape[:2], num_rows))  # (R, B)
-        extended[:, :-1] = rows
+        extended.copy_(rows)
         if weight is None:
             flat = extended.view(-1)
             norm = flat.dot(flat) - num_rows  # less the ones

@@ -10,6 +10,7 @@ from zoo.visual.decomposition import scree
 from zoo.visual.images import filters, images
 from zoo.visual.rules import rule_graph, rule_metrics
 from zoo.visual.sequences import forecast, gates
+from zoo.visual.scores import elbow, silhouette
 from zoo.visual.style import class_colors, new_figure, save
 from zoo.visual.supervised import confusion_matrix, decision_boundary, residuals
 
@@ -19,6 +20,7 @@ __all__ = [
     "confusion_matrix",
     "curve",
     "decision_boundary",
+    "elbow",
     "filters",
     "forecast",
     "gates",
@@ -29,4 +31,5 @@ __all__ = [
     "rule_metrics",
     "save",
     "scree",
+    "silhouette",
 ]
