@@ -31,7 +31,7 @@ __all__ = ["Merger", "Space", "merge_closest"]
 
 _SEARCHED = 0.2  # share of the clusters in doubt that search in a round
 _SPARSE = 16  # searches for one merge above which the chain is cheaper
-_SHRINK = 0.7  # share of living positions below which the space is compacted
+_SHRINK = 0.6  # share of living positions below which the space is compacted
 
 
 class Space(Protocol):
@@ -166,7 +166,7 @@ def merge_closest(space: MatrixSpace) -> tuple[Tensor, Tensor]:
             doubt[row] = False
             row = gap.argmin()
         left, right = torch.stack([row, near[row]]).sort().values.split(1)
-        merges.append((torch.cat([left, right]), gap[row]))
+        merges.append((torch.cat([left, right]), gap[row].clone()))
         space.merge(left, right, gap[row][None])
         gap[right] = math.inf
         doubt |= (near == left) | (near == right)

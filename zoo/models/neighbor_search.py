@@ -19,7 +19,7 @@ from torch import Tensor
 
 __all__ = ["Bounded", "Pairs", "block_rows", "nearest_by_bounds", "row_minimum", "settle", "smallest_entries"]
 
-_BLOCK = 1 << 18  # entries of a block, to stay in the cache
+_BLOCK = 1 << 19  # entries of a block, to stay in the cache
 _PAIRS = 1 << 16  # exact distances computed at once
 WIDTH = 16
 
