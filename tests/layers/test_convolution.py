@@ -32,14 +32,14 @@ def image(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
 
 
-def assert_same(ours: nn.Module, theirs: nn.Module, *shape: int) -> None:
+def assert_same(ours: nn.Module, theirs: nn.Module, device: torch.device, *shape: int) -> None:
     """The two give the same output, and for a random functional of it the same gradients."""
     gradients = []
     outputs = []
     for layer in (ours, theirs):
-        x = image(*shape)
+        layer, x = layer.to(device), image(*shape).detach().to(device).requires_grad_()
         outputs.append(layer(x))
-        direction = torch.randn(outputs[-1].shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        direction = image(*outputs[-1].shape, seed=1).detach().to(device)
         gradients.append(torch.autograd.grad((outputs[-1] * direction).sum(), [x, *layer.parameters()]))
     torch.testing.assert_close(*outputs, rtol=1e-10, atol=1e-12)
     for mine, expected in zip(*gradients, strict=True):
@@ -47,12 +47,12 @@ def assert_same(ours: nn.Module, theirs: nn.Module, *shape: int) -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-def test_convolution_is_torchs(setting):
+def test_convolution_is_torchs(setting, device):
     options = {"kernel_size": 3, "dtype": torch.float64, **setting}
     ours, theirs = Conv2d(4, 8, **options), nn.Conv2d(4, 8, **options)
     ours.load_state_dict(theirs.state_dict())
-    assert_same(ours, theirs, 3, 4, 9, 11)
-    assert_same(ours, theirs, 4, 9, 11)
+    assert_same(ours, theirs, device, 3, 4, 9, 11)
+    assert_same(ours, theirs, device, 4, 9, 11)
 
 
 def test_convolution_of_a_hand_computed_image():
@@ -82,10 +82,10 @@ def test_a_seed_gives_torchs_parameters_under_torchs_keys():
     ("kernel", "stride", "padding", "dilation"),
     [(2, None, 0, 1), (3, 2, 1, 1), ((2, 3), (3, 1), (1, 0), 1), (3, 2, 1, 2), ((1, 2), 4, 0, (2, 3)), (4, 3, 2, 1)],
 )
-def test_max_pooling_is_torchs(kernel, stride, padding, dilation, ceil_mode):
+def test_max_pooling_is_torchs(kernel, stride, padding, dilation, ceil_mode, device):
     arguments = (kernel, stride, padding, dilation, False, ceil_mode)
-    assert_same(MaxPool2d(*arguments), nn.MaxPool2d(*arguments), 2, 3, 10, 7)
-    assert_same(MaxPool2d(*arguments), nn.MaxPool2d(*arguments), 3, 10, 7)
+    assert_same(MaxPool2d(*arguments), nn.MaxPool2d(*arguments), device, 2, 3, 10, 7)
+    assert_same(MaxPool2d(*arguments), nn.MaxPool2d(*arguments), device, 3, 10, 7)
     arguments = (kernel, stride, padding, dilation, True, ceil_mode)
     x = image(2, 3, 10, 7).detach()
     for ours, theirs in zip(MaxPool2d(*arguments)(x), nn.MaxPool2d(*arguments)(x), strict=True):
@@ -101,10 +101,10 @@ def test_max_pooling_is_torchs(kernel, stride, padding, dilation, ceil_mode):
         ((4, 2), (3, 2), (2, 1), True, False, None),
     ],
 )
-def test_average_pooling_is_torchs(kernel, stride, padding, ceil_mode, include, divisor):
+def test_average_pooling_is_torchs(kernel, stride, padding, ceil_mode, include, divisor, device):
     arguments = (kernel, stride, padding, ceil_mode, include, divisor)
-    assert_same(AvgPool2d(*arguments), nn.AvgPool2d(*arguments), 2, 3, 10, 7)
-    assert_same(AvgPool2d(*arguments), nn.AvgPool2d(*arguments), 3, 9, 8)
+    assert_same(AvgPool2d(*arguments), nn.AvgPool2d(*arguments), device, 2, 3, 10, 7)
+    assert_same(AvgPool2d(*arguments), nn.AvgPool2d(*arguments), device, 3, 9, 8)
 
 
 def test_equal_pixels_give_the_gradient_to_the_first():

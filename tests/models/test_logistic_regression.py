@@ -227,6 +227,19 @@ def test_two_processes_add_up_to_one():
     assert first.done
 
 
+@pytest.mark.parametrize("options", [{"l2": 1e-2}, {"l1": 1e-2}, {"l2": 1e-2, "method": "lbfgs", "tol": 1e-15}])
+def test_the_device_changes_nothing(options, device):
+    if device.type == "cpu":
+        pytest.skip("compares a device with the CPU: pass --device cuda")
+    x, y = data(load_iris)
+    expected = fit(x, y, **options).weight
+    penalties = {name: options.get(name, 0.0) for name in ("l1", "l2")}
+    model = build(x, y, Recipe(**penalties), **{k: v for k, v in options.items() if k not in penalties}).to(device)
+    model.fit_batches(lambda: [Batch(x, y)])
+    assert model.weight.device.type == device.type
+    close(model.weight.cpu(), expected, 1e-9, 1e-9)
+
+
 def test_state_in_the_middle_travels_in_the_state_dict():
     x, y = data(load_breast_cancer)
     batches = [Batch(x, y)]
