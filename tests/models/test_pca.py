@@ -11,7 +11,7 @@ from torch import Tensor
 
 import zoo
 from zoo.data.spec import Batch
-from zoo.models.moments import BLOCK, centred_blocks, gram, mean_shift
+from zoo.models.moments import BLOCK, centred_blocks, gram, mean_shift, scatter_blocks
 from zoo.models.pca import PCA
 from zoo.models.spectra import components_for_share, fix_signs, nystrom
 
@@ -174,6 +174,22 @@ def test_blocks_of_rows_merge_to_the_moments_of_all() -> None:
     assert sizes == [BLOCK, BLOCK, 3]
     close(mean, x.numpy().mean(0))
     close(scatter / (count - 1), np.cov(x.numpy().T))
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 1e3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_scatter_is_that_of_centred_rows_near_zero_or_far(shift: float, dtype: torch.dtype) -> None:
+    x = torch.randn(3000, 4, dtype=torch.float64).to(dtype) + shift
+    count, mean = torch.zeros((), dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    scatter = torch.zeros(4, 4, dtype=torch.float64)
+    for part in x.split((1, 999, 2000)):
+        for so_far in scatter_blocks(count, mean, part, dtype=dtype):
+            count, mean, added = so_far
+            scatter += added
+    rtol = 1e-9 if dtype == torch.float64 else 1e-5
+    exact = x.double().numpy()
+    close(mean, exact.mean(0), rtol=rtol, atol=rtol)
+    close(scatter / 2999, np.cov(exact.T), rtol=rtol, atol=rtol)
 
 
 def test_merging_with_nothing_changes_nothing() -> None:

@@ -32,12 +32,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["centred_blocks", "gram", "mean_shift"]
+__all__ = ["centred_blocks", "gram", "mean_shift", "scatter_blocks"]
 
 # Letters: B rows, D features.
 
 # Rows centred at a time: enough for a fast matrix product, few enough to stay in the processor's cache.
 BLOCK = 4096
+# Rows multiplied at a time where none are centred: float32 sums grow no longer than this.
+LARGE_BLOCK = 65536
 
 
 def mean_shift(count: Tensor, mean: Tensor, other_count: Tensor, other_mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,6 +99,42 @@ def centred_blocks(
             centred *= part.sqrt().unsqueeze(1)
         count, mean, z[-1] = mean_shift(count, mean, block_count, block_mean)
         yield count, mean, z
+
+
+def scatter_blocks(
+    count: Tensor, mean: Tensor, x: Tensor, weight: Tensor | None = None, dtype: torch.dtype = torch.float64
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    r"""Add rows to a mean and to the whole scatter matrix.
+
+    Rows whose mean is small beside their deviation are not centred: $Z^\top Z = X^\top X - n \mu \mu^\top$ then loses
+    less than a digit, and spares the pass that writes Z.
+
+    Args:
+        count: rows so far, () float64.
+        mean: their mean, (D,) float64.
+        x: new rows, (B, D).
+        weight: non-negative weights of the new rows, (B,).
+        dtype: floating type of the products.
+
+    Yields:
+        Count and mean with the block, and what it adds to the scatter, (D, D) float64.
+    """
+    if weight is not None or x.dtype != dtype or not len(x) or not lies_near_zero(x):
+        for count, mean, z in centred_blocks(count, mean, x, weight, dtype):  # noqa: B020
+            yield count, mean, gram(z)
+        return
+    for rows in x.split(LARGE_BLOCK):
+        block_count, block_mean = count.new_tensor(len(rows)), average(rows, None).double()
+        added = gram(rows)
+        added.addr_(block_mean, block_mean, alpha=-len(rows))
+        count, mean, row = mean_shift(count, mean, block_count, block_mean)
+        yield count, mean, added.addr_(row, row)
+
+
+def lies_near_zero(x: Tensor) -> bool:
+    """Whether the mean of each column is at most twice its deviation, judged by some 256 rows."""
+    variance, mean = torch.var_mean(x[:: max(1, len(x) // 256)].double(), dim=0, correction=0)
+    return bool((mean.square() <= 4 * variance).all())
 
 
 def average(rows: Tensor, weight: Tensor | None) -> Tensor:

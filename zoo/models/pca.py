@@ -44,7 +44,7 @@ from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import StreamingModel, check_range
 from zoo.models.linear_regression import qr_update
-from zoo.models.moments import centred_blocks, gram, mean_shift
+from zoo.models.moments import centred_blocks, gram, mean_shift, scatter_blocks
 from zoo.models.spectra import components_for_share, fix_signs, nystrom, probabilistic_log_density
 from zoo.registry import register_model
 
@@ -141,16 +141,19 @@ class PCA(StreamingModel):
     # -- the pass ------------------------------------------------------------------------------------------------
 
     def accumulate(self, batch: Batch) -> None:
-        x = batch.x.flatten(1)  # (B, D)
-        for count, mean, z in centred_blocks(self.count, self.mean, x, batch.weight, self.rows_dtype):
-            self.count, self.mean = count, mean
+        rows = self.count, self.mean, batch.x.flatten(1), batch.weight, self.rows_dtype
+        if self.hparams.solver == "covariance":
+            for self.count, self.mean, added in scatter_blocks(*rows):
+                self.scatter += added
+            return
+        for self.count, self.mean, z in centred_blocks(*rows):
             for name, value in self.grown(self._state(), z).items():
                 setattr(self, name, value)
 
     def grown(self, state: dict[str, Tensor], z: Tensor) -> dict[str, Tensor]:
         """What is kept of the scatter, with the Gram matrix of rows (B, D) added."""
         if self.hparams.solver == "covariance":
-            return {"scatter": state["scatter"].add_(gram(z))}
+            return {"scatter": state["scatter"] + gram(z)}
         if self.hparams.solver == "svd":
             return {"factor": qr_update(state["factor"], z.double())}
         product = z.T @ (z @ self.test.to(z.dtype))
