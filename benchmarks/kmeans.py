@@ -16,7 +16,7 @@ from benchmarks import Job
 def mixture(num_rows: int, num_features: int, num_clusters: int) -> Tensor:
     """Rows around centers that overlap, so that centroids keep moving for more than ten iterations."""
     generator = torch.Generator().manual_seed(0)
-    center = 3 * torch.randn(num_clusters, num_features, generator=generator)
+    center = 0.5 * torch.randn(num_clusters, num_features, generator=generator)
     label = torch.randint(num_clusters, (num_rows,), generator=generator)
     return torch.randn(num_rows, num_features, generator=generator).add_(center[label])
 

@@ -372,6 +372,14 @@ def test_images_are_flattened_and_drawn() -> None:
     assert model.transform(x).shape == (60, 3)
 
 
+def test_a_second_fit_begins_anew() -> None:
+    x = blobs()
+    model = fitted(x, num_clusters=4)
+    other = x.flip(1) + 100
+    model.fit_batches(lambda: [other])
+    close(model.centroids, fitted(other, num_clusters=4).centroids)
+
+
 def test_a_model_between_two_passes_can_predict() -> None:
     x = blobs()
     for init in INITS:

@@ -104,9 +104,14 @@ class BisectingKMeans(CentroidModel):
         if not isinstance(hp.init, str):
             raise ZooError("model.init must be k-means||, k-means++ or random: a split has no centroids yet.")
         return KMeans(
-            num_clusters=min(2, hp.num_clusters), init=hp.init, num_init=hp.num_init, max_iter=hp.max_iter,
-            tolerance=hp.tolerance, spherical=hp.spherical, seed=key,
-        )  # fmt: skip
+            num_clusters=min(2, hp.num_clusters),
+            init=hp.init,  # type: ignore[arg-type]
+            num_init=hp.num_init,
+            max_iter=hp.max_iter,
+            tolerance=hp.tolerance,
+            spherical=hp.spherical,
+            seed=key,
+        )
 
     def initialize(self, spec: DataSpec) -> None:
         super().initialize(spec)

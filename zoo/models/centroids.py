@@ -5,7 +5,7 @@ Letters: B rows of a batch, D features, K clusters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,6 +42,13 @@ class CentroidModel(StreamingModel):
             self.metrics = nn.ModuleDict(
                 {s: nn.ModuleDict({"inertia": SumMetric(), "squared_distance": MeanMetric()}) for s in ("val", "test")}
             )
+
+    def fit_batches(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
+        if self.spec is not None and self.done:  # a second fit begins anew
+            device = self.device
+            self.initialize(self.spec)
+            self.to(device)
+        return super().fit_batches(batches, max_passes)
 
     @property
     def centroids(self) -> Tensor:
@@ -90,7 +97,7 @@ class CentroidModel(StreamingModel):
 
     def _evaluation_end(self, stage: str) -> None:
         for name, metric in self.metrics[stage].items():  # type: ignore[operator,union-attr]
-            self.log(f"{stage}/{name}", metric.compute(), prog_bar=stage == "val")
+            self.log(f"{stage}/{name}", metric.compute(), prog_bar=stage == "val", sync_dist=True)
             metric.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

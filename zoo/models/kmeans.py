@@ -236,7 +236,7 @@ class KMeans(DrawnCentroids):
             self.all_centroids = self.first_centroids()  # even before the last round there is a model to look at
             if finished:
                 self.phase.fill_(WEIGH if self.hparams.init == "k-means||" else UPDATE)
-            return {"candidates": int(self.round) * self._plan()[1]}
+            return {}
         if phase == WEIGH:
             self.all_centroids = self.centroids_from_pool()
             self.phase.fill_(UPDATE)
