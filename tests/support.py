@@ -35,7 +35,7 @@ def compose(*overrides: str, name: str = "train") -> dict[str, Any]:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = hydra.compose(name, list(overrides), return_hydra_config=False)
-    OmegaConf.register_new_resolver("now", lambda pattern: "now", replace=True)
+    config.run_dir = "runs/test"  # its time is known to Hydra's jobs only
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
 from zoo.errors import ZooError, nearest, unknown_name
+from zoo.registry import check_type
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -155,7 +156,10 @@ class Recipe:
         optimizer = self.build_optimizer(module)
         if self.scheduler == "none":
             return {"optimizer": optimizer}
-        scheduler = SCHEDULERS[self.scheduler](optimizer, total_steps(module.trainer), **self.scheduler_options)
+        steps = total_steps(module.trainer)
+        if steps == math.inf and self.scheduler in ("cosine", "one_cycle"):
+            raise ZooError(f"scheduler={self.scheduler} needs the run's end: set trainer.max_epochs or max_steps.")
+        scheduler = SCHEDULERS[self.scheduler](optimizer, steps, **self.scheduler_options)
         if self.scheduler == "plateau":
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -173,23 +177,27 @@ class Recipe:
 
 def _check_options(what: str, name: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
     skip = {"params", "optimizer", "total_steps", "self"}
-    valid = [key for key in inspect.signature(factory).parameters if key not in skip]
-    for key in options:
+    valid = {key: p.default for key, p in inspect.signature(factory).parameters.items() if key not in skip}
+    for key, value in options.items():
         if key not in valid:
             raise ZooError(f"{what} '{name}' has no option '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}.")
+        kind = bool if isinstance(valid[key], bool) else float if isinstance(valid[key], int | float) else Any
+        if not isinstance(value, Tensor):
+            check_type(f"{what}.{key}", value, kind)
 
 
-def total_steps(trainer: Any) -> int:
-    """Number of optimizer steps of the whole run.
+def total_steps(trainer: pl.Trainer) -> float:
+    """Number of optimizer steps of the whole run, infinite where nothing ends it.
 
     `trainer.estimated_stepping_batches` would start the loader before a resumed run's position is known, so that the
     first batches would be taken again.
     """
-    if trainer.max_steps > 0:
-        return trainer.max_steps
+    most = trainer.max_steps if trainer.max_steps > 0 else math.inf
+    if trainer.max_epochs is None or trainer.max_epochs < 0:
+        return most
     if trainer.datamodule is None:
-        return int(trainer.estimated_stepping_batches)
+        return trainer.estimated_stepping_batches
     num_batches = len(trainer.datamodule.train_dataloader())
     limit = trainer.limit_train_batches
     num_batches = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
-    return math.ceil(num_batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
+    return min(most, math.ceil(num_batches / trainer.accumulate_grad_batches) * trainer.max_epochs)

@@ -265,6 +265,8 @@ class GradientModel(ZooModel):
             )
 
     def _evaluation_step(self, batch: Batch, stage: str) -> None:
+        if not batch.size:  # of several processes, one may get no row of the last batch
+            return
         output = self.output(batch)
         weight = batch.size if batch.weight is None else batch.weight.sum()
         self.mean_loss[stage].update(self.objective.loss(output, batch), weight)  # type: ignore[operator]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 
 from zoo.data.registry import create_data
@@ -16,6 +17,7 @@ from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.training.checkpoint import find_checkpoint, load_checkpoint, load_model
 from zoo.training.logger import RunLogger
+from zoo.training.main import import_plugins
 from zoo.training.pictures import draw, held_out
 from zoo.training.run import device_of, named
 from zoo.training.tables import print_metrics
@@ -26,12 +28,13 @@ __all__ = ["evaluate_run", "write_predictions"]
 
 def evaluate_run(config: DictConfig) -> None:
     """Rebuild the model from its checkpoint and the data from the run's config; write `evaluation/` into the run."""
-    options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    options: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     run = Path(options["run"])
     checkpoint = find_checkpoint(run, options["checkpoint"])
     if not (run / "config.yaml").is_file():
         raise ZooError(f"{run} is not a run folder: it has no config.yaml.")
     settings: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    import_plugins([*settings["plugins"], *options["plugins"]])
     seed_all(settings["seed"])
     model = load_model(checkpoint)
     name, data_options = named(settings["data"])
@@ -42,7 +45,8 @@ def evaluate_run(config: DictConfig) -> None:
     if not data.has(split):
         raise ZooError(f"data '{name}' has no split '{split}': pass split=train, val or test.")
     trainer = make_trainer(model, accelerator=options["accelerator"], progress=False)
-    tested = trainer.test(model, dataloaders=data.loader(split), verbose=False)
+    testable = is_overridden("test_step", model)
+    tested = trainer.test(model, dataloaders=data.loader(split), verbose=False) if testable else []
     metrics = {key: float(value) for result in tested for key, value in result.items()}
     folder = run / "evaluation"
     folder.mkdir(exist_ok=True)

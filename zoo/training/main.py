@@ -5,20 +5,22 @@ Nothing heavy is imported here: `--help` and a mistyped option answer before Lig
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from zoo.errors import ZooError, nearest, unknown_name
 
-__all__ = ["config_dir", "evaluate", "train"]
+__all__ = ["config_dir", "evaluate", "import_plugins", "train"]
 
 
 def config_dir() -> Path:
@@ -73,6 +75,10 @@ def _list(what: str) -> None:
 
 
 def _hydra_main(name: str, job: Callable[[DictConfig], None], arguments: list[str]) -> None:
+    OmegaConf.register_new_resolver("absolute", os.path.abspath, replace=True)
+    for argument in arguments:  # before the config is composed: a plugin's model may be chosen in it
+        if argument.startswith("plugins="):
+            import_plugins(re.findall(r"[\w.]+", argument.removeprefix("plugins=")))
     _store_foreign_models(arguments)
     failures: list[Exception] = []
 
@@ -85,6 +91,17 @@ def _hydra_main(name: str, job: Callable[[DictConfig], None], arguments: list[st
     hydra.main(config_path=str(config_dir()), config_name=name, version_base="1.3")(guarded)()
     if failures:  # of a sweep, the first: the other jobs have run
         raise failures[0]
+
+
+def import_plugins(modules: Iterable[str]) -> None:
+    """Import modules that register models or data of the user's own."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module.partition(".")[0] and error.name != module:
+                raise  # the plugin is there, and misses something itself
+            raise ZooError(f"plugins: there is no module '{module}' on Python's path.") from error
 
 
 def _store_foreign_models(arguments: list[str]) -> None:
@@ -136,6 +153,8 @@ def explain(error: BaseException) -> str | None:
         return f"{error.strerror or error}: {error.filename}" if error.filename else str(error.strerror or error)
     if isinstance(error, OverrideParseException):
         return f"'{error.override}' is not an override of the form key=value."
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which is not imported here
+        return f"trainer: {' '.join(str(error).split())}"
     chain = error
     while chain is not None:
         if isinstance(chain, MissingMandatoryValue):

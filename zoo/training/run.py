@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 
 from zoo.data.registry import create_data
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.optimization import Recipe
-from zoo.registry import create_model
+from zoo.registry import check_type, create_model
 from zoo.training.checkpoint import find_checkpoint, load_checkpoint, write_whole
+from zoo.training.main import import_plugins
 from zoo.training.pictures import draw
 from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all
@@ -51,12 +52,13 @@ def build(config: dict[str, Any]) -> tuple[ZooModel, Any]:
 
 def train_run(config: DictConfig) -> None:
     """Train as `config` says in Hydra's run folder, going on from its last checkpoint if there is one."""
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    for module in settings["plugins"]:
-        importlib.import_module(module)
+    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    import_plugins(settings["plugins"])
+    check_settings(settings)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     seed_all(settings["seed"])
     model, data = build(settings)
+    check_validation(settings, model, data)
     resume = _resume_from(run_dir, settings)
     regularization = settings["regularization"]
     trainer = make_trainer(
@@ -72,6 +74,46 @@ def train_run(config: DictConfig) -> None:
         write_whole(run_dir / "config.yaml", lambda file: file.write(text.encode()))
     trainer.fit(model, datamodule=data, ckpt_path=resume)
     _finish(trainer, model, data, settings, run_dir)
+
+
+_TYPES: dict[str, Any] = {
+    "seed": int,
+    "checkpoint_seconds": float,
+    "regularization.l1": float,
+    "regularization.l2": float,
+    "regularization.dropout": float | None,
+    "regularization.gradient_clip_val": float | None,
+    "trainer.max_epochs": int | None,
+    "trainer.max_steps": int,
+    "trainer.accumulate_grad_batches": int,
+    "trainer.fast_dev_run": bool | int,
+    "trainer.limit_train_batches": int | float,
+    "trainer.limit_val_batches": int | float,
+    "trainer.limit_test_batches": int | float,
+    "trainer.check_val_every_n_epoch": int | None,
+    "trainer.val_check_interval": int | float | None,
+    "trainer.log_every_n_steps": int,
+}
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Raise one line if a setting that neither a model nor a DataModule checks has the wrong type."""
+    for key, annotation in _TYPES.items():
+        section, _, name = key.rpartition(".")
+        check_type(key, (settings[section] if section else settings)[name], annotation)
+
+
+def check_validation(settings: dict[str, Any], model: ZooModel, data: Any) -> None:
+    """Raise one line if something watches validation values and there are none."""
+    if data.has("val") and settings["trainer"]["limit_val_batches"]:
+        return
+    if settings["regularization"]["early_stopping"]:
+        what, value = "regularization=early_stopping", model.monitor
+    elif settings["scheduler"]["name"] == "plateau" and not model.streaming:
+        what, value = "scheduler=plateau", "val/loss"
+    else:
+        return
+    raise ZooError(f"{what} watches {value}, and there are no validation rows: set data.val_fraction above 0.")
 
 
 def _resume_from(run_dir: Path, settings: dict[str, Any]) -> str | None:
@@ -97,7 +139,7 @@ def _finish(trainer: Any, model: ZooModel, data: Any, settings: dict[str, Any], 
         best = load_checkpoint(find_checkpoint(run_dir))
         model.load_state_dict(best["state_dict"])
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-    tested = trainer.test(model, datamodule=data, verbose=False)
+    tested = trainer.test(model, datamodule=data, verbose=False) if is_overridden("test_step", model) else []
     metrics |= {k: float(v) for result in tested for k, v in result.items()}
     if not trainer.is_global_zero:
         return

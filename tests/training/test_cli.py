@@ -1,0 +1,321 @@
+"""The commands as a user meets them: help, lists, one line for each mistake, exit codes, sweeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from support import CHECKOUT, CPU, checkpoint_bits, run_command, spawn
+
+import zoo
+from zoo.training.main import config_dir
+
+SHORT = ["model=mlp", "data=iris", "model.widths=[4]", "trainer.max_epochs=1", CPU]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert run_command([*SHORT, f"run_dir={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], command: str = "train") -> str:
+    """Run a command that must fail, and return the one line that it printed."""
+    capsys.readouterr()
+    code = run_command(arguments, command)
+    error = capsys.readouterr().err
+    assert code == 1, (code, error)
+    assert error.startswith("error: "), error
+    assert error.count("\n") == 1, error
+    assert "Traceback" not in error
+    return error.removeprefix("error: ").strip()
+
+
+def test_help_shows_groups_and_choices_and_loads_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom zoo.training.main import train\nsys.argv = ['train.py', '--help']\n"
+        "try:\n    code = train()\nexcept SystemExit as end:\n    code = end.code\n"
+        "heavy = {'torch', 'lightning', 'sklearn', 'numpy'} & {name.partition('.')[0] for name in sys.modules}\n"
+        "sys.exit(code or (f'imported {heavy}' if heavy else 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for group in ("model", "data", "optimizer", "scheduler", "regularization", "trainer"):
+        line = next(line for line in done.stdout.splitlines() if line.startswith(f"{group}:"))
+        choices = {file.stem for file in (config_dir() / group).glob("*.yaml")}
+        assert choices <= set(re.split(r"[:, ]+", line)), group
+
+
+def test_the_lists(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    assert run_command(["list=models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in zoo.list_models():
+        entry = zoo.model_entry(name)
+        line = next(line for line in lines if line.split()[:1] == [name])
+        assert entry.family in line
+        assert all(task in line for task in entry.task)
+        assert all(kind in line for kind in entry.accepts)
+        assert entry.summary[:20] in line
+    assert run_command(["list=data"]) == 0
+    words = capsys.readouterr().out.split()
+    assert set(zoo.list_data()) <= set(words)
+    assert "Did you mean models" in one_line(capsys, ["list=model"])
+
+
+MISTAKES = {
+    "unknown model": (["model=mpl"], r"Unknown model 'mpl'\. Did you mean mlp\? Available: .*cnn"),
+    "unknown data": (["data=digit"], r"Unknown data 'digit'\. Did you mean digits"),
+    "unknown optimizer": (["optimizer=adm"], r"Unknown optimizer 'adm'\. Did you mean adam"),
+    "unknown list": (["list=modles"], r"Unknown list 'modles'\. Did you mean models"),
+    "unknown group": (["modle=cnn"], r"modle.* Did you mean model"),
+    "unknown key": (["model=mlp", "model.width=3"], r"model has no key 'width'\. Did you mean widths\? Valid: widths"),
+    "unknown data key": (["data.batchsize=3"], r"data has no key 'batchsize'\. Did you mean batch_size\?"),
+    "unknown optimizer key": (["optimizer=sgd", "optimizer.beta=1"], r"optimizer has no key 'beta'\. .*Valid: lr, mom"),
+    "unknown trainer key": (["+trainer.epochs=3", "model=mlp"], r"trainer: .*epochs"),
+    "no override": (["mlp"], r"'mlp' is not an override of the form key=value"),
+    "out of range": (["model=mlp", "model.dropout=1.5"], r"model\.dropout must be at least 0 and at most 1, not 1\.5"),
+    "width of 0": (["model=mlp", "model.widths=[0]"], r"model\.widths must all be at least 1"),
+    "negative batch": (["data.batch_size=-1"], r"data\.batch_size must be positive"),
+    "fractions": (["data.test_fraction=1"], r"data\.test_fraction must be at least 0 and below 1, not 1"),
+    "wrong type": (["model=mlp", "model.dropout=abc"], r"model\.dropout must be a number, not 'abc'"),
+    "wrong type of data": (["data.batch_size=x"], r"data\.batch_size must be an integer, not 'x'"),
+    "wrong type of lr": (["optimizer.lr=abc"], r"optimizer\.lr must be a number, not 'abc'"),
+    "wrong type of l2": (["regularization.l2=abc"], r"regularization\.l2 must be .*not .?abc"),
+    "wrong type of seed": (["seed=abc"], r"seed must be an integer, not 'abc'"),
+    "wrong type of epochs": (["trainer.max_epochs=abc"], r"trainer\.max_epochs must be .*integer.*not 'abc'"),
+    "wrong type of seconds": (["checkpoint_seconds=abc"], r"checkpoint_seconds must be a number, not 'abc'"),
+    "wrong precision": (["trainer.precision=12"], r"trainer: .*[Pp]recision"),
+    "wrong accelerator": (["trainer.accelerator=abacus"], r"trainer: .*abacus"),
+    "wrong strategy": (["trainer.strategy=dpd"], r"trainer: .*dpd"),
+    "negative lr": (["optimizer.lr=-1"], r"optimizer=adam: .*-1"),
+    "negative l2": (["regularization.l2=-1"], r"regularization\.l2 must be 0 or more, not -1"),
+    "wrong choice": (["model=mlp", "model.activation=rellu"], r"model\.activation must be one of .*Did you mean relu"),
+    "incompatible data": (["model=linear_regression", "data=digits"], r"linear_regression does regression on tabular "
+                          r"data, but was given image data \(1×8×8\) with class targets\. Data that fit: .*diabetes"),
+    "missing file": (["data=csv", "data.path=nowhere.csv", "data.target=y"], r"nowhere\.csv"),
+    "missing path": (["data=csv"], r"data\.path"),
+    "l2 twice": (["model=mlp", "regularization=l2", "optimizer.weight_decay=0.1"], r"both shrink the weights"),
+    "dropout nowhere": (["model=linear_regression", "regularization=dropout"], r"linear_regression has no dropout"),
+    "endless cosine": (["model=mlp", "scheduler=cosine", "trainer.max_epochs=-1"], r"scheduler=cosine .*max_epochs"),
+    "plateau without validation": (["model=mlp", "data=iris", "data.val_fraction=0", "scheduler=plateau",
+                                    "trainer.max_epochs=1"], r"val/loss"),
+    "early stopping without validation": (["model=mlp", "data=iris", "data.val_fraction=0", "trainer.max_epochs=1",
+                                           "regularization=early_stopping"], r"val/accuracy"),
+    "unknown plugin": (["plugins=[no_such_module]"], r"no_such_module"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.usefixtures("here")
+def test_a_mistake_is_one_line(mistake: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, message = MISTAKES[mistake]
+    if not any(argument.startswith("trainer.accelerator") for argument in arguments):
+        arguments = [*arguments, CPU]
+    assert re.search(message, one_line(capsys, arguments)), mistake
+
+
+FILES = {
+    "missing column": ("a,b\n1,2\n3,4\n", "target", r"target"),
+    "empty file": ("", "y", r"table\.csv"),
+    "header alone": ("a,y\n", "y", r"table\.csv"),
+    "missing value": ("a,y\n1,2\n,4\n3,5\n4,4\n", "y", r"'?a'?"),
+    "NaN": ("a,y\n1,2.5\nnan,4.5\n3,5.5\n", "y", r"'?a'?"),
+    "infinity": ("a,y\n1,2.5\ninf,4.5\n3,5.5\n", "y", r"'?a'?"),
+    "ragged": ("a,y\n1,2.5\n1,2,3\n", "y", r"table\.csv"),
+}
+
+
+@pytest.mark.parametrize("mistake", FILES)
+def test_a_broken_table_is_one_line(mistake: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, target, message = FILES[mistake]
+    (here / "table.csv").write_text(text)
+    arguments = ["model=linear_regression", "data=csv", "data.path=table.csv", f"data.target={target}", CPU]
+    assert re.search(message, one_line(capsys, arguments))
+
+
+def test_an_incompatible_table_says_what_the_model_takes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "table.csv").write_text("a,y\n" + "".join(f"{i},{'xyz'[i % 3]}\n" for i in range(30)))
+    line = one_line(capsys, ["model=linear_regression", "data=csv", "data.path=table.csv", "data.target=y", CPU])
+    assert "class targets" in line
+    assert "diabetes" in line
+
+
+def test_the_first_mistake_of_evaluation_is_one_line(
+    here: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert re.search("run is missing: pass run=", one_line(capsys, [], "evaluate"))
+    assert "nowhere" in one_line(capsys, ["run=nowhere"], "evaluate")
+    assert "has no key" in one_line(capsys, ["runs=nowhere"], "evaluate")
+    assert "no split 'tset'" in one_line(capsys, [f"run={finished}", "split=tset"], "evaluate")
+    assert "no checkpoint named first" in one_line(capsys, [f"run={finished}", "checkpoint=first"], "evaluate")
+    (here / "empty").mkdir()
+    assert "holds no checkpoint" in one_line(capsys, ["run=empty"], "evaluate")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_truncated_checkpoint_is_one_line(
+    command: str, here: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, here / "run")
+    for path in (here / "run" / "checkpoints").glob("*.ckpt"):
+        path.write_bytes(path.read_bytes()[:1000])
+    arguments = [*SHORT, "run_dir=run"] if command == "train" else ["run=run"]
+    assert re.search(r"\.ckpt was altered or truncated", one_line(capsys, arguments, command))
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "file").touch()
+    assert "file" in one_line(capsys, [*SHORT, "run_dir=file/run"])
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 48 kB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(mount)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+def test_a_full_disk_is_one_line(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["model=mlp", "data=iris", "model.widths=[128]", "trainer.max_epochs=2", CPU]
+    line = one_line(capsys, [*arguments, f"run_dir={small_disk / 'run'}", "checkpoint_seconds=0"])
+    assert "No space left on device" in line
+
+
+def test_the_traceback_is_shown_on_demand(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(zoo.ZooError, match="must be a number"):
+        run_command(["model=mlp", "model.dropout=abc", "debug=true"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(zoo.ZooError, match="must be a number"):
+        run_command(["model=mlp", "model.dropout=abc"])
+
+
+def test_a_mistake_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """Once as a user sees it: exit code, one line, and nothing else."""
+    process = spawn(["model=mpl"], tmp_path)
+    out, error = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert out == ""
+    assert error.startswith("error: Unknown model 'mpl'. Did you mean mlp?")
+    assert error.count("\n") == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo.models.base import GradientModel
+
+    output, calls = GradientModel.output, []
+
+    def poisoned(self: GradientModel, batch: zoo.Batch) -> torch.Tensor:
+        result = output(self, batch)
+        calls.append(checksum := sum(float(p.detach().sum()) for p in self.parameters()))
+        assert checksum == checksum
+        return result * float("nan") if self.training and len(calls) >= 7 else result
+
+    monkeypatch.setattr(GradientModel, "output", poisoned)
+    command = ["model=mlp", "data=iris", "data.batch_size=32", "trainer.max_epochs=9", CPU, "checkpoint_seconds=0"]
+    line = one_line(capsys, [*command, "run_dir=run"])
+    assert re.search(r"The loss is nan at step \d+ \(epoch 1, batch \d\): no update was made", line)
+    for name in ("last", "best"):
+        model = zoo.load_model(here / "run" / "checkpoints" / f"{name}.ckpt")
+        assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    before = checkpoint_bits(here / "run" / "checkpoints" / "last.ckpt")
+    one_line(capsys, [*command, "run_dir=run"])  # the same batch comes again
+    assert checkpoint_bits(here / "run" / "checkpoints" / "last.ckpt") == before
+
+
+def test_a_gradient_that_overflows_leaves_the_last_good_checkpoint(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["model=mlp", "data=diabetes", "optimizer=sgd", "optimizer.lr=1e30", CPU, "checkpoint_seconds=0"]
+    assert "not finite" in (line := one_line(capsys, [*command, "run_dir=run"])) or "The loss is" in line
+    last = here / "run" / "checkpoints" / "last.ckpt"
+    if last.exists():
+        assert all(bool(torch.isfinite(p).all()) for p in zoo.load_model(last).parameters())
+
+
+def test_a_sweep_runs_all_combinations_into_folders_of_their_own(here: Path) -> None:
+    code = run_command(["-m", "model=mlp,linear_regression", "seed=0,1", "trainer.max_epochs=1", CPU])
+    assert code == 0
+    runs = sorted(path.parent for path in here.glob("runs/*/*/*/config.yaml"))
+    assert [run.parts[-3] for run in runs] == ["linear_regression"] * 2 + ["mlp"] * 2
+    assert all((run / "checkpoints" / "last.ckpt").exists() for run in runs)
+    assert sorted(os.listdir(here)) == ["runs"]
+    run = zoo.load_model(runs[0])
+    assert run.entry.name == "linear_regression"
+
+
+def test_a_failing_job_of_a_sweep_is_an_exit_code(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["-m", "model=mlp,linear_regression", "data=iris", "trainer.max_epochs=1", CPU]
+    assert run_command(arguments) == 1
+    assert "linear_regression does regression" in capsys.readouterr().err
+    assert len(list(here.glob("runs/mlp/*/*/checkpoints/last.ckpt"))) == 1
+
+
+def test_the_run_folder_holds_all_that_a_run_leaves(finished: Path) -> None:
+    assert {"config.yaml", "checkpoints", "pictures"} <= set(os.listdir(finished))
+    assert list(finished.glob("events.out.tfevents.*"))
+    assert {"best.ckpt", "last.ckpt"} <= set(os.listdir(finished / "checkpoints"))
+
+
+PLUGIN = """
+import torch
+import zoo
+from torch import nn
+from zoo.models.base import GradientModel
+
+@zoo.register_model("my_softmax", family="mine", task="classification", accepts="tabular", source="me")
+class MySoftmax(GradientModel):
+    '''Softmax regression of one's own.'''
+
+    def __init__(self, *, scale: float = 1.0):
+        super().__init__()
+        self.save_hyperparameters()
+        self.scale = scale
+
+    def initialize(self, spec):
+        self.linear = nn.Linear(spec.num_features, self.objective.num_outputs)
+
+    def forward(self, x):
+        return self.scale * self.linear(x)
+"""
+
+
+def test_a_model_of_ones_own_is_trained_and_evaluated(here: Path) -> None:
+    (here / "my_models.py").write_text(textwrap.dedent(PLUGIN))
+    environment = {"PYTHONPATH": f"{here}{os.pathsep}{CHECKOUT}"}
+    command = ["model=my_softmax", "data=iris", "plugins=[my_models]", "model.scale=2", "trainer.max_epochs=1", CPU]
+    process = spawn([*command, "run_dir=run"], here, env=environment)
+    out, error = process.communicate(timeout=100)
+    assert process.returncode == 0, error
+    assert "my_softmax on iris" in out
+    process = spawn(["run=run", "accelerator=cpu"], here, "evaluate", env=environment)
+    out, error = process.communicate(timeout=100)
+    assert process.returncode == 0, error
+    assert 0 <= json.loads((here / "run" / "evaluation" / "metrics.json").read_text())["test/accuracy"] <= 1
