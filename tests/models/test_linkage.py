@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.models import merging
+from zoo.models import distances, merging
 from zoo.models.cluster_spaces import MatrixSpace, WardSpace
 from zoo.models.dendrogram import (
     cophenetic_correlation,
@@ -81,7 +81,19 @@ def test_a_function_is_a_metric() -> None:
 
 
 @pytest.mark.parametrize("method", ["complete", "average", "weighted", "ward"])
+@pytest.mark.parametrize("count", [2, 3, 10, 33, 150])
+def test_reciprocal_pairs_alone_give_the_same_tree(method: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "_FEW", 0)
+    monkeypatch.setattr(merging, "_SPARSE", 10**9)  # no round counts as wasted
+    x = points(count)
+    assert_same_merges(linkage(x, method), hierarchy.linkage(x.numpy(), method))
+    condensed = spatial.pdist(x.numpy())
+    assert_same_merges(linkage(torch.from_numpy(condensed), method), hierarchy.linkage(condensed, method))
+
+
+@pytest.mark.parametrize("method", ["complete", "average", "weighted", "ward"])
 def test_the_chain_alone_gives_the_same_tree(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "_FEW", 0)
     monkeypatch.setattr(merging, "_SPARSE", -(10**9))  # every round counts as wasted
     x = points(150)
     called = []
@@ -138,14 +150,14 @@ def check_tree(tree: Tensor, x: Tensor, method: str) -> None:
     """Every height is the linkage of the two clusters, by its definition, and no other pair of them was nearer."""
     count = len(x)
     members = [[row] for row in range(count)]
-    distances = pairwise_distances(x, x)
+    between_points = pairwise_distances(x, x)
     reduce = {"single": torch.amin, "complete": torch.amax, "average": torch.mean}
 
     def between(a: list[int], b: list[int]) -> float:
         if method == "ward":
             gap = (x[a].mean(0) - x[b].mean(0)).norm()
             return float(gap * (2 * len(a) * len(b) / (len(a) + len(b))) ** 0.5)
-        return float(reduce[method](distances[a][:, b]))
+        return float(reduce[method](between_points[a][:, b]))
 
     alive = set(range(count))
     for a, b, height, size in tree.tolist():
@@ -160,7 +172,11 @@ def check_tree(tree: Tensor, x: Tensor, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["single", "complete", "average", "ward"])
 @pytest.mark.parametrize("name", TIED)
-def test_tied_data_give_a_tree_that_fits_the_definition(name: str, method: str) -> None:
+@pytest.mark.parametrize("few", [0, 256])
+def test_tied_data_give_a_tree_that_fits_the_definition(
+    name: str, method: str, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "_FEW", few)
     x = TIED[name]()
     check_tree(linkage(x, method), x, method)
 
@@ -175,6 +191,18 @@ def test_tied_data_give_finite_heights_that_add_up(name: str, method: str) -> No
     assert sorted(tree[:, :2].flatten().long().tolist()) == list(range(2 * len(x) - 2))
     if name == "all equal":
         assert bool((tree[:, 2] == 0).all())
+
+
+@pytest.mark.parametrize("method", ["complete", "weighted"])  # the others round, and rounding breaks ties
+@pytest.mark.parametrize("count", [10, 100, 256])
+def test_ties_fall_as_in_scipy_up_to_256_points(method: str, count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    condensed = torch.randint(1, 6, (count * (count - 1) // 2,), generator=generator).double()
+    assert_same_merges(linkage(condensed, method), hierarchy.linkage(condensed.numpy(), method))
+    iris = torch.from_numpy(pytest.importorskip("sklearn.datasets").load_iris().data)[::2]
+    for reducible in ("complete", "average", "weighted"):
+        theirs = hierarchy.linkage(iris.numpy(), reducible)
+        torch.testing.assert_close(linkage(iris, reducible)[:, 2], torch.from_numpy(theirs[:, 2]), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("method", LINKAGES)
@@ -295,6 +323,17 @@ def test_merges_are_labelled_by_height() -> None:
 # -- distances and the search by bounds ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine", "correlation"])
+def test_distances_by_products_are_those_by_differences(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.cat([points(200, 7) + 3, 1e-7 * points(100, 7) - 5])
+    exact = distance_matrix(x, metric)
+    monkeypatch.setattr(distances, "_SMALL", 0)
+    monkeypatch.setattr(distances, "_CHUNK", 1 << 12)
+    matrix = distance_matrix(x, metric)
+    assert torch.equal(matrix, matrix.T)
+    torch.testing.assert_close(matrix, exact, rtol=1e-10, atol=1e-14 if metric in ("cosine", "correlation") else 0)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_distances_are_scipys(metric: str) -> None:
     x = points(30, 7)
@@ -314,22 +353,23 @@ def test_distances_are_scipys(metric: str) -> None:
 def test_bounds_never_exceed_the_distances(weighted: bool) -> None:
     x = torch.cat([points(100, 20), points(100, 20) * 1e-6 + 3, points(3, 20) * 1e6])
     sizes = torch.randint(1, 50, (203,)).double() if weighted else None
-    distances = SquaredDistances(x, sizes)
+    space = SquaredDistances(x, sizes)
     rows = torch.arange(203)
-    bounds = distances.bound(rows, torch.empty(203, 203, dtype=distances.dtype))
-    exact = distances.exact(rows[:, None], rows)
-    assert distances.dtype == torch.float32
+    bounds = space.bound(rows, torch.empty(203, 203, dtype=space.dtype))
+    exact = space.exact(rows[:, None], rows)
+    assert space.dtype == torch.float32
     assert bool((bounds <= exact).all())
-    slack = 4 * distances.gamma * distances.centres.square().sum(1).amax() * (1 if sizes is None else 100)
+    slack = 4 * space.gamma * space.centres.square().sum(1).amax() * (1 if sizes is None else 100)
     assert bool((exact - bounds <= slack).all())
 
 
 @pytest.mark.parametrize("size", [1, 5, 16, 31, 32, 100, 1000])
-def test_the_minimum_by_groups_is_the_minimum(size: int) -> None:
-    block = torch.randn(7, size, dtype=torch.float64)
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_minimum_by_groups_is_the_first_minimum(size: int, tied: bool) -> None:
+    block = torch.randint(3, (20, size)).double() if tied else torch.randn(20, size, dtype=torch.float64)
     least, place = row_minimum(block)
     assert torch.equal(least, block.amin(1))
-    assert torch.equal(place, block.argmin(1))
+    assert place.tolist() == [row.index(min(row)) for row in block.tolist()]
 
 
 @pytest.mark.parametrize("size", [16, 48, 160, 1600])

@@ -53,6 +53,7 @@ METRICS = (
 )
 
 _SQUARED = {"euclidean", "sqeuclidean", "cosine", "correlation"}  # functions of the squared Euclidean distance
+_SMALL = 1 << 25  # multiplications up to which all distances are taken from differences, so that ties stay ties
 _CHUNK = 1 << 18  # numbers a block holds: 2 MB of float64, to stay in the cache
 
 
@@ -136,7 +137,7 @@ def distance_matrix(x: Tensor, metric: Metric = "euclidean") -> Tensor:
         ZooError: where N x N numbers do not fit in memory.
     """
     matrix = empty_square(len(x), x.device)
-    if is_squared(metric):
+    if is_squared(metric) and len(x) ** 2 * x.shape[1] > _SMALL:
         _fill_squared(matrix, prepare_rows(x, metric), metric)
     else:
         rows = max(1, _CHUNK // max(1, len(x)))

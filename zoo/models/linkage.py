@@ -22,8 +22,8 @@ r"""Hierarchies of clusters: start with every point alone, merge the two nearest
 | centroid, median | closest pair, with neighbour candidates, on a stored matrix | 8 N² bytes |
 
 Source: Müllner 2011, *Modern Hierarchical, Agglomerative Clustering Algorithms*. The result is SciPy's: the same
-merges where no two distances are equal, and the same matrix. Among equal distances the choice is free, and then
-hierarchies may differ.
+merges where no two distances are equal, and the same matrix. Among equal distances the choice is free: up to 256
+points it is SciPy's, by the same chain, beyond that hierarchies may differ.
 
 Legend: N points; F features; D distinct points.
 """
@@ -135,8 +135,8 @@ def check_square(matrix: Tensor) -> Tensor:
 
 
 def _from_points(x: Tensor, method: str, metric: Metric) -> Merges:
-    first, sizes, copies = _distinct(x, known=isinstance(metric, str))
-    distinct = x if len(first) == len(x) else x[first]
+    kept, sizes, copies = _distinct(x, known=isinstance(metric, str))
+    distinct = x if len(kept) == len(x) else x[kept]
     if len(distinct) == 1:
         pairs, heights = torch.zeros(0, 2, dtype=torch.long, device=x.device), sizes[:0]
     elif method == "single":
@@ -149,7 +149,7 @@ def _from_points(x: Tensor, method: str, metric: Metric) -> Merges:
         return _by_closest(distance_matrix(x, "sqeuclidean"), method)
     else:
         pairs, heights = Merger(MatrixSpace(distance_matrix(distinct, metric), method, sizes), x.device).run()
-    return torch.cat([copies, first[pairs]]), torch.cat([heights.new_zeros(len(copies)), heights])
+    return torch.cat([copies, kept[pairs]]), torch.cat([heights.new_zeros(len(copies)), heights])
 
 
 def _from_matrix(matrix: Tensor, method: str) -> Merges:
@@ -185,13 +185,13 @@ def _distinct(x: Tensor, known: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Equal rows merge first, at height zero, if the metric is known to be zero for them.
 
     Returns:
-        The first of each (D,), how many there are (D,), and the pairs merged (N - D, 2).
+        The last of each (D,), ascending, how many there are (D,), and the pairs merged (N - D, 2).
     """
     rows = torch.arange(len(x), device=x.device)
     probe = torch.linspace(1.0, 2.0, x.shape[1], dtype=x.dtype, device=x.device).sin()
     if not known or len((x @ probe).unique()) == len(x):
         return rows, torch.ones(len(x), dtype=torch.float64, device=x.device), rows[:0].expand(2, 0).T
     inverse, counts = x.unique(dim=0, return_inverse=True, return_counts=True)[1:]
-    first = torch.full_like(counts, len(x)).scatter_reduce(0, inverse, rows, "amin")
-    copies = (first[inverse] != rows).nonzero()[:, 0]
-    return first, counts.double(), torch.stack([first[inverse[copies]], copies], 1)
+    last, order = torch.zeros_like(counts).scatter_reduce(0, inverse, rows, "amax").sort()
+    pairs = torch.stack([rows, last[order.argsort()[inverse]]], 1)
+    return last, counts[order].double(), pairs[pairs[:, 0] != pairs[:, 1]]

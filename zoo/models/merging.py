@@ -30,6 +30,7 @@ from zoo.models.cluster_spaces import MatrixSpace
 __all__ = ["Merger", "Space", "merge_closest"]
 
 _SEARCHED = 0.2  # share of the clusters in doubt that search in a round
+_FEW = 256  # positions up to which the chain is quick enough, and lets ties fall as SciPy does
 _SPARSE = 16  # searches for one merge above which the chain is cheaper
 _SHRINK = 0.6  # share of living positions below which the space is compacted
 
@@ -73,7 +74,11 @@ class Merger:
             A point of each of the two clusters of every merge (N - 1, 2), and their distances (N - 1,), in the order
             of merging.
         """
-        wasted = self._search(self.alive.nonzero()[:, 0]) * 0
+        wasted = 0
+        if self.remaining > _FEW:
+            self._search(self.alive.nonzero()[:, 0])
+        else:
+            self._follow_chain()
         while self.remaining > 1 and wasted <= self.space.size:
             left, right = self._reciprocal_pairs()
             self._merge(left, right)
@@ -142,7 +147,7 @@ class Merger:
             if bool(gap < last):
                 chain.append((int(near), gap))
                 continue
-            pair = torch.tensor(sorted((tip, chain[-2][0])), device=device)
+            pair = torch.tensor(sorted((tip, chain[-2][0]), reverse=True), device=device)  # the later one lives on
             del chain[-2:]
             size = self.space.size
             self._merge(pair[:1], pair[1:], last)

@@ -46,22 +46,28 @@ def block_rows(columns: int) -> int:
 
 
 def row_minimum(block: Tensor) -> tuple[Tensor, Tensor]:
-    """Minimum and its column of each row of a block (Q, N), by groups: a plain minimum with index is not vectorised.
+    """Minimum of each row of a block (Q, N) and the first column that holds it; by groups, to be vectorised.
 
-    >>> row_minimum(torch.tensor([[3.0, 1.0, 2.0]]))
+    >>> row_minimum(torch.tensor([[3.0, 1.0, 2.0, 1.0]]))
     (tensor([1.]), tensor([1]))
     """
     size = block.shape[1]
     groups = size // WIDTH
-    if groups < 2:
-        least, place = block.min(1)
-        return least, place
-    group = block[:, : WIDTH * groups].unflatten(1, (WIDTH, groups)).amin(1).min(1).indices  # (Q,)
+    minima = block[:, : WIDTH * groups].unflatten(1, (WIDTH, groups)).amin(1)  # (Q, G)
+    minima = torch.cat([minima, block[:, WIDTH * groups :]], 1)
+    least, group = minima.min(1)
     columns = group[:, None] + groups * torch.arange(WIDTH, device=block.device)  # (Q, W)
-    rest = torch.arange(WIDTH * groups, size, device=block.device)
-    columns = torch.cat([columns, rest.expand(len(block), -1)], 1)
-    least, place = block.gather(1, columns).min(1)
-    return least, columns.gather(1, place[:, None])[:, 0]
+    columns = torch.where(group[:, None] < groups, columns, group[:, None] + (WIDTH - 1) * groups)
+    place = _first(block.gather(1, columns) == least[:, None], columns)
+    tied = ((minima == least[:, None]).sum(1) > 1).nonzero()[:, 0]
+    if len(tied):
+        place[tied] = _first(block[tied] == least[tied, None], torch.arange(size, device=block.device))
+    return least, place
+
+
+def _first(chosen: Tensor, columns: Tensor) -> Tensor:
+    """The least of the chosen columns of each row (Q,)."""
+    return torch.where(chosen, columns, torch.iinfo(torch.int64).max).amin(1)
 
 
 def smallest_entries(block: Tensor, count: int, width: int = WIDTH) -> tuple[Tensor, Tensor, Tensor]:
