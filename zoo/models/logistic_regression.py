@@ -114,7 +114,7 @@ class LogisticRegression(StreamingModel, GradientModel):
         >>> x, y = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0, 1, 0, 1])
         >>> model = zoo.fit(zoo.create_model("logistic_regression", solver="exact"), x, y)
         >>> model.weight.round(decimals=4).item()
-        0.9905
+        0.9082
     """
 
     objective: WeightedClassification
