@@ -196,11 +196,11 @@ class KMeans(DrawnCentroids):
             self.inertia_sum += cluster_statistics(x, self.all_centroids, weight).inertia
 
     def _add_to_clusters(self, x: Tensor, weight: Tensor | None) -> None:
-        active = (~self.at_rest).nonzero()[:, 0]
         centroids = self.all_centroids
         reference = reference_point(centroids, x.dtype)  # of the pass, so that batches can be added up
         if self.hparams.mini_batch:
             centroids = self._means(reference)
+        active = slice(None) if not bool(self.at_rest.any()) else (~self.at_rest).nonzero()[:, 0]
         found = cluster_statistics(x, centroids[active], weight, reference)
         self.moments[active] += found.moments
         self.inertia_sum[active] += found.inertia
@@ -230,7 +230,7 @@ class KMeans(DrawnCentroids):
                 f"kmeans needs at least as many rows as clusters: model.num_clusters is {self.hparams.num_clusters}, "
                 f"but a pass saw {int(self.num_rows)} rows."
             )
-        phase = int(self.phase)
+        phase, measured = int(self.phase), ~self.at_rest
         if phase == DRAW:
             finished = self.end_round()
             self.all_centroids = self.first_centroids()  # even before the last round there is a model to look at
@@ -245,7 +245,7 @@ class KMeans(DrawnCentroids):
             self._update()
         else:
             self.phase.fill_(DONE)
-        measured = (~self.at_rest) | (phase != UPDATE)
+            measured.fill_(True)
         self.all_inertia = torch.where(measured, self.inertia_sum, self.all_inertia)
         if not bool(self.all_inertia.isfinite().all()):
             raise ZooError("kmeans was given NaN or infinite values: drop those rows or fill them in first.")

@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 _onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 _CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
-_ROWS_PER_THREAD = 16384
+_WORK_PER_THREAD = 1 << 23  # multiplications, of which a thread does some ten thousand in a microsecond
 
 
 class Statistics(NamedTuple):
@@ -114,7 +114,7 @@ def cluster_statistics(
             work.add(rows, mass)
         return work.total
 
-    first, *others = _in_threads(span, x, weight)
+    first, *others = _in_threads(span, x, weight, centroids)
     for other in others:
         first = first + other
     return first
@@ -131,7 +131,7 @@ class _Workspace:
         self.flat = torch.cat([flat, flat.square().sum(1, keepdim=True).mul_(-0.5)], 1)  # (RK, D + 1)
         self.rows = x.new_ones(size, num_features + 1)  # a row, then 1
         self.scores = x.new_empty(num_restarts * num_clusters, size)
-        self.double = torch.empty_like(self.rows, dtype=torch.float64)
+        self.double = self.rows if x.dtype == torch.float64 else torch.empty_like(self.rows, dtype=torch.float64)
         self.total = Statistics(
             centroids.new_zeros(num_restarts, num_clusters, num_features + 1),
             centroids.new_zeros(num_restarts),
@@ -146,7 +146,8 @@ class _Workspace:
         torch.sub(x, self.reference, out=rows[:, :-1])
         scores = _scores(self.flat, rows, self.scores if num_rows == len(self.rows) else None)
         label, score = _best(scores.view(*moments.shape[:2], num_rows))  # (R, B)
-        extended.copy_(rows)
+        if extended.dtype != rows.dtype:
+            extended.copy_(rows)
         if weight is None:
             flat = extended.view(-1)
             norm = flat.dot(flat) - num_rows  # less the ones
@@ -192,7 +193,7 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
             parts.append((label, distance.masked_fill_(distance <= rounding * (norm + scale), 0.0)))
         return parts
 
-    parts = [part for parts in _in_threads(span, x, None) for part in parts]
+    parts = [part for parts in _in_threads(span, x, None, centroids) for part in parts]
     return torch.cat([label for label, _ in parts], 1), torch.cat([distance for _, distance in parts], 1)
 
 
@@ -242,14 +243,21 @@ def _chunks(x: Tensor, weight: Tensor | None, centroids: Tensor) -> Iterator[tup
     return zip(rows, weights, strict=True)
 
 
-def _in_threads(function: Callable[[Tensor, Tensor | None], Result], x: Tensor, weight: Tensor | None) -> list[Result]:
-    """Call `function` on as many spans of rows as torch has threads, each in a thread of its own."""
-    workers = min(torch.get_num_threads(), len(x) // _ROWS_PER_THREAD) if x.device.type == "cpu" else 1
-    if workers <= 1:
+def _in_threads(
+    function: Callable[[Tensor, Tensor | None], Result], x: Tensor, weight: Tensor | None, centroids: Tensor
+) -> list[Result]:
+    """Call `function` on as many spans of rows as there is work for, each in a thread of its own."""
+    if x.device.type != "cpu":
         return [function(x, weight)]
     threads = torch.get_num_threads()
-    weights = weight.tensor_split(workers) if weight is not None else [None] * workers
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        results = list(pool.map(function, x.tensor_split(workers), weights))
-    torch.set_num_threads(threads)  # a thread's setting is also what threads to come start with
-    return results
+    work = len(x) * centroids.shape[0] * (8 + centroids.shape[1]) * centroids.shape[2]
+    workers = max(1, min(threads, work // _WORK_PER_THREAD, len(x)))
+    try:
+        if workers == 1:
+            torch.set_num_threads(1)  # starting others for operations this small would cost more than they do
+            return [function(x, weight)]
+        weights = weight.tensor_split(workers) if weight is not None else [None] * workers
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, x.tensor_split(workers), weights))
+    finally:
+        torch.set_num_threads(threads)  # what one thread sets is also what threads to come start with
