@@ -98,7 +98,13 @@ class ZooModel(pl.LightningModule):
 
     def setup(self, stage: str | None = None) -> None:
         if self.spec is None and self.trainer.datamodule is not None:
-            self.build(self.trainer.datamodule.spec)
+            spec = getattr(self.trainer.datamodule, "spec", None)
+            if not isinstance(spec, DataSpec):
+                raise ZooError(
+                    f"{type(self.trainer.datamodule).__name__} has no `spec` that says what it yields: give it a "
+                    "zoo.DataSpec, or build the model first with zoo.create_model(name, spec=...)."
+                )
+            self.build(spec)
         # Lightning converts after it has loaded a checkpoint, which rounds the float64 weights of a resumed run.
         self.trainer.strategy.precision_plugin.convert_module(self)
 

@@ -41,7 +41,8 @@ def evaluate_run(config: DictConfig) -> None:
     data = create_data(name, **data_options)
     # The scale that the model learnt, should the files have changed since.
     data.load_state_dict(load_checkpoint(checkpoint).get(type(data).__qualname__, {}))
-    split = options["split"]
+    split = options["split"] or ("test" if data.has("test") else "train")
+    options["split"] = split
     if not data.has(split):
         raise ZooError(f"data '{name}' has no split '{split}': pass split=train, val or test.")
     trainer = make_trainer(model, accelerator=options["accelerator"], progress=False)

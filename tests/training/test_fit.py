@@ -1,0 +1,195 @@
+"""`zoo.fit`: the same models in one line of Python, on arrays, tables and DataModules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from support import bits, create, default_data
+from torch.utils.data import DataLoader, TensorDataset
+
+import zoo
+from zoo.data.registry import create_data
+
+SPEC = zoo.DataSpec("tabular", (3,), "value")
+
+
+@pytest.fixture
+def table() -> tuple[torch.Tensor, torch.Tensor]:
+    """80 rows, y linear in x with noise, float64."""
+    x = torch.randn(80, 3, dtype=torch.float64)
+    y = x @ torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64) + 0.3 + 0.1 * torch.randn(80, dtype=torch.float64)
+    return x, y
+
+
+def exact(x: Any, y: Any, **options: Any) -> Any:
+    return zoo.fit(zoo.create_model("linear_regression", solver="exact"), x, y, **options)
+
+
+def test_the_exact_fit_is_that_of_least_squares(table: tuple[torch.Tensor, torch.Tensor]) -> None:
+    x, y = table
+    model = exact(x, y)
+    design = torch.cat([torch.ones(80, 1, dtype=torch.float64), x], 1)
+    oracle = torch.linalg.lstsq(design, y[:, None]).solution[:, 0]
+    assert torch.allclose(model.bias, oracle[:1], rtol=1e-9, atol=1e-12)
+    assert torch.allclose(model.weight[0], oracle[1:], rtol=1e-9, atol=1e-12)
+    assert torch.allclose(model.predict(x), design @ oracle, rtol=1e-9, atol=1e-12)
+    assert not model.training
+
+
+@pytest.mark.parametrize("form", ["numpy", "lists", "float32", "pandas", "pyarrow"])
+def test_arrays_of_any_form_give_the_same(form: str, table: tuple[torch.Tensor, torch.Tensor]) -> None:
+    x, y = table
+    if form == "numpy":
+        given: tuple[Any, Any] = (x.numpy(), y.numpy())
+    elif form == "lists":
+        given = (x.tolist(), y.tolist())
+    elif form == "float32":
+        given = (x.float(), y.float())
+    elif form == "pandas":
+        pandas = pytest.importorskip("pandas")
+        given = (pandas.DataFrame(x.numpy(), columns=["a", "b", "c"]), pandas.Series(y.numpy()))
+    else:
+        pa = pytest.importorskip("pyarrow")
+        given = (pa.table({name: x[:, i].numpy() for i, name in enumerate("abc")}), y.numpy())
+    expected, found = exact(x, y), exact(*given)
+    bound = 1e-12 if form in ("numpy", "pandas", "pyarrow") else 1e-6  # lists become float32
+    assert torch.allclose(found.weight, expected.weight, rtol=bound, atol=bound)
+    if form in ("pandas", "pyarrow"):
+        assert found.spec.feature_names == ("a", "b", "c")
+
+
+def test_weights_count_as_repeated_rows(table: tuple[torch.Tensor, torch.Tensor]) -> None:
+    x, y = table
+    weight = torch.randint(0, 4, (80,)).double()
+    repeated = torch.repeat_interleave(torch.arange(80), weight.long())
+    weighted, repeats = exact(x, y, sample_weight=weight), exact(x[repeated], y[repeated])
+    assert torch.allclose(weighted.weight, repeats.weight, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(weighted.bias, repeats.bias, rtol=1e-9, atol=1e-12)
+
+
+def test_weights_of_a_gradient_model_count_as_repeated_rows() -> None:
+    batch = zoo.Batch(torch.randn(6, 3), torch.tensor([0, 1, 0, 1, 1, 0]), torch.tensor([1.0, 2, 0, 3, 1, 1]))
+    model = zoo.create_model("mlp", zoo.DataSpec("tabular", (3,), "class", num_classes=2)).double()
+    weighted = model.as_batch(batch)
+    repeated = torch.repeat_interleave(torch.arange(6), batch.weight.long())  # type: ignore[union-attr]
+    repeats = zoo.Batch(weighted.x[repeated], weighted.y[repeated])  # type: ignore[index]
+    ours = model.objective.loss(model.output(weighted), weighted)  # type: ignore[union-attr, operator]
+    theirs = model.objective.loss(model.output(repeats), repeats)  # type: ignore[union-attr, operator]
+    assert torch.allclose(ours, theirs, rtol=1e-12)
+
+
+def test_ridge_is_the_penalty_of_the_formula(table: tuple[torch.Tensor, torch.Tensor]) -> None:
+    x, y = table
+    model, penalty = exact(x, y, l2=0.3), 0.3
+    w, b = model.weight[0].clone().requires_grad_(), model.bias.clone().requires_grad_()
+    objective = (y - x @ w - b).square().mean() + penalty * w.square().sum()
+    gradients = torch.autograd.grad(objective, (w, b))
+    assert max(float(g.abs().max()) for g in gradients) < 1e-12
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "lbfgs"])
+def test_every_optimizer_comes_near_the_exact_solution(
+    optimizer: str, table: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    x, y = table
+    lr = {"lbfgs": 1.0, "adagrad": 1.0, "sgd": 0.1}.get(optimizer, 0.03)
+    options = {"lr": lr, **({"weight_decay": 0.0} if optimizer == "adamw" else {})}
+    model = zoo.fit(
+        zoo.create_model("linear_regression", solver="gradient"), x, y, optimizer=optimizer,
+        optimizer_options=options, batch_size=0, max_epochs=200, device="cpu",
+    )  # fmt: skip
+    assert torch.allclose(model.weight.double(), exact(x, y).weight, atol=0.02)
+
+
+def test_a_gradient_model_learns_classes_from_text_labels() -> None:
+    iris = create_data("iris", test_fraction=0.0, val_fraction=0.0).rows("train")[torch.arange(150)]
+    labels = np.array(["setosa", "versicolor", "virginica"])[iris.y.numpy()]  # type: ignore[union-attr]
+    model = zoo.create_model("mlp", widths=[16])
+    zoo.fit(model, iris.x, labels, lr=0.02, max_epochs=30, device="cpu")
+    assert model.spec is not None
+    assert model.spec.class_names == ("setosa", "versicolor", "virginica")
+    assert float((model.predict(iris.x) == iris.y).float().mean()) > 0.95  # type: ignore[union-attr]
+    probability = model.predict_columns(iris.x)["probability"]
+    assert probability.shape == (150, 3)
+
+
+def test_the_same_seed_gives_the_same_bits_and_leaves_the_callers_stream_alone() -> None:
+    x, y = torch.randn(40, 3), torch.randint(0, 2, (40,))
+    before = torch.get_rng_state()
+    models = [
+        zoo.fit(zoo.create_model("mlp", widths=[4], dropout=0.5), x, y, max_epochs=2, seed=seed, device="cpu")
+        for seed in (1, 1, 2)
+    ]
+    digests = [bits(dict(model.named_parameters())) for model in models]
+    assert digests[0] == digests[1] != digests[2]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_every_model_is_fitted_to_its_own_datamodule(name: str) -> None:
+    data = default_data(name)
+    options: dict[str, Any] = {} if zoo.create_model(name).streaming else {"limit_train_batches": 2}
+    model = zoo.create_model(name)
+    assert zoo.fit(model, data, max_epochs=1, device="cpu", **options) is model
+    assert model.spec == data.spec
+    assert not model.training
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+class Foreign(pl.LightningDataModule):
+    """A DataModule that knows nothing of the zoo."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        super().__init__()
+        self.rows = TensorDataset(x, y)
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.rows, batch_size=16)
+
+
+def test_a_foreign_datamodule_trains_a_built_model_and_is_explained_to_one_that_is_not(
+    table: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    model = zoo.create_model("linear_regression", spec=SPEC, solver="exact")
+    zoo.fit(model, Foreign(*table), device="cpu")
+    assert torch.allclose(model.weight, exact(*table).weight, rtol=1e-9)  # type: ignore[arg-type]
+    with pytest.raises(zoo.ZooError, match="Foreign has no `spec`"):
+        zoo.fit(zoo.create_model("linear_regression"), Foreign(*table), device="cpu")
+
+
+def test_mistakes_are_one_line(table: tuple[torch.Tensor, torch.Tensor]) -> None:
+    x, y = table
+    for data, message in [
+        ((x, y[:-1]), "X has 80 rows and y has 79"),
+        ((x[:, 0], y), r"pass X\[:, None\]"),
+        ((x[:0], y[:0]), "empty"),
+        ((x, y.round().long()), "class indices run from 0|class targets"),
+        ((x, None), "does regression on tabular data"),
+        ((x.index_fill(0, torch.tensor([3]), float("nan")), y), "X holds 3 NaN values"),
+        ((x, y.index_fill(0, torch.tensor([3]), float("inf"))), "y holds 1 infinite values"),
+    ]:
+        with pytest.raises(zoo.ZooError, match=message) as caught:
+            exact(*data)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(zoo.ZooError, match=r"Expected inputs of shape \(N, 3\), got \(2, 4\)"):
+        exact(x, y).predict(torch.zeros(2, 4))
+    with pytest.raises(zoo.ZooError, match="with arrays only"):
+        exact(default_data("linear_regression"), y)
+    with pytest.raises(zoo.ZooError, match=r"regularization\.l1 must be 0 or more"):
+        exact(x, y, l1=-1.0)
+
+
+def test_predictions_do_not_depend_on_the_chunk() -> None:
+    data = default_data("mlp")
+    model, x = create("mlp", data).double(), data.rows("train")[torch.arange(50)].x
+    assert torch.equal(model.predict(x, batch_size=7), model.predict(x, batch_size=50))
+
+
+def test_a_model_that_was_in_training_stays_in_training() -> None:
+    model = create("mlp").train()
+    model.predict(torch.zeros(1, 1, 8, 8))
+    assert model.training
