@@ -386,3 +386,13 @@ def test_a_model_between_two_passes_can_predict() -> None:
         model = created(x, num_clusters=5, init=init)
         model.fit_batches(lambda: [x], max_passes=1)
         assert model.predict(x).max() < 5
+
+
+@pytest.mark.parametrize("hparams", [{"init": init} for init in INITS] + [{"mini_batch": True}, {"spherical": True}])
+def test_every_device_finds_the_same_clusters(hparams: dict[str, Any], device: torch.device) -> None:
+    x = blobs()
+    model = created(x, num_clusters=5, num_init=2, **hparams).to(device)
+    model.fit_batches(lambda: x.split(150))
+    expected = fitted(x, 150, num_clusters=5, num_init=2, **hparams)
+    close(model.all_centroids.cpu(), expected.all_centroids)
+    assert model.predict(x).tolist() == expected.predict(x).tolist()
