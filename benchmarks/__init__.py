@@ -1,8 +1,8 @@
 """Ours beside the peer, in one run: `python -m benchmarks [NAME...]`.
 
 A module of this package is one benchmark and has `jobs()`, which yields `Job`s. Ours and the peer's are called
-alternately after a warm-up of each, so that whatever else the machine does hits both alike; what counts is the median of
-the pairs' ratios.
+alternately after a warm-up of each, so that whatever else the machine does hits both alike; what counts is the median
+of the pairs' ratios.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _time(call: Callable[[], Any], setup: Callable[[], Any] | None) -> float:
 
 
 def measure(job: Job) -> Result:
-    """Warm both up, check that they agree, then time `job.pairs` pairs, ours and the peer's taking turns to be first."""
+    """Warm both up, check that they agree, then time `job.pairs` pairs, each first by turns."""
     if job.setup is not None:
         job.setup()
     ours = job.ours()

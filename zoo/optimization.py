@@ -186,7 +186,7 @@ def _check_options(what: str, name: str, factory: Callable[..., Any], options: d
             check_type(f"{what}.{key}", value, kind)
 
 
-def total_steps(trainer: pl.Trainer) -> float:
+def total_steps(trainer: Any) -> float:
     """Number of optimizer steps of the whole run, infinite where nothing ends it.
 
     `trainer.estimated_stepping_batches` would start the loader before a resumed run's position is known, so that the

@@ -112,7 +112,7 @@ class RecurrentParameters(nn.Module):
         """Register torch's parameters of one direction, in torch's order and under torch's names."""
         hidden, outputs = self.hidden_sizes[layer], self.output_size(layer)
         inputs = self.input_size if layer == 0 else self.output_size(layer - 1) * self.num_directions
-        shapes = {"ih": (self.gates * hidden, inputs), "hh": (self.gates * hidden, outputs)}
+        shapes: dict[str, tuple[int, ...]] = {"ih": (self.gates * hidden, inputs), "hh": (self.gates * hidden, outputs)}
         if self.bias:
             shapes |= {"bias_ih": (self.gates * hidden,), "bias_hh": (self.gates * hidden,)}
         if self.proj_size:
@@ -152,7 +152,13 @@ class RecurrentParameters(nn.Module):
 
     def extra_repr(self) -> str:
         """The sizes, and every option that is not at its default."""
-        defaults = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
+        defaults: dict[str, object] = {
+            "proj_size": 0,
+            "num_layers": 1,
+            "bias": True,
+            "batch_first": False,
+            "dropout": 0.0,
+        }
         defaults |= {"bidirectional": False, "layer_norm": False, "variational_dropout": 0.0}
         defaults |= {"recurrent_dropout": 0.0, "zoneout": (0.0,) * self.states, "peepholes": False}
         shown = [f"{k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v]

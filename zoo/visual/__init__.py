@@ -9,8 +9,8 @@ from zoo.visual.curves import curve
 from zoo.visual.decomposition import scree
 from zoo.visual.images import filters, images
 from zoo.visual.rules import rule_graph, rule_metrics
-from zoo.visual.sequences import forecast, gates
 from zoo.visual.scores import elbow, silhouette
+from zoo.visual.sequences import forecast, gates
 from zoo.visual.style import class_colors, new_figure, save
 from zoo.visual.supervised import confusion_matrix, decision_boundary, residuals
 
