@@ -94,9 +94,7 @@ def test_decision_boundary_colours_each_side_and_counts_the_wrong_points(tmp_pat
 def test_decision_boundary_of_one_point_and_of_a_constant_feature(tmp_path):
     model = fitted_plane_classifier()
     for x in (torch.zeros(1, 2), torch.tensor([[0.0, 1.0], [0.0, 2.0]])):
-        assert_renders(
-            visual.decision_boundary(model, Batch(x, torch.zeros(len(x), dtype=torch.long))), tmp_path
-        )
+        assert_renders(visual.decision_boundary(model, Batch(x, torch.zeros(len(x), dtype=torch.long))), tmp_path)
 
 
 def test_decision_boundary_leaves_the_model_as_it_was():
@@ -123,9 +121,7 @@ def test_residuals_draw_all_points_and_count_them_in_the_histogram(tmp_path):
 @pytest.mark.parametrize("shape", [(1,), (50, 3), (4, 1)])
 def test_residuals_of_any_number_of_targets_and_of_a_single_row(shape, tmp_path):
     y = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    spec = DataSpec(
-        kind="tabular", shape=(1,), target="value", num_targets=shape[-1] if len(shape) > 1 else 1
-    )
+    spec = DataSpec(kind="tabular", shape=(1,), target="value", num_targets=shape[-1] if len(shape) > 1 else 1)
     assert_renders(visual.residuals(y, y * 0.9, spec), tmp_path)
 
 
@@ -187,14 +183,10 @@ def test_clusters_of_two_features_stand_where_they_are(tmp_path):
 
 
 def test_plane_of_many_features_is_that_of_the_singular_value_decomposition():
-    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64) * torch.arange(
-        1, 6
-    )
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64) * torch.arange(1, 6)
     origin, axes, names = plane(x)
     _, values, vectors = torch.linalg.svd(x - x.mean(0), full_matrices=False)
-    torch.testing.assert_close(
-        (axes.T @ vectors[:2].T).abs(), torch.eye(2, dtype=x.dtype), rtol=1e-9, atol=1e-9
-    )
+    torch.testing.assert_close((axes.T @ vectors[:2].T).abs(), torch.eye(2, dtype=x.dtype), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(origin, x.mean(0))
     share = values.square() / values.square().sum()
     assert f"({100 * float(share[0]):.0f} % of variance)" in names[0]
@@ -210,9 +202,7 @@ def test_clusters_of_one_point_one_feature_images_and_noise(shape, tmp_path):
 
 
 def test_curve_draws_each_series(tmp_path):
-    figure = visual.curve(
-        {"a": [1.0, 2.0, 4.0], "b": torch.tensor([3.0, 1.0, 0.5])}, [0, 10, 20], xlabel="step"
-    )
+    figure = visual.curve({"a": [1.0, 2.0, 4.0], "b": torch.tensor([3.0, 1.0, 0.5])}, [0, 10, 20], xlabel="step")
     lines = figure.axes[0].lines
     assert [line.get_xydata().tolist() for line in lines] == [
         [[0, 1], [10, 2], [20, 4]],

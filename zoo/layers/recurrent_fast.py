@@ -118,7 +118,7 @@ class _Direction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, passes: Passes, steps: Steps, kinds: int, x: Tensor, *rest: Tensor | None) -> Any:
-        state, w = rest[:kinds], Weights(*rest[kinds:])
+        state, w = rest[:kinds], Weights(*rest[kinds:])  # type: ignore[arg-type]
         h, final, saved = passes.forward(steps, x, state, w, True)
         ctx.passes, ctx.steps, ctx.kinds = passes, steps, kinds
         ctx.set_materialize_grads(False)

@@ -163,7 +163,8 @@ class Apriori(StreamingModel):
             grown = torch.nn.functional.pad(self.itemsets, (0, size - self.itemsets.shape[1]), value=-1)
             self.itemsets = torch.cat([grown, frequent])
             self.supports = torch.cat([self.supports, self.counts[kept]])
-        values: dict[str, float | Tensor] = {"size": size, "candidates": len(self.candidates), "frequent": len(frequent)}
+        values: dict[str, float | Tensor] = {"size": size, "candidates": len(self.candidates)}
+        values["frequent"] = len(frequent)
         longest = self.hparams.max_length
         stop = len(frequent) == 0 or (longest is not None and size >= longest)
         self.candidates = frequent[:0] if stop else join_itemsets(frequent)

@@ -39,7 +39,7 @@ __all__ = ["centred_blocks", "gram", "mean_shift", "scatter_blocks"]
 # Rows centred at a time: enough for a fast matrix product, few enough to stay in the processor's cache.
 BLOCK = 4096
 # Rows multiplied at a time where none are centred: float32 sums grow no longer than this.
-LARGE_BLOCK = 65536
+LARGE_BLOCK = 1 << 18
 
 
 def mean_shift(count: Tensor, mean: Tensor, other_count: Tensor, other_mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,10 +125,9 @@ def scatter_blocks(
         return
     for rows in x.split(LARGE_BLOCK):
         block_count, block_mean = count.new_tensor(len(rows)), average(rows, None).double()
-        added = gram(rows)
-        added.addr_(block_mean, block_mean, alpha=-len(rows))
+        added = gram(rows) - torch.outer(len(rows) * block_mean, block_mean)
         count, mean, row = mean_shift(count, mean, block_count, block_mean)
-        yield count, mean, added.addr_(row, row)
+        yield count, mean, added + torch.outer(row, row)
 
 
 def lies_near_zero(x: Tensor) -> bool:
