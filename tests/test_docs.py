@@ -1,0 +1,194 @@
+"""What the docs show works: examples in docstrings, commands, Python blocks' names, links and pictures."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import itertools
+import pkgutil
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from support import CHECKOUT, compose
+
+import zoo
+from zoo.data.registry import create_data
+from zoo.optimization import Recipe
+from zoo.registry import _REGISTRY, model_entry
+from zoo.training.main import config_dir
+
+MODULES = ["zoo", *(module.name for module in pkgutil.walk_packages(zoo.__path__, "zoo."))]
+PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted((CHECKOUT / "docs").glob("**/*.md"))]
+PAGES = [page for page in PAGES if page.is_file()]
+
+
+@pytest.fixture
+def as_it_was() -> Iterator[None]:
+    """Examples register models and change defaults."""
+    zoo.list_models()
+    before, precision = dict(_REGISTRY), torch.get_float32_matmul_precision()
+    yield
+    _REGISTRY.clear()
+    _REGISTRY.update(before)
+    torch.set_float32_matmul_precision(precision)
+
+
+@pytest.mark.usefixtures("as_it_was")
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert not failed
+
+
+def test_public_functions_have_docstrings() -> None:
+    missing = []
+    for name in MODULES:
+        module = importlib.import_module(name)
+        assert module.__doc__, name
+        for public in getattr(module, "__all__", []):
+            value = getattr(module, public)
+            if (inspect.isfunction(value) or inspect.isclass(value)) and not value.__doc__:
+                missing.append(f"{name}.{public}")
+    assert not missing
+
+
+def split_code(page: Path) -> tuple[list[tuple[str, str]], str]:
+    """The code blocks of a page as (language, code), and the prose around them."""
+    blocks: list[tuple[str, str]] = []
+    prose, language, code = [], None, []
+    for line in page.read_text().splitlines():
+        if line.startswith("```"):
+            if language is None:
+                language, code = line[3:].strip(), []
+            else:
+                blocks.append((language, "\n".join(code) + "\n"))
+                language = None
+        else:
+            (prose if language is None else code).append(line)
+    return blocks, "\n".join(prose)
+
+
+def code_lines(page: Path) -> Iterator[str]:
+    """The lines of shell blocks, and inline code, with continued lines joined."""
+    blocks, prose = split_code(page)
+    for language, code in blocks:
+        if language in ("", "bash", "sh", "shell", "console", "text"):
+            lines = code.replace("\\\n", " ").splitlines()
+            yield from (line.strip().removeprefix("$ ") for line in lines)
+    yield from re.findall(r"`([^`\n]+)`", prose)
+
+
+def command_of(line: str) -> tuple[str, list[str]] | None:
+    """The config name and the overrides of a command line of the zoo, or None."""
+    words = shlex.split(line, comments=True)
+    if words[:2] == ["make", "train"] or words[:2] == ["make", "evaluate"]:
+        arguments = next((word.removeprefix("ARGS=") for word in words if word.startswith("ARGS=")), "")
+        return words[1], shlex.split(arguments)
+    for head, name in (
+        (["python", "train.py"], "train"), (["zoo-train"], "train"),
+        (["python", "evaluate.py"], "evaluate"), (["zoo-evaluate"], "evaluate"),
+    ):  # fmt: skip
+        if words[: len(head)] == head:
+            return name, words[len(head) :]
+    return None
+
+
+def commands() -> list[tuple[str, str, list[str]]]:
+    found = []
+    for page in PAGES:
+        for line in code_lines(page):
+            if re.match(r"(python (train|evaluate)\.py|zoo-(train|evaluate)|make (train|evaluate))\b", line):
+                command = command_of(line)
+                if command and not re.search(r"\.\.\.|…|=[A-Z]+\b", " ".join(command[1])):
+                    found.append((page.name, *command))
+    return found
+
+
+COMMANDS = commands()
+
+
+def combinations(overrides: list[str]) -> Iterator[list[str]]:
+    """The jobs of a sweep: one override of each comma-separated list."""
+    choices = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        parts = re.split(r",(?![^\[{(]*[\]})])", value)
+        choices.append([f"{key}={part}" for part in parts])
+    yield from (list(job) for job in itertools.product(*choices))
+
+
+@pytest.mark.usefixtures("as_it_was")
+@pytest.mark.parametrize(
+    ("page", "name", "arguments"), COMMANDS, ids=lambda value: value if isinstance(value, str) else " ".join(value)[:80]
+)
+def test_commands_that_the_docs_show_are_right(page: str, name: str, arguments: list[str]) -> None:
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    if any(override.startswith("list=") for override in overrides):
+        assert overrides in (["list=models"], ["list=data"])
+        return
+    if any(override.startswith("plugins=") for override in overrides):
+        pytest.skip("a model of the reader's own")
+    sweep = {"-m", "--multirun"} & set(arguments)
+    for job in combinations(overrides) if sweep else [overrides]:
+        if name == "evaluate":
+            GlobalHydra.instance().clear()
+            with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+                hydra.compose("evaluate", job)
+            continue
+        settings = compose(*job)
+        sections = {key: dict(settings[key]) for key in ("model", "data", "optimizer", "scheduler")}
+        names = {key: section.pop("name") for key, section in sections.items()}
+        model = zoo.create_model(names["model"], **sections["model"])
+        penalties = settings["regularization"]
+        Recipe(
+            names["optimizer"], sections["optimizer"], names["scheduler"], sections["scheduler"],
+            penalties["l1"], penalties["l2"],
+        )  # fmt: skip
+        if not (names["data"] in ("csv", "parquet", "npy") and "..." in str(sections["data"])):
+            assert create_data(names["data"], **sections["data"]).name == names["data"]
+        assert model.entry.name == names["model"]
+
+
+def test_the_docs_show_commands() -> None:
+    with_commands = {page for page, _, _ in COMMANDS}
+    assert "README.md" in with_commands
+    assert {f"{model_entry(name).docs}.md" for name in zoo.list_models()} <= with_commands
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    text = split_code(page)[1]
+    titles = re.findall(r"^#+ +(.+?)\s*$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_of_the_docs_are_there(page: Path) -> None:
+    text = re.sub(r"`[^`\n]*`", "", split_code(page)[1])
+    for link in re.findall(r"\]\(([^)\s]+)", text) + re.findall(r'src="([^"]+)"', text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_python_blocks_import_is_there(page: Path) -> None:
+    for block in (code for language, code in split_code(page)[0] if language == "python"):
+        compile(block.replace("...", "None") if "..." in block else block, page.name, "exec")
+        for module, names in re.findall(r"^from (zoo[\w.]*) import ([\w, ]+)$", block, re.M):
+            for name in names.split(","):
+                assert hasattr(importlib.import_module(module), name.strip()), f"{module}.{name}"
+        for name in re.findall(r"\bzoo\.(\w+)\(", block):
+            assert hasattr(zoo, name), f"zoo.{name}"
