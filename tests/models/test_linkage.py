@@ -1,4 +1,4 @@
-"""Hierarchies of clusters against SciPy, fastcluster's own oracle, and exhaustive search on small trees."""
+"""Hierarchies of clusters against SciPy, and against the linkages' own definitions where distances tie."""
 
 from __future__ import annotations
 
@@ -11,20 +11,13 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.models import distances, merging
-from zoo.models.cluster_spaces import MatrixSpace, WardSpace
+from zoo.models import merging
 from zoo.models.dendrogram import (
     cophenetic_correlation,
-    cophenetic_distances,
-    cut_at_height,
     cut_into,
-    label_merges,
-    leaf_order,
-    optimal_leaf_order,
 )
-from zoo.models.distances import METRICS, SquaredDistances, condense, distance_matrix, pairwise_distances, unfold
+from zoo.models.distances import METRICS, condense, distance_matrix, pairwise_distances
 from zoo.models.linkage import LINKAGES, linkage
-from zoo.models.neighbor_search import row_minimum, smallest_entries
 
 hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
 spatial = pytest.importorskip("scipy.spatial.distance")
@@ -252,147 +245,3 @@ def test_a_mistake_is_one_line(call: Callable[[], Tensor], message: str) -> None
     with pytest.raises(ZooError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
-
-
-# -- what a tree tells -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", LINKAGES)
-def test_cuts_are_scipys(method: str) -> None:
-    tree = hierarchy.linkage(points(70).numpy(), method)
-    for height in (0.0, 0.5, 1.0, 2.0, 5.0, 100.0):
-        theirs = hierarchy.fcluster(tree, height, "distance")
-        ours = cut_at_height(torch.from_numpy(tree), height).tolist()
-        assert len(set(zip(ours, theirs, strict=True))) == len(set(ours)) == len(set(theirs))
-    for number in (1, 2, 5, 70):
-        ours = cut_into(torch.from_numpy(tree), number).tolist()
-        assert list(dict.fromkeys(ours)) == list(range(number))
-        if method in REDUCIBLE:
-            theirs = hierarchy.fcluster(tree, number, "maxclust")
-            assert len(set(zip(ours, theirs, strict=True))) == number
-
-
-@pytest.mark.parametrize("method", LINKAGES)
-@pytest.mark.parametrize("count", [2, 3, 40])
-def test_cophenetic_distances_and_leaves_are_scipys(method: str, count: int) -> None:
-    x = points(count).numpy()
-    tree = hierarchy.linkage(x, method)
-    np.testing.assert_array_equal(leaf_order(torch.from_numpy(tree)).numpy(), hierarchy.leaves_list(tree))
-    np.testing.assert_allclose(
-        cophenetic_distances(torch.from_numpy(tree)).numpy(), hierarchy.cophenet(tree), rtol=1e-12
-    )
-    if count > 3:
-        theirs = hierarchy.cophenet(tree, spatial.pdist(x))[0]
-        ours = cophenetic_correlation(torch.from_numpy(tree), torch.from_numpy(spatial.pdist(x)))
-        assert ours == pytest.approx(theirs, rel=1e-10)
-
-
-@pytest.mark.parametrize("count", range(2, 10))
-@pytest.mark.parametrize("method", ["ward", "single"])
-def test_the_optimal_leaf_order_is_the_best_of_all(count: int, method: str) -> None:
-    x = points(count, 3)
-    distance, tree = pairwise_distances(x, x), linkage(x, method)
-
-    def cost(order: Tensor) -> float:
-        return float(distance[order[:-1], order[1:]].sum())
-
-    turned = []
-    for flips in itertools.product((False, True), repeat=count - 1):
-        columns = torch.tensor([[1, 0] if flip else [0, 1] for flip in flips])
-        turned.append(cost(leaf_order(torch.cat([tree[:, :2].gather(1, columns), tree[:, 2:]], 1))))
-    ordered = optimal_leaf_order(tree, distance)
-    assert cost(leaf_order(ordered)) == pytest.approx(min(turned), rel=1e-12)
-    assert torch.equal(ordered[:, :2].sort(1).values, tree[:, :2])
-    assert torch.equal(ordered[:, 2:], tree[:, 2:])
-
-
-def test_the_optimal_leaf_order_of_a_larger_tree_is_no_longer_than_scipys() -> None:
-    x = points(90, 3)
-    condensed, ours = spatial.pdist(x.numpy()), linkage(x, "average", optimal_ordering=True)
-    theirs = hierarchy.leaves_list(hierarchy.optimal_leaf_ordering(hierarchy.linkage(x.numpy(), "average"), condensed))
-    square = spatial.squareform(condensed)
-    a, b = (square[order[:-1], order[1:]].sum() for order in (leaf_order(ours).numpy(), theirs))
-    assert a <= b * (1 + 1e-12)
-
-
-def test_merges_are_labelled_by_height() -> None:
-    tree = label_merges(torch.tensor([[0, 3], [1, 2], [2, 3]]), torch.tensor([2.0, 1.0, 3.0]))
-    assert tree.tolist() == [[1, 2, 1, 2], [0, 3, 2, 2], [4, 5, 3, 4]]
-
-
-# -- distances and the search by bounds ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine", "correlation"])
-def test_distances_by_products_are_those_by_differences(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.cat([points(200, 7) + 3, 1e-7 * points(100, 7) - 5])
-    exact = distance_matrix(x, metric)
-    monkeypatch.setattr(distances, "_SMALL", 0)
-    monkeypatch.setattr(distances, "_CHUNK", 1 << 12)
-    matrix = distance_matrix(x, metric)
-    assert torch.equal(matrix, matrix.T)
-    torch.testing.assert_close(matrix, exact, rtol=1e-10, atol=1e-14 if metric in ("cosine", "correlation") else 0)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_distances_are_scipys(metric: str) -> None:
-    x = points(30, 7)
-    x = (x > 0).double() if metric == "jaccard" else x.round() if metric == "hamming" else x
-    theirs = spatial.cdist(x.numpy() > 0 if metric == "jaccard" else x.numpy(), x.numpy(), metric)
-    np.testing.assert_allclose(pairwise_distances(x[:9], x, metric).numpy(), theirs[:9], rtol=1e-12, atol=1e-13)
-    matrix = distance_matrix(x, metric)
-    assert torch.equal(matrix, matrix.T)
-    assert bool(matrix.diagonal().isinf().all())
-    np.testing.assert_allclose(
-        condense(matrix).numpy(), spatial.squareform(theirs, checks=False), rtol=1e-12, atol=1e-13
-    )
-    assert torch.equal(unfold(condense(matrix)), matrix)
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_bounds_never_exceed_the_distances(weighted: bool) -> None:
-    x = torch.cat([points(100, 20), points(100, 20) * 1e-6 + 3, points(3, 20) * 1e6])
-    sizes = torch.randint(1, 50, (203,)).double() if weighted else None
-    space = SquaredDistances(x, sizes)
-    rows = torch.arange(203)
-    bounds = space.bound(rows, torch.empty(203, 203, dtype=space.dtype))
-    exact = space.exact(rows[:, None], rows)
-    assert space.dtype == torch.float32
-    assert bool((bounds <= exact).all())
-    slack = 4 * space.gamma * space.centres.square().sum(1).amax() * (1 if sizes is None else 100)
-    assert bool((exact - bounds <= slack).all())
-
-
-@pytest.mark.parametrize("size", [1, 5, 16, 31, 32, 100, 1000])
-@pytest.mark.parametrize("tied", [False, True])
-def test_the_minimum_by_groups_is_the_first_minimum(size: int, tied: bool) -> None:
-    block = torch.randint(3, (20, size)).double() if tied else torch.randn(20, size, dtype=torch.float64)
-    least, place = row_minimum(block)
-    assert torch.equal(least, block.amin(1))
-    assert place.tolist() == [row.index(min(row)) for row in block.tolist()]
-
-
-@pytest.mark.parametrize("size", [16, 48, 160, 1600])
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_the_smallest_entries_are_found_and_the_rest_is_bounded(size: int, count: int) -> None:
-    block = torch.randn(6, size, dtype=torch.float64)
-    values, columns, unseen = smallest_entries(block, count)
-    assert torch.equal(values, block.sort(1).values[:, :count])
-    assert torch.equal(block.gather(1, columns), values)
-    rest = block.scatter(1, columns, float("inf")).amin(1)
-    assert bool((unseen <= rest).all())
-    assert bool((unseen >= values[:, -1]).all())
-
-
-def test_both_spaces_agree_on_ward() -> None:
-    x = points(90)
-    ones = torch.ones(90, dtype=torch.float64)
-    by_centres, by_matrix = WardSpace(x, ones), MatrixSpace(distance_matrix(x, "sqeuclidean"), "ward", ones.clone())
-    for space in (by_centres, by_matrix):
-        space.merge(
-            torch.tensor([0, 5]), torch.tensor([1, 9]), pairwise_distances(x[[0, 5]], x[[1, 9]]).diagonal().square()
-        )
-        space.keep(torch.tensor([i for i in range(90) if i not in (1, 9)]))
-    (near, gap), (other, distance) = (space.nearest(torch.arange(88)) for space in (by_centres, by_matrix))
-    assert torch.equal(near, other)
-    torch.testing.assert_close(gap * by_centres.scale**2, distance, rtol=1e-10, atol=0)
