@@ -31,6 +31,7 @@ RUNS = {
     "validation within epochs": [*MLP, "trainer.val_check_interval=2", "scheduler=plateau", "scheduler.patience=0"],
     "a limit on the batches": [*MLP, "trainer.limit_train_batches=2"],
     "a limit on the steps": [*MLP, "trainer.max_steps=7"],
+    "worker processes": [*MLP, "data.num_workers=2"],
     "lbfgs": [*MLP, "optimizer=lbfgs", "optimizer.max_iter=3"],
     "float64": [*MLP, "trainer.precision=64-true"],
     "exact, one pass": ["model=linear_regression"],

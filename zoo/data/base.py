@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import os
 from collections.abc import Callable
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -165,8 +167,7 @@ class ZooDataModule(pl.LightningDataModule):
     def loader(
         self, split: str, *, shuffle: bool = False, drop_ragged: bool = False, training: bool = False
     ) -> DataLoader:
-        """Return a loader over one split; each item is a whole `Batch`. Rows are augmented where
-        `training`."""
+        """Return a loader over one split; each item is a whole `Batch`. Rows are augmented where `training`."""
         rows = self.rows(split)
         if training:
             rows = copy.copy(rows)  # the test may fall back to the same rows, which must hear of no epoch
@@ -191,7 +192,7 @@ class ZooDataModule(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             # A generator of its own: the loader's draw must not move the stream that dropout uses.
             generator=epoch_generator(self.seed, 1),
-            multiprocessing_context="forkserver" if self.num_workers and os.name == "posix" else None,
+            multiprocessing_context=worker_context() if self.num_workers and os.name == "posix" else None,
         )
 
     def train_dataloader(self) -> DataLoader:
@@ -210,6 +211,16 @@ class ZooDataModule(pl.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return self.test_dataloader()
+
+
+def worker_context() -> Any:
+    """Return how workers are started: forked from a server that has imported torch once.
+
+    Every epoch has workers of its own; ones that import everything anew would take seconds to start.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "zoo.data.base"])
+    return context
 
 
 def fast_forward(sampler: BatchSampler, trainer: pl.Trainer) -> None:
