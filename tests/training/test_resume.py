@@ -159,6 +159,26 @@ def test_ten_kills_and_ten_terminations_at_random_moments(name: str, tmp_path: P
     check_stopped(name, [[signal.SIGKILL, signal.SIGTERM], [signal.SIGTERM, signal.SIGKILL]] * 5, tmp_path)
 
 
+@pytest.mark.slow
+def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
+    """The signal reaches the first process alone."""
+    command = [*KILLED["mlp"], CPU, "checkpoint_seconds=0", "data.batch_size=4", "trainer.strategy=ddp"]
+    command += ["trainer.devices=2", "trainer.max_epochs=2"]
+    last = Path("checkpoints", "last.ckpt")
+    process = spawn([*command, f"run_dir={tmp_path / 'undisturbed'}"], tmp_path)
+    _, error = process.communicate(timeout=200)
+    assert process.returncode == 0, error
+    process = spawn([*command, f"run_dir={tmp_path / 'run'}"], tmp_path, start_new_session=True)
+    wait_for(tmp_path / "run" / last, process)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 143, error
+    process = spawn([*command, f"run_dir={tmp_path / 'run'}"], tmp_path)
+    _, error = process.communicate(timeout=200)
+    assert process.returncode == 0, error
+    assert checkpoint_bits(tmp_path / "run" / last) == checkpoint_bits(tmp_path / "undisturbed" / last)
+
+
 class SendSignal:
     """A stand-in for a signal from outside, at a moment that the test chooses."""
 
