@@ -26,7 +26,8 @@ def ours(x: Tensor, start: Tensor, **hparams: Any) -> Callable[[], float]:
     spec = zoo.DataSpec(kind="tabular", shape=tuple(x.shape[1:]), dtype=str(x.dtype).removeprefix("torch."))
 
     def call() -> float:
-        model = zoo.create_model("kmeans", spec, num_clusters=len(start), init=start.tolist(), **hparams)
+        model = zoo.create_model("kmeans", spec, num_clusters=len(start), **hparams)
+        model.start_from(start)
         model.fit_batches(lambda: [x])
         model.predict(x, batch_size=len(x))
         return float(model.inertia)

@@ -16,6 +16,7 @@ from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.kmeans import KMeans
 from zoo.models.kmeans_functions import assign, cluster_statistics, nearest
+from zoo.models.lloyd import lloyd
 
 INITS = ["k-means||", "k-means++", "random"]
 
@@ -396,3 +397,30 @@ def test_every_device_finds_the_same_clusters(hparams: dict[str, Any], device: t
     expected = fitted(x, 150, num_clusters=5, num_init=2, **hparams)
     close(model.all_centroids.cpu(), expected.all_centroids)
     assert model.predict(x).tolist() == expected.predict(x).tolist()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("tolerance", [0.0, 1e-2])
+@pytest.mark.parametrize("num_restarts", [1, 3])
+def test_iterations_in_memory_are_those_of_the_passes(num_restarts: int, tolerance: float, weighted: bool) -> None:
+    x = blobs()
+    weight = torch.rand(len(x), dtype=torch.float64) if weighted else None
+    start = x[: 4 * num_restarts].view(num_restarts, 4, -1)
+    model = created(x, num_clusters=4, num_init=num_restarts, tolerance=tolerance)
+    model.start_from(start)
+    parts = [Batch(x[:7], weight=None if weight is None else weight[:7])]
+    parts.append(Batch(x[7:], weight=None if weight is None else weight[7:]))
+    model.fit_batches(lambda: parts)
+    found = lloyd(x, start, weight, tolerance=tolerance)
+    close(found.centroids, model.all_centroids)
+    assert found.num_iter == int(model.num_iter)
+    assert found.at_rest.all()
+    assert lloyd(x, start, weight, max_iter=2).num_iter == 2
+
+
+def test_iterations_in_memory_stop_before_a_cluster_is_empty() -> None:
+    x = blobs(50)
+    start = torch.stack([x[0], x[1], torch.full_like(x[0], 1e6)]).unsqueeze(0)
+    found = lloyd(x, start)
+    assert found.num_iter == 0
+    close(found.centroids, start)

@@ -43,10 +43,6 @@ class CentroidModel(StreamingModel):
                 {s: nn.ModuleDict({"inertia": SumMetric(), "squared_distance": MeanMetric()}) for s in ("val", "test")}
             )
 
-    def reset_accumulators(self) -> None:
-        for name, initial in self._accumulators.items():
-            getattr(self, name).copy_(initial)
-
     def fit_batches(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
         if self.spec is not None and self.done:  # a second fit begins anew
             device = self.device

@@ -27,8 +27,10 @@ is free (Lloyd leaves it open); centroids that rows no longer move by more than 
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -38,14 +40,17 @@ from zoo.errors import ZooError
 from zoo.models.base import check_range
 from zoo.models.centroids import to_sphere
 from zoo.models.kmeans_draws import DrawnCentroids
-from zoo.models.kmeans_functions import assign, cluster_statistics, reference_point
+from zoo.models.kmeans_functions import assign, cluster_statistics, mean_variance, reference_point
 from zoo.models.kmeans_seeding import Sample, content_hash, merge_samples, take_sample
+from zoo.models.lloyd import cluster_means, lloyd, refill
 from zoo.registry import register_model
 
 __all__ = ["KMeans"]
 
 # What a pass does, in this order.
 DRAW, WEIGH, UPDATE, MEASURE, DONE = range(5)
+
+_IN_MEMORY = 1 << 24  # multiplications of an iteration, up to which a single batch is iterated upon at once
 
 
 @register_model(
@@ -84,7 +89,6 @@ class KMeans(DrawnCentroids):
 
     all_centroids: Tensor
     all_inertia: Tensor
-    best: Tensor
     mass: Tensor
     empty: Tensor
     at_rest: Tensor
@@ -94,8 +98,6 @@ class KMeans(DrawnCentroids):
     inertia_sum: Tensor
     spread: Tensor
     num_rows: Tensor
-    farthest_score: Tensor
-    farthest_rows: Tensor
 
     def __init__(
         self,
@@ -121,10 +123,8 @@ class KMeans(DrawnCentroids):
             raise ZooError("model.oversampling · (1 + model.rounds) must be at least 1, so that K rows are drawn.")
         if isinstance(init, str) and init not in ("k-means||", "k-means++", "random"):
             raise ZooError(f"model.init must be k-means||, k-means++, random or a list of centroids, not {init!r}.")
-        if not isinstance(init, str):
-            init = torch.as_tensor(init, dtype=torch.float64).tolist()
-            if num_init > 1:
-                raise ZooError("model.num_init must be 1 where model.init gives the centroids: all would be equal.")
+        if not isinstance(init, str) and num_init > 1:
+            raise ZooError("model.num_init must be 1 where model.init gives the centroids: all would be equal.")
         self.save_hyperparameters()
         self.spherical = spherical
 
@@ -177,6 +177,33 @@ class KMeans(DrawnCentroids):
     def done(self) -> bool:
         return int(self.phase) == DONE
 
+    def start_from(self, centroids: Tensor) -> None:
+        """Begin with these centroids (K, D), or (R, K, D) for each restart, instead of drawing some."""
+        self.all_centroids.copy_(to_sphere(centroids) if self.spherical else centroids)
+        self.phase.fill_(UPDATE)
+
+    @torch.no_grad()
+    def fit_batches(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
+        first = list(itertools.islice(batches(), 2))
+        if max_passes is not None or self.hparams.mini_batch or len(first) != 1:
+            return super().fit_batches(batches, max_passes)
+        batch = self.as_batch(first[0])
+        if batch.size * self.all_centroids.numel() <= _IN_MEMORY:
+            # Draw; then iterate without the cost of passes, which is most of it; what is left is to measure.
+            super().fit_batches(lambda: [batch], self.passes_left_to_draw() if int(self.phase) < UPDATE else 0)
+            self._iterate(batch)
+        return super().fit_batches(lambda: [batch])
+
+    def _iterate(self, batch: Batch) -> None:
+        hp, rows = self.hparams, self.rows_of(batch)
+        if self.spherical or int(self.phase) != UPDATE or batch.size < hp.num_clusters:
+            return
+        found = lloyd(rows, self.all_centroids, batch.weight, max_iter=hp.max_iter, tolerance=hp.tolerance)
+        self.all_centroids, self.at_rest = found.centroids, found.at_rest
+        self.num_iter.fill_(found.num_iter)
+        if bool(found.at_rest.all()) or found.num_iter == hp.max_iter:
+            self.phase.fill_(MEASURE)
+
     # -- a pass --------------------------------------------------------------------------------------------------
 
     def accumulate(self, batch: Batch) -> None:
@@ -207,11 +234,7 @@ class KMeans(DrawnCentroids):
         self.spread += found.spread
 
     def _means(self, reference: Tensor) -> Tensor:
-        """The centroids of all rows seen, (R, K, D); an empty cluster keeps its own."""
-        total = self.mass + self.moments[..., -1]
-        kept = self.mass.unsqueeze(2) * (self.all_centroids - reference) + self.moments[..., :-1]
-        means = kept / torch.where(total > 0, total, 1.0).unsqueeze(2) + reference
-        means = torch.where((total > 0).unsqueeze(2), means, self.all_centroids)
+        means = cluster_means(self.all_centroids, self.moments, self.mass, reference)
         return to_sphere(means) if self.spherical else means
 
     def _find_farthest(self, x: Tensor, weight: Tensor | None) -> None:
@@ -225,11 +248,9 @@ class KMeans(DrawnCentroids):
     # -- the end of a pass ---------------------------------------------------------------------------------------
 
     def solve(self) -> dict[str, float | Tensor]:
-        if int(self.num_rows) < self.hparams.num_clusters:
-            raise ZooError(
-                f"kmeans needs at least as many rows as clusters: model.num_clusters is {self.hparams.num_clusters}, "
-                f"but a pass saw {int(self.num_rows)} rows."
-            )
+        rows, wanted = int(self.num_rows), self.hparams.num_clusters
+        if rows < wanted:
+            raise ZooError(f"kmeans needs at least as many rows as clusters ({wanted}), but a pass saw {rows}.")
         phase, measured = int(self.phase), ~self.at_rest
         if phase == DRAW:
             finished = self.end_round()
@@ -260,10 +281,15 @@ class KMeans(DrawnCentroids):
         means = torch.where(active.view(-1, 1, 1), self._means(reference), self.all_centroids)
         total = self.mass + self.moments[..., -1]
         empty = (total == 0) & active.unsqueeze(1)
-        means, stuck = self._refill(means, empty)
+        stuck = torch.zeros_like(active)
+        if bool(self.empty.any()):
+            means, stuck = refill(means, self.empty & empty, self.sample("farthest"))
+            if bool(stuck.any()):
+                warnings.warn("kmeans found fewer different rows than clusters: some stay empty.", stacklevel=2)
+        variance = mean_variance(self.moments.sum(1), self.spread)  # (R,)
         shift = (means - self.all_centroids).square().sum((1, 2))  # (R,)
         rounding = (8 * torch.finfo(self.input_dtype).eps) ** 2 * means.square().sum((1, 2))
-        still = shift <= torch.maximum(rounding, self.hparams.tolerance * self._mean_variance())
+        still = shift <= torch.maximum(rounding, self.hparams.tolerance * variance)
         self.at_rest = self.at_rest | (still & (stuck | ~empty.any(1)))
         if self.hparams.mini_batch:
             self.mass = total
@@ -271,22 +297,3 @@ class KMeans(DrawnCentroids):
         self.num_iter += 1
         if bool(self.at_rest.all()) or int(self.num_iter) >= self.hparams.max_iter:
             self.phase.fill_(MEASURE)
-
-    def _refill(self, centroids: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
-        """Put clusters that are empty for the second time on the farthest rows: centroids, and where no row is left."""
-        if not bool(self.empty.any()):
-            return centroids, torch.zeros_like(self.at_rest)
-        rank = (empty.cumsum(1) - 1).clamp_min(0)  # (R, K): which of the farthest rows
-        score = self.farthest_score.gather(1, rank)
-        rows = self.farthest_rows.gather(1, rank.unsqueeze(2).expand_as(centroids))
-        refilled = empty & self.empty & (score > 0)
-        stuck = (self.empty & empty).any(1) & ~(self.farthest_score[:, 0] > 0)
-        if bool(stuck.any()):
-            warnings.warn("kmeans found fewer different rows than clusters: some clusters stay empty.", stacklevel=2)
-        return torch.where(refilled.unsqueeze(2), rows, centroids), stuck
-
-    def _mean_variance(self) -> Tensor:
-        """Variance of the rows, averaged over features, for each restart, (R,)."""
-        weight = self.moments[..., -1].sum(1).clamp_min(torch.finfo(torch.float64).tiny)
-        offset = self.moments[..., :-1].sum(1) / weight.unsqueeze(1)
-        return (self.spread / weight - offset.square().sum(1)).clamp_min(0) / offset.shape[1]

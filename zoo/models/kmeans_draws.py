@@ -52,6 +52,10 @@ class DrawnCentroids(CentroidModel):
             return hp.num_init, 1, hp.num_clusters
         return (hp.num_init, hp.num_clusters, 1) if hp.init == "random" else (1, 1, 0)
 
+    def passes_left_to_draw(self) -> int:
+        """Number of passes until there are centroids, those that weigh the pool included."""
+        return self._plan()[2] - int(self.round) + (self.hparams.init == "k-means||")
+
     # -- samples as accumulators ---------------------------------------------------------------------------------
 
     def register_sample(self, name: str, empty: Sample) -> None:

@@ -19,6 +19,8 @@ one rendezvous a pass where a parallel loop in each operation needs hundreds.
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
@@ -69,17 +71,23 @@ def nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """
     flat = centroids.flatten(0, 1)  # (RK, D)
     bias = flat.square().sum(1, keepdim=True).mul_(-0.5)
-    return _best(torch.addmm(bias, flat, x.t()).view(*centroids.shape[:2], len(x)))
+    return best_scores(torch.addmm(bias, flat, x.t()).view(*centroids.shape[:2], len(x)))
 
 
-def _scores(centroids: Tensor, rows: Tensor, out: Tensor | None) -> Tensor:
-    """Return centroids (RK, D + 1) times rows (B, D + 1), as (RK, B)."""
+def with_bias(centroids: Tensor) -> Tensor:
+    """Return centroids (R, K, D) as (RK, D + 1), the last column −½‖c‖²: their product with rows that end in 1 is s."""
+    flat = centroids.flatten(0, 1)
+    return torch.cat([flat, flat.square().sum(1, keepdim=True).mul_(-0.5)], 1)
+
+
+def score_rows(centroids: Tensor, rows: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the products of centroids (RK, D + 1), with their bias, and rows (B, D + 1) that end in 1, as (RK, B)."""
     if _onednn is not None and rows.dtype == torch.float32 and not rows.is_cuda:
         return _onednn(centroids, rows, None, "none", [], "")
     return torch.mm(centroids, rows.t(), out=out)
 
 
-def _best(scores: Tensor) -> tuple[Tensor, Tensor]:
+def best_scores(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return index and value of the greatest of scores (R, K, B) along K, both (R, B)."""
     if scores.device.type != "cpu" or scores.shape[2] == 0:
         value, index = scores.max(1)
@@ -127,8 +135,7 @@ class _Workspace:
         num_restarts, num_clusters, num_features = centroids.shape
         size = min(len(x), _chunk_size(x, centroids))
         self.reference = reference.to(x.dtype)
-        flat = (centroids - reference).to(x.dtype).flatten(0, 1)  # (RK, D)
-        self.flat = torch.cat([flat, flat.square().sum(1, keepdim=True).mul_(-0.5)], 1)  # (RK, D + 1)
+        self.flat = with_bias((centroids - reference).to(x.dtype))
         self.rows = x.new_ones(size, num_features + 1)  # a row, then 1
         self.scores = x.new_empty(num_restarts * num_clusters, size)
         self.double = self.rows if x.dtype == torch.float64 else torch.empty_like(self.rows, dtype=torch.float64)
@@ -144,8 +151,8 @@ class _Workspace:
         num_rows = len(x)
         rows, extended = self.rows[:num_rows], self.double[:num_rows]
         torch.sub(x, self.reference, out=rows[:, :-1])
-        scores = _scores(self.flat, rows, self.scores if num_rows == len(self.rows) else None)
-        label, score = _best(scores.view(*moments.shape[:2], num_rows))  # (R, B)
+        scores = score_rows(self.flat, rows, self.scores if num_rows == len(self.rows) else None)
+        label, score = best_scores(scores.view(*moments.shape[:2], num_rows))  # (R, B)
         if extended.dtype != rows.dtype:
             extended.copy_(rows)
         if weight is None:
@@ -179,16 +186,17 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
         tensor([[0., 4.]], dtype=torch.float64)
     """
     reference = reference_point(centroids, x.dtype)
-    local = (centroids - reference).to(x.dtype)
+    flat = with_bias((centroids - reference).to(x.dtype))  # (RK, D + 1)
     rounding = 16 * torch.finfo(x.dtype).eps
-    scale = local.double().square().sum(-1).amax(1, keepdim=True)  # (R, 1)
+    scale = -2 * flat[:, -1].double().view(centroids.shape[:2]).amin(1, keepdim=True)  # (R, 1): the greatest ‖c‖²
 
     def span(x: Tensor, _: Tensor | None) -> list[tuple[Tensor, Tensor]]:
         parts = []
-        for rows, _ in _chunks(x, None, centroids):
-            rows = rows - reference.to(x.dtype)
-            label, score = nearest(rows, local)
-            norm = rows.double().square().sum(1)  # (B,)
+        for part, _ in _chunks(x, None, centroids):
+            rows = x.new_ones(len(part), x.shape[1] + 1)
+            torch.sub(part, reference.to(x.dtype), out=rows[:, :-1])
+            label, score = best_scores(score_rows(flat, rows).view(*centroids.shape[:2], len(part)))
+            norm = torch.linalg.vecdot(rows, rows).double() - 1  # (B,)
             distance = norm - 2 * score.double()  # (R, B)
             parts.append((label, distance.masked_fill_(distance <= rounding * (norm + scale), 0.0)))
         return parts
@@ -231,6 +239,18 @@ def reference_point(centroids: Tensor, dtype: torch.dtype) -> Tensor:
     return (mean / grid).round().mul(grid).to(dtype).double()
 
 
+def mean_variance(moments: Tensor, spread: Tensor) -> Tensor:
+    """Return the variance of the rows, averaged over the features, (...).
+
+    Args:
+        moments: Σ w (x − reference), and Σ w in the last column, (..., D + 1).
+        spread: Σ w ‖x − reference‖², (...).
+    """
+    weight = moments[..., -1].clamp_min(torch.finfo(moments.dtype).tiny)
+    offset = moments[..., :-1] / weight.unsqueeze(-1)
+    return (spread / weight - offset.square().sum(-1)).clamp_min(0) / offset.shape[-1]
+
+
 def _chunk_size(x: Tensor, centroids: Tensor) -> int:
     width = centroids.shape[0] * centroids.shape[1] + 3 * centroids.shape[2]
     return max(256, _CHUNK_ELEMENTS["cuda" if x.is_cuda else "cpu"] // width)
@@ -241,6 +261,16 @@ def _chunks(x: Tensor, weight: Tensor | None, centroids: Tensor) -> Iterator[tup
     rows = x.split(_chunk_size(x, centroids))
     weights = weight.split(_chunk_size(x, centroids)) if weight is not None else [None] * len(rows)
     return zip(rows, weights, strict=True)
+
+
+@functools.cache
+def _thread_pool(workers: int) -> ThreadPoolExecutor:
+    """Threads that wait for work; making them anew for each pass would cost half a millisecond."""
+    return ThreadPoolExecutor(workers, "kmeans", initializer=torch.set_num_threads, initargs=(1,))
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's threads
+    os.register_at_fork(after_in_child=_thread_pool.cache_clear)
 
 
 def _in_threads(
@@ -257,7 +287,6 @@ def _in_threads(
             torch.set_num_threads(1)  # starting others for operations this small would cost more than they do
             return [function(x, weight)]
         weights = weight.tensor_split(workers) if weight is not None else [None] * workers
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(function, x.tensor_split(workers), weights))
+        return list(_thread_pool(workers).map(function, x.tensor_split(workers), weights))
     finally:
         torch.set_num_threads(threads)  # what one thread sets is also what threads to come start with
