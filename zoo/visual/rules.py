@@ -35,7 +35,7 @@ def rule_graph(rules: Rules, names: Sequence[str] | None = None) -> Figure:
     angle = {name: 2 * math.pi * number / len(sets) for number, name in enumerate(sets)}
     with new_figure(7.5, 7.5) as (figure, axes):
         bare(axes)
-        axes.set(xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
+        axes.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal")
         for row in rows:
             ends = [
                 (math.cos(angle[str(row[side])]), math.sin(angle[str(row[side])]))
