@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 import zoo
+from zoo.algorithms.distances import METRICS, distance_matrix
+from zoo.algorithms.linkage import LINKAGES
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.agglomerative_clustering import AgglomerativeClustering
-from zoo.models.distances import METRICS, distance_matrix
-from zoo.models.linkage import LINKAGES
 
 
 def blobs(count: int = 90, features: int = 4) -> Tensor:

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import zoo
+from zoo.algorithms.itemsets import count_itemsets, find_rows, frequent_itemsets, join_itemsets, support_mask
+from zoo.algorithms.rules import METRICS, association_rules
 from zoo.data.spec import Batch
 from zoo.data.transactions import BasketData, encode_baskets
 from zoo.models.apriori import Apriori, recommend
-from zoo.models.itemsets import count_itemsets, find_rows, frequent_itemsets, join_itemsets, support_mask
-from zoo.models.rules import METRICS, association_rules
 
 Baskets = list[list[int]]
 

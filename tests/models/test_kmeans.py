@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 import zoo
+from zoo.algorithms.kmeans_functions import assign, cluster_statistics, nearest
+from zoo.algorithms.lloyd import lloyd
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.kmeans import KMeans
-from zoo.models.kmeans_functions import assign, cluster_statistics, nearest
-from zoo.models.lloyd import lloyd
 
 INITS = ["k-means||", "k-means++", "random"]
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression as Peer
 from sklearn.preprocessing import StandardScaler
 
 from zoo import Batch, DataSpec, ZooError
-from zoo.models.log_loss import cost, cost_gradient, derivatives, link
+from zoo.algorithms.log_loss import cost, cost_gradient, derivatives, link
 from zoo.models.logistic_regression import LogisticRegression
 from zoo.optimization import Recipe
 

@@ -7,7 +7,7 @@ import torch
 
 import zoo
 from zoo.data.spec import Batch
-from zoo.models.recurrent import detach
+from zoo.models.recurrent_model import detach
 
 SEQUENCE = zoo.DataSpec(kind="sequence", shape=(6, 3), target="class", num_classes=4)
 TOKENS = zoo.DataSpec(kind="tokens", shape=(7,), target="tokens", vocab_size=11)

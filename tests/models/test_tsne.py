@@ -17,20 +17,20 @@ from support import bits
 from torch import Tensor
 
 import zoo
-from zoo.data.arrays import ArrayData
-from zoo.models import neighbors, tsne_gradient
-from zoo.models.neighbors import METRICS, nearest_neighbors, pairwise_distances
-from zoo.models.tsne_affinities import (
+from zoo.algorithms import neighbors, tsne_gradient
+from zoo.algorithms.neighbors import METRICS, nearest_neighbors, pairwise_distances
+from zoo.algorithms.tsne_affinities import (
     DenseAffinities,
     conditional_probabilities,
     dense_affinities,
     sparse_affinities,
 )
-from zoo.models.tsne_gradient import dense_forces, exact_repulsion, kl_divergence, sparse_attraction
-from zoo.models.tsne_interpolation import GridRepulsion
-from zoo.models.tsne_objective import MapObjective, start_of_map
-from zoo.models.tsne_optimizer import TSNEOptimizer
-from zoo.models.tsne_placement import ExactField, fixed_field, place
+from zoo.algorithms.tsne_gradient import dense_forces, exact_repulsion, kl_divergence, sparse_attraction
+from zoo.algorithms.tsne_interpolation import GridRepulsion
+from zoo.algorithms.tsne_objective import MapObjective, start_of_map
+from zoo.algorithms.tsne_optimizer import TSNEOptimizer
+from zoo.algorithms.tsne_placement import ExactField, fixed_field, place
+from zoo.data.arrays import ArrayData
 from zoo.training.trainer import make_trainer
 
 SCIPY_NAMES = {"manhattan": "cityblock"}

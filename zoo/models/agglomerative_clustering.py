@@ -5,7 +5,7 @@ r"""Agglomerative clustering: start with every row alone and merge the two neare
 ```
 
 The linkage says how far two clusters are apart: `single`, `complete`, `average`, `weighted`, `ward`, `centroid` or
-`median` (`zoo.models.linkage` has the formulas and how each is computed). All pairs of rows count, so the one pass
+`median` (`zoo.algorithms.linkage` has the formulas and how each is computed). All pairs of rows count, so the one pass
 collects the rows, and the hierarchy is computed at its end.
 
 Legend: N rows, F features, K clusters; the hierarchy (N − 1, 4) is SciPy's matrix.
@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from zoo.algorithms.dendrogram import cophenetic_correlation, cut_at_height, cut_into
+from zoo.algorithms.distances import condense, distance_matrix, pairwise_distances
+from zoo.algorithms.linkage import check_names, linkage
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import StreamingModel, check_range
-from zoo.models.dendrogram import cophenetic_correlation, cut_at_height, cut_into
-from zoo.models.distances import condense, distance_matrix, pairwise_distances
-from zoo.models.linkage import check_names, linkage
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class AgglomerativeClustering(StreamingModel):
         num_clusters: how many clusters to leave, K.
         distance_threshold: instead, merge all that are no farther apart than this; replaces `num_clusters`.
         linkage: distance of two clusters: `ward`, `average`, `complete`, `single`, `weighted`, `centroid` or `median`.
-        metric: distance of two rows, one of `zoo.models.distances.METRICS` or `precomputed`, where the rows are
+        metric: distance of two rows, one of `zoo.algorithms.distances.METRICS` or `precomputed`, where the rows are
             those of the square matrix of distances. Ward, centroid and median are Euclidean.
         optimal_ordering: turn the branches of the tree so that near rows are neighbours; cubic in N.
 

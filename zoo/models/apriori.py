@@ -13,7 +13,7 @@ $c$ `min_confidence`.
 
 Source: R. Agrawal and R. Srikant, "Fast algorithms for mining association rules", VLDB 1994.
 
-Deviations: those of `zoo.models.itemsets` (bit strings instead of a hash tree) and `zoo.models.rules`.
+Deviations: those of `zoo.algorithms.itemsets` (bit strings instead of a hash tree) and `zoo.algorithms.rules`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from zoo.algorithms.itemsets import Level, check_support, count_itemsets, join_itemsets, support_mask
+from zoo.algorithms.rules import Rules, association_rules
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import StreamingModel, check_range
-from zoo.models.itemsets import Level, check_support, count_itemsets, join_itemsets, support_mask
-from zoo.models.rules import Rules, association_rules
 from zoo.registry import register_model
 
 if TYPE_CHECKING:

@@ -23,13 +23,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from zoo.algorithms.kmeans_functions import assign
 from zoo.data.hashing import stream_key
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import check_range
 from zoo.models.centroids import CentroidModel
 from zoo.models.kmeans import MEASURE, KMeans
-from zoo.models.kmeans_functions import assign
 from zoo.registry import register_model
 
 __all__ = ["BisectingKMeans"]

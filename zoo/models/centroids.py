@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, SumMetric
 
+from zoo.algorithms.clustering_scores import silhouette_samples
+from zoo.algorithms.kmeans_functions import assign, pairwise_distance
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.base import StreamingModel
-from zoo.models.clustering_scores import silhouette_samples
-from zoo.models.kmeans_functions import assign, pairwise_distance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ c_k \leftarrow \frac{\sum_{i:\,\ell_i = k} w_i x_i}{\sum_{i:\,\ell_i = k} w_i}, 
 ```
 
 One pass over the data is one iteration. Before come the passes that draw the first centroids
-(`zoo.models.kmeans_seeding`): one for `random`, K for `k-means++`, 1 + `rounds` and one that weighs the pool for
+(`zoo.algorithms.kmeans_seeding`): one for `random`, K for `k-means++`, 1 + `rounds` and one that weighs the pool for
 `k-means||`; after them comes one that measures J. All `num_init` restarts go through the same passes side by side.
 
 - `mini_batch`: after every batch, $c_k \leftarrow (m_k c_k + \sum w x) / (m_k + \sum w)$ with $m_k$ the weight of
@@ -35,14 +35,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from zoo.algorithms.kmeans_functions import assign, cluster_statistics, mean_variance, reference_point
+from zoo.algorithms.kmeans_seeding import Sample, content_hash, merge_samples, take_sample
+from zoo.algorithms.lloyd import cluster_means, lloyd, refill
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import check_range
 from zoo.models.centroids import to_sphere
 from zoo.models.kmeans_draws import DrawnCentroids
-from zoo.models.kmeans_functions import assign, cluster_statistics, mean_variance, reference_point
-from zoo.models.kmeans_seeding import Sample, content_hash, merge_samples, take_sample
-from zoo.models.lloyd import cluster_means, lloyd, refill
 from zoo.registry import register_model
 
 __all__ = ["KMeans"]

@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zoo.algorithms.kmeans_functions import assign
+from zoo.algorithms.kmeans_seeding import Sample, choose_centroids, content_hash, gumbel, merge_samples, take_sample
 from zoo.data.hashing import stream_key
 from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
 from zoo.models.centroids import CentroidModel
-from zoo.models.kmeans_functions import assign
-from zoo.models.kmeans_seeding import Sample, choose_centroids, content_hash, gumbel, merge_samples, take_sample
 
 __all__ = ["DrawnCentroids"]
 

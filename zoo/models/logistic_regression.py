@@ -13,7 +13,7 @@ L = \sum_i \log(1 + e^{z_i}) - y_i z_i, \qquad \nabla_w L = \sum_i (\hat p_i - y
 The objective is J = 1/S Σ s_i c_{y_i} loss_i + λ₁ Σ|w| + λ₂ Σ w², S = Σ s_i, with sample weights s and class
 weights c; intercepts are not penalized. `solver: gradient` takes steps of any optimizer. `solver: exact` takes
 one streaming pass an iteration: it adds up value, gradient and (for Newton) Hessian of the mean loss in
-float64, and `zoo.models.minimizers` makes the next weights of them.
+float64, and `zoo.algorithms.minimizers` makes the next weights of them.
 
 ```math
 \nabla^2_w L = \sum_i \hat p_i (1 - \hat p_i)\, x_i x_i^\top, \qquad
@@ -37,11 +37,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from zoo.algorithms.log_loss import cost, cost_gradient, derivatives, link
+from zoo.algorithms.minimizers import LBFGS, Minimizer, Newton, pseudo_gradient
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import GradientModel, StreamingModel, check_range
-from zoo.models.log_loss import cost, cost_gradient, derivatives, link
-from zoo.models.minimizers import LBFGS, Minimizer, Newton, pseudo_gradient
 from zoo.models.objectives import Classification
 from zoo.registry import register_model
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from zoo.algorithms.neighbors import nearest_neighbors
+from zoo.algorithms.tsne_placement import place
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import StreamingModel
-from zoo.models.neighbors import nearest_neighbors
-from zoo.models.tsne_placement import place
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

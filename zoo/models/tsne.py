@@ -31,12 +31,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from zoo.algorithms.neighbors import check_metric
+from zoo.algorithms.tsne_objective import MapObjective, start_of_map
 from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import NonFiniteLossError, check_range
 from zoo.models.map_model import MapModel
-from zoo.models.neighbors import check_metric
-from zoo.models.tsne_objective import MapObjective, start_of_map
 from zoo.optimization import Recipe
 from zoo.registry import register_model
 

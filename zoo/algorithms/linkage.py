@@ -33,10 +33,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.errors import ZooError, unknown_name
-from zoo.models.cluster_spaces import MatrixSpace, WardSpace, matrix_copy
-from zoo.models.dendrogram import label_merges, optimal_leaf_order
-from zoo.models.distances import (
+from zoo.algorithms.cluster_spaces import MatrixSpace, WardSpace, matrix_copy
+from zoo.algorithms.dendrogram import label_merges, optimal_leaf_order
+from zoo.algorithms.distances import (
     METRICS,
     Metric,
     SquaredDistances,
@@ -46,8 +45,9 @@ from zoo.models.distances import (
     prepare_rows,
     unfold,
 )
-from zoo.models.merging import Merger, merge_closest
-from zoo.models.spanning_tree import DirectDistances, spanning_tree
+from zoo.algorithms.merging import Merger, merge_closest
+from zoo.algorithms.spanning_tree import DirectDistances, spanning_tree
+from zoo.errors import ZooError, unknown_name
 
 __all__ = ["LINKAGES", "linkage"]
 
@@ -65,7 +65,7 @@ def linkage(
     Args:
         data: points (N, F); or distances, condensed (N (N - 1) / 2,) or, for `metric="precomputed"`, square (N, N).
         method: one of `LINKAGES`; Ward, centroid and median take distances as Euclidean.
-        metric: one of `zoo.models.distances.METRICS`, "precomputed", or a function of (A, F) and (B, F) that
+        metric: one of `zoo.algorithms.distances.METRICS`, "precomputed", or a function of (A, F) and (B, F) that
             returns (A, B).
         optimal_ordering: turn the subtrees so that near leaves are neighbours; O(N³).
 

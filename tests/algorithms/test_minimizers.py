@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from zoo.models.minimizers import (
+from zoo.algorithms.minimizers import (
     LBFGS,
     Newton,
     minimize_quadratic,

@@ -25,7 +25,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from zoo.models.cluster_spaces import MatrixSpace
+from zoo.algorithms.cluster_spaces import MatrixSpace
 
 __all__ = ["Merger", "Space", "merge_closest"]
 

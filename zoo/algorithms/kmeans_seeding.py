@@ -27,8 +27,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.algorithms.kmeans_functions import squared_distance
 from zoo.data.hashing import splitmix64
-from zoo.models.kmeans_functions import squared_distance
 
 __all__ = ["Sample", "choose_centroids", "content_hash", "gumbel", "merge_samples", "take_sample"]
 

@@ -29,8 +29,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zoo.models.distances import SquaredDistances, empty_square
-from zoo.models.neighbor_search import block_rows, nearest_by_bounds, padded, row_minimum
+from zoo.algorithms.distances import SquaredDistances, empty_square
+from zoo.algorithms.neighbor_search import block_rows, nearest_by_bounds, padded, row_minimum
 
 __all__ = ["MatrixSpace", "WardSpace"]
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.errors import ZooError
-from zoo.models import merging
-from zoo.models.dendrogram import (
+from zoo.algorithms import merging
+from zoo.algorithms.dendrogram import (
     cophenetic_correlation,
     cut_into,
 )
-from zoo.models.distances import METRICS, condense, distance_matrix, pairwise_distances
-from zoo.models.linkage import LINKAGES, linkage
+from zoo.algorithms.distances import METRICS, condense, distance_matrix, pairwise_distances
+from zoo.algorithms.linkage import LINKAGES, linkage
+from zoo.errors import ZooError
 
 hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
 spatial = pytest.importorskip("scipy.spatial.distance")

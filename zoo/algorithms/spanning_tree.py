@@ -16,8 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from zoo.models.distances import Metric, pairwise_distances
-from zoo.models.neighbor_search import Pairs, block_rows, padded, settle, smallest_entries
+from zoo.algorithms.distances import Metric, pairwise_distances
+from zoo.algorithms.neighbor_search import Pairs, block_rows, padded, settle, smallest_entries
 
 __all__ = ["DirectDistances", "spanning_tree"]
 

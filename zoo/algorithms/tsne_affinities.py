@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoo.algorithms.neighbors import nearest_neighbors, pairwise_distances
 from zoo.errors import ZooError
-from zoo.models.neighbors import nearest_neighbors, pairwise_distances
 
 __all__ = [
     "DenseAffinities",
@@ -201,7 +201,7 @@ def sparse_affinities(
     Args:
         rows: (N, D); a matrix of distances for the metric `precomputed`.
         perplexity: effective number of neighbours, below N.
-        metric: one of `zoo.models.neighbors.METRICS`.
+        metric: one of `zoo.algorithms.neighbors.METRICS`.
         num_neighbors: K, by default 3 · perplexity, at most N − 1.
 
     Raises:

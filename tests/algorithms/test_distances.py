@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.models import distances
-from zoo.models.cluster_spaces import MatrixSpace, WardSpace
-from zoo.models.distances import METRICS, SquaredDistances, condense, distance_matrix, pairwise_distances, unfold
-from zoo.models.neighbor_search import row_minimum, smallest_entries
+from zoo.algorithms import distances
+from zoo.algorithms.cluster_spaces import MatrixSpace, WardSpace
+from zoo.algorithms.distances import METRICS, SquaredDistances, condense, distance_matrix, pairwise_distances, unfold
+from zoo.algorithms.neighbor_search import row_minimum, smallest_entries
 
 spatial = pytest.importorskip("scipy.spatial.distance")
 

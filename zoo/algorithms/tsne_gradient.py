@@ -12,7 +12,7 @@ w_{ij} = \frac{1}{1 + |y_i - y_j|^2}, \qquad Z = \sum_{i \ne j} w_{ij}
 | symbol | shape | meaning |
 |---|---|---|
 | Y | (N, E) | the map: one point of E dimensions a row |
-| P | (N, N) | affinities, dense or over M near pairs (`zoo.models.tsne_affinities`) |
+| P | (N, N) | affinities, dense or over M near pairs (`zoo.algorithms.tsne_affinities`) |
 | C | | rows of a chunk, so that an N × N matrix is never held for Y |
 
 Source: van der Maaten & Hinton 2008, equations 4 and 5; the split into two forces: van der Maaten 2014, section 4.2.
@@ -25,7 +25,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from zoo.models.tsne_affinities import DenseAffinities, SparseAffinities
+from zoo.algorithms.tsne_affinities import DenseAffinities, SparseAffinities
 
 __all__ = ["dense_forces", "exact_repulsion", "kl_divergence", "map_weights", "sparse_attraction"]
 
@@ -86,7 +86,7 @@ def sparse_attraction(points: Tensor, affinities: SparseAffinities) -> Tensor:
     r"""Return $\sum_j p_{ij} w_{ij} (y_i - y_j)$, (N, E), in time linear in the number of near pairs.
 
     Example:
-        >>> from zoo.models.tsne_affinities import sparse_affinities
+        >>> from zoo.algorithms.tsne_affinities import sparse_affinities
         >>> near = sparse_affinities(torch.tensor([[0.0], [1.0]]), perplexity=1).to(torch.float32, "cpu")
         >>> sparse_attraction(torch.tensor([[0.0], [1.0]]), near)
         tensor([[-0.2500],

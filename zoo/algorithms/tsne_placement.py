@@ -21,10 +21,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.models.tsne_affinities import conditional_probabilities
-from zoo.models.tsne_gradient import map_weights
-from zoo.models.tsne_interpolation import Field, GridRepulsion
-from zoo.models.tsne_optimizer import TSNEOptimizer
+from zoo.algorithms.tsne_affinities import conditional_probabilities
+from zoo.algorithms.tsne_gradient import map_weights
+from zoo.algorithms.tsne_interpolation import Field, GridRepulsion
+from zoo.algorithms.tsne_optimizer import TSNEOptimizer
 
 __all__ = ["ExactField", "fixed_field", "place"]
 

@@ -26,8 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.algorithms.kmeans_functions import pairwise_distance
 from zoo.errors import ZooError
-from zoo.models.kmeans_functions import pairwise_distance
 
 __all__ = ["davies_bouldin_score", "elbow", "silhouette_samples", "silhouette_score"]
 

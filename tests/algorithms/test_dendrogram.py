@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.models.dendrogram import (
+from zoo.algorithms.dendrogram import (
     cophenetic_correlation,
     cophenetic_distances,
     cut_at_height,
@@ -18,8 +18,8 @@ from zoo.models.dendrogram import (
     leaf_order,
     optimal_leaf_order,
 )
-from zoo.models.distances import pairwise_distances
-from zoo.models.linkage import LINKAGES, linkage
+from zoo.algorithms.distances import pairwise_distances
+from zoo.algorithms.linkage import LINKAGES, linkage
 
 hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
 spatial = pytest.importorskip("scipy.spatial.distance")

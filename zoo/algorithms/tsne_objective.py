@@ -1,20 +1,27 @@
 r"""What a t-SNE map starts from and what it minimizes, apart from who minimizes it.
 
-Letters: N rows, D features, E dimensions of the map. The formulas are in `zoo.models.tsne_gradient`.
+Letters: N rows, D features, E dimensions of the map. The formulas are in `zoo.algorithms.tsne_gradient`.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
+from zoo.algorithms.spectra import fix_signs
+from zoo.algorithms.tsne_affinities import DenseAffinities, SparseAffinities, dense_affinities, sparse_affinities
+from zoo.algorithms.tsne_gradient import dense_forces, exact_repulsion, kl_divergence, sparse_attraction
+from zoo.algorithms.tsne_interpolation import GridRepulsion
 from zoo.data.sampler import epoch_generator
-from zoo.models.spectra import fix_signs
-from zoo.models.tsne_affinities import DenseAffinities, SparseAffinities, dense_affinities, sparse_affinities
-from zoo.models.tsne_gradient import dense_forces, exact_repulsion, kl_divergence, sparse_attraction
-from zoo.models.tsne_interpolation import GridRepulsion
 
-__all__ = ["MapObjective", "start_of_map"]
+__all__ = ["MapObjective", "side_by_side", "start_of_map"]
+
+S, T = TypeVar("S"), TypeVar("T")
 
 _EXACT_ROWS = 5000  # the most for which all pairs are looked at by default
 _FEW_ROWS = 300  # interpolating the repulsion of fewer saves nothing
@@ -50,6 +57,30 @@ def start_of_map(rows: Tensor, num_components: int, init: str = "pca", seed: int
     return noise
 
 
+def side_by_side(first: Callable[[], T], second: Callable[[], S], device: torch.device) -> tuple[T, S]:
+    """Return the results of two computations that each take half of the processor's threads, at the same time.
+
+    Both forces are chains of some thirty short operations. Split one by one, each of these ends in a wait for the
+    slowest thread, which on a busy machine is most of the time; side by side there is one wait a step.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        return first(), second()
+    other = _workers(threads).submit(first)
+    torch.set_num_threads(threads // 2)
+    try:
+        mine = second()
+    finally:
+        torch.set_num_threads(threads)
+    return other.result(), mine
+
+
+@functools.cache
+def _workers(threads: int) -> ThreadPoolExecutor:
+    # The number of threads is one of each thread's own settings, and the second half is the caller's.
+    return ThreadPoolExecutor(1, "tsne", torch.set_num_threads, (threads - threads // 2,))
+
+
 class MapObjective:
     """KL(P ‖ Q) of a map and its gradient, all pairs of points summed or the far ones interpolated.
 
@@ -57,7 +88,7 @@ class MapObjective:
         rows: (N, D), or distances (N, N) for the metric `precomputed`.
         num_components: E.
         perplexity: below N.
-        metric: one of `zoo.models.neighbors.METRICS`.
+        metric: one of `zoo.algorithms.neighbors.METRICS`.
         method: `exact`, `fft` (for E = 2), or `auto`: `fft` above 5,000 rows.
         num_neighbors: of a row, which enter P; None for all up to 5,000 rows (and for `exact`), else 3 · perplexity.
 
@@ -99,8 +130,10 @@ class MapObjective:
         if isinstance(self.affinities, DenseAffinities):
             attraction, repulsion, total = dense_forces(points, self.affinities)
         else:
-            repulsion, total = self.repulsion(points)
-            attraction = sparse_attraction(points, self.affinities)
+            affinities = self.affinities
+            attraction, (repulsion, total) = side_by_side(
+                lambda: sparse_attraction(points, affinities), lambda: self.repulsion(points), points.device
+            )
         return attraction.mul_(exaggeration).sub_(repulsion / total).mul_(4)
 
     def divergence(self, points: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from zoo import visual
+from zoo.algorithms import clustering_scores
+from zoo.algorithms.clustering_scores import davies_bouldin_score, elbow, silhouette_samples, silhouette_score
 from zoo.errors import ZooError
-from zoo.models import clustering_scores
-from zoo.models.clustering_scores import davies_bouldin_score, elbow, silhouette_samples, silhouette_score
 
 
 @pytest.mark.parametrize(("num_rows", "num_clusters", "chunk"), [(6, 2, 1 << 22), (500, 7, 1 << 22), (500, 7, 3000)])

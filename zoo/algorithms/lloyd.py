@@ -23,8 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.models.kmeans_functions import best_scores, mean_variance, reference_point, score_rows, with_bias
-from zoo.models.kmeans_seeding import Sample
+from zoo.algorithms.kmeans_functions import best_scores, mean_variance, reference_point, score_rows, with_bias
+from zoo.algorithms.kmeans_seeding import Sample
 
 __all__ = ["Iterations", "cluster_means", "lloyd", "refill"]
 

@@ -32,8 +32,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from zoo.algorithms.itemsets import Level, find_rows
 from zoo.errors import ZooError, unknown_name
-from zoo.models.itemsets import Level, find_rows
 
 __all__ = ["METRICS", "Rules", "association_rules", "rule_metrics"]
 
@@ -194,7 +194,7 @@ def association_rules(
     Source: Agrawal & Srikant 1994, section 3.1 (ap-genrules).
 
     Example:
-        >>> from zoo.models.itemsets import frequent_itemsets
+        >>> from zoo.algorithms.itemsets import frequent_itemsets
         >>> levels, n = frequent_itemsets([(torch.tensor([0, 1, 0, 1, 1]), torch.tensor([2, 2, 1, 0]))], 0.5)
         >>> rules = association_rules(levels, n, min_confidence=0.9)
         >>> [(row["antecedent"], row["consequent"], row["lift"]) for row in rules.table(["bread", "milk"])]

@@ -1,0 +1,1 @@
+"""Algorithms on tensors that the models are made of: no trainer, no model, nothing but torch."""
