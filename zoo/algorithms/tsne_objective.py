@@ -5,10 +5,9 @@ Letters: N rows, D features, E dimensions of the map. The formulas are in `zoo.a
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -19,9 +18,7 @@ from zoo.algorithms.tsne_gradient import dense_forces, exact_repulsion, kl_diver
 from zoo.algorithms.tsne_interpolation import GridRepulsion
 from zoo.data.sampler import epoch_generator
 
-__all__ = ["MapObjective", "side_by_side", "start_of_map"]
-
-S, T = TypeVar("S"), TypeVar("T")
+__all__ = ["MapObjective", "start_of_map"]
 
 _EXACT_ROWS = 5000  # the most for which all pairs are looked at by default
 _FEW_ROWS = 300  # interpolating the repulsion of fewer saves nothing
@@ -55,30 +52,6 @@ def start_of_map(rows: Tensor, num_components: int, init: str = "pca", seed: int
     if deviation > 0:
         noise[:, : len(axes)] += start * (_START_DEVIATION / deviation)
     return noise
-
-
-def side_by_side(first: Callable[[], T], second: Callable[[], S], device: torch.device) -> tuple[T, S]:
-    """Return the results of two computations that each take half of the processor's threads, at the same time.
-
-    Both forces are chains of some thirty short operations. Split one by one, each of these ends in a wait for the
-    slowest thread, which on a busy machine is most of the time; side by side there is one wait a step.
-    """
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
-        return first(), second()
-    other = _workers(threads).submit(first)
-    torch.set_num_threads(threads // 2)
-    try:
-        mine = second()
-    finally:
-        torch.set_num_threads(threads)
-    return other.result(), mine
-
-
-@functools.cache
-def _workers(threads: int) -> ThreadPoolExecutor:
-    # The number of threads is one of each thread's own settings, and the second half is the caller's.
-    return ThreadPoolExecutor(1, "tsne", torch.set_num_threads, (threads - threads // 2,))
 
 
 class MapObjective:
@@ -118,6 +91,7 @@ class MapObjective:
         else:
             self.affinities = dense_affinities(rows.double(), perplexity, metric)
         interpolate = large and num_components == 2 and len(rows) > _FEW_ROWS
+        self._helper: ThreadPoolExecutor | None = None
         self.repulsion = GridRepulsion() if interpolate else exact_repulsion
 
     def to(self, like: Tensor) -> MapObjective:
@@ -130,11 +104,36 @@ class MapObjective:
         if isinstance(self.affinities, DenseAffinities):
             attraction, repulsion, total = dense_forces(points, self.affinities)
         else:
-            affinities = self.affinities
-            attraction, (repulsion, total) = side_by_side(
-                lambda: sparse_attraction(points, affinities), lambda: self.repulsion(points), points.device
-            )
+            attraction, repulsion, total = self._forces(points, self.affinities)
         return attraction.mul_(exaggeration).sub_(repulsion / total).mul_(4)
+
+    def _forces(self, points: Tensor, affinities: SparseAffinities) -> tuple[Tensor, Tensor, Tensor]:
+        if self._helper is None:
+            return sparse_attraction(points, affinities), *self.repulsion(points)
+        attraction = self._helper.submit(sparse_attraction, points, affinities)
+        repulsion, total = self.repulsion(points)
+        return attraction.result(), repulsion, total
+
+    @contextmanager
+    def side_by_side(self) -> Iterator[None]:
+        """Inside, the two forces of a large map are computed at the same time, each by half of the threads.
+
+        They are chains of some thirty short operations. Where each of these is split, it ends in a wait for the slowest
+        thread, which on a busy machine is most of the time; side by side there is one wait a step.
+        """
+        threads = torch.get_num_threads()
+        if isinstance(self.affinities, DenseAffinities) or self.affinities.weight.is_cuda or threads == 1:
+            yield
+            return
+        # The number of threads is a setting of each thread's own, and new ones take what was set last.
+        with ThreadPoolExecutor(1, "tsne", torch.set_num_threads, (threads - threads // 2,)) as self._helper:
+            try:
+                self._helper.submit(torch.get_num_threads).result()
+                torch.set_num_threads(threads // 2)
+                yield
+            finally:
+                self._helper = None
+                torch.set_num_threads(threads)
 
     def divergence(self, points: Tensor) -> Tensor:
         """Return KL(P ‖ Q) of a map, in nats."""

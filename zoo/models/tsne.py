@@ -162,11 +162,12 @@ class TSNE(MapModel):
             self.reset_accumulators()
         optimizer, first = self._optimizer(), int(self.step)
         last = min(first + self.hparams.steps_per_epoch, self.hparams.num_steps)
-        for step in range(first, last):
-            exaggeration = self._set_phase(optimizer, step)
-            self.points.grad = self.objective.gradient(self.points.data, exaggeration)
-            optimizer.step()
-            self.points.sub_(self.points.mean(0))
+        with self.objective.side_by_side():
+            for step in range(first, last):
+                exaggeration = self._set_phase(optimizer, step)
+                self.points.grad = self.objective.gradient(self.points.data, exaggeration)
+                optimizer.step()
+                self.points.sub_(self.points.mean(0))
         self.points.grad = None
         self.step.fill_(last)
         self.divergence = self.objective.divergence(self.points.data).double()
