@@ -373,6 +373,20 @@ def fitted(digits: tuple[Tensor, Tensor]) -> zoo.models.tsne.TSNE:  # type: igno
     return fit(create(), *digits)
 
 
+def test_forces_side_by_side_are_the_same_and_threads_stay_as_they_were() -> None:
+    points = normal(400, 2, seed=1).float() * 9
+    objective = MapObjective(normal(400, 4).float(), perplexity=5.0, method="fft").to(points)
+    expected = objective.gradient(points)
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        with objective.side_by_side():
+            assert relative(objective.gradient(points), expected) < 1e-5  # float32, sums in another order
+        assert torch.get_num_threads() == threads
+        with pytest.raises(RuntimeError, match="stop"), objective.side_by_side():
+            raise RuntimeError("stop")
+        assert torch.get_num_threads() == threads
+
+
 @pytest.mark.parametrize("method", ["exact", "fft"])
 def test_a_map_of_digits_keeps_neighbours_together(method: str, device: torch.device) -> None:
     rows = torch.from_numpy(load_digits().data[:600])
