@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,8 @@ def _store_foreign_models(arguments: list[str]) -> None:
     chosen = {name for a in arguments if a.startswith("model=") for name in a.removeprefix("model=").split(",")}
     if all((config_dir() / "model" / f"{name}.yaml").exists() for name in chosen):
         return
+    if not (entry_points(group="zoo.models") or any(a.startswith("plugins=") for a in arguments)):
+        return  # nobody has registered anything, and a mistyped name need not wait for torch
     from zoo.registry import list_models, model_entry
 
     for name in chosen & set(list_models()):
