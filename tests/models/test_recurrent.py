@@ -150,3 +150,19 @@ def test_gates_rebuild_the_hidden_states(name):
 def test_mistakes(name, options, message):
     with pytest.raises(zoo.ZooError, match=message):
         zoo.create_model(name, TOKENS, **options)
+
+
+def test_perplexity_is_exp_of_the_mean_loss_and_starts_anew():
+    """Batches of different lengths weigh by their tokens, padding counts for nothing, and a reset forgets."""
+    from zoo.models.objectives import Perplexity
+
+    metric = Perplexity()
+    metric.update(torch.zeros(1, 4, 8), torch.zeros(1, 4, dtype=torch.long))
+    assert metric.compute().item() == pytest.approx(8)
+    metric.reset()
+    logits, target = torch.randn(3, 5, 8, dtype=torch.float64), torch.randint(8, (3, 5))
+    target[1, 3:] = -100
+    for rows in ([0], [1, 2]):
+        metric.update(logits[rows], target[rows])
+    nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-100)
+    assert metric.compute().item() == pytest.approx(nll.exp().item(), rel=1e-6)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
@@ -121,16 +121,22 @@ class Regression(Objective):
 class Perplexity(Metric):
     """exp of the mean negative log-likelihood of the tokens."""
 
+    total: Tensor
+    count: Tensor
+
     def __init__(self) -> None:
         super().__init__()
-        self.mean = MeanMetric()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        nll = F.cross_entropy(output.flatten(0, -2).float(), target.flatten(), ignore_index=-100)
-        self.mean.update(nll, (target != -100).sum())
+        self.total += F.cross_entropy(
+            output.flatten(0, -2).float(), target.flatten(), ignore_index=-100, reduction="sum"
+        )
+        self.count += (target != -100).sum()
 
     def compute(self) -> Tensor:
-        return self.mean.compute().exp()
+        return (self.total / self.count).exp()
 
 
 class TokenPrediction(Objective):
