@@ -186,7 +186,7 @@ def create_model(name: str, spec: DataSpec | None = None, **hparams: Any) -> Zoo
     """
     entry = model_entry(name)
     valid = entry.hyperparameters
-    annotations = typing.get_type_hints(entry.cls.__init__)  # type: ignore[misc]
+    annotations = _annotations(entry.cls)
     for key, value in hparams.items():
         if key not in valid:
             raise ZooError(f"{name} has no hyperparameter '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}.")
@@ -195,6 +195,11 @@ def create_model(name: str, spec: DataSpec | None = None, **hparams: Any) -> Zoo
     if spec is not None:
         model.build(spec)
     return model
+
+
+@functools.cache
+def _annotations(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls.__init__)  # type: ignore[misc]
 
 
 def check_type(key: str, value: Any, annotation: Any) -> Any:

@@ -23,6 +23,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -122,9 +123,10 @@ def cluster_statistics(
             work.add(rows, mass)
         return work.total
 
-    first, *others = _in_threads(span, x, weight, centroids)
-    for other in others:
-        first = first + other
+    with _serial() as threads:
+        first, *others = _in_threads(threads, span, x, weight, centroids)
+        for other in others:
+            first = first + other
     return first
 
 
@@ -201,8 +203,9 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
             parts.append((label, distance.masked_fill_(distance <= rounding * (norm + scale), 0.0)))
         return parts
 
-    parts = [part for parts in _in_threads(span, x, None, centroids) for part in parts]
-    return torch.cat([label for label, _ in parts], 1), torch.cat([distance for _, distance in parts], 1)
+    with _serial() as threads:
+        parts = [part for parts in _in_threads(threads, span, x, None, centroids) for part in parts]
+        return torch.cat([label for label, _ in parts], 1), torch.cat([distance for _, distance in parts], 1)
 
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
@@ -273,20 +276,28 @@ if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's
     os.register_at_fork(after_in_child=_thread_pool.cache_clear)
 
 
+@contextmanager
+def _serial() -> Iterator[int]:
+    """Keep torch's loops to one thread, since its idle threads spin; yield how many there were."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _in_threads(
-    function: Callable[[Tensor, Tensor | None], Result], x: Tensor, weight: Tensor | None, centroids: Tensor
+    threads: int,
+    function: Callable[[Tensor, Tensor | None], Result],
+    x: Tensor,
+    weight: Tensor | None,
+    centroids: Tensor,
 ) -> list[Result]:
     """Call `function` on as many spans of rows as there is work for, each in a thread of its own."""
-    if x.device.type != "cpu":
-        return [function(x, weight)]
-    threads = torch.get_num_threads()
     work = len(x) * centroids.shape[0] * (8 + centroids.shape[1]) * centroids.shape[2]
-    workers = max(1, min(threads, work // _WORK_PER_THREAD, len(x)))
-    try:
-        if workers == 1:
-            torch.set_num_threads(1)  # starting others for operations this small would cost more than they do
-            return [function(x, weight)]
-        weights = weight.tensor_split(workers) if weight is not None else [None] * workers
-        return list(_thread_pool(workers).map(function, x.tensor_split(workers), weights))
-    finally:
-        torch.set_num_threads(threads)  # what one thread sets is also what threads to come start with
+    workers = min(threads, work // _WORK_PER_THREAD, len(x)) if x.device.type == "cpu" else 1
+    if workers <= 1:
+        return [function(x, weight)]
+    weights = weight.tensor_split(workers) if weight is not None else [None] * workers
+    return list(_thread_pool(workers).map(function, x.tensor_split(workers), weights))
