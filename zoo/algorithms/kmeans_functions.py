@@ -221,11 +221,7 @@ def squared_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def pairwise_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Return the Euclidean distances between rows x (..., B, D) and y (..., C, D) as (..., B, C).
-
-    >>> pairwise_distance(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
-    tensor([[5.]])
-    """
+    """Return the Euclidean distances between rows x (..., B, D) and y (..., C, D) as (..., B, C)."""
     return squared_distance(x, y).sqrt_()
 
 
@@ -235,9 +231,10 @@ def reference_point(centroids: Tensor, dtype: torch.dtype) -> Tensor:
     It is the mean of all centroids (R, K, D) on a grid about as coarse as they are spread, so that rows of whole
     numbers keep few digits: their distances are then exact, and ties are ties however rows are batched.
     """
-    flat = centroids.flatten(0, 1)
-    mean = flat.mean(0)
-    spread = (flat - mean).abs().max()
+    with _serial():
+        flat = centroids.flatten(0, 1)
+        mean = flat.mean(0)
+        spread = (flat - mean).abs().max()
     grid = torch.where(spread > 0, spread, 1.0).log2().floor().exp2()
     return (mean / grid).round().mul(grid).to(dtype).double()
 
@@ -288,11 +285,7 @@ def _serial() -> Iterator[int]:
 
 
 def _in_threads(
-    threads: int,
-    function: Callable[[Tensor, Tensor | None], Result],
-    x: Tensor,
-    weight: Tensor | None,
-    centroids: Tensor,
+    threads: int, function: Callable[..., Result], x: Tensor, weight: Tensor | None, centroids: Tensor
 ) -> list[Result]:
     """Call `function` on as many spans of rows as there is work for, each in a thread of its own."""
     work = len(x) * centroids.shape[0] * (8 + centroids.shape[1]) * centroids.shape[2]
