@@ -1,0 +1,40 @@
+"""Memory does not grow with the number of rows that are streamed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+RUN = """
+import json, resource, sys
+from zoo.training.main import train
+sys.argv = json.loads(sys.argv[1])
+code = train()
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, code)
+"""
+
+
+def peak_memory(num_rows: int, folder: Path) -> int:
+    """Peak resident memory, in MiB, of k-means on streamed rows of 16 features."""
+    overrides = (
+        f"model=kmeans model.max_iter=3 data=blobs data.num_rows={num_rows} data.num_features=16 data.num_classes=8"
+    )
+    overrides += (
+        f" data.batch_size=65536 data.val_fraction=0 data.test_fraction=0 trainer.accelerator=cpu run_dir={folder}"
+    )
+    command = [sys.executable, "-c", RUN, json.dumps(["train.py", *overrides.split()])]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    name, peak, code = done.stdout.splitlines()[-1].split()
+    assert (name, code) == ("peak", "0")
+    return int(peak)
+
+
+@pytest.mark.slow
+def test_ten_million_rows_take_no_more_than_a_hundred_thousand(tmp_path):
+    few, many = (peak_memory(rows, tmp_path / str(rows)) for rows in (100_000, 10_000_000))
+    assert many - few < 300
