@@ -24,6 +24,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -123,7 +124,7 @@ def cluster_statistics(
             work.add(rows, mass)
         return work.total
 
-    with _serial() as threads:
+    with serial() as threads:
         first, *others = _in_threads(threads, span, x, weight, centroids)
         for other in others:
             first = first + other
@@ -203,7 +204,7 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
             parts.append((label, distance.masked_fill_(distance <= rounding * (norm + scale), 0.0)))
         return parts
 
-    with _serial() as threads:
+    with serial() as threads:
         parts = [part for parts in _in_threads(threads, span, x, None, centroids) for part in parts]
         return torch.cat([label for label, _ in parts], 1), torch.cat([distance for _, distance in parts], 1)
 
@@ -231,7 +232,7 @@ def reference_point(centroids: Tensor, dtype: torch.dtype) -> Tensor:
     It is the mean of all centroids (R, K, D) on a grid about as coarse as they are spread, so that rows of whole
     numbers keep few digits: their distances are then exact, and ties are ties however rows are batched.
     """
-    with _serial():
+    with serial():
         flat = centroids.flatten(0, 1)
         mean = flat.mean(0)
         spread = (flat - mean).abs().max()
@@ -273,15 +274,20 @@ if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's
     os.register_at_fork(after_in_child=_thread_pool.cache_clear)
 
 
+_num_threads: ContextVar[int] = ContextVar("num_threads", default=0)  # as they were outside of all `serial` blocks
+
+
 @contextmanager
-def _serial() -> Iterator[int]:
+def serial() -> Iterator[int]:
     """Keep torch's loops to one thread, since its idle threads spin; yield how many there were."""
-    threads = torch.get_num_threads()
+    threads, outer = _num_threads.get() or torch.get_num_threads(), torch.get_num_threads()
+    token = _num_threads.set(threads)
     torch.set_num_threads(1)
     try:
         yield threads
     finally:
-        torch.set_num_threads(threads)
+        _num_threads.reset(token)
+        torch.set_num_threads(outer)
 
 
 def _in_threads(

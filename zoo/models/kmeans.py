@@ -35,7 +35,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zoo.algorithms.kmeans_functions import assign, cluster_statistics, mean_variance, reference_point
+from zoo.algorithms.kmeans_functions import assign, cluster_statistics, mean_variance, reference_point, serial
 from zoo.algorithms.kmeans_seeding import Sample, content_hash, merge_samples, take_sample
 from zoo.algorithms.lloyd import cluster_means, lloyd, refill
 from zoo.data.spec import Batch, DataSpec
@@ -128,8 +128,6 @@ class KMeans(DrawnCentroids):
         self.save_hyperparameters()
         self.spherical = spherical
 
-    # -- state ---------------------------------------------------------------------------------------------------
-
     def initialize(self, spec: DataSpec) -> None:
         hp, num_features = self.hparams, spec.num_features
         super().initialize(spec)
@@ -206,6 +204,7 @@ class KMeans(DrawnCentroids):
 
     # -- a pass --------------------------------------------------------------------------------------------------
 
+    @serial()
     def accumulate(self, batch: Batch) -> None:
         x, weight, phase = self.rows_of(batch), batch.weight, int(self.phase)
         if weight is not None and bool((weight < 0).any()):
@@ -247,6 +246,7 @@ class KMeans(DrawnCentroids):
 
     # -- the end of a pass ---------------------------------------------------------------------------------------
 
+    @serial()
     def solve(self) -> dict[str, float | Tensor]:
         rows, wanted = int(self.num_rows), self.hparams.num_clusters
         if rows < wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -43,6 +44,7 @@ def print_metrics(model: str, data: str, metrics: dict[str, float], run_dir: Pat
     console.print(table)
     folder = Path(run_dir)
     folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    command = "zoo-evaluate" if Path(sys.argv[0]).name == "zoo-train" else "python evaluate.py"
     console.print(f"run folder   {folder}", soft_wrap=True, highlight=False)
-    console.print(f"evaluate     python evaluate.py run={shlex.quote(str(folder))}", soft_wrap=True, highlight=False)
+    console.print(f"evaluate     {command} run={shlex.quote(str(folder))}", soft_wrap=True, highlight=False)
     console.print("look         tensorboard --logdir runs", soft_wrap=True, highlight=False)
