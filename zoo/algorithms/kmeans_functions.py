@@ -210,11 +210,7 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Return ‖x − y‖² between rows x (..., B, D) and y (..., C, D) as (..., B, C), zero or more.
-
-    >>> squared_distance(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
-    tensor([[25.]])
-    """
+    """Return ‖x − y‖² between rows x (..., B, D) and y (..., C, D) as (..., B, C), zero or more."""
     reference = y.mean(-2, keepdim=True)
     x, y = x - reference, y - reference
     norms = x.square().sum(-1, keepdim=True) + y.square().sum(-1).unsqueeze(-2)
