@@ -33,6 +33,14 @@ from zoo.data.hashing import splitmix64
 __all__ = ["Sample", "choose_centroids", "content_hash", "gumbel", "merge_samples", "take_sample"]
 
 
+_STEP_INVERSE = pow(0x9E37_79B9_7F4A_7C15, -1, 2**64)
+
+
+def _signed_int64(value: int) -> int:
+    """The int64 with the bits of `value` modulo 2⁶⁴."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
 class Sample(NamedTuple):
     """The rows of greatest score so far, all different, by descending score.
 
@@ -68,7 +76,9 @@ def content_hash(x: Tensor) -> Tensor:
 
 def gumbel(content: Tensor, keys: Sequence[int]) -> Tensor:
     """Return the standard Gumbel variates −log(−log u) that contents (B,) have under G keys, as (G, B)."""
-    words = torch.stack([splitmix64(key, content) for key in keys])
+    # A key is an offset of the counter, in units of SplitMix64's step: one call serves all.
+    offsets = [_signed_int64(key * _STEP_INVERSE) for key in keys]
+    words = splitmix64(0, content + torch.tensor(offsets, device=content.device).unsqueeze(1))
     uniform = ((words >> 11) & ((1 << 53) - 1)).double().add_(0.5).mul_(2.0**-53)
     return uniform.log_().neg_().log_().neg_()
 

@@ -187,7 +187,10 @@ class KMeans(DrawnCentroids):
             return super().fit_batches(batches, max_passes)
         batch = self.as_batch(first[0])
         if batch.size * self.all_centroids.numel() <= _IN_MEMORY:
-            # Draw; then iterate without the cost of passes, which is most of it; what is left is to measure.
+            # Draw, then iterate without the cost of passes, which is most of it; what is left is to measure.
+            if int(self.phase) == DRAW and self.hparams.init == "k-means++" and batch.size >= self.hparams.num_clusters:
+                self.draw_in_memory(self.rows_of(batch), batch.weight)
+                self.start_from(self.first_centroids())
             super().fit_batches(lambda: [batch], self.passes_left_to_draw() if int(self.phase) < UPDATE else 0)
             self._iterate(batch)
         return super().fit_batches(lambda: [batch])

@@ -100,6 +100,29 @@ class DrawnCentroids(CentroidModel):
             drawn = take_sample(score, content, rows, size)
             self.set_sample("drawn", merge_samples([self.sample("drawn"), drawn], size))
 
+    def draw_in_memory(self, x: Tensor, weight: Tensor | None) -> None:
+        """Draw all rounds of k-means++ from rows in memory: the rows that a pass for each would have drawn.
+
+        Rows are hashed once, and each round adds the distances to one centroid instead of taking them to all.
+        """
+        groups, _, rounds = self._plan()
+        check_finite(x)
+        rows, content = x.double(), content_hash(x)
+        keys = [stream_key(int(self.seed), step, group) for step in range(rounds) for group in range(groups)]
+        score = gumbel(content, keys).view(rounds, groups, len(x))
+        if weight is not None:
+            score += weight.double().log()
+        distance = rows.new_full((groups, len(x)), torch.inf)
+        for step in range(rounds):
+            best, index = (score[step] + distance.log() if step else score[step]).max(1)  # (G,)
+            if not step and bool((best == -torch.inf).any()):
+                raise ZooError("kmeans was given sample weights that are all zero.")
+            first = self.pool[:, 0] if step else rows[index]
+            self.pool[:, step] = torch.where((best > -torch.inf).unsqueeze(1), rows[index], first)
+            nearer = (rows - self.pool[:, step].unsqueeze(1)).square_().sum(2)  # (G, B)
+            distance = torch.minimum(distance, nearer)
+        self.round.fill_(rounds)
+
     def end_round(self) -> bool:
         """Add the drawn rows to the pool, where rows ran out a copy of the first; return whether it is full."""
         size, step = self._plan()[1], int(self.round)
