@@ -68,3 +68,11 @@ def test_extreme_words_stay_finite() -> None:
     words = torch.tensor([0, -1, 2**63 - 1, -(2**63), 2**32, -(2**32)])
     assert normals(words).isfinite().all()
     assert normals(words, torch.float64).isfinite().all()
+
+
+def test_keys_are_splitmix64_of_tensors_too():
+    """The numbers that make a key are computed in Python's integers; they are those of the tensors."""
+    key = 7
+    for value in (0, 3, 2**40):
+        key = int(splitmix64(key, torch.tensor(value)))
+    assert stream_key(7, 3, 2**40) == key
