@@ -44,11 +44,18 @@ def evaluate() -> int:
     return _guarded(lambda: _hydra_main("evaluate", _evaluate_job, sys.argv[1:]))
 
 
+class _Notes(logging.Handler):
+    """Prints to standard output; standard error is for errors."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
 def _show_notes() -> None:
     """Print what the zoo notes, such as how a text column was coded; the first process alone says it."""
     notes = logging.getLogger("zoo")
     if not notes.handlers and os.environ.get("LOCAL_RANK", "0") == "0":
-        notes.addHandler(logging.StreamHandler())
+        notes.addHandler(_Notes())
         notes.setLevel(logging.INFO)
 
 
