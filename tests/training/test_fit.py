@@ -193,3 +193,8 @@ def test_a_model_that_was_in_training_stays_in_training() -> None:
     model = create("mlp").train()
     model.predict(torch.zeros(1, 1, 8, 8))
     assert model.training
+
+
+def test_a_penalty_of_a_model_without_weights():
+    with pytest.raises(zoo.ZooError, match="kmeans has no weights to penalize"):
+        zoo.fit(zoo.create_model("kmeans", num_clusters=2), torch.randn(9, 2), l2=0.1)

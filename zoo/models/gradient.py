@@ -30,6 +30,7 @@ class GradientModel(ZooModel):
     Loss, metrics and the form of predictions come from `self.objective`, which follows from the data's targets.
     """
 
+    has_weights = True
     binary_logit: bool = False
 
     def build(self, spec: DataSpec) -> GradientModel:

@@ -42,6 +42,7 @@ class ZooModel(pl.LightningModule):
 
     entry: ClassVar[ModelEntry]
     streaming: bool = False
+    has_weights: bool = False  # that a penalty could shrink
     # What the kept checkpoint is chosen by; None keeps the last one.
     monitor: str | None = None
     monitor_mode: str = "min"
@@ -81,6 +82,12 @@ class ZooModel(pl.LightningModule):
     def initialize(self, spec: DataSpec) -> None:
         """Create parameters and buffers for the shapes of `spec`."""
         raise NotImplementedError
+
+    def train_by(self, recipe: Recipe) -> None:
+        """Take a recipe; penalties raise where there is nothing that they could shrink."""
+        if (recipe.l1 or recipe.l2) and not self.has_weights:
+            raise ZooError(f"{self.entry.name} has no weights to penalize: leave regularization.l1 and l2 at 0.")
+        self.recipe = recipe
 
     def setup(self, stage: str | None = None) -> None:
         if self.spec is None and self.trainer.datamodule is not None:

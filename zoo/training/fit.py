@@ -71,7 +71,7 @@ def fit(
     options = {**(optimizer_options or {}), **({} if lr is None else {"lr": lr})}
     if optimizer is None and not options:  # the model's own choice, with the penalties of this call
         optimizer, options = model.recipe.optimizer, model.recipe.optimizer_options
-    model.recipe = Recipe(optimizer or model.recipe.optimizer, options, l1=l1, l2=l2)
+    model.train_by(Recipe(optimizer or model.recipe.optimizer, options, l1=l1, l2=l2))
     datamodule = _as_datamodule(data, y, sample_weight, batch_size, validation, seed, streaming=model.streaming)
     # The caller's own random streams go on as if nothing had been drawn.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

@@ -41,9 +41,10 @@ def build(config: dict[str, Any]) -> tuple[ZooModel, Any]:
     model = create_model(model_name, **hparams)
     optimizer, optimizer_options = named(config["optimizer"])
     scheduler, scheduler_options = named(config["scheduler"])
-    model.recipe = Recipe(
+    recipe = Recipe(
         optimizer, optimizer_options, scheduler, scheduler_options, regularization["l1"], regularization["l2"]
     )
+    model.train_by(recipe)
     data_name, data_options = named(config["data"])
     data = create_data(data_name, **data_options)
     model.build(data.spec)
