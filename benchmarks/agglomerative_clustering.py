@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import Job
-from zoo.algorithms.linkage import linkage
+from zoo.models.agglomerative.linkage import linkage
 
 
 def rows(count: int, features: int, centers: int = 0) -> np.ndarray:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from benchmarks import Job
-from zoo.algorithms.itemsets import Level, frequent_itemsets
 from zoo.data.transactions import BasketRows, encode_baskets
+from zoo.models.apriori.itemsets import Level, frequent_itemsets
 
 
 def synthetic_baskets(count: int, num_items: int = 100, num_patterns: int = 30) -> BasketRows:

@@ -13,7 +13,7 @@ from support import compose, needs_files
 
 import zoo
 from zoo.data.registry import _options, create_data, data_entries
-from zoo.optimization import OPTIMIZERS, SCHEDULERS, Recipe
+from zoo.optimizers import OPTIMIZERS, SCHEDULERS, Recipe
 from zoo.training.main import config_dir
 from zoo.training.run import build
 

@@ -20,7 +20,7 @@ from support import CHECKOUT, compose
 
 import zoo
 from zoo.data.registry import create_data
-from zoo.optimization import Recipe
+from zoo.optimizers import Recipe
 from zoo.registry import _REGISTRY, model_entry
 from zoo.training.main import config_dir
 

@@ -14,9 +14,10 @@ import torch
 from support import CHECKOUT
 
 import zoo
+from zoo.checks import check_type
 from zoo.errors import ZooError, nearest, unknown_name
 from zoo.models.mlp import MLP
-from zoo.registry import _REGISTRY, check_type, model_entry
+from zoo.registry import _REGISTRY, model_entry
 
 
 def test_every_model_is_listed_once_and_sorted() -> None:

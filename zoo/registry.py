@@ -6,21 +6,20 @@ import fnmatch
 import functools
 import importlib
 import inspect
-import numbers
-import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from zoo.checks import check_type
 from zoo.errors import ZooError, nearest, unknown_name
 
 if TYPE_CHECKING:
     from zoo.data.spec import DataSpec
     from zoo.models.base import ZooModel
 
-__all__ = ["ModelEntry", "check_type", "create_model", "list_models", "model_entry", "register_model"]
+__all__ = ["ModelEntry", "create_model", "list_models", "model_entry", "register_model"]
 
 ModelClass = TypeVar("ModelClass", bound=type)
 
@@ -28,17 +27,17 @@ _REGISTRY: dict[str, ModelEntry] = {}
 
 # Explicit rather than found by scanning a folder: this list is the zoo.
 _MODULES: tuple[str, ...] = (
-    "zoo.models.agglomerative_clustering",
+    "zoo.models.agglomerative.agglomerative_clustering",
     "zoo.models.cnn",
-    "zoo.models.kmeans",
-    "zoo.models.bisecting_kmeans",
-    "zoo.models.logistic_regression",
-    "zoo.models.linear_regression",
+    "zoo.models.kmeans.kmeans",
+    "zoo.models.kmeans.bisecting_kmeans",
+    "zoo.models.linear.logistic_regression",
+    "zoo.models.linear.linear_regression",
     "zoo.models.mlp",
     "zoo.models.pca",
-    "zoo.models.apriori",
-    "zoo.models.recurrent",
-    "zoo.models.tsne",
+    "zoo.models.apriori.apriori",
+    "zoo.models.recurrent.recurrent",
+    "zoo.models.tsne.tsne",
 )
 
 
@@ -200,68 +199,3 @@ def create_model(name: str, spec: DataSpec | None = None, **hparams: Any) -> Zoo
 @functools.cache
 def _annotations(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls.__init__)  # type: ignore[misc]
-
-
-def check_type(key: str, value: Any, annotation: Any) -> Any:
-    """Return `value` if it fits `annotation` (an int passes for a float), or raise one line that says what to pass.
-
-    >>> check_type("model.depth", "abc", int)
-    Traceback (most recent call last):
-    ...
-    zoo.errors.ZooError: model.depth must be an integer, not 'abc'.
-    """
-    value = plain(value)
-    if _fits(value, annotation):
-        return float(value) if annotation is float else value
-    raise ZooError(f"{key} must be {_describe(annotation)}, not {value!r}.{_nearest_choice(value, annotation)}")
-
-
-def plain(value: Any) -> Any:
-    """Return numbers of NumPy as Python's, also inside lists: a checkpoint holds nothing else."""
-    if isinstance(value, list | tuple):
-        return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
-    if isinstance(value, bool | int | float) and type(value) in (bool, int, float):
-        return value
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    return float(value) if isinstance(value, numbers.Real) else value
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    if annotation is Any:
-        return True
-    if annotation is None or annotation is type(None):
-        return value is None
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, arg) for arg in args)
-    if origin is Literal:
-        return value in args
-    if origin in (list, tuple) or (origin is not None and issubclass(origin, typing.Sequence)):  # type: ignore[arg-type]
-        element = args[0] if args else Any
-        return isinstance(value, list | tuple) and all(_fits(item, element) for item in value)
-    if origin is dict:
-        return isinstance(value, dict)
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, annotation) if isinstance(annotation, type) else True
-
-
-def _describe(annotation: Any) -> str:
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(arg) for arg in args)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
-    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false", type(None): "null"}
-    if origin is not None:
-        return f"a list, each item {_describe(args[0])}" if args else "a list"
-    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
-
-
-def _nearest_choice(value: Any, annotation: Any) -> str:
-    return (
-        nearest(str(value), map(str, typing.get_args(annotation))) if typing.get_origin(annotation) is Literal else ""
-    )

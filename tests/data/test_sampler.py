@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from zoo.data.sampler import BatchSampler, epoch_generator
+from zoo.data.sampler import BatchSampler
+from zoo.numerics.hashing import epoch_generator
 
 SHAPES = [(1, 1, None), (10, 3, None), (64, 64, None), (97, 10, 16), (100, 7, 1), (50, 80, 13), (33, 4, 1000)]
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo.algorithms.moments import BLOCK, centred_blocks, gram, mean_shift, scatter_blocks
-from zoo.algorithms.spectra import components_for_share, fix_signs, nystrom
 from zoo.data.spec import Batch
 from zoo.models.pca import PCA
+from zoo.numerics.moments import BLOCK, centred_blocks, gram, mean_shift, scatter_blocks
+from zoo.numerics.spectra import components_for_share, fix_signs, nystrom
 
 SOLVERS = ["covariance", "svd", "randomized"]
 

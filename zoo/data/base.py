@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from zoo.data.sampler import BatchSampler, epoch_generator
+from zoo.data.sampler import BatchSampler
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
+from zoo.numerics.hashing import epoch_generator
 
 __all__ = ["Rows", "TensorRows", "ZooDataModule", "split_rows"]
 

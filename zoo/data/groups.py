@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from zoo.data.base import Rows
-from zoo.data.sampler import epoch_generator
 from zoo.data.spec import Batch
+from zoo.numerics.hashing import epoch_generator
 
 __all__ = ["GroupRows", "GroupSource", "GroupSplit"]
 

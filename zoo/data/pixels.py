@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from zoo.data.base import Rows, ZooDataModule
-from zoo.data.hashing import splitmix64, stream_key
 from zoo.data.spec import Batch
 from zoo.errors import ZooError
+from zoo.numerics.hashing import splitmix64, stream_key
 
 __all__ = ["Augment", "ImageData", "ImageRows", "channel_moments"]
 

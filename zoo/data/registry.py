@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from zoo.checks import check_type
 from zoo.errors import ZooError, nearest, unknown_name
 
 if TYPE_CHECKING:
@@ -88,8 +89,6 @@ def create_data(name: str, **options: Any) -> ZooDataModule:
         >>> create_data("iris").spec.num_classes
         3
     """
-    from zoo.registry import check_type
-
     entries = data_entries()
     if name not in entries:
         raise unknown_name("data", str(name), entries)

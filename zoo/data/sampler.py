@@ -14,18 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-__all__ = ["BatchSampler", "epoch_generator"]
+from zoo.numerics.hashing import epoch_generator
 
-
-def epoch_generator(seed: int, *position: int) -> torch.Generator:
-    """Return a generator whose stream depends on the seed and a position (epoch, block, ...) alone."""
-    state = seed & 0xFFFF_FFFF_FFFF_FFFF
-    for value in position:  # SplitMix64's mixing step, so that neighbouring positions give unrelated streams
-        state = (state + (value + 1) * 0x9E37_79B9_7F4A_7C15) & 0xFFFF_FFFF_FFFF_FFFF
-        state = ((state ^ (state >> 30)) * 0xBF58_476D_1CE4_E5B9) & 0xFFFF_FFFF_FFFF_FFFF
-        state = ((state ^ (state >> 27)) * 0x94D0_49BB_1331_11EB) & 0xFFFF_FFFF_FFFF_FFFF
-        state ^= state >> 31
-    return torch.Generator().manual_seed(state & 0x7FFF_FFFF_FFFF_FFFF)
+__all__ = ["BatchSampler"]
 
 
 class BatchSampler(Sampler[Tensor]):

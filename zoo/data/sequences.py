@@ -9,12 +9,12 @@ from torch import Tensor
 
 from zoo.data.base import Rows
 from zoo.data.bundled import Digits
-from zoo.data.hashing import uniforms
 from zoo.data.images import MNIST
 from zoo.data.registry import register_data
 from zoo.data.spec import Batch, DataSpec
 from zoo.data.synthetic import Synthetic
 from zoo.errors import ZooError
+from zoo.numerics.hashing import uniforms
 
 __all__ = ["Adding", "DigitsRows", "ImagesAsRows", "MNISTRows"]
 

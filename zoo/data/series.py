@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from zoo.data.base import Rows, ZooDataModule
-from zoo.data.hashing import normals, splitmix64, stream_key
 from zoo.data.registry import register_data
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError, nearest
+from zoo.numerics.hashing import normals, splitmix64, stream_key
 
 __all__ = ["SeriesData", "SeriesRows", "Temperatures"]
 

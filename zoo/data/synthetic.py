@@ -1,6 +1,6 @@
 """Synthetic streams of any length: a row is a function of (seed, row number), so none is held in memory.
 
-Row n takes the words n·W … n·W + W - 1 of the seed's stream (see `zoo.data.hashing`), and the splits are
+Row n takes the words n·W … n·W + W - 1 of the seed's stream (see `zoo.numerics.hashing`), and the splits are
 ranges of rows.
 
 - blobs: class c uniform, x ~ N(center_c, cluster_std²) (the mixture of scikit-learn's `make_blobs`)
@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from zoo.data.base import Rows
-from zoo.data.hashing import normals, splitmix64, stream_key, uniforms
 from zoo.data.registry import register_data
 from zoo.data.spec import Batch, DataSpec
 from zoo.data.splits import SplitData
 from zoo.errors import ZooError
+from zoo.numerics.hashing import normals, splitmix64, stream_key, uniforms
 
 __all__ = ["Blobs", "Moons", "Regression", "SyntheticRows"]
 

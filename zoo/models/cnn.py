@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.layers import convolution
-from zoo.models.base import GradientModel, check_range
+from zoo.models.base import GradientModel
 from zoo.registry import register_model
 
 if TYPE_CHECKING:

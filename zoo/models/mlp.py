@@ -18,9 +18,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from zoo.checks import check_range
 from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
-from zoo.models.base import GradientModel, check_range
+from zoo.models.base import GradientModel
 from zoo.registry import register_model
 
 __all__ = ["ACTIVATIONS", "MLP"]

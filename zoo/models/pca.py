@@ -8,7 +8,7 @@ t = V_K (x - \mu),\qquad \hat x = \mu + V_K^\top t,\qquad
 ```
 
 Whitening divides $t_j$ by $\sqrt{\lambda_j}$. Three solvers, by what a pass over the data adds up
-(`zoo.algorithms.moments`):
+(`zoo.numerics.moments`):
 
 - `covariance`: the scatter matrix $M = (n - 1) C$, one pass, $D^2$ numbers;
 - `svd`: its triangular factor $R$, one pass, for small variances beside large ones: $C$ squares their
@@ -39,13 +39,14 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from zoo.algorithms.moments import centred_blocks, gram, mean_shift, scatter_blocks
-from zoo.algorithms.spectra import components_for_share, fix_signs, nystrom, probabilistic_log_density
-from zoo.data.sampler import epoch_generator
+from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.models.base import StreamingModel, check_range
-from zoo.models.linear_regression import qr_update
+from zoo.models.base import StreamingModel
+from zoo.models.linear.linear_regression import qr_update
+from zoo.numerics.hashing import epoch_generator
+from zoo.numerics.moments import centred_blocks, gram, mean_shift, scatter_blocks
+from zoo.numerics.spectra import components_for_share, fix_signs, nystrom, probabilistic_log_density
 from zoo.registry import register_model
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 import zoo
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.base import StreamingModel, ZooModel
-from zoo.optimization import Recipe
+from zoo.optimizers import Recipe
 
 __all__ = ["ZooEstimator"]
 

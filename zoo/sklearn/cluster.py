@@ -10,7 +10,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, Transfor
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from zoo.models.kmeans import UPDATE
+from zoo.models.kmeans.kmeans import UPDATE
 from zoo.sklearn.base import ZooEstimator, create
 
 __all__ = ["AgglomerativeClustering", "BisectingKMeans", "KMeans", "MiniBatchKMeans"]

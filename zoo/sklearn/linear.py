@@ -13,7 +13,7 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from zoo.optimization import Recipe
+from zoo.optimizers import Recipe
 from zoo.sklearn.base import ZooEstimator, create
 
 __all__ = ["LinearRegression", "LogisticRegression", "Ridge"]

@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from torch import nn
 
 from zoo.data.spec import Batch, DataSpec
-from zoo.optimization import Recipe
+from zoo.optimizers import Recipe
 from zoo.sklearn.base import ZooEstimator, create
 
 __all__ = ["MLPClassifier", "MLPRegressor"]

@@ -17,8 +17,8 @@ from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.training.checkpoint import find_checkpoint, load_checkpoint, load_model
 from zoo.training.logger import RunLogger
-from zoo.training.main import import_plugins
 from zoo.training.pictures import draw, held_out
+from zoo.training.plugins import import_plugins
 from zoo.training.run import device_of, named
 from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all

@@ -8,7 +8,7 @@ import torch
 
 from zoo.errors import ZooError
 from zoo.models.base import StreamingModel, ZooModel
-from zoo.optimization import Recipe
+from zoo.optimizers import Recipe
 
 __all__ = ["fit"]
 

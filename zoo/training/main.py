@@ -5,12 +5,11 @@ Nothing heavy is imported here: `--help` and a mistyped option answer before Lig
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from zoo.errors import ZooError, nearest, unknown_name
+from zoo.training.plugins import import_plugins
 
-__all__ = ["config_dir", "evaluate", "import_plugins", "train"]
+__all__ = ["config_dir", "evaluate", "train"]
 
 
 def config_dir() -> Path:
@@ -99,17 +99,6 @@ def _hydra_main(name: str, job: Callable[[DictConfig], None], arguments: list[st
     hydra.main(config_path=str(config_dir()), config_name=name, version_base="1.3")(guarded)()
     if failures:  # of a sweep, the first: the other jobs have run
         raise failures[0]
-
-
-def import_plugins(modules: Iterable[str]) -> None:
-    """Import modules that register models or data of the user's own."""
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name != module.partition(".")[0] and error.name != module:
-                raise  # the plugin is there, and misses something itself
-            raise ZooError(f"plugins: there is no module '{module}' on Python's path.") from error
 
 
 def _store_foreign_models(arguments: list[str]) -> None:

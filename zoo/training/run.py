@@ -10,14 +10,15 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 
+from zoo.checks import check_type
 from zoo.data.registry import create_data
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
-from zoo.optimization import Recipe
-from zoo.registry import check_type, create_model
+from zoo.optimizers import Recipe
+from zoo.registry import create_model
 from zoo.training.checkpoint import find_checkpoint, load_checkpoint, write_whole
-from zoo.training.main import import_plugins
 from zoo.training.pictures import draw
+from zoo.training.plugins import import_plugins
 from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all
 

@@ -23,7 +23,7 @@ def dendrogram(hierarchy: Tensor, labels: Tensor | None = None, height: float | 
     """Draw the last merges of a hierarchy as a tree, each cluster in its colour.
 
     Args:
-        hierarchy: merges, (N - 1, 4), as of `zoo.algorithms.linkage.linkage`; the last 47 are drawn.
+        hierarchy: merges, (N - 1, 4), as of `zoo.models.agglomerative.linkage.linkage`; the last 47 are drawn.
         labels: cluster of each point, (N,), which colours the branches inside one cluster.
         height: where the tree is cut, drawn as a dotted line.
     """

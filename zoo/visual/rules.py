@@ -14,7 +14,7 @@ from zoo.visual.style import INK, SOFT, bare, class_colors, new_figure, to_numpy
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from zoo.algorithms.rules import Rules
+    from zoo.models.apriori.rules import Rules
 
 __all__ = ["rule_graph", "rule_metrics"]
 

@@ -23,7 +23,7 @@ def elbow(inertia: Mapping[int, float]) -> Figure:
     """Draw the inertia for each number of clusters.
 
     Args:
-        inertia: number of clusters → Σ w ‖x − c‖², as `zoo.algorithms.clustering_scores.elbow` returns.
+        inertia: number of clusters → Σ w ‖x − c‖², as `zoo.analysis.cluster_scores.elbow` returns.
 
     Example:
         >>> elbow({1: 101.0, 2: 1.0, 3: 0.5}).axes[0].get_xlabel()
@@ -36,7 +36,7 @@ def silhouette(samples: Tensor, labels: Tensor) -> Figure:
     """Draw the silhouettes of the rows, sorted within their cluster, and their mean.
 
     Args:
-        samples: silhouette of each row, (N,), as `zoo.algorithms.clustering_scores.silhouette_samples` returns.
+        samples: silhouette of each row, (N,), as `zoo.analysis.cluster_scores.silhouette_samples` returns.
         labels: cluster of each row, (N,).
     """
     names = labels.unique().tolist()

@@ -1,0 +1,52 @@
+"""Silhouette, Davies-Bouldin and the elbow against scikit-learn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from zoo import visual
+from zoo.analysis import cluster_scores
+from zoo.analysis.cluster_scores import davies_bouldin_score, elbow, silhouette_samples, silhouette_score
+from zoo.errors import ZooError
+
+
+@pytest.mark.parametrize(("num_rows", "num_clusters", "chunk"), [(6, 2, 1 << 22), (500, 7, 1 << 22), (500, 7, 3000)])
+def test_scores_equal_scikit_learns(
+    num_rows: int, num_clusters: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    monkeypatch.setattr(cluster_scores, "_CHUNK_ELEMENTS", chunk)
+    x = torch.randn(num_rows, 4, dtype=torch.float64) + 10
+    labels = 3 * torch.randint(num_clusters, (num_rows,))
+    labels[:num_clusters] = 3 * torch.arange(num_clusters)
+    labels[0] = 100  # alone
+    expected = torch.from_numpy(metrics.silhouette_samples(x.numpy(), labels.numpy()))
+    torch.testing.assert_close(silhouette_samples(x, labels), expected, rtol=1e-9, atol=1e-12)
+    assert silhouette_score(x, labels).item() == pytest.approx(expected.mean().item(), rel=1e-9)
+    theirs = metrics.davies_bouldin_score(x.numpy(), labels.numpy())
+    assert davies_bouldin_score(x, labels).item() == pytest.approx(theirs, rel=1e-9)
+
+
+def test_clusters_on_one_spot() -> None:
+    x, labels = torch.ones(4, 2), torch.tensor([0, 0, 1, 1])
+    assert silhouette_samples(x, labels).tolist() == [0, 0, 0, 0]
+    assert davies_bouldin_score(x, labels) == 0
+
+
+def test_labels_that_cannot_be_scored() -> None:
+    with pytest.raises(ZooError, match="at least two"):
+        silhouette_score(torch.rand(3, 2), torch.zeros(3, dtype=torch.long))
+    with pytest.raises(ZooError, match="one label for each row"):
+        davies_bouldin_score(torch.rand(3, 2), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("model", ["kmeans", "bisecting_kmeans"])
+def test_elbow_falls_to_zero_at_as_many_clusters_as_rows(model: str) -> None:
+    x = torch.randn(12, 3, dtype=torch.float64)
+    inertia = elbow(x, (1, 2, 4, 12), model=model, num_init=4)
+    values = list(inertia.values())
+    assert values[0] == pytest.approx((x - x.mean(0)).square().sum().item(), rel=1e-9)
+    assert values == sorted(values, reverse=True)
+    assert values[-1] == pytest.approx(0, abs=1e-12)
+    assert visual.elbow(inertia).axes[0].lines[0].get_xdata().tolist() == [1, 2, 4, 12]

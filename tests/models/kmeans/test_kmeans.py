@@ -1,0 +1,426 @@
+"""k-means against scikit-learn, and what must not change with batches, processes, order, threads and interruptions."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import zoo
+from zoo.data.spec import Batch, DataSpec
+from zoo.errors import ZooError
+from zoo.models.kmeans.assignment import assign, cluster_statistics, nearest
+from zoo.models.kmeans.kmeans import KMeans
+from zoo.models.kmeans.lloyd import lloyd
+
+INITS = ["k-means||", "k-means++", "random"]
+
+
+def blobs(num_rows: int = 400, num_features: int = 5, num_clusters: int = 6, spread: float = 3.0) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    center = spread * torch.randn(num_clusters, num_features, generator=generator, dtype=torch.float64)
+    label = torch.randint(num_clusters, (num_rows,), generator=generator)
+    return center[label] + torch.randn(num_rows, num_features, generator=generator, dtype=torch.float64)
+
+
+def created(x: Tensor, **hparams: Any) -> KMeans:
+    dtype = str(x.dtype).removeprefix("torch.")
+    return KMeans(**{"seed": 0, **hparams}).build(DataSpec(kind="tabular", shape=tuple(x.shape[1:]), dtype=dtype))
+
+
+def fitted(x: Tensor, batch_size: int | None = None, weight: Tensor | None = None, **hparams: Any) -> KMeans:
+    model, size = created(x, **hparams), batch_size or len(x)
+    weights = [None] * len(x) if weight is None else weight.split(size)
+    model.fit_batches(lambda: (Batch(rows, weight=w) for rows, w in zip(x.split(size), weights, strict=False)))
+    return model
+
+
+def fitted_by_two(x: Tensor, weight: Tensor | None = None, **hparams: Any) -> KMeans:
+    """Fit as two processes would: each takes half of every pass, and their accumulators are merged."""
+    ours, theirs = created(x, **hparams), created(x, **hparams)
+    weights = [None, None] if weight is None else [weight[::2], weight[1::2]]
+    while not ours.done:
+        for model, rows, w in zip((ours, theirs), (x[::2], x[1::2]), weights, strict=True):
+            model.reset_accumulators()
+            model.accumulate(Batch(rows, weight=w))
+        merged = ours.merge([ours._state(), theirs._state()])
+        for model in (ours, theirs):
+            for name, value in merged.items():
+                setattr(model, name, value.clone())
+            model.solve()
+    return ours
+
+
+def close(ours: Any, theirs: Any, rtol: float = 1e-9, atol: float = 1e-11) -> None:
+    np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=rtol, atol=atol)
+
+
+def sorted_rows(x: Any) -> np.ndarray:
+    x = np.asarray(x)
+    return x[np.lexsort(x.T[::-1])]
+
+
+def load(name: str) -> Tensor:
+    return torch.from_numpy(getattr(pytest.importorskip("sklearn.datasets"), f"load_{name}")().data)
+
+
+# -- figures and oracles ---------------------------------------------------------------------------------------------
+
+
+def test_iris_reaches_its_known_optimum() -> None:
+    model = zoo.fit(zoo.create_model("kmeans", num_clusters=3, num_init=10), load("iris"))
+    assert model.inertia.item() == pytest.approx(78.851441426, abs=1e-8)
+    assert sorted(model.predict(load("iris")).bincount().tolist()) == [38, 50, 62]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_digits_best_of_ten(dtype: torch.dtype) -> None:
+    model = zoo.fit(zoo.create_model("kmeans", num_clusters=10, num_init=10), load("digits").to(dtype))
+    assert model.inertia.item() <= 1_165_190
+    close(model.inertia, model.all_inertia.min())
+    assert model.all_inertia.unique().numel() > 3  # the restarts differ
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("name", "num_clusters"), [("iris", 3), ("wine", 5), ("digits", 10)])
+@pytest.mark.parametrize("max_iter", [1, 4, 300])
+def test_lloyd_equals_scikit_learns_from_the_same_start(
+    name: str, num_clusters: int, max_iter: int, weighted: bool
+) -> None:
+    cluster = pytest.importorskip("sklearn.cluster")
+    x = load(name)
+    # Off the rows, since scikit-learn leaves it to rounding who wins a tie.
+    start = x[:: len(x) // num_clusters][:num_clusters] + 0.1 * torch.rand(num_clusters, x.shape[1], dtype=x.dtype)
+    weight = torch.rand(len(x), generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.1
+    weight = weight if weighted else None
+    hparams = {"num_clusters": num_clusters, "init": start.tolist(), "max_iter": max_iter, "tolerance": 0.0}
+    model = fitted(x, weight=weight, **hparams)
+    theirs = cluster.KMeans(num_clusters, init=start.numpy(), n_init=1, max_iter=max_iter, tol=0, algorithm="lloyd")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs.fit(x.numpy(), sample_weight=None if weight is None else weight.numpy())
+    close(model.centroids, theirs.cluster_centers_, atol=1e-10)
+    close(model.inertia, theirs.inertia_)
+    assert model.predict(x).tolist() == theirs.labels_.tolist()
+    close(model.transform(x), theirs.transform(x.numpy()), atol=1e-6 if name == "digits" else 1e-7)
+
+
+def test_mini_batches_equal_scikit_learns() -> None:
+    cluster = pytest.importorskip("sklearn.cluster")
+    x = blobs(300)
+    model = fitted(x, 50, num_clusters=4, init=x[:4].tolist(), mini_batch=True, max_iter=3, tolerance=0.0)
+    theirs = cluster.MiniBatchKMeans(4, init=x[:4].numpy(), n_init=1, reassignment_ratio=0.0)
+    for rows in x.split(50) * 3:
+        theirs.partial_fit(rows.numpy())
+    close(model.centroids, theirs.cluster_centers_)
+
+
+def test_spherical_is_lloyd_with_means_of_unit_length() -> None:
+    x = blobs(200)
+    model = fitted(x, num_clusters=3, init=x[:3].tolist(), spherical=True, max_iter=5, tolerance=0.0)
+    unit, centroids = torch.nn.functional.normalize(x, dim=1), torch.nn.functional.normalize(x[:3], dim=1)
+    for _ in range(5):
+        label = (unit @ centroids.T).argmax(1)
+        centroids = torch.stack([torch.nn.functional.normalize(unit[label == k].sum(0), dim=0) for k in range(3)])
+    close(model.centroids, centroids)
+    close(model.inertia, 2 * (1 - (unit @ centroids.T).max(1).values).sum())
+    assert torch.equal(model.predict(3.7 * x), model.predict(x))
+
+
+# -- the functions ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 2, 3, 1), (5, 3, 1, 2), (700, 3, 4, 2), (40_000, 2, 3, 2)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_statistics_and_labels_equal_the_definition(shape: tuple[int, ...], threads: int, device: torch.device) -> None:
+    torch.set_num_threads(threads)
+    num_rows, num_features, num_clusters, num_restarts = shape
+    x = torch.randn(num_rows, num_features, dtype=torch.float64, device=device) + 100
+    centroids = torch.randn(num_restarts, num_clusters, num_features, dtype=torch.float64, device=device) + 100
+    weight = torch.rand(num_rows, dtype=torch.float64, device=device)
+    for w in (None, weight):
+        mass = torch.ones_like(weight) if w is None else w
+        distance, label = (x[:, None, None] - centroids).square().sum(-1).permute(1, 2, 0).min(1)  # (R, B)
+        hot = torch.nn.functional.one_hot(label, num_clusters).double() * mass.unsqueeze(1)  # (R, B, K)
+        found = cluster_statistics(x, centroids, w, x.new_zeros(num_features))
+        close(found.moments.cpu(), torch.cat([hot.mT @ x, hot.sum(1).unsqueeze(2)], 2).cpu())
+        found = cluster_statistics(x, centroids, w)
+        close(found.inertia.cpu(), (distance * mass).sum(1).cpu())
+        assert torch.equal(assign(x, centroids)[0], label)
+        close(assign(x, centroids)[1].cpu(), distance.cpu(), atol=1e-10)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_tie_goes_to_the_first_centroid() -> None:
+    x = torch.tensor([[0.0], [1.0], [2.0]])
+    centroids = torch.tensor([[[2.0], [0.0], [2.0], [0.0]], [[1.0], [1.0], [1.0], [1.0]]])
+    assert nearest(x, centroids)[0].tolist() == [[1, 0, 0], [0, 0, 0]]
+
+
+def test_float32_rows_far_from_the_origin_keep_their_digits() -> None:
+    x = blobs(2000)
+    start = x[:6]
+    near = fitted(x, num_clusters=6, init=start.tolist(), max_iter=10)
+    far = fitted((x + 4096).float(), num_clusters=6, init=(start + 4096).tolist(), max_iter=10)
+    close(far.centroids - 4096, near.centroids, rtol=0, atol=5e-4)  # float32 holds 4096 to 2.4e-4
+    close(far.inertia, near.inertia, rtol=1e-4)
+
+
+# -- what must not matter --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("spherical", [False, True])
+@pytest.mark.parametrize("init", INITS)
+def test_batches_order_and_processes_do_not_matter(init: str, spherical: bool, weighted: bool) -> None:
+    x = blobs(100)
+    x = torch.cat([x, x[:50]])  # some rows twice
+    order = torch.randperm(len(x))
+    weight = torch.rand(100, dtype=torch.float64)[torch.arange(len(x)) % 100] if weighted else None
+    hparams = {"num_clusters": 6, "num_init": 3, "init": init, "spherical": spherical}
+    whole = fitted(x, weight=weight, **hparams)
+    others = [fitted(x[order], size, None if weight is None else weight[order], **hparams) for size in (1, 7, 64, None)]
+    for other in [*others, fitted_by_two(x, weight, **hparams)]:
+        close(other.all_centroids, whole.all_centroids)
+        close(other.all_inertia, whole.all_inertia)
+        assert torch.equal(other.predict(x), whole.predict(x))
+        assert other.num_iter == whole.num_iter
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("init", INITS)
+def test_digits_in_other_batches_give_the_same_clusters(init: str, seed: int) -> None:
+    x = load("digits")[:600]
+    hparams = {"num_clusters": 10, "num_init": 3, "init": init, "seed": seed}
+    whole = fitted(x, **hparams)
+    for size in (13, 64):
+        other = fitted(x[torch.randperm(len(x))], size, **hparams)
+        close(other.all_centroids, whole.all_centroids)
+        close(other.all_inertia, whole.all_inertia)
+
+
+def test_a_weight_of_two_is_a_row_given_twice() -> None:
+    x = blobs(100)
+    twice = torch.cat([x, x[:30]])
+    weight = torch.ones(100, dtype=torch.float64)
+    weight[:30] = 2
+    hparams = {"num_clusters": 4, "init": x[-4:].tolist(), "tolerance": 0.0}
+    close(fitted(x, weight=weight, **hparams).centroids, fitted(twice, **hparams).centroids)
+
+
+def test_rows_without_weight_do_not_count() -> None:
+    x = blobs(100)
+    outliers = torch.cat([x, torch.full((5, 5), 1e4, dtype=torch.float64)])
+    weight = (torch.arange(105) < 100).double()
+    for init in INITS:
+        close(fitted(outliers, weight=weight, init=init).centroids, fitted(x, init=init).centroids)
+
+
+@pytest.mark.parametrize("mini_batch", [False, True])
+@pytest.mark.parametrize("init", INITS)
+def test_a_half_done_pass_goes_on_from_a_checkpoint_to_the_same_bits(init: str, mini_batch: bool) -> None:
+    x = blobs()
+    batches = x.split(64)
+    hparams = {"num_clusters": 5, "num_init": 2, "init": init, "mini_batch": mini_batch, "max_iter": 6}
+    whole = fitted(x, 64, **hparams)
+    model = created(x, **hparams)
+    steps = 0
+    while not model.done:
+        model.reset_accumulators()
+        for rows in batches:
+            model.accumulate(Batch(rows))
+            steps += 1
+            if steps % 5 == 0:  # killed here, and begun again elsewhere
+                file = io.BytesIO()
+                torch.save(model.state_dict(), file)
+                file.seek(0)
+                model = created(x, **hparams)
+                model.load_state_dict(torch.load(file, weights_only=True))
+        model.solve()
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
+# -- first centroids -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_first_centroids_are_different_rows(init: str) -> None:
+    x = blobs(30).round().repeat(4, 1)
+    model = created(x, num_clusters=8, num_init=3, init=init)
+    while int(model.phase) < 2:
+        model.reset_accumulators()
+        model.accumulate(Batch(x))
+        model.solve()
+    for centroids in model.all_centroids:
+        assert len(centroids.unique(dim=0)) == 8
+        assert ((centroids.unsqueeze(1) - x).abs().sum(-1) == 0).any(1).all()
+
+
+def test_rows_are_drawn_in_proportion_to_weight_and_squared_distance() -> None:
+    x, weight = torch.tensor([[0.0], [1.0], [3.0]], dtype=torch.float64), torch.tensor([1.0, 2.0, 1.0]).double()
+    pairs: dict[tuple[float, ...], int] = {}
+    for seed in range(20):  # 50 restarts each are 1,000 draws of two rows
+        model = created(x, num_clusters=2, num_init=50, init="k-means++", seed=seed)
+        for _ in range(2):
+            model.reset_accumulators()
+            model.accumulate(Batch(x, weight=weight))
+            model.solve()
+        for pair in model.all_centroids[..., 0].tolist():
+            pairs[tuple(pair)] = pairs.get(tuple(pair), 0) + 1
+    expected = {}
+    for i in range(3):
+        mass = weight * (x[:, 0] - x[i, 0]) ** 2
+        for j in range(3):
+            expected[x[i].item(), x[j].item()] = float(weight[i] / 4 * mass[j] / mass.sum()) * 1000
+    chi_squared = sum((pairs.get(pair, 0) - n) ** 2 / n for pair, n in expected.items() if n)
+    assert sum(n for pair, n in pairs.items() if pair[0] == pair[1]) == 0
+    assert chi_squared < 20.5  # the 99.9 % quantile for 5 degrees of freedom
+
+
+def test_better_starts_give_less_inertia_than_random_rows() -> None:
+    x = blobs(1000, 4, 20, 20.0)
+    means = {i: fitted(x, num_clusters=20, num_init=10, init=i, max_iter=1).all_inertia.mean() for i in INITS}
+    assert means["k-means||"] < means["k-means++"] < means["random"]
+
+
+# -- corners ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, None])
+def test_an_empty_cluster_takes_the_farthest_row(batch_size: int | None) -> None:
+    x = blobs(200, 2, 3)
+    outlier = torch.tensor([[60.0, -60.0]], dtype=torch.float64)
+    x = torch.cat([x, outlier])
+    start = [*x[:3].tolist(), [1e6, 1e6], [1e6, -1e6]]
+    model = fitted(x, batch_size, num_clusters=5, init=start, tolerance=0.0)
+    counts = model.predict(x).bincount(minlength=5)
+    assert (counts > 0).all()
+    assert model.centroids.abs().max() == 60
+    close(model.centroids, fitted(x, num_clusters=5, init=start, tolerance=0.0).centroids)
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_fewer_different_rows_than_clusters(init: str) -> None:
+    x = torch.tensor([[1.0, 2.0], [1.0, 2.0], [5.0, 6.0], [5.0, 6.0], [1.0, 2.0]])
+    with pytest.warns(UserWarning, match="fewer different rows than clusters"):
+        model = fitted(x, num_clusters=4, num_init=2, init=init)
+    assert model.inertia == 0
+    assert model.predict(x).unique().numel() == 2
+    assert sorted_rows(model.centroids.unique(dim=0)).tolist() == [[1, 2], [5, 6]]
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_one_row(init: str) -> None:
+    x = torch.tensor([[3.0, -1.0]])
+    model = fitted(x, num_clusters=1, init=init)
+    assert model.centroids.tolist() == x.tolist()
+    assert model.inertia == 0
+    assert model.transform(x).tolist() == [[0.0]]
+
+
+def test_constant_features_and_zero_rows() -> None:
+    x = blobs(60)
+    x[:, 2] = 7
+    assert (fitted(x, num_clusters=3).centroids[:, 2] - 7).abs().max() < 1e-12
+    x[:5] = 0
+    assert fitted(x, num_clusters=3, spherical=True).centroids.isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("init", [*INITS, "given"])
+def test_data_that_are_not_finite_are_refused(init: str, bad: float) -> None:
+    x = blobs(50)
+    start = x[:3].tolist() if init == "given" else init
+    x[20, 1] = bad
+    with pytest.raises(ZooError, match="NaN or infinite"):
+        fitted(x, num_clusters=3, init=start)
+
+
+def test_mistakes_are_explained_in_one_line() -> None:
+    x = blobs(5)
+    with pytest.raises(ZooError, match="at least as many rows as clusters"):
+        fitted(x, num_clusters=6)
+    with pytest.raises(ZooError, match="negative"):
+        fitted(x, weight=-torch.ones(5, dtype=torch.float64), num_clusters=2)
+    with pytest.raises(ZooError, match="all zero"):
+        fitted(x, weight=torch.zeros(5, dtype=torch.float64), num_clusters=2)
+    with pytest.raises(ZooError, match=r"2 rows of 5 numbers, not \(2, 1\)"):
+        created(x, num_clusters=2, init=[[1.0], [2.0]])
+    with pytest.raises(ZooError, match="num_init must be 1"):
+        created(x, num_clusters=2, init=x[:2].tolist(), num_init=3)
+    with pytest.raises(ZooError, match=r"model\.init must be"):
+        zoo.create_model("kmeans", init="kmeans")
+    for name, value in {"num_clusters": 0, "max_iter": 0, "tolerance": -1.0, "rounds": -1}.items():
+        with pytest.raises(ZooError, match=rf"model\.{name} must be at least"):
+            zoo.create_model("kmeans", **{name: value})
+
+
+# -- the model around it ---------------------------------------------------------------------------------------------
+
+
+def test_images_are_flattened_and_drawn() -> None:
+    x = torch.rand(60, 1, 4, 4)
+    model = zoo.fit(zoo.create_model("kmeans", num_clusters=3), x)
+    batch = Batch(x)
+    names = [name for name, figure in model.pictures(batch, model.predict_batch(batch)) if figure.axes]
+    assert names == ["clusters", "silhouette", "centroids"]
+    assert model.transform(x).shape == (60, 3)
+
+
+def test_a_second_fit_begins_anew() -> None:
+    x = blobs()
+    model = fitted(x, num_clusters=4)
+    other = x.flip(1) + 100
+    model.fit_batches(lambda: [other])
+    close(model.centroids, fitted(other, num_clusters=4).centroids)
+
+
+def test_a_model_between_two_passes_can_predict() -> None:
+    x = blobs()
+    for init in INITS:
+        model = created(x, num_clusters=5, init=init)
+        model.fit_batches(lambda: [x], max_passes=1)
+        assert model.predict(x).max() < 5
+
+
+@pytest.mark.parametrize("hparams", [{"init": init} for init in INITS] + [{"mini_batch": True}, {"spherical": True}])
+def test_every_device_finds_the_same_clusters(hparams: dict[str, Any], device: torch.device) -> None:
+    x = blobs()
+    model = created(x, num_clusters=5, num_init=2, **hparams).to(device)
+    model.fit_batches(lambda: x.split(150))
+    expected = fitted(x, 150, num_clusters=5, num_init=2, **hparams)
+    close(model.all_centroids.cpu(), expected.all_centroids)
+    assert model.predict(x).tolist() == expected.predict(x).tolist()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("tolerance", [0.0, 1e-2])
+@pytest.mark.parametrize("num_restarts", [1, 3])
+def test_iterations_in_memory_are_those_of_the_passes(num_restarts: int, tolerance: float, weighted: bool) -> None:
+    x = blobs()
+    weight = torch.rand(len(x), dtype=torch.float64) if weighted else None
+    start = x[: 4 * num_restarts].view(num_restarts, 4, -1)
+    model = created(x, num_clusters=4, num_init=num_restarts, tolerance=tolerance)
+    model.start_from(start)
+    parts = [Batch(x[:7], weight=None if weight is None else weight[:7])]
+    parts.append(Batch(x[7:], weight=None if weight is None else weight[7:]))
+    model.fit_batches(lambda: parts)
+    found = lloyd(x, start, weight, tolerance=tolerance)
+    close(found.centroids, model.all_centroids)
+    assert found.num_iter == int(model.num_iter)
+    assert found.at_rest.all()
+    assert lloyd(x, start, weight, max_iter=2).num_iter == 2
+
+
+def test_iterations_in_memory_stop_before_a_cluster_is_empty() -> None:
+    x = blobs(50)
+    start = torch.stack([x[0], x[1], torch.full_like(x[0], 1e6)]).unsqueeze(0)
+    found = lloyd(x, start)
+    assert found.num_iter == 0
+    close(found.centroids, start)

@@ -1,1 +1,0 @@
-"""Algorithms on tensors that the models are made of: no trainer, no model, nothing but torch."""

@@ -1,0 +1,197 @@
+r"""Hierarchies of clusters: start with every point alone, merge the two nearest clusters, over and over.
+
+```math
+(A, B) = \arg\min_{A \neq B} d(A, B)
+```
+
+| linkage | d(A, B) |
+|---|---|
+| single | $\min_{a, b} d(a, b)$ |
+| complete | $\max_{a, b} d(a, b)$ |
+| average | $\tfrac{1}{|A| |B|} \sum_{a, b} d(a, b)$ |
+| weighted | $\tfrac12 (d(A_1, B) + d(A_2, B))$ for A merged from A₁ and A₂ |
+| ward | $\sqrt{2 |A| |B| / (|A| + |B|)}\, \lVert \bar A - \bar B \rVert$ |
+| centroid | $\lVert \bar A - \bar B \rVert$ |
+| median | $\lVert m_A - m_B \rVert$, $m_A = \tfrac12 (m_{A_1} + m_{A_2})$ |
+
+| linkage | how | memory |
+|---|---|---|
+| single | minimum spanning tree | linear in N |
+| ward (from points) | all reciprocal nearest neighbours at once, by centres | linear in N |
+| complete, average, weighted, others | the same on a stored matrix | 8 N² bytes |
+| centroid, median | closest pair, with neighbour candidates, on a stored matrix | 8 N² bytes |
+
+Source: Müllner 2011, *Modern Hierarchical, Agglomerative Clustering Algorithms*. The result is SciPy's: the same
+merges where no two distances are equal, and the same matrix. Among equal distances the choice is free: up to 256
+points it is SciPy's, by the same chain, beyond that hierarchies may differ.
+
+Legend: N points; F features; D distinct points.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError, unknown_name
+from zoo.models.agglomerative.cluster_spaces import MatrixSpace, WardSpace, matrix_copy
+from zoo.models.agglomerative.dendrogram import label_merges, optimal_leaf_order
+from zoo.models.agglomerative.merging import Merger, merge_closest
+from zoo.models.agglomerative.spanning_tree import DirectDistances, spanning_tree
+from zoo.numerics.distances import (
+    METRICS,
+    Metric,
+    SquaredDistances,
+    distance_matrix,
+    finish,
+    is_squared,
+    prepare_rows,
+    unfold,
+)
+
+__all__ = ["LINKAGES", "linkage"]
+
+LINKAGES = ("single", "complete", "average", "weighted", "ward", "centroid", "median")
+_EUCLIDEAN = ("ward", "centroid", "median")
+
+Merges = tuple[Tensor, Tensor]  # a point of each of the two clusters (N - 1, 2), their distance (N - 1,)
+
+
+def linkage(
+    data: Tensor, method: str = "single", metric: Metric = "euclidean", *, optimal_ordering: bool = False
+) -> Tensor:
+    """The hierarchy of clusters as SciPy's matrix.
+
+    Args:
+        data: points (N, F); or distances, condensed (N (N - 1) / 2,) or, for `metric="precomputed"`, square (N, N).
+        method: one of `LINKAGES`; Ward, centroid and median take distances as Euclidean.
+        metric: one of `zoo.numerics.distances.METRICS`, "precomputed", or a function of (A, F) and (B, F) that
+            returns (A, B).
+        optimal_ordering: turn the subtrees so that near leaves are neighbours; O(N³).
+
+    Returns:
+        Float64 (N - 1, 4): the clusters merged (N + t is that of row t), their distance, the number of points of the
+        union.
+
+    Raises:
+        ZooError: for an unknown name, numbers that are not finite, or distances that are none.
+
+    >>> linkage(torch.tensor([[0.0], [1.0], [5.0]]), "average")
+    tensor([[0.0000, 1.0000, 1.0000, 2.0000],
+            [2.0000, 3.0000, 4.5000, 3.0000]], dtype=torch.float64)
+    """
+    check_names(method, metric)
+    data = torch.as_tensor(data).detach()
+    if data.dim() == 1:
+        data, metric = unfold(check_distances(data)), "precomputed"
+    elif data.dim() != 2 or not len(data):
+        raise ZooError(f"linkage takes points (N, F) or condensed distances, not shape {tuple(data.shape)}")
+    if isinstance(metric, str) and metric == "precomputed":
+        matrix = check_square(data)
+        pairs, heights = _from_matrix(matrix_copy(matrix), method)
+    else:
+        pairs, heights = _from_points(check_points(data).double(), method, metric)
+    hierarchy = label_merges(pairs, heights, ascending=method not in ("centroid", "median"))
+    if optimal_ordering:
+        distances = data if isinstance(metric, str) and metric == "precomputed" else distance_matrix(data, metric)
+        hierarchy = optimal_leaf_order(hierarchy, distances)
+    return hierarchy
+
+
+def check_names(method: str, metric: Metric) -> None:
+    """Raises one line unless the linkage and the metric exist and go together."""
+    if method not in LINKAGES:
+        raise unknown_name("linkage", method, LINKAGES)
+    if isinstance(metric, str) and metric not in (*METRICS, "precomputed"):
+        raise unknown_name("metric", metric, (*METRICS, "precomputed"))
+    if method in _EUCLIDEAN and metric not in ("euclidean", "precomputed"):
+        raise ZooError(f"linkage '{method}' is defined for the metric 'euclidean' alone, not {metric!r}")
+
+
+def check_points(x: Tensor) -> Tensor:
+    """The points, or one line that says what is wrong with them."""
+    if not bool(torch.isfinite(x).all()):
+        row = int((~torch.isfinite(x)).any(1).nonzero()[0])
+        raise ZooError(f"row {row} holds NaN or infinity: drop or fill such rows before clustering")
+    return x
+
+
+def check_distances(distances: Tensor) -> Tensor:
+    """The distances, or one line that says what is wrong with them."""
+    if not bool((distances >= 0).all() & torch.isfinite(distances).all()):
+        raise ZooError("precomputed distances must be finite and not negative")
+    return distances
+
+
+def check_square(matrix: Tensor) -> Tensor:
+    """The square matrix of distances, or one line that says what is wrong with it."""
+    if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ZooError(f"metric 'precomputed' takes a square matrix of distances, not shape {tuple(matrix.shape)}")
+    off = matrix.clone().fill_diagonal_(0)
+    check_distances(off)
+    if not torch.allclose(off, off.T, rtol=1e-8, atol=1e-12):
+        raise ZooError("the precomputed distances are not symmetric: pass (D + D.T) / 2 if that is what is meant")
+    return matrix
+
+
+def _from_points(x: Tensor, method: str, metric: Metric) -> Merges:
+    kept, sizes, copies = _distinct(x, known=isinstance(metric, str))
+    distinct = x if len(kept) == len(x) else x[kept]
+    if len(distinct) == 1:
+        pairs, heights = torch.zeros(0, 2, dtype=torch.long, device=x.device), sizes[:0]
+    elif method == "single":
+        pairs, heights = _single(distinct, metric)
+    elif method == "ward":
+        space = WardSpace(distinct, sizes)
+        pairs, heights = Merger(space, x.device).run()
+        heights = heights.sqrt() * space.scale
+    elif method in _EUCLIDEAN:
+        return _by_closest(distance_matrix(x, "sqeuclidean"), method)
+    else:
+        pairs, heights = Merger(MatrixSpace(distance_matrix(distinct, metric), method, sizes), x.device).run()
+    return torch.cat([copies, kept[pairs]]), torch.cat([heights.new_zeros(len(copies)), heights])
+
+
+def _from_matrix(matrix: Tensor, method: str) -> Merges:
+    """Merges of a matrix of distances (N, N), which is consumed."""
+    if len(matrix) == 1:
+        return torch.zeros(0, 2, dtype=torch.long, device=matrix.device), matrix[0, :0]
+    if method == "single":
+        return spanning_tree(DirectDistances(matrix, "precomputed"), len(matrix), matrix.device)
+    if method in ("centroid", "median"):
+        return _by_closest(matrix.square_(), method)
+    if method == "ward":
+        matrix.square_()
+    sizes = torch.ones(len(matrix), dtype=torch.float64, device=matrix.device)
+    pairs, heights = Merger(MatrixSpace(matrix, method, sizes), matrix.device).run()
+    return pairs, heights.sqrt() if method == "ward" else heights
+
+
+def _single(x: Tensor, metric: Metric) -> Merges:
+    if not is_squared(metric):
+        return spanning_tree(DirectDistances(x, metric), len(x), x.device)
+    points = SquaredDistances(prepare_rows(x, metric))
+    pairs, squared = spanning_tree(points, len(x), x.device)
+    return pairs, finish(squared * points.scale**2, metric)
+
+
+def _by_closest(squared: Tensor, method: str) -> Merges:
+    sizes = torch.ones(len(squared), dtype=torch.float64, device=squared.device)
+    pairs, heights = merge_closest(MatrixSpace(squared, method, sizes))
+    return pairs, heights.clamp_min(0).sqrt()
+
+
+def _distinct(x: Tensor, known: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Equal rows merge first, at height zero, if the metric is known to be zero for them.
+
+    Returns:
+        The last of each (D,), ascending, how many there are (D,), and the pairs merged (N - D, 2).
+    """
+    rows = torch.arange(len(x), device=x.device)
+    probe = torch.linspace(1.0, 2.0, x.shape[1], dtype=x.dtype, device=x.device).sin()
+    if not known or len((x @ probe).unique()) == len(x):
+        return rows, torch.ones(len(x), dtype=torch.float64, device=x.device), rows[:0].expand(2, 0).T
+    inverse, counts = x.unique(dim=0, return_inverse=True, return_counts=True)[1:]
+    last, order = torch.zeros_like(counts).scatter_reduce(0, inverse, rows, "amax").sort()
+    pairs = torch.stack([rows, last[order.argsort()[inverse]]], 1)
+    return last, counts[order].double(), pairs[pairs[:, 0] != pairs[:, 1]]

@@ -1,0 +1,259 @@
+r"""Apriori: the itemsets that many baskets contain, and the rules that follow from them.
+
+```math
+\mathrm{supp}(S) = \frac{|\{ b : S \subseteq b \}|}{n} \ge s,\qquad
+A \to B:\quad \mathrm{conf} = \frac{\mathrm{supp}(A \cup B)}{\mathrm{supp}(A)} \ge c
+```
+
+A set can only be frequent if all its subsets are. Pass $k$ over the baskets counts the candidates of $k$ items, which
+the frequent sets of $k - 1$ items allow; the passes end where none is left.
+
+Legend: $b$ a basket of $n$; $S$, $A$, $B$ sets of items, $A \cap B = \emptyset$; $s$ `min_support`;
+$c$ `min_confidence`.
+
+Source: R. Agrawal and R. Srikant, "Fast algorithms for mining association rules", VLDB 1994.
+
+Deviations: those of `zoo.models.apriori.itemsets` (bit strings instead of a hash tree) and `zoo.models.apriori.rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from zoo.checks import check_range
+from zoo.data.spec import Batch, DataSpec
+from zoo.errors import ZooError
+from zoo.models.apriori.itemsets import Level, check_support, count_itemsets, join_itemsets, support_mask
+from zoo.models.apriori.rules import Rules, association_rules
+from zoo.models.base import StreamingModel
+from zoo.registry import register_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Apriori", "recommend"]
+
+# Letters: B baskets, N items of all baskets, M different items, C candidates of k items, F frequent itemsets, R rules.
+
+# Rows of the tables and arrows of the graph in TensorBoard.
+SHOWN = 100
+
+
+def recommend(baskets: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
+    """The item that each basket lacks and that the most confident rule adds.
+
+    Args:
+        baskets: zeros and ones, (B, M).
+        rules: whatever rules; those of one consequent are used, (R,).
+
+    Returns:
+        Item numbers, -1 where no rule applies, and the rules' confidence, 0 there, (B,) each.
+    """
+    rules = rules[(rules.consequents >= 0).sum(1) == 1]
+    best, score = baskets.new_full((len(baskets),), -1, dtype=torch.int64), baskets.new_zeros(len(baskets)).double()
+    if not len(rules):
+        return best, score
+    wanted = torch.zeros(len(rules), baskets.shape[1] + 1).scatter_(1, rules.antecedents % (baskets.shape[1] + 1), 1.0)
+    wanted = wanted[:, :-1].to(baskets.device)  # (R, M); the column more took what fills the antecedents up
+    item = rules.consequents[:, 0].to(baskets.device)
+    confidence = rules.confidence.to(baskets.device)
+    chunk = max(1, (1 << 24) // len(rules))
+    for start in range(0, len(baskets), chunk):
+        rows = baskets[start : start + chunk].float()
+        applies = (rows @ wanted.T == wanted.sum(1)) & (rows[:, item] == 0)  # (B, R)
+        score[start : start + chunk], rule = torch.where(applies, confidence, 0.0).max(1)
+        best[start : start + chunk] = torch.where(applies.any(1), item[rule], -1)
+    return best, score
+
+
+@register_model(
+    "apriori",
+    family="association_rules",
+    task="association_rules",
+    accepts="transactions",
+    source="Agrawal & Srikant 1994",
+)
+class Apriori(StreamingModel):
+    """Frequent itemsets, one pass over the baskets for each size, and the association rules among them.
+
+    After the fit `levels` holds the itemsets by size and `rules` the rules. A prediction is the item that the most
+    confident rule would add to a basket, or -1.
+
+    Args:
+        min_support: share of the baskets as a float above 0, or number of baskets as an integer from 1.
+        max_length: most items of a set; any number if null.
+        min_confidence: least confidence of a rule, from 0 to 1.
+        max_consequents: most items that a rule concludes; any number if null.
+        min_lift: least lift of a rule.
+        sort_by: what rules are sorted by, in descending order.
+
+    Raises:
+        ZooError: for an argument out of range, in one line.
+
+    Example:
+        >>> import zoo
+        >>> from zoo.data.transactions import BasketData
+        >>> data = BasketData([["bread", "milk"], ["bread", "milk", "jam"], ["milk"]])
+        >>> model = zoo.create_model("apriori", spec=data.spec, min_support=0.5)
+        >>> values = model.fit_batches(lambda: [data.rows("train")[slice(None)]])
+        >>> [(row["antecedent"], row["consequent"]) for row in model.rules.table(data.spec.feature_names)]
+        [('bread', 'milk'), ('milk', 'bread')]
+    """
+
+    def __init__(
+        self,
+        *,
+        min_support: int | float = 0.05,
+        max_length: int | None = None,
+        min_confidence: float = 0.5,
+        max_consequents: int | None = None,
+        min_lift: float = 0.0,
+        sort_by: Literal["support", "confidence", "lift", "leverage", "conviction", "zhang"] = "lift",
+    ) -> None:
+        super().__init__()
+        check_support(min_support, "model.min_support")
+        check_range("max_length", max_length, 1)
+        check_range("min_confidence", min_confidence, 0, 1)
+        check_range("max_consequents", max_consequents, 1)
+        check_range("min_lift", min_lift, 0)
+        self.save_hyperparameters()
+
+    def initialize(self, spec: DataSpec) -> None:
+        self.num_items = spec.num_features
+        self.register_buffer("candidates", torch.arange(self.num_items).unsqueeze(1))
+        # Frequent itemsets of all sizes, filled up with -1.
+        self.register_buffer("itemsets", torch.zeros(0, 1, dtype=torch.int64))
+        self.register_buffer("supports", torch.zeros(0, dtype=torch.int64))
+        self.register_accumulator("num_baskets", torch.zeros((), dtype=torch.int64))
+        self.register_accumulator("counts", torch.zeros(self.num_items, dtype=torch.int64))
+
+    def reset_accumulators(self) -> None:
+        if self.done:  # a second fit starts from single items again
+            self.candidates = torch.arange(self.num_items, device=self.device).unsqueeze(1)
+            self.itemsets, self.supports = self.itemsets[:0, :1], self.supports[:0]
+        self._accumulators["counts"] = torch.zeros(len(self.candidates), dtype=torch.int64)
+        super().reset_accumulators()
+
+    # -- a pass --------------------------------------------------------------------------------------------------
+
+    def accumulate(self, batch: Batch) -> None:
+        if batch.weight is not None:
+            raise ZooError("apriori counts baskets and takes no weights: repeat the baskets instead.")
+        items, lengths = self.flat(batch)
+        if len(items) and not 0 <= int(items.min()) <= int(items.max()) < self.num_items:
+            raise ZooError(f"Items must be numbered from 0 to {self.num_items - 1}, as the DataSpec says.")
+        self.num_baskets += len(lengths)
+        self.counts += count_itemsets(items, lengths, self.candidates)
+
+    def flat(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Items (N,) and lengths (B,) of a batch, which may also be a matrix of zeros and ones, (B, M)."""
+        if batch.lengths is not None:
+            return batch.x, batch.lengths
+        chosen = batch.x != 0
+        return chosen.nonzero()[:, 1], chosen.sum(1)
+
+    def solve(self) -> dict[str, float | Tensor]:
+        size = self.candidates.shape[1]
+        kept = support_mask(self.counts, int(self.num_baskets), self.hparams.min_support)
+        frequent = self.candidates[kept]
+        if len(frequent):
+            grown = torch.nn.functional.pad(self.itemsets, (0, size - self.itemsets.shape[1]), value=-1)
+            self.itemsets = torch.cat([grown, frequent])
+            self.supports = torch.cat([self.supports, self.counts[kept]])
+        values: dict[str, float | Tensor] = {"size": size, "candidates": len(self.candidates)}
+        values["frequent"] = len(frequent)
+        longest = self.hparams.max_length
+        stop = len(frequent) == 0 or (longest is not None and size >= longest)
+        self.candidates = frequent[:0] if stop else join_itemsets(frequent)
+        if self.done:
+            values |= {"itemsets": len(self.itemsets), "rules": len(self.rules)}
+        return values
+
+    @property
+    def done(self) -> bool:
+        return len(self.candidates) == 0
+
+    # -- the fitted model ----------------------------------------------------------------------------------------
+
+    @property
+    def levels(self) -> list[Level]:
+        """The frequent itemsets by size, from one item on."""
+        sizes = (self.itemsets >= 0).sum(1)
+        return [
+            Level(self.itemsets[sizes == size, :size], self.supports[sizes == size])
+            for size in range(1, int(sizes.max()) + 1 if len(sizes) else 1)
+        ]
+
+    @property
+    def rules(self) -> Rules:
+        """The rules that pass the thresholds, sorted, on the CPU."""
+        levels = [Level(level.itemsets.cpu(), level.counts.cpu()) for level in self.levels]
+        rules = association_rules(
+            levels, int(self.num_baskets), self.hparams.min_confidence, self.hparams.max_consequents
+        )
+        return rules.at_least(lift=self.hparams.min_lift).sorted(self.hparams.sort_by)
+
+    def dense(self, batch: Batch) -> Tensor:
+        """The baskets of a batch as zeros and ones, (B, M)."""
+        if batch.lengths is None:
+            return batch.x
+        rows = torch.repeat_interleave(torch.arange(batch.size, device=batch.x.device), batch.lengths)
+        baskets = torch.zeros(batch.size, self.num_items, device=batch.x.device)
+        baskets[rows, batch.x] = 1
+        return baskets
+
+    def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
+        item, confidence = recommend(self.dense(batch), self.rules)
+        return {"prediction": item, "confidence": confidence}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log_advised("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log_advised("test", batch)
+
+    def _log_advised(self, stage: str, batch: Batch) -> None:
+        """Log the share of the baskets to which some rule adds an item."""
+        advised = self.predict_batch(batch)["prediction"] >= 0
+        self.log(f"{stage}/advised", advised.double().mean(), batch_size=batch.size)
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        for name, rows in self.tables():
+            yield name, markdown(rows[:SHOWN])
+
+    def tables(self) -> Iterator[tuple[str, list[dict[str, str | float]]]]:
+        assert self.spec is not None
+        names = self.spec.feature_names
+        yield "rules", self.rules.table(names)
+        sets = [
+            " + ".join(str(i) if names is None else names[i] for i in row if i >= 0) for row in self.itemsets.tolist()
+        ]
+        counts = self.supports.tolist()
+        yield (
+            "itemsets",
+            [
+                {"itemset": items, "count": count, "support": count / int(self.num_baskets)}
+                for items, count in zip(sets, counts, strict=True)
+            ],
+        )
+
+    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        from zoo import visual
+
+        assert self.spec is not None
+        rules = self.rules
+        yield "rule_graph", visual.rule_graph(rules, self.spec.feature_names)
+        yield "rule_metrics", visual.rule_metrics(rules)
+
+
+def markdown(rows: list[dict[str, str | float]]) -> str:
+    """A table in Markdown."""
+    if not rows:
+        return "none"
+    lines = ["|".join(rows[0]), "|".join("---" for _ in rows[0])]
+    lines += ["|".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()) for row in rows]
+    return "\n".join(f"|{line}|" for line in lines)

@@ -1,0 +1,15 @@
+"""The bases of every model: `GradientModel` takes optimizer steps, `StreamingModel` sums statistics and solves.
+
+Both train through the same `Trainer.fit`, where one pass over the data is one epoch. A family with a choice of solver
+derives from both and sets `streaming` in its constructor: the streaming hooks then stand aside for the gradient ones.
+
+    class MyModel(GradientModel):           # initialize(spec), forward(x)
+    class MyModel(StreamingModel):          # initialize(spec), accumulate(batch), solve(), done
+    class MyModel(StreamingModel, GradientModel):
+"""
+
+from zoo.models.base.gradient import GradientModel, NonFiniteLossError
+from zoo.models.base.module import ZooModel
+from zoo.models.base.streaming import StreamingModel
+
+__all__ = ["GradientModel", "NonFiniteLossError", "StreamingModel", "ZooModel"]

@@ -1,0 +1,167 @@
+"""The base of the models that are solved from statistics of a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from zoo.data.spec import Batch
+from zoo.errors import ZooError
+from zoo.models.base.module import ZooModel
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["StreamingModel"]
+
+
+class StreamingModel(ZooModel):
+    """A model solved from statistics that are added up in passes over the data.
+
+    A subclass implements `initialize(spec)`, in which it registers accumulators, then `accumulate(batch)`, `solve()`
+    and `done`. The result is the same for any batch size, number of processes and order of rows (to rounding). These
+    methods know nothing of the trainer: `fit_batches` drives them in a plain loop.
+    """
+
+    streaming = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._accumulators: dict[str, Tensor] = {}  # name → its value at the start of a pass
+        self._pooled = False  # whether the accumulators hold the sums of all processes already
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        return super().input_dtype if not self.streaming else torch.float64
+
+    @property  # type: ignore[misc]
+    def automatic_optimization(self) -> bool:
+        return not self.streaming
+
+    # -- what a subclass uses and implements ---------------------------------------------------------------------
+
+    def register_accumulator(self, name: str, initial: Tensor) -> None:
+        """Register a statistic that starts each pass at `initial` and is added up over batches and processes."""
+        self._accumulators[name] = initial
+        self.register_buffer(name, initial.clone())
+
+    def accumulate(self, batch: Batch) -> None:
+        """Add a batch to the accumulators."""
+        raise NotImplementedError
+
+    def solve(self) -> dict[str, float | Tensor]:
+        """Turn the accumulators of a finished pass into the model's state; return values to log under `train/`."""
+        raise NotImplementedError
+
+    @property
+    def done(self) -> bool:
+        """Whether no further pass is needed; asked after `solve`."""
+        return True
+
+    def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Combine the accumulators of several processes; the default adds them."""
+        return {name: torch.stack([state[name] for state in states]).sum(0) for name in states[0]}
+
+    def reset_accumulators(self) -> None:
+        """Put every accumulator back to its initial value."""
+        self._pooled = False
+        for name, initial in self._accumulators.items():
+            setattr(self, name, initial.to(self.device, copy=True))
+
+    # -- the plain loop ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def fit_batches(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
+        """Fit without a trainer: `batches()` returns a fresh iterable for each pass. Returns the last pass's values."""
+        passes, values = 0, {}
+        while max_passes is None or passes < max_passes:
+            self.reset_accumulators()
+            for batch in batches():
+                self.accumulate(self.as_batch(batch))
+            self._check_sums()
+            values = self.solve()
+            passes += 1
+            if self.done:
+                break
+        return values
+
+    # -- the trainer's hooks -------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        if self.streaming:
+            self.reset_accumulators()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        if not self.streaming:
+            return super().training_step(batch, batch_idx)  # type: ignore[misc, return-value]
+        if batch.size:
+            with torch.no_grad():
+                self.accumulate(batch)
+        return None
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        # At the last batch rather than at the epoch's end, so that validation, which comes between, sees the solution.
+        if self.streaming and self.trainer.is_last_batch:
+            self._end_pass()
+
+    def _end_pass(self) -> None:
+        with torch.no_grad():
+            for name, statistic in self._reduced().items():
+                setattr(self, name, statistic)
+            self._pooled = True
+            self._check_sums()
+            values = self.solve()
+        for name, value in values.items():
+            number = torch.as_tensor(value, dtype=torch.float64, device=self.device)
+            self.log(f"train/{name}", number, prog_bar=True, on_step=False, on_epoch=True)
+
+    def on_train_epoch_end(self) -> None:
+        if self.streaming and self.done:
+            self.trainer.should_stop = True
+
+    def _check_sums(self) -> None:
+        """Raise one line if the data held NaN: no statistic survives it."""
+        for name, value in self._state().items():
+            if value.is_floating_point() and bool(value.isnan().any()):
+                raise ZooError(
+                    f"{self.entry.name} met NaN or infinite values in the data ({name} is NaN): "
+                    "drop those rows or fill them in first."
+                )
+
+    def _state(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self._accumulators}
+
+    def _reduced(self) -> dict[str, Tensor]:
+        """The accumulators over all processes."""
+        if self._trainer is None or self.trainer.world_size == 1 or self._pooled:
+            return self._state()
+        mine = {name: value.cpu() for name, value in self._state().items()}
+        states: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(states, mine)
+        return {name: value.to(self.device) for name, value in self.merge(states).items()}
+
+    def configure_optimizers(self) -> Any:
+        return None if self.streaming else super().configure_optimizers()
+
+    # -- checkpoints: a half-done pass travels with them ---------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.streaming:
+            checkpoint["state_dict"].update({k: v.clone() for k, v in self._reduced().items()})
+
+    def on_train_start(self) -> None:
+        # A restored half-done pass holds the sum over all processes: one of them goes on with it.
+        if self.streaming and self.trainer.global_rank > 0:
+            self.reset_accumulators()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Accept statistics whose shape follows from the data seen, such as collected rows."""
+        for name, buffer in self._buffers.items():
+            saved = state_dict.get(prefix + name)
+            if saved is not None and buffer is not None and saved.shape != buffer.shape:
+                self._buffers[name] = torch.empty_like(saved, device=buffer.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)

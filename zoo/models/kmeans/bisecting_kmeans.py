@@ -1,0 +1,225 @@
+r"""Bisecting k-means: one cluster is split in two by k-means, then one of those, until there are K.
+
+```math
+k^* = \operatorname{argmax}_k J_k, \qquad J_k = \sum_{i:\,\ell_i = k} w_i \|x_i - c_k\|^2, \qquad
+\{i: \ell_i = k^*\} \to \text{k-means with two clusters}
+```
+
+The splits form a tree, and a row finds its cluster by going down it: from each pair of centroids to the nearer one. One
+pass over the data is one pass of the k-means that makes the current split, which sees only the rows of its cluster.
+
+Letters: $x_i$ rows (D,) of weight $w_i$, $\ell_i$ label, $c_k$ centroids (K, D); R restarts of a split, B rows a batch.
+
+Source: M. Steinbach, G. Karypis and V. Kumar, "A comparison of document clustering techniques", 2000.
+
+Deviations: none; `split_by=weight` is the source's other choice, the largest cluster.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from zoo.checks import check_range
+from zoo.data.spec import Batch, DataSpec
+from zoo.errors import ZooError
+from zoo.models.kmeans.assignment import assign
+from zoo.models.kmeans.centroid_model import CentroidModel
+from zoo.models.kmeans.kmeans import MEASURE, KMeans
+from zoo.numerics.hashing import stream_key
+from zoo.registry import register_model
+
+__all__ = ["BisectingKMeans"]
+
+
+@register_model(
+    "bisecting_kmeans",
+    family="clustering",
+    task="clustering",
+    accepts=("tabular", "image"),
+    source="Steinbach, Karypis & Kumar 2000",
+    docs="kmeans",
+)
+class BisectingKMeans(CentroidModel):
+    """Bisecting k-means: split one cluster in two, again and again; a tree of clusters, of even sizes.
+
+    Args:
+        num_clusters: K.
+        split_by: split the cluster of the greatest `inertia` or of the greatest `weight` (number of rows).
+        init: how the two centroids of a split start: `k-means||`, `k-means++` or `random`.
+        num_init: restarts of each split; the best is kept.
+        max_iter: iterations of each split at most.
+        tolerance: a split is finished when its centroids move by less, as in `kmeans`.
+        spherical: compare directions only.
+        seed: seed of the draws; None takes the run's own.
+
+    Raises:
+        ZooError: for an argument out of range, and for the data that `kmeans` refuses.
+
+    Example:
+        >>> import torch
+        >>> from zoo.data.spec import DataSpec
+        >>> x = torch.tensor([[0.0], [1.0], [10.0], [11.0], [30.0]])
+        >>> model = BisectingKMeans(num_clusters=3).build(DataSpec(kind="tabular", shape=(1,)))
+        >>> _ = model.fit_batches(lambda: [x])
+        >>> model.centroids.sort(0).values.tolist()
+        [[0.5], [10.5], [30.0]]
+    """
+
+    split_centroids: Tensor
+    split_of: Tensor
+    num_splits: Tensor
+    finished: Tensor
+    cluster_inertia: Tensor
+    cluster_weight: Tensor
+    leaf_centroids: Tensor
+    child_inertia: Tensor
+    child_weight: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_clusters: int = 8,
+        split_by: Literal["inertia", "weight"] = "inertia",
+        init: Literal["k-means||", "k-means++", "random"] = "k-means||",
+        num_init: int = 1,
+        max_iter: int = 300,
+        tolerance: float = 1e-4,
+        spherical: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_range("num_clusters", num_clusters, 1)
+        if split_by not in ("inertia", "weight"):
+            raise ZooError(f"model.split_by must be inertia or weight, not {split_by!r}.")
+        self.save_hyperparameters()
+        self.spherical = spherical
+        self._new_split(0)  # which checks the rest
+
+    def _new_split(self, key: int) -> KMeans:
+        hp = self.hparams
+        if not isinstance(hp.init, str):
+            raise ZooError("model.init must be k-means||, k-means++ or random: a split has no centroids yet.")
+        return KMeans(
+            num_clusters=min(2, hp.num_clusters),
+            init=hp.init,  # type: ignore[arg-type]
+            num_init=hp.num_init,
+            max_iter=hp.max_iter,
+            tolerance=hp.tolerance,
+            spherical=hp.spherical,
+            seed=key,
+        )
+
+    def initialize(self, spec: DataSpec) -> None:
+        super().initialize(spec)
+        num_clusters, num_restarts, width = self.hparams.num_clusters, self.hparams.num_init, spec.num_features
+        pair = min(2, num_clusters)
+        seed = torch.initial_seed() if self.hparams.seed is None else self.hparams.seed
+        state: dict[str, Tensor] = {
+            "seed": torch.tensor(seed % 2**63),
+            "split_centroids": torch.zeros(max(1, num_clusters - 1), pair, width, dtype=torch.float64),
+            "split_of": torch.zeros(max(1, num_clusters - 1), dtype=torch.int64),  # the cluster that was split
+            "num_splits": torch.tensor(0),
+            "finished": torch.tensor(False),
+            "cluster_inertia": torch.zeros(num_clusters, dtype=torch.float64),
+            "cluster_weight": torch.zeros(num_clusters, dtype=torch.float64),
+            "leaf_centroids": torch.zeros(num_clusters, width, dtype=torch.float64),
+        }
+        for name, value in state.items():
+            self.register_buffer(name, value)
+        self.split = self._new_split(stream_key(int(self.seed), 0)).build(spec)
+        for name, initial in self.split._accumulators.items():
+            self.register_accumulator(name, initial)
+        for name in ("child_inertia", "child_weight"):
+            self.register_accumulator(name, torch.zeros(num_restarts, pair, dtype=torch.float64))
+
+    # -- the fitted model ----------------------------------------------------------------------------------------
+
+    @property
+    def centroids(self) -> Tensor:
+        """The centroids, (K, D), float64; fewer where there are fewer different rows."""
+        return self.leaf_centroids[: max(1, int(self.num_splits) + 1)]
+
+    @property
+    def inertia(self) -> Tensor:
+        """Σ w ‖x − c‖² over the training rows, c the centroid of the row's own cluster, ()."""
+        return self.cluster_inertia.sum()
+
+    @property
+    def done(self) -> bool:
+        return bool(self.finished)
+
+    def labels(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the cluster of each row (B, D), found down the tree, and the squared distance to its centroid."""
+        label = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+        for split in range(int(self.num_splits)):
+            of = self.split_of[split]
+            second = assign(rows, self.split_centroids[split].unsqueeze(0))[0][0] == 1
+            label = torch.where((label == of) & second, split + 1, label)
+        return label, (rows.double() - self.leaf_centroids[label]).square().sum(1)
+
+    # -- passes --------------------------------------------------------------------------------------------------
+
+    def _hand_over(self, source: torch.nn.Module, target: torch.nn.Module) -> None:
+        """Let `target` hold the accumulators of the split that `source` holds."""
+        for name in self.split._accumulators:
+            setattr(target, name, getattr(source, name))
+
+    def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Combine the passes of several processes as the split does."""
+        merged = super().merge(states)
+        inner = [{name: state[name] for name in self.split._accumulators} for state in states]
+        return merged | self.split.merge(inner)
+
+    def accumulate(self, batch: Batch) -> None:
+        rows, weight = self.rows_of(batch), batch.weight
+        mine = (self.labels(rows)[0] == self._current()).nonzero()[:, 0]
+        rows, weight = rows[mine], None if weight is None else weight[mine]
+        if not len(rows):
+            return
+        self._hand_over(self, self.split)
+        self.split.accumulate(Batch(rows, weight=weight))
+        self._hand_over(self.split, self)
+        if int(self.split.phase) == MEASURE:
+            mass = torch.ones(len(rows), dtype=torch.float64, device=rows.device) if weight is None else weight.double()
+            for restart, (label, distance) in enumerate(zip(*assign(rows, self.split.all_centroids), strict=True)):
+                self.child_inertia[restart].index_add_(0, label, distance * mass)
+                self.child_weight[restart].index_add_(0, label, mass)
+
+    def _current(self) -> Tensor:
+        """The cluster that is being split."""
+        if not int(self.num_splits):
+            return self.num_splits
+        size = self.cluster_weight if self.hparams.split_by == "weight" else self.cluster_inertia
+        return torch.where(self.cluster_inertia > 0, size, -1.0).argmax()
+
+    def solve(self) -> dict[str, float | Tensor]:
+        current = int(self._current())
+        self._hand_over(self, self.split)
+        values = self.split.solve()
+        if not int(self.num_splits):  # until the first split there is a model to look at, too
+            self.leaf_centroids[:] = self.split.centroids[0]
+        if not self.split.done:
+            return {"splits": self.num_splits, **{f"split_{name}": value for name, value in values.items()}}
+        best = self.split.best
+        new = int(self.num_splits) + 1
+        places = [current, new][: self.split.centroids.shape[0]]
+        self.leaf_centroids[places] = self.split.centroids
+        self.cluster_inertia[places] = self.child_inertia[best]
+        self.cluster_weight[places] = self.child_weight[best]
+        if len(places) == 2:
+            self.split_centroids[new - 1], self.split_of[new - 1] = self.split.centroids, current
+            self.num_splits += 1
+        exhausted = not bool((self.cluster_inertia > 0).any())
+        self.finished = torch.tensor(new >= self.hparams.num_clusters - 1 or exhausted, device=best.device)
+        if exhausted and new < self.hparams.num_clusters - 1:
+            warnings.warn(
+                f"bisecting_kmeans found {new + 1} different rows only: no cluster is left to split.", stacklevel=2
+            )
+        if not self.done:
+            assert self.spec is not None
+            self.split = self._new_split(stream_key(int(self.seed), new)).build(self.spec).to(best.device)
+        return {"splits": self.num_splits, "inertia": self.inertia}

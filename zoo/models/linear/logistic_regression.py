@@ -1,0 +1,291 @@
+r"""Logistic regression: class probabilities from an affine map.
+
+Two classes (one weight vector, with `binary_logit`), and C classes:
+
+```math
+z_i = w \cdot x_i + b, \qquad \hat p_i = \frac1{1 + e^{-z_i}}, \qquad
+L = \sum_i \log(1 + e^{z_i}) - y_i z_i, \qquad \nabla_w L = \sum_i (\hat p_i - y_i)\, x_i
+```
+```math
+\hat p_{ik} = \frac{e^{z_{ik}}}{\sum_l e^{z_{il}}}, \qquad L = \sum_i \log \sum_k e^{z_{ik}} - z_{i y_i}
+```
+
+The objective is J = 1/S Σ s_i c_{y_i} loss_i + λ₁ Σ|w| + λ₂ Σ w², S = Σ s_i, with sample weights s and class
+weights c; intercepts are not penalized. `solver: gradient` takes steps of any optimizer. `solver: exact` takes
+one streaming pass an iteration: it adds up value, gradient and (for Newton) Hessian of the mean loss in
+float64, and `zoo.models.linear.minimizers` makes the next weights of them.
+
+```math
+\nabla^2_w L = \sum_i \hat p_i (1 - \hat p_i)\, x_i x_i^\top, \qquad
+\nabla^2_{w_k w_l} L = \sum_i \hat p_{ik} (δ_{kl} - \hat p_{il})\, x_i x_i^\top
+```
+
+Legend: B batch, F features, P = F + 1 (the intercept comes last), C classes, K rows of weights (1 or C), D = KP.
+
+Source: Cox 1958; Hastie, Tibshirani & Friedman, The Elements of Statistical Learning, 2nd ed. 2009, §4.4.
+Deviations: the seeds' log-likelihood y log p̂ + (1 − y) log(1 − p̂) lacks the minus sign that makes it a loss,
+and their gradient the sum over examples; both are put in. log(1 + eᶻ) is computed in a form that cannot overflow.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.checks import check_range
+from zoo.data.spec import Batch, DataSpec
+from zoo.errors import ZooError
+from zoo.models.base import GradientModel, StreamingModel
+from zoo.models.base.objectives import Classification
+from zoo.models.linear.log_loss import cost, cost_gradient, derivatives, link
+from zoo.models.linear.minimizers import LBFGS, Minimizer, Newton, pseudo_gradient
+from zoo.registry import register_model
+
+__all__ = ["LogisticRegression", "cost", "cost_gradient", "derivatives", "link"]
+
+NEWTON_SIZE = 1000  # dimensions above which `method: auto` leaves the Hessian
+CHUNK = 2**17  # rows × dimensions that are worked on at once: they stay in the cache
+
+
+class WeightedClassification(Classification):
+    """Classification in which the loss of each example counts c_y times.
+
+    Args:
+        spec: what the data hold.
+        binary_logit: one logit for two classes.
+        class_weight: a weight a class, or `balanced`: n / (C n_k), from the rows counted so far.
+    """
+
+    class_weight: Tensor
+    class_counts: Tensor
+
+    def __init__(self, spec: DataSpec, binary_logit: bool, class_weight: str | Sequence[float] | None) -> None:
+        super().__init__(spec, binary_logit)
+        self.balanced = class_weight == "balanced"
+        given = None if self.balanced or class_weight is None else class_weight
+        if given is not None and len(given) != self.num_classes:
+            raise ZooError(
+                f"model.class_weight has {len(given)} weights for {self.num_classes} classes: give one a class."
+            )
+        weights = torch.ones(self.num_classes) if given is None else torch.tensor(given)
+        self.register_buffer("class_weight", weights.double())
+        self.register_buffer("class_counts", torch.zeros(self.num_classes, dtype=torch.float64))
+
+    def count(self, counts: Tensor) -> None:
+        """Add (weighted) numbers of rows of each class, (C,), and balance by all that were added."""
+        if self.balanced:
+            self.class_counts += counts
+            seen = self.class_counts > 0
+            even = self.class_counts.sum() / seen.sum()
+            self.class_weight = torch.where(seen, even / self.class_counts, 1.0)
+
+    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        return super().losses(output, batch) * self.class_weight[batch.y].to(output.dtype)
+
+
+@register_model(
+    "logistic_regression",
+    family="linear",
+    task="classification",
+    accepts=("tabular", "image"),
+    source="Cox 1958",
+)
+class LogisticRegression(StreamingModel, GradientModel):
+    """Logistic regression by gradient steps, or exactly with one streaming pass an iteration.
+
+    Args:
+        solver: `gradient` or `exact`.
+        method: of the exact solver; `auto` takes `newton` up to 1000 weights and `lbfgs` above.
+        class_weight: a weight for each class, or `balanced` for n / (C n_k), which the exact solver counts in a
+            pass of its own and the gradient solver over the batches seen so far.
+        binary_logit: for two classes one weight vector instead of two.
+        tol: the exact solver stops when a step promises less than this share of the objective.
+        max_iter: passes of the exact solver at most.
+
+    Raises:
+        ZooError: if a class weight is not positive or `tol` or `max_iter` is out of range.
+
+    Example:
+        >>> import torch, zoo
+        >>> x, y = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0, 1, 0, 1])
+        >>> model = zoo.fit(zoo.create_model("logistic_regression", solver="exact"), x, y)
+        >>> model.weight.round(decimals=4).item()
+        0.9082
+    """
+
+    objective: WeightedClassification
+    minimizer: Minimizer
+    row_counts: Tensor
+    loss_sum: Tensor
+    gradient_sum: Tensor
+    hessian_sum: Tensor
+    num_wrong: Tensor
+
+    def __init__(
+        self,
+        *,
+        solver: Literal["gradient", "exact"] = "gradient",
+        method: Literal["auto", "newton", "lbfgs"] = "auto",
+        class_weight: Literal["balanced"] | Sequence[float] | None = None,
+        binary_logit: bool = True,
+        tol: float = 1e-12,
+        max_iter: int = 100,
+    ) -> None:
+        super().__init__()
+        if class_weight is not None and class_weight != "balanced":
+            class_weight = list(class_weight)
+            if any(not 0 < weight < float("inf") for weight in class_weight):
+                raise ZooError(f"model.class_weight must all be positive, not {class_weight}.")
+        self.save_hyperparameters()
+        check_range("tol", tol, 0)
+        check_range("max_iter", max_iter, 1)
+        self.streaming = solver == "exact"
+        self.method, self.class_weight, self.binary_logit = method, class_weight, binary_logit
+        self.tol, self.max_iter = tol, max_iter
+
+    def initialize(self, spec: DataSpec) -> None:
+        self.objective = WeightedClassification(spec, self.binary_logit, self.class_weight)
+        rows, columns = self.objective.num_outputs, spec.num_features + 1
+        self.linear = nn.Linear(columns - 1, rows, dtype=torch.float64 if self.streaming else None)
+        for parameter in self.linear.parameters():
+            nn.init.zeros_(parameter)  # the loss is convex: every start leads to the same place
+        if self.streaming:
+            self.linear.requires_grad_(False)
+            self.monitor = None  # the last pass is the best
+            self._prepare_exact(rows * columns)
+
+    def _prepare_exact(self, size: int) -> None:
+        newton = self.method == "newton" or (self.method == "auto" and size <= NEWTON_SIZE)
+        self.minimizer = (Newton if newton else LBFGS)(size, self.tol, self.max_iter)
+        num_classes = self.objective.num_classes
+        shapes: dict[str, tuple[int, ...]] = {"loss_sum": (), "gradient_sum": (size,), "num_wrong": ()}
+        shapes |= {"row_counts": (num_classes,), **({"hessian_sum": (size, size)} if newton else {})}
+        for name, shape in shapes.items():
+            self.register_accumulator(name, torch.zeros(shape, dtype=torch.float64))
+
+    @property
+    def weight(self) -> Tensor:
+        """Weights without intercepts, (K, F)."""
+        return self.linear.weight
+
+    @property
+    def bias(self) -> Tensor:
+        """Intercepts, (K,)."""
+        return self.linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1))  # (B, K)
+
+    # -- gradient solver -----------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        if not self.streaming:
+            self.objective.count(self._count(batch))
+        return super().training_step(batch, batch_idx)
+
+    def _count(self, batch: Batch) -> Tensor:
+        assert batch.y is not None
+        weight = None if batch.weight is None else batch.weight.double()
+        return torch.bincount(batch.y, weight, minlength=self.objective.num_classes).double()
+
+    # -- exact solver --------------------------------------------------------------------------------------
+
+    @property
+    def _counting(self) -> bool:
+        """Whether this pass only counts the classes."""
+        return self.objective.balanced and not bool(self.objective.class_counts.any())
+
+    def accumulate(self, batch: Batch) -> None:
+        assert batch.y is not None
+        self.row_counts += self._count(batch)
+        if self._counting:
+            return
+        w = self.minimizer.point.view(self.objective.num_outputs, -1)  # (K, P)
+        rows, newton = max(1, CHUNK // w.numel()), "hessian_sum" in self._accumulators
+        chunks = batch.x.flatten(1).split(rows), batch.y.split(rows)
+        weights = itertools.repeat(None) if batch.weight is None else batch.weight.split(rows)
+        for x, y, s in zip(*chunks, weights, strict=False):
+            x = torch.cat([x, torch.ones_like(x[:, :1])], 1)  # (B, P)
+            z = x @ w.T
+            wrong = self.objective.predict(z) != y
+            self.num_wrong += wrong.sum() if s is None else s @ wrong.to(s.dtype)
+            if self.class_weight is not None:
+                s = self.objective.class_weight[y] * (1.0 if s is None else s)
+            loss, gradient, hessian = derivatives(z, x, y, s, hessian=newton)
+            self.loss_sum += loss
+            self.gradient_sum += gradient.flatten()
+            if hessian is not None:
+                self.hessian_sum += hessian
+
+    def solve(self) -> dict[str, float | Tensor]:
+        total = self.row_counts.sum()
+        if not total > 0:
+            raise ZooError("There is no row with a positive weight to fit logistic_regression to.")
+        if self._counting:
+            self.objective.count(self.row_counts)
+            return {"rows": total}
+        point, l1, l2 = self.minimizer.point, *self._penalties()
+        value = self.loss_sum / total + l2 @ point.square()
+        gradient = self.gradient_sum / total + 2 * l2 * point
+        if self.minimizer.passes == 0 and not torch.isfinite(value + gradient.sum()):
+            raise ZooError("The features hold NaN or infinite values (or overflow): fill in or scale them first.")
+        hessian = self._hessian(total, l2) if "hessian_sum" in self._accumulators else None
+        logged: dict[str, float | Tensor] = {
+            "objective": value + l1 @ point.abs(),
+            "gradient_norm": pseudo_gradient(gradient, point, l1).abs().max(),
+            "accuracy": 1 - self.num_wrong / total,
+        }
+        self.minimizer.update(value, gradient, l1, hessian)
+        self._show()
+        return logged
+
+    def _penalties(self) -> tuple[Tensor, Tensor]:
+        """λ₁ and λ₂ of each coordinate, (D,): zero for the intercepts."""
+        penalized = torch.ones_like(self.minimizer.point).view(self.objective.num_outputs, -1)
+        penalized[:, -1] = 0
+        return self.recipe.l1 * penalized.flatten(), self.recipe.l2 * penalized.flatten()
+
+    def _free_columns(self) -> slice:
+        """Columns of the weights to which softmax lets one number be added for all classes at no cost."""
+        return slice(-1, None) if self.recipe.l1 else slice(None)
+
+    def _hessian(self, total: Tensor, l2: Tensor) -> Tensor:
+        hessian = self.hessian_sum / total + torch.diag(2 * l2)
+        rows = self.objective.num_outputs
+        if rows > 1:  # curvature in the directions that cost nothing, so that the system has one solution
+            blocks = hessian.view(rows, -1, rows, hessian.shape[1] // rows).diagonal(dim1=1, dim2=3)  # (K, K, P)
+            blocks[..., self._free_columns()] += blocks.diagonal().mean(-1)[self._free_columns()] / rows
+        return hessian
+
+    def _show(self) -> None:
+        """Copy the minimizer's point to the weights: of all that softmax cannot tell apart, that of sum 0."""
+        w = self.minimizer.point.view(self.objective.num_outputs, -1)
+        if len(w) > 1:
+            w[:, self._free_columns()] -= w[:, self._free_columns()].mean(0)
+        self.linear.weight.copy_(w[:, :-1])
+        self.linear.bias.copy_(w[:, -1])
+        if self.minimizer.finished:
+            self._warn()
+
+    def _warn(self) -> None:
+        if not (self.num_wrong or self.recipe.l1 or self.recipe.l2):
+            warnings.warn(
+                "The classes are linearly separable: without a penalty the loss has no minimum and the weights "
+                "grow with every pass. Set regularization=l2 (recipe.l2 above 0).",
+                stacklevel=3,
+            )
+        elif not self.minimizer.converged:
+            warnings.warn(
+                f"logistic_regression has not converged in {self.max_iter} passes: raise model.max_iter, "
+                "standardize the features, or set regularization=l2.",
+                stacklevel=3,
+            )
+
+    @property
+    def done(self) -> bool:
+        return bool(self.minimizer.finished)

@@ -1,0 +1,93 @@
+"""Random numbers as a pure function of (seed, counter), for rows that are made when they are asked for.
+
+The i-th number is SplitMix64's i-th output from a state that the seed sets, so no number depends on the ones
+before:
+
+```math
+h_i = mix(key + (i + 1) γ),   mix(z) = z₂ ⊕ (z₂ ≫ 31),  z₂ = (z₁ ⊕ (z₁ ≫ 27)) m₂,  z₁ = (z ⊕ (z ≫ 30)) m₁
+```
+
+A 64-bit word gives two 32-bit uniforms, and those (Box-Muller) two normals.
+
+Legend: i counter, key the mixed seed, γ m₁ m₂ the constants of the source, ≫ shift without sign; all modulo
+2⁶⁴.
+Source: Steele, Lea & Flood, "Fast splittable pseudorandom number generators", 2014, §5; Box & Muller 1958.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["epoch_generator", "normals", "splitmix64", "stream_key", "uniforms"]
+
+_GAMMA, _M1, _M2 = 0x9E37_79B9_7F4A_7C15, 0xBF58_476D_1CE4_E5B9, 0x94D0_49BB_1331_11EB
+_MASK32 = 0xFFFF_FFFF
+
+
+def _signed(value: int) -> int:
+    """The int64 with the bits of `value` modulo 2⁶⁴."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
+def splitmix64(key: int, counter: Tensor) -> Tensor:
+    """Return the words h_i of the int64 counters i, as int64 of any sign.
+
+    Example:
+        >>> hex(int(splitmix64(0, torch.tensor([1]))))
+        '0x6e789e6aa1b965f4'
+    """
+    z = counter * _signed(_GAMMA)
+    z += _signed(key + _GAMMA)
+    shifted = torch.empty_like(z)
+    for shift, factor in ((30, _M1), (27, _M2), (31, None)):
+        torch.bitwise_right_shift(z, shift, out=shifted)
+        shifted &= (1 << (64 - shift)) - 1  # the shift of int64 copies the sign
+        z ^= shifted
+        if factor is not None:
+            z *= _signed(factor)
+    return z
+
+
+def stream_key(seed: int, *position: int) -> int:
+    """Return a key whose stream is unrelated to those of other seeds and positions."""
+    key = seed
+    for value in (0, *position):
+        key = _splitmix64_of_int(key, value)
+    return key
+
+
+def _splitmix64_of_int(key: int, counter: int) -> int:
+    """`splitmix64` of one number, in Python's integers: a tensor of one costs twenty times as much."""
+    z = (key + (counter + 1) * _GAMMA) % 2**64
+    z = ((z ^ (z >> 30)) * _M1) % 2**64
+    z = ((z ^ (z >> 27)) * _M2) % 2**64
+    return _signed(z ^ (z >> 31))
+
+
+def uniforms(words: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Return two numbers in (0, 1] from the upper and the lower half of each word, of the words' shape."""
+    high, low = words >> 32, words & _MASK32
+    high &= _MASK32
+    return tuple(half.to(dtype).add_(0.5).mul_(2.0**-32) for half in (high, low))  # type: ignore[return-value]
+
+
+def normals(words: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return 2n standard normals from n words in the last axis: r cos φ and then r sin φ."""
+    radius, angle = uniforms(words, dtype)
+    radius.log_().mul_(-2.0).sqrt_()
+    angle.mul_(2.0 * math.pi)
+    return torch.cat((angle.cos().mul_(radius), angle.sin_().mul_(radius)), dim=-1)
+
+
+def epoch_generator(seed: int, *position: int) -> torch.Generator:
+    """Return a generator whose stream depends on the seed and a position (epoch, block, ...) alone."""
+    state = seed & 0xFFFF_FFFF_FFFF_FFFF
+    for value in position:  # SplitMix64's mixing step, so that neighbouring positions give unrelated streams
+        state = (state + (value + 1) * 0x9E37_79B9_7F4A_7C15) & 0xFFFF_FFFF_FFFF_FFFF
+        state = ((state ^ (state >> 30)) * 0xBF58_476D_1CE4_E5B9) & 0xFFFF_FFFF_FFFF_FFFF
+        state = ((state ^ (state >> 27)) * 0x94D0_49BB_1331_11EB) & 0xFFFF_FFFF_FFFF_FFFF
+        state ^= state >> 31
+    return torch.Generator().manual_seed(state & 0x7FFF_FFFF_FFFF_FFFF)

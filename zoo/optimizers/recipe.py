@@ -1,0 +1,142 @@
+"""Optimizers, schedules and penalties by name: how a gradient model is trained, apart from what it is."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from zoo.checks import check_type
+from zoo.errors import ZooError, nearest, unknown_name
+from zoo.optimizers.penalties import penalized_parameters
+from zoo.optimizers.schedules import SCHEDULERS
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+__all__ = ["OPTIMIZERS", "Recipe", "register_optimizer"]
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+    "lbfgs": torch.optim.LBFGS,
+}
+
+
+def register_optimizer(name: str) -> Callable[[type[Optimizer]], type[Optimizer]]:
+    """Register the decorated `torch.optim.Optimizer` under `name`, for `optimizer=NAME`."""
+
+    def register(cls: type[Optimizer]) -> type[Optimizer]:
+        OPTIMIZERS[name] = cls
+        return cls
+
+    return register
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a gradient model is trained.
+
+    Attributes:
+        optimizer: a name of `OPTIMIZERS`.
+        optimizer_options: its parameters, under torch's own names.
+        scheduler: a name of `SCHEDULERS`, or `none`.
+        scheduler_options: its parameters.
+        l1: λ₁ of the penalty λ₁ Σ|w|.
+        l2: λ₂ of the penalty λ₂ Σ w².
+
+    Example:
+        >>> Recipe("sgd", {"lr": 0.1, "momentum": 0.9}, l2=1e-4).optimizer
+        'sgd'
+    """
+
+    optimizer: str = "adam"
+    optimizer_options: dict[str, Any] = field(default_factory=lambda: {"lr": 1e-3})
+    scheduler: str = "none"
+    scheduler_options: dict[str, Any] = field(default_factory=dict)
+    l1: float = 0.0
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
+        if self.scheduler not in (*SCHEDULERS, "none"):
+            raise unknown_name("scheduler", self.scheduler, (*SCHEDULERS, "none"))
+        _check_options("optimizer", self.optimizer, OPTIMIZERS[self.optimizer], self.optimizer_options)
+        if self.scheduler != "none":
+            _check_options("scheduler", self.scheduler, SCHEDULERS[self.scheduler], self.scheduler_options)
+        for name in ("l1", "l2"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ZooError(f"regularization.{name} must be 0 or more, not {getattr(self, name)}.")
+        if self.l2 and self.optimizer_options.get("weight_decay"):
+            raise ZooError(
+                "regularization.l2 and optimizer.weight_decay both shrink the weights: set one of the two to 0."
+            )
+
+    def build_optimizer(self, module: nn.Module) -> Optimizer:
+        """Return the optimizer over the module's trainable parameters."""
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        try:
+            return OPTIMIZERS[self.optimizer](parameters, **self.optimizer_options)
+        except (TypeError, ValueError) as error:
+            raise ZooError(f"optimizer={self.optimizer}: {error}.") from error
+
+    def configure(self, module: pl.LightningModule) -> dict[str, Any]:
+        """Return what `LightningModule.configure_optimizers` returns."""
+        optimizer = self.build_optimizer(module)
+        if self.scheduler == "none":
+            return {"optimizer": optimizer}
+        steps = total_steps(module.trainer)
+        if steps == math.inf and self.scheduler in ("cosine", "one_cycle"):
+            raise ZooError(f"scheduler={self.scheduler} needs the run's end: set trainer.max_epochs or max_steps.")
+        scheduler = SCHEDULERS[self.scheduler](optimizer, steps, **self.scheduler_options)
+        if self.scheduler == "plateau":
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def penalty(self, module: nn.Module) -> Tensor | None:
+        """Return λ₁ Σ|w| + λ₂ Σ w², or None where both are zero."""
+        if not (self.l1 or self.l2):
+            return None
+        weights = list(penalized_parameters(module))
+        terms = [self.l1 * w.abs().sum() for w in weights if self.l1] + [
+            self.l2 * w.square().sum() for w in weights if self.l2
+        ]
+        return torch.stack(terms).sum() if terms else None
+
+
+def _check_options(what: str, name: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
+    skip = {"params", "optimizer", "total_steps", "self"}
+    valid = {key: p.default for key, p in inspect.signature(factory).parameters.items() if key not in skip}
+    for key, value in options.items():
+        if key not in valid:
+            raise ZooError(f"{what} '{name}' has no option '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}.")
+        kind = bool if isinstance(valid[key], bool) else float if isinstance(valid[key], int | float) else Any
+        if not isinstance(value, Tensor):
+            check_type(f"{what}.{key}", value, kind)
+
+
+def total_steps(trainer: Any) -> float:
+    """Number of optimizer steps of the whole run, infinite where nothing ends it.
+
+    `trainer.estimated_stepping_batches` would start the loader before a resumed run's position is known, so that the
+    first batches would be taken again.
+    """
+    most = trainer.max_steps if trainer.max_steps > 0 else math.inf
+    if trainer.max_epochs is None or trainer.max_epochs < 0:
+        return most
+    if trainer.datamodule is None:
+        return trainer.estimated_stepping_batches
+    num_batches = len(trainer.datamodule.train_dataloader())
+    limit = trainer.limit_train_batches
+    num_batches = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+    return min(most, math.ceil(num_batches / trainer.accumulate_grad_batches) * trainer.max_epochs)
