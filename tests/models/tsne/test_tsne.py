@@ -320,7 +320,7 @@ def test_the_optimizer_follows_its_formula() -> None:
     for slope in gradients:
         point.grad = slope.clone()
         optimizer.step()
-        step = gradient.numpy()
+        step = slope.numpy()
         for i, j in np.ndindex(5, 2):
             g[i, j] = max(0.5, g[i, j] * 0.8 if np.sign(u[i, j]) == np.sign(step[i, j]) else g[i, j] + 0.2)
         u = 0.7 * u - 0.3 * g * step
