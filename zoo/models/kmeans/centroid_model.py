@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, SumMetric
 
-from zoo.analysis.cluster_scores import silhouette_samples
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.base import StreamingModel
 from zoo.models.kmeans.assignment import assign, pairwise_distance
@@ -116,6 +115,7 @@ class CentroidModel(StreamingModel):
 
     def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
         from zoo import visual
+        from zoo.analysis.cluster_scores import silhouette_samples
 
         assert self.spec is not None
         rows = self.rows_of(batch)
