@@ -43,10 +43,10 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import StreamingModel
-from zoo.models.linear.linear_regression import qr_update
 from zoo.numerics.hashing import epoch_generator
 from zoo.numerics.moments import centred_blocks, gram, mean_shift, scatter_blocks
 from zoo.numerics.spectra import components_for_share, fix_signs, nystrom, probabilistic_log_density
+from zoo.numerics.triangular import qr_update
 from zoo.registry import register_model
 
 if TYPE_CHECKING:

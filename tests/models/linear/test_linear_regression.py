@@ -10,7 +10,8 @@ from sklearn.linear_model import LinearRegression as Oracle
 from sklearn.linear_model import Ridge
 
 import zoo
-from zoo.models.linear.linear_regression import qr_update, solve_least_squares
+from zoo.models.linear.linear_regression import solve_least_squares
+from zoo.numerics.triangular import qr_update
 
 # Longley 1967, as in NIST's statistical reference data sets: y, then six predictors, 1947 to 1962.
 LONGLEY = """

@@ -34,20 +34,10 @@ from torch import Tensor, nn
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import GradientModel, StreamingModel
+from zoo.numerics.triangular import qr_update
 from zoo.registry import register_model
 
-__all__ = ["LinearRegression", "qr_update", "solve_least_squares"]
-
-
-def qr_update(r: Tensor, rows: Tensor) -> Tensor:
-    """Return the triangular factor of `r` stacked on `rows`, with a non-negative diagonal.
-
-    Args:
-        r: factor of the rows before, (C, C).
-        rows: new rows, (B, C).
-    """
-    factor = torch.linalg.qr(torch.cat([r, rows]), mode="r").R
-    return factor * torch.where(factor.diagonal() < 0, -1.0, 1.0).unsqueeze(1)
+__all__ = ["LinearRegression", "solve_least_squares"]
 
 
 def solve_least_squares(r: Tensor, num_targets: int, ridge: float = 0.0) -> tuple[Tensor, Tensor, int]:
