@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from zoo import visual
-from zoo.analysis import cluster_scores
 from zoo.analysis.cluster_scores import davies_bouldin_score, elbow, silhouette_samples, silhouette_score
 from zoo.errors import ZooError
 
@@ -16,7 +16,7 @@ def test_scores_equal_scikit_learns(
     num_rows: int, num_clusters: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
-    monkeypatch.setattr(cluster_scores, "_CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr("zoo.numerics.silhouette._CHUNK_ELEMENTS", chunk)
     x = torch.randn(num_rows, 4, dtype=torch.float64) + 10
     labels = 3 * torch.randint(num_clusters, (num_rows,))
     labels[:num_clusters] = 3 * torch.arange(num_clusters)
@@ -26,6 +26,30 @@ def test_scores_equal_scikit_learns(
     assert silhouette_score(x, labels).item() == pytest.approx(expected.mean().item(), rel=1e-9)
     theirs = metrics.davies_bouldin_score(x.numpy(), labels.numpy())
     assert davies_bouldin_score(x, labels).item() == pytest.approx(theirs, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_arrays_lists_and_names_are_taken_as_scikit_learn_takes_them(dtype: type) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(dtype)
+    names = np.array(["left", "right", "up"])[np.arange(60) % 3]
+    expected = metrics.silhouette_samples(x, names)
+    for rows, labels in ((x, names), (x[:, ::1], list(names)), (np.asfortranarray(x), names), (x[::-1][::-1], names)):
+        np.testing.assert_allclose(silhouette_samples(rows, labels).numpy(), expected, atol=1e-5)
+        assert float(davies_bouldin_score(rows, labels)) == pytest.approx(
+            metrics.davies_bouldin_score(x, names), rel=1e-5
+        )
+    assert float(silhouette_score([[0], [1], [10]], [5, 5, 7])) == pytest.approx(0.5963, abs=1e-4)
+
+
+def test_scores_of_rows_far_from_zero() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)) + 1000 + 5 * (torch.arange(200) % 3)[:, None]
+    labels = torch.arange(200) % 3
+    expected = metrics.davies_bouldin_score(x.double().numpy(), labels.numpy())
+    assert float(davies_bouldin_score(x, labels)) == pytest.approx(expected, rel=1e-4)
+    expected = metrics.silhouette_score(x.double().numpy(), labels.numpy())
+    assert float(silhouette_score(x, labels)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_clusters_on_one_spot() -> None:
@@ -39,6 +63,8 @@ def test_labels_that_cannot_be_scored() -> None:
         silhouette_score(torch.rand(3, 2), torch.zeros(3, dtype=torch.long))
     with pytest.raises(ZooError, match="one label for each row"):
         davies_bouldin_score(torch.rand(3, 2), torch.tensor([0, 1]))
+    with pytest.raises(ZooError, match="one label for each row"):
+        silhouette_score(np.zeros((3, 2)), np.zeros((3, 1), dtype=int))
 
 
 @pytest.mark.parametrize("model", ["kmeans", "bisecting_kmeans"])

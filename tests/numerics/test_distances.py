@@ -1,18 +1,19 @@
-"""Distances, their bounds and the search by them, against SciPy and direct computation."""
+"""Distances against SciPy, whose metrics they are, in both floating types and on rows that are hard."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from zoo.models.agglomerative.bounded_search import row_minimum, smallest_entries
-from zoo.models.agglomerative.cluster_spaces import MatrixSpace, WardSpace
-from zoo.numerics import distances
-from zoo.numerics.distances import METRICS, SquaredDistances, condense, distance_matrix, pairwise_distances, unfold
+from zoo.errors import ZooError
+from zoo.numerics.distances import ALIASES, METRICS, metric_name, pairwise_distances, squared_distances
 
 spatial = pytest.importorskip("scipy.spatial.distance")
+SCIPY = {"manhattan": "cityblock"}
 
 
 def points(count: int, features: int = 5, seed: int = 0) -> Tensor:
@@ -20,76 +21,111 @@ def points(count: int, features: int = 5, seed: int = 0) -> Tensor:
     return torch.randn(count, features, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine", "correlation"])
-def test_distances_by_products_are_those_by_differences(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.cat([points(200, 7) + 3, 1e-7 * points(100, 7) - 5])
-    exact = distance_matrix(x, metric)
-    monkeypatch.setattr(distances, "_SMALL", 0)
-    monkeypatch.setattr(distances, "_CHUNK", 1 << 12)
-    matrix = distance_matrix(x, metric)
-    assert torch.equal(matrix, matrix.T)
-    torch.testing.assert_close(matrix, exact, rtol=1e-10, atol=1e-14 if metric in ("cosine", "correlation") else 0)
+def suited(x: Tensor, metric: str) -> Tensor:
+    return (x > 0).to(x.dtype) if metric == "jaccard" else x.round() if metric == "hamming" else x
+
+
+def scipys(a: Tensor, b: Tensor, metric: str) -> np.ndarray:
+    arrays = [t.double().numpy() > 0 if metric == "jaccard" else t.double().numpy() for t in (a, b)]
+    return spatial.cdist(*arrays, SCIPY.get(metric, metric))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("metric", METRICS)
+def test_distances_are_scipys(metric: str, dtype: torch.dtype) -> None:
+    a, b = suited(points(9, 7), metric).to(dtype), suited(points(30, 7), metric).to(dtype)
+    ours = pairwise_distances(a, b, metric)
+    assert ours.dtype == dtype
+    rtol = 1e-12 if dtype == torch.float64 else 2e-6
+    np.testing.assert_allclose(ours.numpy(), scipys(a, b, metric), rtol=rtol, atol=rtol / 10)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_distances_are_scipys(metric: str) -> None:
-    x = points(30, 7)
-    x = (x > 0).double() if metric == "jaccard" else x.round() if metric == "hamming" else x
-    theirs = spatial.cdist(x.numpy() > 0 if metric == "jaccard" else x.numpy(), x.numpy(), metric)
-    np.testing.assert_allclose(pairwise_distances(x[:9], x, metric).numpy(), theirs[:9], rtol=1e-12, atol=1e-13)
-    matrix = distance_matrix(x, metric)
-    assert torch.equal(matrix, matrix.T)
-    assert bool(matrix.diagonal().isinf().all())
-    np.testing.assert_allclose(
-        condense(matrix).numpy(), spatial.squareform(theirs, checks=False), rtol=1e-12, atol=1e-13
-    )
-    assert torch.equal(unfold(condense(matrix)), matrix)
+def test_strides_and_chunks_do_not_matter(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = suited(points(12, 10), metric), suited(points(8, 10, seed=1), metric)
+    expected = pairwise_distances(a[:, ::2].contiguous(), b[:, 1::2].contiguous(), metric)
+    monkeypatch.setattr("zoo.numerics.distances._CHUNK", 60)
+    close = {"rtol": 1e-13, "atol": 1e-15}
+    torch.testing.assert_close(pairwise_distances(a[:, ::2], b[:, 1::2], metric), expected, **close)
+    torch.testing.assert_close(pairwise_distances(a[:, ::2], b.T.contiguous().T[:, 1::2], metric), expected, **close)
+    repeated = pairwise_distances(a[:1, ::2].expand(5, -1), b[:, 1::2], metric)
+    torch.testing.assert_close(repeated, expected[:1].expand(5, -1), **close)
+    assert pairwise_distances(a[:0], b, metric).shape == (0, 8)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_bounds_never_exceed_the_distances(weighted: bool) -> None:
-    x = torch.cat([points(100, 20), points(100, 20) * 1e-6 + 3, points(3, 20) * 1e6])
-    sizes = torch.randint(1, 50, (203,)).double() if weighted else None
-    space = SquaredDistances(x, sizes)
-    rows = torch.arange(203)
-    bounds = space.bound(rows, torch.empty(203, 203, dtype=space.dtype))
-    exact = space.exact(rows[:, None], rows)
-    assert space.dtype == torch.float32
-    assert bool((bounds <= exact).all())
-    slack = 4 * space.gamma * space.centres.square().sum(1).amax() * (1 if sizes is None else 100)
-    assert bool((exact - bounds <= slack).all())
+@pytest.mark.parametrize("metric", METRICS)
+def test_whole_numbers_are_taken_as_such(metric: str) -> None:
+    x = torch.arange(12).view(4, 3) % 5
+    torch.testing.assert_close(pairwise_distances(x, x, metric), pairwise_distances(x.double(), x.double(), metric))
 
 
-@pytest.mark.parametrize("size", [1, 5, 16, 31, 32, 100, 1000])
-@pytest.mark.parametrize("tied", [False, True])
-def test_the_minimum_by_groups_is_the_first_minimum(size: int, tied: bool) -> None:
-    block = torch.randint(3, (20, size)).double() if tied else torch.randn(20, size, dtype=torch.float64)
-    least, place = row_minimum(block)
-    assert torch.equal(least, block.amin(1))
-    assert place.tolist() == [row.index(min(row)) for row in block.tolist()]
+@pytest.mark.parametrize("name", [*METRICS, *ALIASES])
+def test_every_name_is_accepted_everywhere(name: str) -> None:
+    from zoo.models.agglomerative.linkage import linkage
+    from zoo.models.tsne.affinities import dense_affinities
+    from zoo.numerics.neighbors import nearest_neighbors
+
+    x = suited(points(12, 4), name)
+    first = metric_name(name)
+    assert first in METRICS
+    for function in (
+        lambda metric: pairwise_distances(x, x, metric),
+        lambda metric: nearest_neighbors(x, 3, metric=metric)[0],
+        lambda metric: linkage(x, "average", metric),
+        lambda metric: linkage(x, "single", metric),
+        lambda metric: dense_affinities(x, 3.0, metric).matrix,
+    ):
+        assert torch.equal(function(name), function(first))
 
 
-@pytest.mark.parametrize("size", [16, 48, 160, 1600])
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_the_smallest_entries_are_found_and_the_rest_is_bounded(size: int, count: int) -> None:
-    block = torch.randn(6, size, dtype=torch.float64)
-    values, columns, unseen = smallest_entries(block, count)
-    assert torch.equal(values, block.sort(1).values[:, :count])
-    assert torch.equal(block.gather(1, columns), values)
-    rest = block.scatter(1, columns, float("inf")).amin(1)
-    assert bool((unseen <= rest).all())
-    assert bool((unseen >= values[:, -1]).all())
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("metric", ["cosine", "correlation"])
+def test_a_row_without_direction_is_at_one_from_all_others_and_at_zero_from_its_like(
+    metric: str, dtype: torch.dtype
+) -> None:
+    from zoo.models.agglomerative.distance_matrix import distance_matrix
+    from zoo.models.agglomerative.linkage import linkage
+    from zoo.numerics.neighbors import nearest_neighbors
+
+    still = torch.tensor([[0.1] * 3, [1e6 / 3] * 3], dtype=dtype) * (metric == "correlation")
+    x = torch.cat([still, torch.tensor([[1.0, 2.0, 4.0], [-3.0, 1.0, 0.5], [2.0, 4.0, 8.0]], dtype=dtype)])
+    expected = pairwise_distances(x, x, metric)
+    torch.testing.assert_close(expected[:2], torch.tensor([[0, 0, 1, 1, 1]] * 2, dtype=dtype))
+    if metric == "cosine":  # as scikit-learn has it, apart from equal rows
+        theirs = pytest.importorskip("sklearn.metrics").pairwise.cosine_distances(x.numpy())
+        np.testing.assert_allclose(expected[2:].numpy(), theirs[2:], atol=1e-6 if dtype == torch.float32 else 1e-15)
+    others = distance_matrix(x, metric).fill_diagonal_(0).to(dtype)
+    torch.testing.assert_close(others, expected, rtol=1e-6, atol=1e-12)
+    distance, neighbor = nearest_neighbors(x, 4, metric=metric)
+    torch.testing.assert_close(distance, expected.gather(1, neighbor))
+    heights = linkage(x, "single", metric)[:, 2]
+    torch.testing.assert_close(heights, linkage(x, "complete", metric)[:, 2].clamp(max=1), rtol=1e-6, atol=1e-6)
 
 
-def test_both_spaces_agree_on_ward() -> None:
-    x = points(90)
-    ones = torch.ones(90, dtype=torch.float64)
-    by_centres, by_matrix = WardSpace(x, ones), MatrixSpace(distance_matrix(x, "sqeuclidean"), "ward", ones.clone())
-    for space in (by_centres, by_matrix):
-        space.merge(
-            torch.tensor([0, 5]), torch.tensor([1, 9]), pairwise_distances(x[[0, 5]], x[[1, 9]]).diagonal().square()
-        )
-        space.keep(torch.tensor([i for i in range(90) if i not in (1, 9)]))
-    (near, gap), (other, distance) = (space.nearest(torch.arange(88)) for space in (by_centres, by_matrix))
-    assert torch.equal(near, other)
-    torch.testing.assert_close(gap * by_centres.scale**2, distance, rtol=1e-10, atol=0)
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1.0, 1e30, 1e300])
+def test_the_scale_of_rows_is_nothing_to_their_angle(scale: float) -> None:
+    x = points(6)
+    expected = pairwise_distances(x, x, "cosine")
+    torch.testing.assert_close(pairwise_distances(scale * x, x, "cosine"), expected, rtol=1e-13, atol=1e-15)
+
+
+def test_near_rows_far_from_the_origin_keep_their_digits() -> None:
+    x = points(20) + 1e6
+    near = x + 1e-6 * points(20, seed=1)
+    expected = scipys(near, x, "euclidean")
+    np.testing.assert_allclose(pairwise_distances(near, x).numpy(), expected, rtol=1e-12)
+    turned = torch.tensor([[math.cos(1e-7), math.sin(1e-7)]], dtype=torch.float64)
+    angle = pairwise_distances(turned, torch.tensor([[1.0, 0.0]], dtype=torch.float64), "cosine")
+    assert angle.item() == pytest.approx(5e-15, rel=1e-6)  # 1 − cos is off by 2 %
+
+
+def test_squares_by_one_product_are_right_to_the_spread_of_the_rows() -> None:
+    a, b = points(40) + 100, torch.stack([points(30), points(30, seed=1)]) + 100
+    exact = torch.stack([pairwise_distances(a, part, "sqeuclidean") for part in b])
+    torch.testing.assert_close(squared_distances(a, b), exact, rtol=1e-13, atol=1e-12)
+    assert bool((squared_distances(b, b) >= 0).all())
+
+
+def test_an_unknown_metric_is_one_line() -> None:
+    with pytest.raises(ZooError, match=r"Unknown metric 'eucledian'\. Did you mean euclidean"):
+        pairwise_distances(points(2), points(2), "eucledian")

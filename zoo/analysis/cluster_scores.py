@@ -5,11 +5,11 @@ s_i = \frac{b_i - a_i}{\max(a_i, b_i)}, \qquad
 DB = \frac{1}{K} \sum_k \max_{l \ne k} \frac{S_k + S_l}{\|c_k - c_l\|}
 ```
 
-Silhouette: $a_i$ is the mean distance of row i to the other rows of its cluster, $b_i$ the least of its mean distances
-to the rows of another cluster; 1 is best, below 0 it would be better off elsewhere. Davies-Bouldin: $S_k$ is the mean
-distance of the rows of cluster k to their mean $c_k$; 0 is best.
+Silhouette (`zoo.numerics.silhouette`): $a_i$ is the mean distance of row i to the other rows of its cluster, $b_i$ the
+least of its mean distances to the rows of another cluster; 1 is best. Davies-Bouldin: $S_k$ is the mean distance of the
+rows of cluster k to their mean $c_k$; 0 is best.
 
-Letters: N rows, D features, K clusters, B rows of a chunk.
+Letters: N rows, D features, K clusters.
 
 Sources: P. Rousseeuw, "Silhouettes: a graphical aid to the interpretation and validation of cluster analysis", 1987;
 D. Davies and D. Bouldin, "A cluster separation measure", 1979.
@@ -23,52 +23,36 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.errors import ZooError
-from zoo.models.kmeans.assignment import pairwise_distance
+from zoo.data.arrays import to_tensor
+from zoo.numerics import silhouette
+from zoo.numerics.distances import pairwise_distances
 
 __all__ = ["davies_bouldin_score", "elbow", "silhouette_samples", "silhouette_score"]
 
-_CHUNK_ELEMENTS = 1 << 22
 
-
-def silhouette_samples(x: Tensor, labels: Tensor) -> Tensor:
+def silhouette_samples(x: Any, labels: Any) -> Tensor:
     """Return the silhouette of each row, (N,), exactly, in memory linear in N.
 
     Args:
-        x: rows (N, *shape).
-        labels: cluster of each row, (N,), at least two different ones.
+        x: rows (N, *shape), an array, a tensor or nested lists.
+        labels: cluster of each row, (N,), numbers or names, at least two different ones.
+
+    Raises:
+        ZooError: if there are not as many labels as rows, or all are equal, or the rows are no finite numbers.
 
     Example:
-        >>> x = torch.tensor([[0.0], [1.0], [10.0]])
-        >>> silhouette_samples(x, torch.tensor([0, 0, 1]))
+        >>> silhouette_samples([[0.0], [1.0], [10.0]], ["left", "left", "right"])
         tensor([0.9000, 0.8889, 0.0000])
     """
-    x, clusters, counts = _grouped(x, labels)
-    hot = torch.zeros(len(x), len(counts), dtype=x.dtype, device=x.device)
-    hot.scatter_(1, clusters.unsqueeze(1), 1.0)  # (N, K)
-    size = max(1, _CHUNK_ELEMENTS // len(x))
-    parts = []
-    for start, rows, own in zip(range(0, len(x), size), x.split(size), clusters.split(size), strict=True):
-        distance = pairwise_distance(rows, x)  # (B, N)
-        distance.diagonal(start).zero_()  # a row to itself, which rounding would leave at some 1e-8
-        total = distance @ hot  # (B, K)
-        index = own.unsqueeze(1)
-        within = total.gather(1, index)[:, 0] / (counts[own] - 1).clamp_min(1)
-        between = (total / counts).scatter_(1, index, torch.inf).min(1).values
-        score = (between - within) / torch.maximum(within, between)
-        parts.append(torch.where(counts[own] > 1, score.nan_to_num(0.0), 0.0))
-    return torch.cat(parts)
+    return silhouette.silhouette_samples(*_tensors(x, labels))
 
 
-def silhouette_score(x: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean silhouette over all rows, ().
-
-    Args:
-        x: rows (N, *shape).
-        labels: cluster of each row, (N,), at least two different ones.
+def silhouette_score(x: Any, labels: Any) -> Tensor:
+    """Return the mean silhouette over all rows, (); arguments and errors as of `silhouette_samples`.
 
     Example:
         >>> round(silhouette_score(torch.tensor([[0.0], [1.0], [10.0]]), torch.tensor([0, 0, 1])).item(), 4)
@@ -77,34 +61,32 @@ def silhouette_score(x: Tensor, labels: Tensor) -> Tensor:
     return silhouette_samples(x, labels).mean()
 
 
-def davies_bouldin_score(x: Tensor, labels: Tensor) -> Tensor:
-    """Return the Davies-Bouldin index, ().
-
-    Args:
-        x: rows (N, *shape).
-        labels: cluster of each row, (N,), at least two different ones.
+def davies_bouldin_score(x: Any, labels: Any) -> Tensor:
+    """Return the Davies-Bouldin index, (); arguments and errors as of `silhouette_samples`.
 
     Example:
         >>> davies_bouldin_score(torch.tensor([[0.0], [2.0], [10.0], [12.0]]), torch.tensor([0, 0, 1, 1]))
         tensor(0.2000)
     """
-    x, clusters, counts = _grouped(x, labels)
+    x, labels = _tensors(x, labels)
+    clusters, counts = silhouette.number_clusters(x, labels)
+    x, counts = x.flatten(1), counts.to(x.dtype)
+    origin = x.mean(0)  # sums of rows far from zero would lose the digits that part them
+    x = x - origin
     means = x.new_zeros(len(counts), x.shape[1]).index_add_(0, clusters, x) / counts.unsqueeze(1)
     distance = torch.linalg.vector_norm(x - means[clusters], dim=1)
     scatter = x.new_zeros(len(counts)).index_add_(0, clusters, distance) / counts  # (K,)
-    apart = torch.cdist(means, means, compute_mode="donot_use_mm_for_euclid_dist")  # (K, K)
+    apart = pairwise_distances(means, means)  # (K, K)
     ratio = (scatter.unsqueeze(1) + scatter) / torch.where(apart > 0, apart, torch.inf)
     return ratio.max(1).values.mean()
 
 
-def _grouped(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rows (N, D), their clusters numbered without gaps, and the clusters' sizes (K,)."""
-    if len(x) != len(labels):
-        raise ZooError(f"There are {len(x)} rows but {len(labels)} labels: pass one label for each row.")
-    names, clusters, counts = labels.unique(return_inverse=True, return_counts=True)
-    if len(names) < 2:
-        raise ZooError(f"A score of clusters needs at least two of them; the labels name {len(names)}.")
-    return x.flatten(1), clusters, counts.to(x.dtype)
+def _tensors(x: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """Rows as a floating tensor, and labels as whole numbers, on the rows' device."""
+    rows = to_tensor(x)
+    if not isinstance(labels, Tensor):
+        labels = torch.from_numpy(np.unique(np.asarray(labels), return_inverse=True)[1].reshape(np.shape(labels)))
+    return rows, labels.to(rows.device)
 
 
 def elbow(data: Any, choices: Iterable[int] = range(1, 11), model: str = "kmeans", **hparams: Any) -> dict[int, float]:

@@ -19,44 +19,12 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.numerics.distances import euclidean_rows, from_squared, is_euclidean, metric_name, pairwise_distances
 
-__all__ = ["METRICS", "nearest_neighbors", "pairwise_distances"]
+__all__ = ["nearest_neighbors"]
 
-METRICS = ("euclidean", "cosine", "correlation", "manhattan", "chebyshev", "precomputed")
 _SPARE = 16  # candidates beyond k, for what the matrix product's rounding may have put in the wrong order
 _CHUNK_ELEMENTS = 1 << 23  # entries of one chunk's distance matrix: 32 MB in float32
-
-
-def pairwise_distances(queries: Tensor, rows: Tensor, metric: str = "euclidean") -> Tensor:
-    r"""Return the matrix of distances δ(q_i, x_j), taken from differences.
-
-    Args:
-        queries: (Q, D); for `precomputed` the distances themselves, (Q, N).
-        rows: (N, D); not looked at for `precomputed`.
-        metric: one of `METRICS`; cosine is 1 − cos ∠(q, x), correlation that of the rows less their own mean, both 1
-            where a row is zero.
-
-    Returns:
-        (Q, N), of the dtype of `queries`.
-
-    Raises:
-        ZooError: for an unknown metric.
-
-    Example:
-        >>> pairwise_distances(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]), "manhattan")
-        tensor([[7.]])
-    """
-    check_metric(metric)
-    if metric == "precomputed":
-        return queries
-    if metric in ("cosine", "correlation"):
-        # |a − b|² / 2 = 1 − a·b for unit rows, without the cancellation near 0.
-        a, b = (unit_rows(t, metric) for t in (queries, rows))
-        zero = (a.abs().sum(1) == 0)[:, None] | (b.abs().sum(1) == 0)
-        half = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square_().div_(2)
-        return half.masked_fill_(zero, 1.0)
-    order = {"euclidean": 2.0, "manhattan": 1.0, "chebyshev": float("inf")}[metric]
-    return torch.cdist(queries, rows, p=order, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def nearest_neighbors(
@@ -69,7 +37,7 @@ def nearest_neighbors(
         k: neighbours wanted, at most N (N − 1 without `queries`).
         queries: (Q, D), or (Q, N) distances for `precomputed`; None asks for the neighbours of the rows themselves, of
             which each leaves itself out (by its index: a duplicate of it counts).
-        metric: one of `METRICS`.
+        metric: one of `zoo.numerics.distances.METRICS`, or `precomputed`.
 
     Returns:
         Distances (Q, K) and indices (Q, K), int64.
@@ -85,27 +53,13 @@ def nearest_neighbors(
                 [0],
                 [1]]))
     """
-    check_metric(metric)
+    metric = metric_name(metric)
     most = len(rows) - (queries is None)
     if not 1 <= k <= most:
         raise ZooError(f"{k} neighbours were asked of {len(rows)} rows: pass k from 1 to {most}.")
-    screen = _euclidean_screen if metric in ("euclidean", "cosine", "correlation") else _full_screen
+    screen = _euclidean_screen if is_euclidean(metric) else _full_screen
     found = list(screen(rows, k, queries, metric))
     return torch.cat([distance for distance, _ in found]), torch.cat([index for _, index in found])
-
-
-def check_metric(metric: str) -> None:
-    """Raise one line unless the metric is known."""
-    if metric not in METRICS:
-        raise ZooError(f"Unknown metric {metric!r}: pass one of {', '.join(METRICS)}.")
-
-
-def unit_rows(rows: Tensor, metric: str) -> Tensor:
-    """Return rows (N, D) of length 1, centred for `correlation`; a zero row stays zero."""
-    if metric == "correlation":
-        rows = rows - rows.mean(1, keepdim=True)
-    length = rows.norm(dim=1, keepdim=True)
-    return torch.where(length > 0, rows / length, 0.0)
 
 
 def _chunks(count: int, width: int) -> Iterator[slice]:
@@ -139,8 +93,7 @@ def _full_screen(rows: Tensor, k: int, queries: Tensor | None, metric: str) -> I
 
 
 def _euclidean_screen(rows: Tensor, k: int, queries: Tensor | None, metric: str) -> Iterator[tuple[Tensor, Tensor]]:
-    if metric != "euclidean":
-        rows, queries = unit_rows(rows, metric), None if queries is None else unit_rows(queries, metric)
+    rows, queries = euclidean_rows(rows, metric), None if queries is None else euclidean_rows(queries, metric)
     centre = rows.mean(0)
     centred = rows - centre  # (N, D)
     norm = centred.square().sum(1)  # (N,)
@@ -164,7 +117,4 @@ def _distances_to(queries: Tensor, rows: Tensor, index: Tensor, metric: str) -> 
         difference = rows[candidates] - query[:, None]  # (C', M, D)
         parts.append(torch.linalg.vector_norm(difference, dim=2))
     distance = torch.cat(parts)
-    if metric == "euclidean":
-        return distance
-    zero = (queries.abs().sum(1) == 0)[:, None] | (rows.abs().sum(1) == 0)[index]
-    return distance.square_().div_(2).masked_fill_(zero, 1.0)
+    return distance if metric == "euclidean" else from_squared(distance.square_(), metric)

@@ -289,13 +289,12 @@ class AgglomerativeClustering(ClusterMixin, ZooEstimator):
         X = self._rows(X, reset=True, ensure_min_samples=2)
         if (self.n_clusters is None) == (self.distance_threshold is None):
             raise ValueError("Give exactly one of n_clusters and distance_threshold, and None for the other.")
-        names = {"manhattan": "cityblock", "l1": "cityblock", "l2": "euclidean"}
         model = create(
             "agglomerative_clustering",
             num_clusters=self.n_clusters,
             distance_threshold=self.distance_threshold,
             linkage=self.linkage,
-            metric=names.get(self.metric, self.metric),
+            metric=self.metric,
         )
         self._fit_streaming(model, X)
         self.labels_ = self.model_.labels.cpu().numpy()

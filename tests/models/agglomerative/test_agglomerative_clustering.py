@@ -13,8 +13,9 @@ from torch import Tensor
 import zoo
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.agglomerative.agglomerative_clustering import AgglomerativeClustering
+from zoo.models.agglomerative.distance_matrix import distance_matrix
 from zoo.models.agglomerative.linkage import LINKAGES
-from zoo.numerics.distances import METRICS, distance_matrix
+from zoo.numerics.distances import METRICS
 
 
 def blobs(count: int = 90, features: int = 4) -> Tensor:

@@ -12,7 +12,6 @@ from scipy.optimize import brentq
 from scipy.spatial.distance import cdist
 from sklearn.datasets import load_digits
 from sklearn.manifold import trustworthiness
-from sklearn.neighbors import NearestNeighbors
 from support import bits
 from torch import Tensor
 
@@ -30,13 +29,12 @@ from zoo.models.tsne.interpolation import GridRepulsion
 from zoo.models.tsne.objective import MapObjective, start_of_map
 from zoo.models.tsne.optimizer import TSNEOptimizer
 from zoo.models.tsne.placement import ExactField, fixed_field, place
-from zoo.numerics import neighbors
-from zoo.numerics.neighbors import METRICS, nearest_neighbors, pairwise_distances
+from zoo.numerics.distances import pairwise_distances
+from zoo.numerics.neighbors import nearest_neighbors
 from zoo.training.trainer import make_trainer
 
 SCIPY_NAMES = {"manhattan": "cityblock"}
 fit = functools.partial(zoo.fit, device="cpu")  # what is compared bit by bit
-VECTOR_METRICS = [metric for metric in METRICS if metric != "precomputed"]
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -73,76 +71,6 @@ def joint_by_root(distance: np.ndarray, perplexity: float, k: int) -> np.ndarray
         near = others[:k]
         conditional[row, near] = conditional_by_root(distance[row, near] ** 2, perplexity)
     return (conditional + conditional.T) / (2 * size)
-
-
-# -- neighbours --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("metric", VECTOR_METRICS)
-def test_neighbours_are_those_of_scikit_learn(metric: str) -> None:
-    rows, queries = normal(120, 7), normal(30, 7, seed=1)
-    oracle = NearestNeighbors(n_neighbors=9, algorithm="brute", metric=metric).fit(rows.numpy())
-    for asked in (None, queries):
-        expected, index = oracle.kneighbors(None if asked is None else asked.numpy())
-        distance, neighbor = nearest_neighbors(rows, 9, asked, metric)
-        assert relative(distance, expected) < 1e-9
-        assert np.array_equal(neighbor.numpy(), index)
-
-
-@pytest.mark.parametrize("metric", VECTOR_METRICS)
-def test_distances_are_those_of_scipy(metric: str) -> None:
-    rows, queries = normal(20, 5), normal(8, 5, seed=1)
-    expected = cdist(queries.numpy(), rows.numpy(), SCIPY_NAMES.get(metric, metric))
-    assert relative(pairwise_distances(queries, rows, metric), expected) < 1e-9
-
-
-def test_neighbours_of_shifted_float32_rows_are_right() -> None:
-    rows = (1000 + normal(300, 4)).float()
-    expected, index = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(rows.double().numpy()).kneighbors()
-    distance, neighbor = nearest_neighbors(rows, 5)
-    assert relative(distance.double(), expected) < 1e-6  # float32
-    assert (neighbor.numpy() == index).mean() > 0.99  # rounding of the rows themselves makes ties
-
-
-def test_a_duplicate_is_a_neighbour_and_a_row_is_none_of_its_own() -> None:
-    distance, neighbor = nearest_neighbors(torch.tensor([[0.0], [0.0], [5.0]]), 2)
-    assert neighbor.tolist() == [[1, 2], [0, 2], [0, 1]]
-    assert distance.tolist() == [[0, 5], [0, 5], [5, 5]]
-
-
-@pytest.mark.parametrize("metric", ["cosine", "correlation"])
-def test_a_zero_row_is_at_distance_one(metric: str) -> None:
-    rows = torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 4.0]])
-    assert nearest_neighbors(rows, 1, metric=metric)[0].tolist() == [[1], [1]]
-
-
-def test_neighbours_of_precomputed_distances() -> None:
-    rows = normal(40, 3)
-    given = pairwise_distances(rows, rows)
-    before = given.clone()
-    distance, neighbor = nearest_neighbors(given, 6, metric="precomputed")
-    expected, index = nearest_neighbors(rows, 6)
-    assert torch.equal(neighbor, index)
-    assert relative(distance, expected) < 1e-12
-    assert torch.equal(given, before)
-
-
-def test_neighbours_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = normal(50, 3)
-    whole = [nearest_neighbors(rows, 4, metric=metric) for metric in VECTOR_METRICS]
-    monkeypatch.setattr(neighbors, "_CHUNK_ELEMENTS", 130)
-    for metric, expected in zip(VECTOR_METRICS, whole, strict=True):
-        distance, neighbor = nearest_neighbors(rows, 4, metric=metric)
-        assert torch.equal(neighbor, expected[1])
-        assert relative(distance, expected[0]) < 1e-12
-
-
-def test_what_neighbours_cannot_be_is_said_in_one_line() -> None:
-    rows = normal(4, 2)
-    with pytest.raises(zoo.ZooError, match="4 neighbours were asked of 4 rows: pass k from 1 to 3"):
-        nearest_neighbors(rows, 4)
-    with pytest.raises(zoo.ZooError, match="Unknown metric 'hamming'"):
-        nearest_neighbors(rows, 1, metric="hamming")
 
 
 # -- affinities --------------------------------------------------------------------------------------------------

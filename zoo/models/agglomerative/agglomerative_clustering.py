@@ -31,9 +31,10 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.agglomerative.dendrogram import cophenetic_correlation, cut_at_height, cut_into
+from zoo.models.agglomerative.distance_matrix import condense, distance_matrix
 from zoo.models.agglomerative.linkage import check_names, linkage
 from zoo.models.base import StreamingModel
-from zoo.numerics.distances import condense, distance_matrix, pairwise_distances
+from zoo.numerics.distances import pairwise_distances
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -155,11 +156,7 @@ class AgglomerativeClustering(StreamingModel):
         """The nearest training row of each row (B, *shape), (B,), and its distance (B,)."""
         found = []
         for part in x.flatten(1).split(max(1, _BLOCK // max(1, self.rows.numel()))):
-            if self.hparams.metric == "precomputed":
-                distances = part
-            else:
-                distances = pairwise_distances(part, self.rows, self.hparams.metric)
-            found.append(distances.min(1))
+            found.append(pairwise_distances(part, self.rows, self.hparams.metric).min(1))
         return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
 
     def predict_batch(self, batch: Batch) -> dict[str, Tensor]:

@@ -29,8 +29,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zoo.models.agglomerative.bounded_search import block_rows, nearest_by_bounds, padded, row_minimum
-from zoo.numerics.distances import SquaredDistances, empty_square
+from zoo.models.agglomerative.lower_bounds import (
+    SquaredDistances,
+    block_rows,
+    nearest_by_bounds,
+    padded,
+    row_minimum,
+)
 
 __all__ = ["MatrixSpace", "WardSpace"]
 
@@ -172,10 +177,3 @@ class WardSpace:
         """Forgets all positions but `rows`."""
         self.points.keep(rows)
         self._make_buffer()
-
-
-def matrix_copy(matrix: Tensor) -> Tensor:
-    """A float64 copy of a square matrix with infinity on its diagonal, for a space to consume."""
-    copy = empty_square(len(matrix), matrix.device)
-    copy.copy_(matrix)
-    return copy.fill_diagonal_(math.inf)

@@ -34,20 +34,13 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError, unknown_name
-from zoo.models.agglomerative.cluster_spaces import MatrixSpace, WardSpace, matrix_copy
+from zoo.models.agglomerative.cluster_spaces import MatrixSpace, WardSpace
 from zoo.models.agglomerative.dendrogram import label_merges, optimal_leaf_order
+from zoo.models.agglomerative.distance_matrix import distance_matrix, matrix_copy, unfold
+from zoo.models.agglomerative.lower_bounds import SquaredDistances
 from zoo.models.agglomerative.merging import Merger, merge_closest
 from zoo.models.agglomerative.spanning_tree import DirectDistances, spanning_tree
-from zoo.numerics.distances import (
-    METRICS,
-    Metric,
-    SquaredDistances,
-    distance_matrix,
-    finish,
-    is_squared,
-    prepare_rows,
-    unfold,
-)
+from zoo.numerics.distances import Metric, euclidean_rows, from_squared, is_euclidean, metric_name
 
 __all__ = ["LINKAGES", "linkage"]
 
@@ -80,32 +73,32 @@ def linkage(
     tensor([[0.0000, 1.0000, 1.0000, 2.0000],
             [2.0000, 3.0000, 4.5000, 3.0000]], dtype=torch.float64)
     """
-    check_names(method, metric)
+    metric = check_names(method, metric)
     data = torch.as_tensor(data).detach()
     if data.dim() == 1:
         data, metric = unfold(check_distances(data)), "precomputed"
     elif data.dim() != 2 or not len(data):
         raise ZooError(f"linkage takes points (N, F) or condensed distances, not shape {tuple(data.shape)}")
-    if isinstance(metric, str) and metric == "precomputed":
+    if metric == "precomputed":
         matrix = check_square(data)
         pairs, heights = _from_matrix(matrix_copy(matrix), method)
     else:
         pairs, heights = _from_points(check_points(data).double(), method, metric)
     hierarchy = label_merges(pairs, heights, ascending=method not in ("centroid", "median"))
     if optimal_ordering:
-        distances = data if isinstance(metric, str) and metric == "precomputed" else distance_matrix(data, metric)
+        distances = data if metric == "precomputed" else distance_matrix(data, metric)
         hierarchy = optimal_leaf_order(hierarchy, distances)
     return hierarchy
 
 
-def check_names(method: str, metric: Metric) -> None:
-    """Raises one line unless the linkage and the metric exist and go together."""
+def check_names(method: str, metric: Metric) -> Metric:
+    """The metric by its first name, or one line unless it and the linkage exist and go together."""
     if method not in LINKAGES:
         raise unknown_name("linkage", method, LINKAGES)
-    if isinstance(metric, str) and metric not in (*METRICS, "precomputed"):
-        raise unknown_name("metric", metric, (*METRICS, "precomputed"))
+    metric = metric_name(metric) if isinstance(metric, str) else metric
     if method in _EUCLIDEAN and metric not in ("euclidean", "precomputed"):
         raise ZooError(f"linkage '{method}' is defined for the metric 'euclidean' alone, not {metric!r}")
+    return metric
 
 
 def check_points(x: Tensor) -> Tensor:
@@ -168,11 +161,11 @@ def _from_matrix(matrix: Tensor, method: str) -> Merges:
 
 
 def _single(x: Tensor, metric: Metric) -> Merges:
-    if not is_squared(metric):
+    if not is_euclidean(metric):
         return spanning_tree(DirectDistances(x, metric), len(x), x.device)
-    points = SquaredDistances(prepare_rows(x, metric))
+    points = SquaredDistances(euclidean_rows(x, metric))
     pairs, squared = spanning_tree(points, len(x), x.device)
-    return pairs, finish(squared * points.scale**2, metric)
+    return pairs, from_squared(squared * points.scale**2, metric)
 
 
 def _by_closest(squared: Tensor, method: str) -> Merges:

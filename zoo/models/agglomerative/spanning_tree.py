@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from zoo.models.agglomerative.bounded_search import Pairs, block_rows, padded, settle, smallest_entries
+from zoo.models.agglomerative.lower_bounds import Pairs, block_rows, padded, settle, smallest_entries
 from zoo.numerics.distances import Metric, pairwise_distances
 
 __all__ = ["DirectDistances", "spanning_tree"]
@@ -48,8 +48,6 @@ class DirectDistances:
 
     def bound(self, rows: Tensor, out: Tensor) -> Tensor:
         """The distances of `rows` (Q,) to every point, written to `out` (Q, N)."""
-        if self.metric == "precomputed":
-            return out.copy_(self.x[rows])
         return out.copy_(pairwise_distances(self.x[rows], self.x, self.metric))
 
 

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Statistics", "assign", "cluster_statistics", "nearest", "pairwise_distance", "reference_point"]
+__all__ = ["Statistics", "assign", "cluster_statistics", "nearest", "reference_point"]
 
 Result = TypeVar("Result")
 
@@ -207,19 +207,6 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     with serial() as threads:
         parts = [part for parts in _in_threads(threads, span, x, None, centroids) for part in parts]
         return torch.cat([label for label, _ in parts], 1), torch.cat([distance for _, distance in parts], 1)
-
-
-def squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Return ‖x − y‖² between rows x (..., B, D) and y (..., C, D) as (..., B, C), zero or more."""
-    reference = y.mean(-2, keepdim=True)
-    x, y = x - reference, y - reference
-    norms = x.square().sum(-1, keepdim=True) + y.square().sum(-1).unsqueeze(-2)
-    return torch.sub(norms, x @ y.mT, alpha=2).clamp_min_(0)
-
-
-def pairwise_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Return the Euclidean distances between rows x (..., B, D) and y (..., C, D) as (..., B, C)."""
-    return squared_distance(x, y).sqrt_()
 
 
 def reference_point(centroids: Tensor, dtype: torch.dtype) -> Tensor:

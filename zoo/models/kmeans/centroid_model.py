@@ -14,7 +14,9 @@ from torchmetrics import MeanMetric, SumMetric
 
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.base import StreamingModel
-from zoo.models.kmeans.assignment import assign, pairwise_distance
+from zoo.models.kmeans.assignment import assign
+from zoo.numerics.distances import squared_distances
+from zoo.numerics.silhouette import silhouette_samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +69,7 @@ class CentroidModel(StreamingModel):
     def forward(self, x: Tensor) -> Tensor:
         """Return the distances of inputs (B, *shape) to all centroids, (B, K)."""
         rows = self.rows_of(Batch(x))
-        return pairwise_distance(rows.double(), self.centroids).to(x.dtype)
+        return squared_distances(rows.double(), self.centroids).sqrt_().to(x.dtype)
 
     @torch.inference_mode()
     def transform(self, x: Any, batch_size: int = 4096) -> Tensor:

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.models.kmeans.assignment import squared_distance
+from zoo.numerics.distances import squared_distances
 from zoo.numerics.hashing import splitmix64
 
 __all__ = ["Sample", "choose_centroids", "content_hash", "gumbel", "merge_samples", "take_sample"]
@@ -160,7 +160,7 @@ def choose_centroids(
         uniform = torch.rand(num_restarts, len(pool), generator=generator, dtype=torch.float64)
         score = (weight * distance).log() - uniform.to(pool.device).log_().neg_().log_()  # (R, P)
         index = score.topk(1 if step == 0 else size).indices  # (R, L)
-        candidate = squared_distance(pool[index], pool)  # (R, L, P)
+        candidate = squared_distances(pool[index], pool)  # (R, L, P)
         candidate = candidate.masked_fill_(candidate <= scale, 0.0)
         if step:
             candidate = torch.minimum(candidate, distance.unsqueeze(1))

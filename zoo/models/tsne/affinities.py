@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.numerics.neighbors import nearest_neighbors, pairwise_distances
+from zoo.numerics.distances import pairwise_distances
+from zoo.numerics.neighbors import nearest_neighbors
 
 __all__ = [
     "DenseAffinities",
@@ -201,7 +202,7 @@ def sparse_affinities(
     Args:
         rows: (N, D); a matrix of distances for the metric `precomputed`.
         perplexity: effective number of neighbours, below N.
-        metric: one of `zoo.numerics.neighbors.METRICS`.
+        metric: one of `zoo.numerics.distances.METRICS`.
         num_neighbors: K, by default 3 · perplexity, at most N − 1.
 
     Raises:

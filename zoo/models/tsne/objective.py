@@ -61,7 +61,7 @@ class MapObjective:
         rows: (N, D), or distances (N, N) for the metric `precomputed`.
         num_components: E.
         perplexity: below N.
-        metric: one of `zoo.numerics.neighbors.METRICS`.
+        metric: one of `zoo.numerics.distances.METRICS`.
         method: `exact`, `fft` (for E = 2), or `auto`: `fft` above 5,000 rows.
         num_neighbors: of a row, which enter P; None for all up to 5,000 rows (and for `exact`), else 3 · perplexity.
 

@@ -37,7 +37,7 @@ from zoo.errors import ZooError
 from zoo.models.base import NonFiniteLossError
 from zoo.models.tsne.map_model import MapModel
 from zoo.models.tsne.objective import MapObjective, start_of_map
-from zoo.numerics.neighbors import check_metric
+from zoo.numerics.distances import metric_name
 from zoo.optimizers import Recipe
 from zoo.registry import register_model
 
@@ -61,7 +61,7 @@ class TSNE(MapModel):
     Args:
         num_components: dimensions of the map, E.
         perplexity: effective number of neighbours of a row; below the number of rows.
-        metric: euclidean, cosine, correlation, manhattan, chebyshev, or precomputed for rows of distances.
+        metric: one of `zoo.numerics.distances.METRICS`, or `precomputed` for rows of distances.
         method: `exact` looks at all pairs of points, `fft` interpolates (two dimensions only); `auto` takes `fft` above
             5,000 rows.
         num_neighbors: of a row, which enter P; null for all up to 5,000 rows (and for exact), else 3 · perplexity.
@@ -93,7 +93,7 @@ class TSNE(MapModel):
         *,
         num_components: int = 2,
         perplexity: float = 30.0,
-        metric: Literal["euclidean", "cosine", "correlation", "manhattan", "chebyshev", "precomputed"] = "euclidean",
+        metric: str = "euclidean",
         method: Literal["auto", "exact", "fft"] = "auto",
         num_neighbors: int | None = None,
         early_exaggeration: float = 12.0,
@@ -118,7 +118,7 @@ class TSNE(MapModel):
             check_range(name, value, 0)
         for name, value in (("num_steps", num_steps), ("steps_per_epoch", steps_per_epoch)):
             check_range(name, value, 1)
-        check_metric(metric)
+        metric_name(metric)
         if method == "fft" and num_components != 2:
             raise ZooError(
                 "model.method=fft makes maps of two dimensions: pass model.num_components=2 or method=exact."

@@ -1,11 +1,19 @@
 r"""Exact nearest neighbours found through lower bounds: a cheap block of bounds, a few exact distances, a proof.
 
+```math
+\underline{d}(a, b) = (1 - \gamma)(\lVert a \rVert^2 + \lVert b \rVert^2) - 2\, a^\top b \le \lVert a - b \rVert^2
+```
+
+The product is taken in float32, and γ = 2 (F + 6) ε bounds the relative rounding error of its F + 2 terms, with the
+machine epsilon ε (Higham 2002, *Accuracy and Stability of Numerical Algorithms*, §3.1).
+
 For a query the entries of its row of bounds are compared by groups: the minimum of each group, the few best groups,
 the few best entries of those. What was not looked at is no nearer than the largest bound looked at, so a row is
 settled when its best exact distance is not above that. Rows that are not (ties, duplicates) look at every entry whose
 bound is not above their best.
 
-Legend: Q query rows; N points; K candidates; G groups of W entries; M = G W ≥ N the padded width of a block.
+Legend: Q query rows; N points of F features; K candidates; G groups of W entries; M = G W ≥ N the padded width of a
+block.
 """
 
 from __future__ import annotations
@@ -17,7 +25,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Bounded", "Pairs", "block_rows", "nearest_by_bounds", "row_minimum", "settle", "smallest_entries"]
+__all__ = [
+    "Bounded",
+    "Pairs",
+    "SquaredDistances",
+    "block_rows",
+    "nearest_by_bounds",
+    "row_minimum",
+    "settle",
+    "smallest_entries",
+]
 
 _BLOCK = 1 << 19  # entries of a block, to stay in the cache
 _PAIRS = 1 << 16  # exact distances computed at once
@@ -33,6 +50,72 @@ class Bounded(Protocol):
     def bound(self, rows: Tensor, out: Tensor) -> Tensor: ...
 
     def exact(self, rows: Tensor, columns: Tensor) -> Tensor: ...
+
+
+class SquaredDistances:
+    r"""Weighted squared Euclidean distances between centres: exact for given pairs, bounded from below for whole rows.
+
+    ```math
+    d(a, b) = \frac{2}{1 / s_a + 1 / s_b} \lVert a - b \rVert^2
+    ```
+
+    With sizes s this is Ward's distance between clusters; without, the plain squared distance. Rows are centred, and
+    scaled by a power of two, which loses nothing, so that float32 neither overflows nor underflows; `scale`
+    turns a distance back.
+
+    Args:
+        x: centres (N, F).
+        sizes: number of points in each cluster (N,), or None.
+    """
+
+    def __init__(self, x: Tensor, sizes: Tensor | None = None) -> None:
+        centres = x.double() - x.double().mean(0)
+        largest = float(centres.abs().amax()) if centres.numel() else 0.0
+        self.scale = 2.0 ** math.frexp(largest * math.sqrt(max(1, x.shape[1])))[1]
+        self.centres = centres / self.scale
+        self.sizes = sizes
+        # A reduced-precision float32 product (TF32, bfloat16) would break the bound.
+        low = torch.get_float32_matmul_precision() == "highest"
+        dtype = torch.float32 if low else torch.float64
+        self.dtype = dtype
+        self.gamma = 2 * (x.shape[1] + 6) * torch.finfo(dtype).eps
+        self.left, self.right = (factor.to(dtype) for factor in self._factors(self.centres))
+        self.inverse = None if sizes is None else (0.5 / sizes).to(dtype)
+
+    def _factors(self, centres: Tensor) -> tuple[Tensor, Tensor]:
+        norm = (1 - self.gamma) * centres.square().sum(1, keepdim=True)  # (N, 1)
+        one = torch.ones_like(norm)
+        return torch.cat([-2 * centres, norm, one], 1), torch.cat([centres, one, norm], 1)  # (N, F + 2)
+
+    def bound(self, rows: Tensor, out: Tensor) -> Tensor:
+        """Lower bounds of the distances of `rows` (Q,) to every centre, written to `out` (Q, N)."""
+        torch.mm(self.left[rows], self.right.T, out=out)
+        if self.inverse is not None:
+            out.div_(self.inverse[rows, None] + self.inverse)
+        return out
+
+    def exact(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Distances of pairs of centres, from differences; the two index tensors broadcast."""
+        squared = (self.centres[rows] - self.centres[columns]).square().sum(-1)
+        if self.sizes is None:
+            return squared
+        return squared * (2 / (1 / self.sizes[rows] + 1 / self.sizes[columns]))
+
+    def merge(self, left: Tensor, right: Tensor) -> None:
+        """Moves centres `left` to the weighted means of the pairs and puts `right` infinitely far away."""
+        assert self.sizes is not None
+        assert self.inverse is not None
+        a, b = self.sizes[left], self.sizes[right]
+        self.centres[left] += (b / (a + b))[:, None] * (self.centres[right] - self.centres[left])
+        self.sizes[left] = a + b
+        self.inverse[left] = (0.5 / (a + b)).to(self.inverse.dtype)
+        self.left[left], self.right[left] = (f.to(self.left.dtype) for f in self._factors(self.centres[left]))
+        self.right[right, -1] = math.inf
+
+    def keep(self, rows: Tensor) -> None:
+        """Forgets all centres but `rows`."""
+        for name in ("centres", "sizes", "left", "right", "inverse"):
+            setattr(self, name, getattr(self, name)[rows])
 
 
 def padded(size: int, width: int = WIDTH) -> int:
