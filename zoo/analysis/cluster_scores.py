@@ -45,7 +45,7 @@ def silhouette_samples(x: Any, labels: Any) -> Tensor:
         ZooError: if there are not as many labels as rows, or all are equal, or the rows are no finite numbers.
 
     Example:
-        >>> silhouette_samples([[0.0], [1.0], [10.0]], ["left", "left", "right"])
+        >>> silhouette_samples(torch.tensor([[0.0], [1.0], [10.0]]), ["left", "left", "right"])
         tensor([0.9000, 0.8889, 0.0000])
     """
     return silhouette.silhouette_samples(*_tensors(x, labels))

@@ -63,7 +63,8 @@ def test_merges_are_scipys_on_several_blocks_of_rows(method: str) -> None:
 @pytest.mark.parametrize("method", ["single", "complete", "average", "weighted"])
 def test_every_metric_gives_scipys_merges(metric: str, method: str) -> None:
     x = points(60, 6).abs()  # Canberra distances of opposite signs are all equal
-    assert_same_merges(linkage(x, method, metric), hierarchy.linkage(x.numpy(), method, metric))
+    scipys = {"manhattan": "cityblock"}.get(metric, metric)
+    assert_same_merges(linkage(x, method, metric), hierarchy.linkage(x.numpy(), method, scipys))
 
 
 def test_a_function_is_a_metric() -> None:
@@ -237,7 +238,6 @@ def test_extreme_scales_neither_overflow_nor_vanish(scale: float, method: str) -
         (lambda: linkage(torch.tensor([1.0, -1.0, 1.0])), "not negative"),
         (lambda: linkage(torch.ones(2, 3), "single", "precomputed"), "square matrix"),
         (lambda: linkage(torch.tensor([[0.0, 1.0], [2.0, 0.0]]), "single", "precomputed"), "not symmetric"),
-        (lambda: linkage(torch.tensor([[0.0, 1.0], [2.0, 2.0]]), "single", "correlation"), "row 1, which is constant"),
         (lambda: cut_into(linkage(points(3)), 4), "3 rows cannot form 4 clusters"),
     ],
 )

@@ -16,7 +16,6 @@ from zoo.data.spec import Batch, DataSpec
 from zoo.models.base import StreamingModel
 from zoo.models.kmeans.assignment import assign
 from zoo.numerics.distances import squared_distances
-from zoo.numerics.silhouette import silhouette_samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
