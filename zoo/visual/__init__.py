@@ -8,6 +8,7 @@ from zoo.visual.clusters import clusters
 from zoo.visual.curves import curve
 from zoo.visual.decomposition import scree
 from zoo.visual.images import filters, images
+from zoo.visual.paths import coefficient_path
 from zoo.visual.rules import rule_graph, rule_metrics
 from zoo.visual.scores import elbow, silhouette
 from zoo.visual.sequences import forecast, gates
@@ -17,6 +18,7 @@ from zoo.visual.supervised import confusion_matrix, decision_boundary, residuals
 __all__ = [
     "class_colors",
     "clusters",
+    "coefficient_path",
     "confusion_matrix",
     "curve",
     "decision_boundary",

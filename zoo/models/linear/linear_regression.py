@@ -2,68 +2,66 @@ r"""Linear regression: the affine map that comes nearest to the targets in squar
 
 ```math
 \hat y = x W^\top + b, \qquad
-J(W, b) = \frac1n \sum_i w_i (y_i - \hat y_i)^2 + λ₂ Σ W² + λ₁ Σ |W|
+J(W, b) = \frac1{nK} \sum_i s_i \lVert y_i - \hat y_i \rVert^2 + λ₂ \sum W^2 + λ₁ \sum |W|, \qquad n = \sum_i s_i
 ```
 
-Legend: N rows, F features, K targets, P = 1 + F columns of the design matrix [1, X].
+Legend: N rows, F features, K targets, C = 1 + F + K columns, s sample weights (one each by default).
 
-Two solvers. `gradient` takes steps of any optimizer. `exact` takes one streaming pass (λ₁ = 0): each batch is
-stacked under the triangular factor R of the rows before it and factored again (TSQR), so that no more than a batch and
-R (P + K)² are held, and the condition number of X is never squared as XᵀX would square it:
+Two solvers. `gradient` takes steps of any optimizer. `exact` takes one streaming pass: each batch is stacked under the
+triangular factor R of the rows before it and factored again (TSQR), so that no more than a batch and R (C, C) are held,
+and the condition number of X is never squared as XᵀX would square it:
 
 ```math
-\begin{bmatrix} R \\ \sqrt{w}\,[1, X, Y] \end{bmatrix} = Q' R', \qquad
-R' = \begin{bmatrix} R_{xx} & R_{xy} \\ 0 & R_{yy} \end{bmatrix}, \qquad
-R_{xx} \begin{bmatrix} b \\ W^\top \end{bmatrix} = R_{xy}
+\begin{bmatrix} R \\ \sqrt{s}\,[1, X - r_x, Y - r_y] \end{bmatrix} = Q' R', \qquad
+R' = \begin{bmatrix} \sqrt n & \sqrt n\, m \\ 0 & [A, B] \end{bmatrix}, \qquad
+\min_W \lVert A W^\top - B \rVert^2 + nK (λ₂ \sum W^2 + λ₁ \sum |W|), \qquad b = r_y + m_y - (r_x + m_x) W^\top
 ```
 
-Ridge appends the rows √(nλ₂) I below R_xx. Columns are scaled to unit length before solving, and directions that the
-data do not determine get the shortest solution.
+The reference r is the first row, so that features far from zero lose no digits, and m the means beside it: [A, B] is the
+factor of the centred rows. Without an intercept r is put back to zero, and all of R' takes the place of [A, B]. With
+λ₁ = 0 that is a linear system (directions that the data do not determine get the shortest solution), otherwise
+coordinate descent on AᵀA (`zoo.models.linear.least_squares`), for one λ₁ or a whole path of them.
 
 Source: Golub & Van Loan, Matrix Computations, 4th ed. 2013, §5.3; Demmel, Grigori, Hoemmen & Langou 2012 (TSQR);
-Hoerl & Kennard 1970 (ridge). Deviation: the loss is a mean over rows, so that λ does not depend on their number.
+Hoerl & Kennard 1970 (ridge); Friedman, Hastie & Tibshirani 2010 (lasso). Deviation: the loss is a mean over rows and
+targets, so that λ does not depend on their number.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import GradientModel, StreamingModel
-from zoo.numerics.triangular import qr_update
+from zoo.models.linear.least_squares import elastic_net_path, largest_penalty, solve_least_squares
+from zoo.numerics.triangular import column_norms, qr_update
 from zoo.registry import register_model
 
-__all__ = ["LinearRegression", "solve_least_squares"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["LinearRegression", "Path"]
 
 
-def solve_least_squares(r: Tensor, num_targets: int, ridge: float = 0.0) -> tuple[Tensor, Tensor, int]:
-    """Solve from the triangular factor of [1, X, Y].
+class Path(NamedTuple):
+    """Solutions for one penalty after the other.
 
-    Args:
-        r: factor, (P + K, P + K).
-        num_targets: K.
-        ridge: penalty on the sum of squared errors; the first column (intercept) is left alone.
-
-    Returns:
-        Coefficients (P, K), residual sum of squares (K,) and the numerical rank of [1, X].
+    Attributes:
+        l1: λ₁ of each, falling, (L,).
+        weight: coefficients, (L, K, F).
+        bias: intercepts, (L, K).
     """
-    num_columns = len(r) - num_targets
-    a, b, rest = r[:num_columns, :num_columns], r[:num_columns, num_columns:], r[num_columns:, num_columns:]
-    if ridge:
-        penalty = ridge**0.5 * torch.eye(num_columns, dtype=r.dtype, device=r.device)[1:]
-        a, b = torch.cat([a, penalty]), torch.cat([b, b.new_zeros(len(penalty), num_targets)])
-    scale = torch.linalg.vector_norm(a, dim=0)
-    scale = torch.where(scale > 0, scale, 1.0)  # a constant zero column divides by nothing
-    u, s, vt = torch.linalg.svd(a / scale, full_matrices=False)
-    kept = s > s[0] * max(a.shape) * torch.finfo(s.dtype).eps
-    inverse = torch.where(kept, 1 / torch.where(kept, s, 1.0), 0.0)
-    coefficients = vt.T @ (inverse.unsqueeze(1) * (u.T @ b)) / scale.unsqueeze(1)
-    residual = r[:num_columns, num_columns:] - r[:num_columns, :num_columns] @ coefficients
-    return coefficients, residual.square().sum(0) + rest.square().sum(0), int(kept.sum())
+
+    l1: Tensor
+    weight: Tensor
+    bias: Tensor
 
 
 @register_model(
@@ -74,13 +72,18 @@ def solve_least_squares(r: Tensor, num_targets: int, ridge: float = 0.0) -> tupl
     source="Golub & Van Loan 2013, §5.3",
 )
 class LinearRegression(StreamingModel, GradientModel):
-    """Linear regression by gradient steps, or exactly in one streaming pass; ridge through `regularization=l2`.
+    """Linear regression by gradient steps, or exactly in one streaming pass; ridge, lasso and elastic net.
+
+    The penalties are `regularization=l2`, `l1` and `elastic_net`, or `l2` and `l1` of `zoo.fit`.
 
     Args:
         solver: `gradient` or `exact`.
+        fit_intercept: whether there is an intercept b; it is not penalized.
+        positive: whether all coefficients must be 0 or more, for the exact solver.
+        max_iter: rounds of coordinate descent at most, where there is an L1 penalty or a sign constraint.
 
     Raises:
-        ZooError: if the exact solver is asked for an L1 penalty.
+        ZooError: if `max_iter` is below 1, or signs are constrained with `gradient`.
 
     Example:
         >>> import torch, zoo
@@ -90,21 +93,41 @@ class LinearRegression(StreamingModel, GradientModel):
         ([[3.0]], [1.0])
     """
 
-    def __init__(self, *, solver: Literal["gradient", "exact"] = "exact") -> None:
+    factor: Tensor
+    reference: Tensor
+    total_weight: Tensor
+    num_rows: Tensor
+
+    def __init__(
+        self,
+        *,
+        solver: Literal["gradient", "exact"] = "exact",
+        fit_intercept: bool = True,
+        positive: bool = False,
+        max_iter: int = 1000,
+    ) -> None:
         super().__init__()
+        check_range("max_iter", max_iter, 1)
+        if positive and solver == "gradient":
+            raise ZooError("model.positive=true needs model.solver=exact: gradient steps keep no sign.")
         self.save_hyperparameters()
         self.streaming = solver == "exact"
 
     def initialize(self, spec: DataSpec) -> None:
-        columns = 1 + spec.num_features + spec.num_targets
+        num_features, num_targets = spec.num_features, spec.num_targets
         dtype = torch.float64 if self.streaming else None
-        self.linear = nn.Linear(spec.num_features, spec.num_targets, dtype=dtype)
+        self.linear = nn.Linear(num_features, num_targets, bias=self.hparams.fit_intercept, dtype=dtype)
         if self.streaming:
             self.linear.requires_grad_(False)
-            self.register_accumulator("r", torch.zeros(columns, columns, dtype=torch.float64))
+            for parameter in self.linear.parameters():
+                nn.init.zeros_(parameter)
+            columns = 1 + num_features + num_targets
+            self.register_accumulator("factor", torch.zeros(0, columns, dtype=torch.float64))
+            self.register_accumulator("reference", torch.zeros(columns - 1, dtype=torch.float64))
             self.register_accumulator("total_weight", torch.zeros((), dtype=torch.float64))
             self.register_accumulator("num_rows", torch.zeros((), dtype=torch.int64))
-            self.register_buffer("residual_std", torch.full((spec.num_targets,), float("nan"), dtype=torch.float64))
+            self.register_buffer("residual_std", torch.full((num_targets,), float("nan"), dtype=torch.float64))
+            self.register_buffer("num_iter", torch.zeros(num_targets, dtype=torch.int64))
 
     @property
     def weight(self) -> Tensor:
@@ -114,39 +137,140 @@ class LinearRegression(StreamingModel, GradientModel):
     @property
     def bias(self) -> Tensor:
         """Intercepts b, (K,)."""
-        return self.linear.bias
+        return self.linear.weight.new_zeros(len(self.linear.weight)) if self.linear.bias is None else self.linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x)  # (B, K)
 
+    # -- the pass ------------------------------------------------------------------------------------------------
+
     def accumulate(self, batch: Batch) -> None:
         assert batch.y is not None
-        if self.recipe.l1:
-            raise ZooError("linear_regression's exact solver has no L1 penalty: use model.solver=gradient.")
-        rows = torch.cat([torch.ones_like(batch.x[:, :1]), batch.x, batch.y.reshape(len(batch.x), -1)], dim=1)
-        if batch.weight is not None:
-            rows = rows * batch.weight.sqrt().unsqueeze(1)
-        self.r = qr_update(self.r, rows)
-        self.total_weight += batch.size if batch.weight is None else batch.weight.sum()
-        self.num_rows += batch.size
+        x, y, weight = batch.x, batch.y.reshape(len(batch.x), self.linear.out_features), batch.weight
+        if weight is not None and not bool(weight.all()):  # a row that weighs nothing must not be the reference
+            x, y, weight = x[weight > 0], y[weight > 0], weight[weight > 0]
+        if not len(x):
+            return
+        if not self.num_rows:
+            self.reference = torch.cat([x[0], y[0]])
+        rows = x.new_empty(len(x), self.factor.shape[1])  # (B, C)
+        rows[:, 0] = 1
+        torch.sub(x, self.reference[: x.shape[1]], out=rows[:, 1 : 1 + x.shape[1]])
+        torch.sub(y, self.reference[x.shape[1] :], out=rows[:, 1 + x.shape[1] :])
+        if weight is not None:
+            rows *= weight.sqrt().unsqueeze(1)
+        self.factor = qr_update(self.factor, rows)
+        self.total_weight += len(x) if weight is None else weight.sum()
+        self.num_rows += len(x)
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        merged = super().merge(states)
-        r = states[0]["r"]
-        for state in states[1:]:
-            r = qr_update(r, state["r"])
-        return {**merged, "r": r}
+        """Combine the passes of several processes: the factors beside one reference are stacked."""
+        result, *others = [state for state in states if state["num_rows"]] or states[:1]
+        factor = result["factor"]
+        for state in others:
+            factor = qr_update(factor, _move(state["factor"], state["reference"] - result["reference"]))
+        counts = {name: torch.stack([state[name] for state in states]).sum(0) for name in ("total_weight", "num_rows")}
+        return {"factor": factor, "reference": result["reference"], **counts}
+
+    # -- the solution --------------------------------------------------------------------------------------------
 
     def solve(self) -> dict[str, float | Tensor]:
-        num_targets = len(self.linear.bias)
-        ridge = self.recipe.l2 * float(self.total_weight) * num_targets  # the loss is a mean over targets too
-        coefficients, rss, rank = solve_least_squares(self.r, num_targets, ridge)
-        self.linear.bias.copy_(coefficients[0])
-        self.linear.weight.copy_(coefficients[1:].T)
-        total = self.r[1:, -num_targets:].square().sum(0)  # the first row of R holds the means
-        self.residual_std = (rss / (self.num_rows - rank).clamp_min(1)).sqrt()
+        if not self.num_rows:
+            raise ZooError("There is no row with a positive weight to fit linear_regression to.")
+        a, b = self._problem()
+        scale = float(self.total_weight) * b.shape[1]
+        if self.recipe.l1 or self.hparams.positive:
+            penalties = [(self.recipe.l1 * scale / 2, self.recipe.l2 * scale)]
+            options = {"positive": self.hparams.positive, "max_rounds": self.hparams.max_iter}
+            w, rounds, converged = next(elastic_net_path(a, b, penalties, **options))
+            self.num_iter, rank = self.num_iter.new_tensor(rounds), int((w != 0).any(1).sum())
+            if not converged:
+                warnings.warn(
+                    f"linear_regression has not converged in {self.hparams.max_iter} rounds: raise model.max_iter.",
+                    stacklevel=2,
+                )
+        else:
+            w, rank = solve_least_squares(a, b, self.recipe.l2 * scale)
+        self.linear.weight.copy_(w.T)
+        if self.linear.bias is not None:
+            self.linear.bias.copy_(self._bias(w.T))
+        residual, total = column_norms(b - a @ w), column_norms(self.factor[1:, -len(w.T) :])
+        degrees = (self.num_rows - rank - int(self.hparams.fit_intercept)).clamp_min(1)
+        self.residual_std = residual / degrees.sqrt()
         return {
-            "mse": rss.mean() / self.total_weight,
-            "r2": (1 - rss / torch.where(total > 0, total, 1.0)).mean(),
+            "mse": (residual / self.total_weight.sqrt()).square().mean(),
+            "r2": (1 - (residual / torch.where(total > 0, total, 1.0)).square()).mean(),
             "residual_std": self.residual_std.mean(),
         }
+
+    def path(self, num: int = 100, ratio: float = 1e-3, *, l1: float = 1.0, l2: float = 0.0) -> Path:
+        """Solve for a whole path of penalties from the statistics of the pass that was made, (λ₁, λ₂) ∝ (l1, l2).
+
+        Args:
+            num: L, how many penalties, equally far apart in their logarithms.
+            ratio: the least λ₁ beside the largest, which is the least that leaves no coefficient.
+            l1: share of λ₁, above 0.
+            l2: share of λ₂; 0 is the lasso.
+
+        Raises:
+            ZooError: if an argument is out of range, or the exact solver has made no pass.
+
+        Example:
+            >>> import torch, zoo
+            >>> x = torch.tensor([[0.0, 1.0], [1.0, -1.0], [2.0, 0.0], [3.0, 0.0]])
+            >>> path = zoo.fit(zoo.create_model("linear_regression"), x, 3 * x[:, 0] + x[:, 1]).path(3, 0.01)
+            >>> path.weight.squeeze(1).round(decimals=2).tolist()
+            [[0.0, 0.0], [2.5, 0.0], [2.96, 0.86]]
+        """
+        check_range("path's num", num, 1)
+        check_range("path's ratio", ratio, 0, 1, open_low=True)
+        check_range("path's l1", l1, 0, open_low=True)
+        check_range("path's l2", l2, 0)
+        if not self.streaming or self.spec is None or not self.num_rows:
+            raise ZooError(
+                "A path needs the statistics of a pass: fit linear_regression with model.solver=exact first."
+            )
+        a, b = self._problem()
+        largest = largest_penalty(a, b, positive=self.hparams.positive) or torch.finfo(b.dtype).tiny
+        scale = float(self.total_weight) * b.shape[1]
+        steps = torch.linspace(0, 1, num, dtype=torch.float64, device=b.device)
+        penalties = largest * ratio**steps  # λ of ½ ‖A W − B‖², (L,)
+        pairs = [(value, 2 * value * l2 / l1) for value in penalties.tolist()]
+        options = {"positive": self.hparams.positive, "max_rounds": self.hparams.max_iter}
+        weight = torch.stack([w.T for w, *_ in elastic_net_path(a, b, pairs, **options)])
+        return Path(2 * penalties / scale, weight, torch.stack([self._bias(w) for w in weight]))
+
+    def _problem(self) -> tuple[Tensor, Tensor]:
+        """A (M, F) and B (M, K), of which ‖A W − B‖ is that of the rows."""
+        if self.hparams.fit_intercept:
+            centred = self.factor[1:, 1:]
+        else:
+            centred = _move(self.factor, self.reference)[:, 1:]
+        return centred[:, : self.linear.in_features], centred[:, self.linear.in_features :]
+
+    def _bias(self, weight: Tensor) -> Tensor:
+        """The intercepts that belong to coefficients (K, F), (K,)."""
+        if not self.hparams.fit_intercept:
+            return weight.new_zeros(len(weight))
+        sizes = [weight.shape[1], len(weight)]
+        x, y = self.reference.split(sizes)
+        x_mean, y_mean = (self.factor[0, 1:] / self.factor[0, 0]).split(sizes)  # beside the reference
+        return y + (y_mean - weight @ x_mean) - weight @ x
+
+    # -- pictures ------------------------------------------------------------------------------------------------
+
+    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        yield from super().pictures(batch, columns)
+        if self.streaming and self.recipe.l1 and self.num_rows:
+            from zoo import visual
+
+            assert self.spec is not None
+            path = self.path(l1=self.recipe.l1, l2=self.recipe.l2)
+            yield "path", visual.coefficient_path(path.l1, path.weight, self.spec, chosen=self.recipe.l1)
+
+
+def _move(factor: Tensor, shift: Tensor) -> Tensor:
+    """The factor of [1, Z + shift] from that of [1, Z]."""
+    moved = factor.clone()
+    moved[:, 1:] += factor[:, :1] * shift
+    return moved

@@ -12,16 +12,17 @@ F(w + t d) \le F(w) + c\, t\, Δ, \qquad Δ = \nabla f(w)^\top d + \sum_i λ_i (
 ```
 
 - `Newton`: d minimizes the quadratic model ∇fᵀd + ½ dᵀ∇²f d + Σ λ|w + d|: a linear system for λ = 0, and by
-  feature-sign search otherwise, which ends in a finite number of steps with exact zeros.
+  coordinate descent otherwise (`zoo.models.linear.quadratic`), with exact zeros.
 - `LBFGS`: d from the last ten changes of the gradient; for λ ≠ 0 in the orthant of the pseudo-gradient, whose
   product with the step stands for t Δ (OWL-QN).
 
+Some coordinates may be demanded to be non-negative.
+
 Legend: D dimensions, M history.
 
-Source: Lee, Sun & Saunders 2014 (proximal Newton); Lee, Battle, Raina & Ng 2006, algorithm 1 (feature-sign
-search); Nocedal & Wright 2006, algorithm 7.4 (L-BFGS); Andrew & Gao 2007 (OWL-QN). Deviations: coordinates
-are scaled to a unit diagonal of the Hessian, directions without curvature are left alone, and values are
-compared up to rounding.
+Source: Lee, Sun & Saunders 2014 (proximal Newton); Nocedal & Wright 2006, algorithm 7.4 (L-BFGS); Andrew & Gao 2007
+(OWL-QN). Deviations: coordinates are scaled to a unit diagonal of the Hessian, directions without curvature are left
+alone, and values are compared up to rounding.
 """
 
 from __future__ import annotations
@@ -29,89 +30,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LBFGS", "Minimizer", "Newton", "minimize_quadratic", "newton_step", "pseudo_gradient"]
+from zoo.models.linear.quadratic import minimize_quadratic, solve_semidefinite
+
+__all__ = ["LBFGS", "Minimizer", "Newton", "newton_step", "pseudo_gradient"]
 
 ARMIJO = 1e-4
 ROUNDING = 64 * torch.finfo(torch.float64).eps  # relative error that a sum of many losses may carry
-FLAT = 1e-12  # curvature, relative to the largest, below which a direction counts as undetermined
 
 
-def solve_semidefinite(a: Tensor, b: Tensor) -> Tensor:
-    """Return the shortest x with A x = b for a positive semidefinite A of unit diagonal.
-
-    >>> solve_semidefinite(torch.ones(2, 2), torch.ones(2))
-    tensor([0.5000, 0.5000])
-    """
-    definite, failed = torch.linalg.cholesky_ex(a)
-    # A diagonal near zero in the factor tells a singular matrix well enough: the matrix is scaled.
-    if not failed and definite.diagonal().square().min() > FLAT * len(a):
-        return torch.cholesky_solve(b.unsqueeze(1), definite).squeeze(1)
-    values, vectors = torch.linalg.eigh(a)
-    cutoff = max(FLAT, len(a) * torch.finfo(a.dtype).eps) * values[-1]
-    inverse = torch.where(values > cutoff, 1 / values.clamp_min(cutoff), 0.0)
-    return vectors @ (inverse * (vectors.T @ b))
-
-
-def minimize_quadratic(hessian: Tensor, linear: Tensor, l1: Tensor, start: Tensor) -> Tensor:
-    """Return argmin_x ½ xᵀHx + cᵀx + Σ λ_i |x_i| by feature-sign search, with exact zeros.
-
-    Args:
-        hessian: H, positive definite, (D, D).
-        linear: c, (D,).
-        l1: λ ≥ 0, (D,).
-        start: a first guess, such as the last solution, (D,).
-
-    Example:
-        >>> c, one = torch.tensor([-3.0, 0.5]), torch.ones(2)
-        >>> minimize_quadratic(torch.eye(2), c, one, torch.zeros(2)).tolist()
-        [2.0, 0.0]
-    """
-    x, solved = start.clone(), False
-    for _ in range(10 * len(x) + 100):
-        gradient = hessian @ x + linear
-        sign, active = x.sign(), (x != 0) | (l1 == 0)
-        if solved or not active.any():
-            violation = torch.where(active, -torch.inf, gradient.abs() - l1)
-            worst = int(violation.argmax())
-            if violation[worst] <= 1e-12 * float(l1.max()):
-                return x
-            sign[worst], active[worst] = -gradient[worst].sign(), True
-        rows = active.nonzero().squeeze(1)
-        target = x.clone()
-        target[rows] = solve_semidefinite(hessian[rows][:, rows], -(linear + l1 * sign)[rows])
-        x, solved = _best_on_segment(hessian, gradient, l1, x, target)
-    return x
-
-
-def _best_on_segment(h: Tensor, gradient: Tensor, l1: Tensor, x: Tensor, target: Tensor) -> tuple[Tensor, bool]:
-    """Return the best of `target` and the points before it where a sign changes, and whether none does."""
-    d = target - x
-    crosses = (x * target < 0) & (l1 > 0)
-    if not crosses.any():
-        return target, True
-    rows = crosses.nonzero().squeeze(1)
-    times = torch.cat([x[rows] / (x[rows] - target[rows]), x.new_ones(1)])  # (M + 1,)
-    points = x + times.unsqueeze(1) * d
-    points[torch.arange(len(rows), device=x.device), rows] = 0.0
-    values = times * (gradient @ d) + 0.5 * times.square() * (d @ h @ d) + points.abs() @ l1
-    return points[values.argmin()], False
-
-
-def newton_step(hessian: Tensor, gradient: Tensor, point: Tensor, l1: Tensor) -> Tensor:
-    """Return d = argmin ∇fᵀd + ½ dᵀ∇²f d + Σ λ_i |w_i + d_i|, (D,)."""
+def newton_step(hessian: Tensor, gradient: Tensor, point: Tensor, l1: Tensor, positive: Tensor | None = None) -> Tensor:
+    """Return d = argmin ∇fᵀd + ½ dᵀ∇²f d + Σ λ_i |w_i + d_i|, (D,), with w_i + d_i ≥ 0 where `positive`."""
     diagonal = hessian.diagonal()
     scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
     scaled = hessian * scale.unsqueeze(1) * scale
-    if not l1.any():
+    if positive is None and not l1.any():
         return scale * solve_semidefinite(scaled, -scale * gradient)
     scaled.diagonal().add_(1e-10)  # a step that is a little too short where nothing bends
     x = point / scale
-    return scale * (minimize_quadratic(scaled, scale * gradient - scaled @ x, l1 * scale, x) - x)
+    return scale * (minimize_quadratic(scaled, scale * gradient - scaled @ x, l1 * scale, x, positive=positive).x - x)
 
 
-def pseudo_gradient(gradient: Tensor, point: Tensor, l1: Tensor) -> Tensor:
+def pseudo_gradient(gradient: Tensor, point: Tensor, l1: Tensor, positive: Tensor | None = None) -> Tensor:
     """Return the shortest subgradient of f + Σ λ|w|: zero at the minimum and nowhere else."""
     at_zero = gradient.sign() * (gradient.abs() - l1).clamp_min(0)
+    if positive is not None:
+        at_zero = torch.where(positive, (gradient + l1).clamp_max(0), at_zero)
     return torch.where(point == 0, at_zero, gradient + l1 * point.sign())
 
 
@@ -124,8 +67,10 @@ class Minimizer(nn.Module):
         size: D.
         tolerance: stop when the decrease that a full step promises is below this share of max(1, |F|).
         max_passes: stop after so many evaluations.
+        positive: coordinates that may not be negative, (D,) bool; none by default.
     """
 
+    positive: Tensor | None
     point: Tensor
     accepted: Tensor
     direction: Tensor
@@ -136,8 +81,11 @@ class Minimizer(nn.Module):
     finished: Tensor
     converged: Tensor
 
-    def __init__(self, size: int, tolerance: float = 1e-12, max_passes: int = 100) -> None:
+    def __init__(
+        self, size: int, tolerance: float = 1e-12, max_passes: int = 100, positive: Tensor | None = None
+    ) -> None:
         super().__init__()
+        self.register_buffer("positive", positive, persistent=False)
         self.size, self.tolerance, self.max_passes = size, tolerance, max_passes
         for name in ("point", "accepted", "direction"):
             self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
@@ -210,7 +158,7 @@ class Newton(Minimizer):
 
     def _aim(self, gradient: Tensor, l1: Tensor, hessian: Tensor | None) -> Tensor:
         assert hessian is not None
-        return newton_step(hessian, gradient, self.accepted, l1)
+        return newton_step(hessian, gradient, self.accepted, l1, self.positive)
 
     def _arrive(self) -> Tensor:
         # Near the minimum the full step squares the error, so it is worth taking unchecked.
@@ -220,8 +168,15 @@ class Newton(Minimizer):
 class LBFGS(Minimizer):
     """L-BFGS, and OWL-QN with an L1 penalty: 2 M vectors instead of a matrix."""
 
-    def __init__(self, size: int, tolerance: float = 1e-12, max_passes: int = 100, history: int = 10) -> None:
-        super().__init__(size, tolerance, max_passes)
+    def __init__(
+        self,
+        size: int,
+        tolerance: float = 1e-12,
+        max_passes: int = 100,
+        positive: Tensor | None = None,
+        history: int = 10,
+    ) -> None:
+        super().__init__(size, tolerance, max_passes, positive)
         for name in ("moves", "turns"):  # s = w⁺ − w and y = ∇f⁺ − ∇f, the newest last, (M, D)
             self.register_buffer(name, torch.zeros(history, size, dtype=torch.float64))
         for name in ("last_point", "last_gradient", "steepest"):
@@ -230,9 +185,9 @@ class LBFGS(Minimizer):
     def _aim(self, gradient: Tensor, l1: Tensor, hessian: Tensor | None) -> Tensor:
         self._remember(self.accepted - self.last_point, gradient - self.last_gradient)
         self.last_point, self.last_gradient = self.accepted.clone(), gradient.clone()
-        self.steepest = pseudo_gradient(gradient, self.accepted, l1)
+        self.steepest = pseudo_gradient(gradient, self.accepted, l1, self.positive)
         direction = -self._inverse_times(self.steepest)
-        return torch.where((l1 > 0) & (direction * self.steepest >= 0), 0.0, direction)
+        return torch.where(self._held(l1) & (direction * self.steepest >= 0), 0.0, direction)
 
     def _promise(self, gradient: Tensor, l1: Tensor) -> Tensor:
         return -self.steepest @ self.direction
@@ -267,4 +222,8 @@ class LBFGS(Minimizer):
     def _trial(self, l1: Tensor) -> Tensor:
         trial = self.accepted + self.step * self.direction
         orthant = torch.where(self.accepted == 0, -self.steepest.sign(), self.accepted.sign())
-        return torch.where((l1 > 0) & (trial * orthant < 0), 0.0, trial)
+        return torch.where(self._held(l1) & (trial.sign() * orthant < 0), 0.0, trial)
+
+    def _held(self, l1: Tensor) -> Tensor:
+        """Which coordinates have a kink or an end at zero."""
+        return l1 > 0 if self.positive is None else (l1 > 0) | self.positive

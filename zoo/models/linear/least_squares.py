@@ -1,0 +1,122 @@
+r"""Least squares from the triangular factor of the rows, with ridge, lasso and sign constraints.
+
+```math
+\min_W \tfrac12 \lVert A W - B \rVert^2 + \tfrac{ρ}2 \sum W^2 + λ \sum |W| \quad (W \ge 0)
+```
+
+[A, B] is the factor R of [X, Y], which stands for all rows since ‖X W − Y‖ = ‖A W − B‖ for every W. Without λ and sign
+constraint the solution comes from A itself, whose condition number is that of X; ridge appends the rows √ρ I. With them,
+coordinate descent takes the Gram matrix AᵀA of the columns scaled to unit length, once for all λ of a path.
+
+Legend: M rows of the factor, F features, K targets, L penalties of a path.
+
+Source: Golub & Van Loan 2013, §5.3 and §5.5; Hoerl & Kennard 1970 (ridge); Tibshirani 1996 (lasso); Zou & Hastie 2005
+(elastic net); Lawson & Hanson 1974, §23 (W ≥ 0); Friedman, Hastie & Tibshirani 2010 (paths).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from zoo.models.linear.quadratic import minimize_quadratic
+from zoo.numerics.triangular import column_norms
+
+__all__ = ["elastic_net_path", "largest_penalty", "solve_least_squares"]
+
+
+def solve_least_squares(a: Tensor, b: Tensor, ridge: float = 0.0) -> tuple[Tensor, int]:
+    """Return the shortest W (F, K) of least ‖A W − B‖² + ρ Σ W², and the rank of A.
+
+    Args:
+        a: A, (M, F).
+        b: B, (M, K).
+        ridge: ρ ≥ 0.
+
+    Example:
+        >>> a, b = torch.tensor([[3.0], [4.0]]), torch.tensor([[6.0], [8.0]])
+        >>> solve_least_squares(a, b)[0].item(), solve_least_squares(a, b, ridge=25.0)[0].item()
+        (2.0, 1.0)
+    """
+    if len(a) < a.shape[1]:  # the shortest solution lies in the span of the rows
+        span, small = torch.linalg.qr(a.T)
+        inside, rank = _solve_tall(small.T, b, ridge)
+        return span @ inside, rank
+    return _solve_tall(a, b, ridge)
+
+
+def _solve_tall(a: Tensor, b: Tensor, ridge: float) -> tuple[Tensor, int]:
+    if ridge:
+        penalty = ridge**0.5 * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
+        a, b = torch.cat([a, penalty]), torch.cat([b, b.new_zeros(len(penalty), b.shape[1])])
+    scale = _or_one(column_norms(a))  # so that units of measurement decide no rank
+    u, s, vt = torch.linalg.svd(a / scale, full_matrices=False)
+    kept = s > s.max(dim=0, keepdim=True).values * max(a.shape) * torch.finfo(s.dtype).eps if len(s) else s.bool()
+    rank = int(kept.sum())
+    target = _or_one(column_norms(b))
+    inverse = torch.where(kept, 1 / torch.where(kept, s, 1.0), 0.0)
+    w = vt.T @ (inverse.unsqueeze(1) * (u.T @ (b / target))) / scale.unsqueeze(1) * target
+    if rank < a.shape[1]:  # shortest in the columns as they are: the part in the span of the rows
+        span = torch.linalg.qr(vt[kept].T * scale.unsqueeze(1)).Q
+        w = span @ (span.T @ w)
+    return w, rank
+
+
+def elastic_net_path(
+    a: Tensor,
+    b: Tensor,
+    penalties: Iterable[tuple[float, float]],
+    *,
+    positive: bool = False,
+    start: Tensor | None = None,
+    max_rounds: int = 1000,
+) -> Iterator[tuple[Tensor, list[int], bool]]:
+    """Minimize ½ ‖A W − B‖² + λ Σ|W| + ½ ρ Σ W² for one pair (λ, ρ) after the other, each from the solution before.
+
+    Args:
+        a: A, (M, F).
+        b: B, (M, K).
+        penalties: pairs (λ, ρ), best with falling λ.
+        positive: whether W ≥ 0 is demanded.
+        start: a first guess, (F, K).
+        max_rounds: rounds of coordinate descent at most, for each pair and target.
+
+    Yields:
+        W (F, K), the rounds that each target took, and whether all of them converged.
+
+    Example:
+        >>> a, b = torch.eye(2).double(), torch.tensor([[3.0], [1.0]]).double()
+        >>> [w.flatten().tolist() for w, *_ in elastic_net_path(a, b, [(2.0, 0.0), (0.5, 0.0)])]
+        [[1.0, 0.0], [2.5, 0.5]]
+    """
+    length, target = _or_one(column_norms(a)), _or_one(column_norms(b))
+    unit = a / length
+    gram, cross = unit.T @ unit, unit.T @ (b / target)  # (F, F), (F, K)
+    w = b.new_zeros(a.shape[1], b.shape[1]) if start is None else start.clone()
+    signs = torch.ones(len(gram), dtype=torch.bool) if positive else None
+    for l1, ridge in penalties:
+        scale = torch.hypot(length, length.new_tensor(ridge).sqrt())
+        share = length / scale
+        hessian = gram * share.unsqueeze(1) * share + torch.diag(ridge / scale.square())
+        found = [
+            minimize_quadratic(
+                hessian, -share * cross[:, k], l1 / scale / target[k], w[:, k] * (scale / target[k]),
+                positive=signs, max_rounds=max_rounds,
+            )
+            for k in range(b.shape[1])
+        ]  # fmt: skip
+        w = torch.stack([minimum.x for minimum in found], 1) / scale.unsqueeze(1) * target
+        yield w, [minimum.rounds for minimum in found], all(minimum.converged for minimum in found)
+
+
+def largest_penalty(a: Tensor, b: Tensor, *, positive: bool = False) -> float:
+    """Return the least λ for which all of W is zero: the largest |AᵀB|, or the largest AᵀB for W ≥ 0."""
+    slope = a.T @ b
+    return float((slope if positive else slope.abs()).max().clamp_min(0))
+
+
+def _or_one(lengths: Tensor) -> Tensor:
+    """Lengths to divide by: a column of zeros stays one."""
+    return torch.where(lengths > 0, lengths, 1.0)
