@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression as Peer
 from sklearn.preprocessing import StandardScaler
@@ -268,7 +269,7 @@ def test_separable_classes_end_finite_with_a_warning(method, classes):
 
 def test_too_few_passes_are_said():
     x, y = data(load_breast_cancer)
-    with pytest.warns(UserWarning, match="has not converged in 3 passes"):
+    with pytest.warns(UserWarning, match="has not converged in 3 iterations"):
         fit(x, y, l2=1e-3, max_iter=3)
 
 
@@ -283,6 +284,116 @@ def test_constant_collinear_and_badly_scaled_features_change_no_probability(meth
     if method == "newton":
         scaled = x * torch.tensor([1e-5, 1.0, 1e5, 1e3], dtype=torch.float64)
         close(fit(scaled, y)(scaled), probability, 1e-7, 1e-7)
+
+
+def two_bell_curves(dtype=torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(120) % 2
+    x = torch.randn(120, 3, generator=generator, dtype=torch.float64) + y.unsqueeze(1) * torch.tensor([1.0, -1, 0])
+    return x.to(dtype), y
+
+
+@pytest.mark.parametrize("shift", [1e4, 1e6, 1e8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("options", [{}, {"l2": 1e-2}, {"l1": 1e-2}, {"l2": 1e-2, "method": "lbfgs", "tol": 1e-15}])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_features_far_from_zero_lose_no_digit(shift, dtype, options, classes):
+    x, y = two_bell_curves()
+    y = y if classes == 2 else torch.arange(120) % 3
+    far = (64 * x + shift * torch.tensor([1.0, -1, 2])).to(dtype)
+    near = far.double() - shift * torch.tensor([1.0, -1, 2], dtype=torch.float64)  # the same numbers, to the last bit
+    far = far.double()
+    model, plain = fit(far, y, **options), fit(near, y, **options)
+    close(model.weight, plain.weight, 1e-7, 1e-11)
+    z, expected = (m(x) - m(x).mean(1, keepdim=True) * (classes > 2) for m, x in ((model, far), (plain, near)))
+    close(z, expected, 1e-6, 1e-12 * shift + 1e-9)
+    assert bool((plain.weight != 0).any())
+    close(fit(far, y, batch_size=1, **options).weight, plain.weight, 1e-6, 1e-10)
+
+
+@pytest.mark.parametrize("method", ["newton", "lbfgs"])
+@pytest.mark.parametrize("scale", [1e-170, 1e-20, 1e20, 1e160])
+def test_features_of_any_scale_are_solved(method, scale):
+    x, y = two_bell_curves()
+    plain = fit(x, y, method=method)
+    close(fit(x * scale, y, method=method).weight * scale, plain.weight, 1e-6, 1e-9)
+    mixed = x * torch.tensor([scale, 1.0, 1.0], dtype=torch.float64)
+    close(fit(mixed, y, method=method)(mixed), plain(x), 1e-6, 1e-9)
+    for options in ({"l1": 1e-2}, {"l2": 1e-2}):  # which is another problem, and one with an answer
+        model = fit(mixed, y, method=method, max_iter=1000, **options)
+        assert torch.isfinite(model.weight).all()
+        assert float((model.predict(mixed) == y).double().mean()) > 0.7
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e8 / 3, 1e160])
+@pytest.mark.parametrize("options", [{}, {"l1": 1e-2}, {"method": "lbfgs"}])
+def test_a_constant_column_gets_no_weight(value, options):
+    x, y = two_bell_curves()
+    model = fit(torch.cat([x, torch.full_like(x[:, :1], value)], 1), y, **options)
+    assert model.weight[0, 3] == 0
+    close(model.weight[:, :3], fit(x, y, **options).weight, 1e-9, 1e-10)
+
+
+@pytest.mark.parametrize("method", ["newton", "lbfgs"])
+@pytest.mark.parametrize("options", [{"l2": 1e-2}, {"l1": 1e-2}])
+def test_without_an_intercept(method, options):
+    x, y = two_bell_curves()
+    x = x + 1
+    model = fit(x, y, fit_intercept=False, method=method, max_iter=2000, tol=1e-15, **options)
+    penalty = {"solver": "liblinear", "l1_ratio": 1.0 if "l1" in options else 0.0}
+    total = options.get("l1", 0) + 2 * options.get("l2", 0)
+    oracle = peer(x, y, 1 / (total * len(x)), fit_intercept=False, **penalty)
+    close(model.weight, oracle.coef_, 1e-5, 1e-6)
+    assert model.bias.tolist() == [0.0]
+    three = torch.arange(120) % 3
+    oracle = peer(x, three, 1 / (2e-2 * len(x)), fit_intercept=False)
+    close(fit(x, three, l2=1e-2, fit_intercept=False).weight, oracle.coef_, 1e-6, 1e-7)
+
+
+@pytest.mark.parametrize("method", ["newton", "lbfgs"])
+@pytest.mark.parametrize("l1", [0.0, 1e-2])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_weights_that_may_not_be_negative_are_scipys(method, l1, classes):
+    x, y = two_bell_curves()
+    y = y if classes == 2 else torch.arange(120) % 3
+    model = fit(x, y, l1=l1, l2=1e-2, positive=True, method=method, max_iter=3000, tol=1e-15)
+    rows = len(model.weight)
+
+    def objective(flat):
+        w = torch.tensor(flat.reshape(rows, 4), requires_grad=True)
+        z = x @ w[:, :3].T + w[:, 3]
+        z = torch.cat([torch.zeros_like(z), z], 1) if rows == 1 else z
+        value = torch.nn.functional.cross_entropy(z, y) + l1 * w[:, :3].sum() + 1e-2 * w[:, :3].square().sum()
+        value.backward()
+        return value.item(), w.grad.numpy().ravel()
+
+    bounds = [(0, None), (0, None), (0, None), (None, None)] * rows
+    oracle = minimize(
+        objective, np.zeros(4 * rows), jac=True, bounds=bounds, options={"ftol": 1e-16, "gtol": 1e-10, "maxiter": 5000}
+    )
+    expected = oracle.x.reshape(rows, 4)
+    close(model.weight, expected[:, :3], 1e-5, 1e-6)
+    np.testing.assert_array_equal(model.weight.numpy() == 0, expected[:, :3] == 0)
+    assert 0 < int((model.weight == 0).sum()) < model.weight.numel()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_strided_inputs(dtype):
+    x, y = two_bell_curves(dtype)
+    plain = fit(x, y, l2=1e-2).weight
+    wide = torch.zeros(240, 7, dtype=dtype)
+    wide[::2, 1::2] = x
+    for view in (wide[::2, 1::2], x.T.contiguous().T):
+        close(fit(view, y.repeat_interleave(2)[::2], l2=1e-2).weight, plain, 1e-12, 1e-13)
+    close(fit(x[:, :1].expand(-1, 3), y, l2=1e-2).weight, fit(x[:, [0] * 3], y, l2=1e-2).weight, 1e-12, 1e-13)
+
+
+def test_rows_without_weight_count_for_nothing():
+    x, y = two_bell_curves()
+    weight = (torch.arange(120) % 3).double()
+    odd = torch.where(weight.unsqueeze(1) > 0, x, 1e30)
+    kept = weight > 0
+    close(fit(odd, y, weight, l2=1e-2, batch_size=1).weight, fit(x[kept], y[kept], weight[kept], l2=1e-2).weight, 1e-9)
 
 
 def test_one_row_and_duplicate_rows():
@@ -353,7 +464,7 @@ def test_gradient_solver_descends_to_the_exact_solution(class_weight):
     exact = fit(x, y, l2=0.05, class_weight=class_weight)
     model = build(x, y, Recipe(l2=0.05), solver="gradient", class_weight=class_weight).double()
     batch, optimizer = Batch(x, y), torch.optim.LBFGS(model.parameters(), max_iter=500, tolerance_change=1e-16)
-    model.objective.count(model._count(batch))
+    model.objective.count(model._count(y, None))
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
@@ -371,5 +482,5 @@ def test_balanced_weights_of_the_gradient_solver_are_those_of_all_batches_seen()
     x, y = data(load_breast_cancer)
     model = build(x, y, solver="gradient", class_weight="balanced")
     for part in y.split(50):
-        model.objective.count(model._count(Batch(part, part)))
+        model.objective.count(model._count(part, None))
     close(model.objective.class_weight, len(y) / (2 * torch.bincount(y).double()), 1e-12, 0)

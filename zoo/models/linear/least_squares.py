@@ -4,9 +4,9 @@ r"""Least squares from the triangular factor of the rows, with ridge, lasso and 
 \min_W \tfrac12 \lVert A W - B \rVert^2 + \tfrac{ρ}2 \sum W^2 + λ \sum |W| \quad (W \ge 0)
 ```
 
-[A, B] is the factor R of [X, Y], which stands for all rows since ‖X W − Y‖ = ‖A W − B‖ for every W. Without λ and sign
-constraint the solution comes from A itself, whose condition number is that of X; ridge appends the rows √ρ I. With them,
-coordinate descent takes the Gram matrix AᵀA of the columns scaled to unit length, once for all λ of a path.
+[A, B] is the factor R of [X, Y], which stands for all rows since ‖X W − Y‖ = ‖A W − B‖ for every W. Without λ and
+sign constraint the solution comes from A itself, whose condition number is that of X; ridge appends the rows √ρ I. With
+them, coordinate descent takes the Gram matrix AᵀA of the columns scaled to unit length, once for all λ of a path.
 
 Legend: M rows of the factor, F features, K targets, L penalties of a path.
 
@@ -37,8 +37,8 @@ def solve_least_squares(a: Tensor, b: Tensor, ridge: float = 0.0) -> tuple[Tenso
 
     Example:
         >>> a, b = torch.tensor([[3.0], [4.0]]), torch.tensor([[6.0], [8.0]])
-        >>> solve_least_squares(a, b)[0].item(), solve_least_squares(a, b, ridge=25.0)[0].item()
-        (2.0, 1.0)
+        >>> solve_least_squares(a, b)[0], solve_least_squares(a, b, ridge=25.0)[0]
+        (tensor([[2.]]), tensor([[1.0000]]))
     """
     if len(a) < a.shape[1]:  # the shortest solution lies in the span of the rows
         span, small = torch.linalg.qr(a.T)
@@ -88,7 +88,8 @@ def elastic_net_path(
 
     Example:
         >>> a, b = torch.eye(2).double(), torch.tensor([[3.0], [1.0]]).double()
-        >>> [w.flatten().tolist() for w, *_ in elastic_net_path(a, b, [(2.0, 0.0), (0.5, 0.0)])]
+        >>> path = elastic_net_path(a, b, [(2.0, 0.0), (0.5, 0.0)])
+        >>> [w.flatten().round(decimals=6).tolist() for w, *_ in path]
         [[1.0, 0.0], [2.5, 0.5]]
     """
     length, target = _or_one(column_norms(a)), _or_one(column_norms(b))

@@ -17,9 +17,9 @@ R' = \begin{bmatrix} \sqrt n & \sqrt n\, m \\ 0 & [A, B] \end{bmatrix}, \qquad
 \min_W \lVert A W^\top - B \rVert^2 + nK (λ₂ \sum W^2 + λ₁ \sum |W|), \qquad b = r_y + m_y - (r_x + m_x) W^\top
 ```
 
-The reference r is the first row, so that features far from zero lose no digits, and m the means beside it: [A, B] is the
-factor of the centred rows. Without an intercept r is put back to zero, and all of R' takes the place of [A, B]. With
-λ₁ = 0 that is a linear system (directions that the data do not determine get the shortest solution), otherwise
+The reference r is the first row, so that features far from zero lose no digits, and m the means beside it: [A, B] is
+the factor of the centred rows. Without an intercept r is put back to zero, and all of R' takes the place of [A, B].
+With λ₁ = 0 that is a linear system (directions that the data do not determine get the shortest solution), otherwise
 coordinate descent on AᵀA (`zoo.models.linear.least_squares`), for one λ₁ or a whole path of them.
 
 Source: Golub & Van Loan, Matrix Computations, 4th ed. 2013, §5.3; Demmel, Grigori, Hoemmen & Langou 2012 (TSQR);
@@ -220,7 +220,7 @@ class LinearRegression(StreamingModel, GradientModel):
             >>> x = torch.tensor([[0.0, 1.0], [1.0, -1.0], [2.0, 0.0], [3.0, 0.0]])
             >>> path = zoo.fit(zoo.create_model("linear_regression"), x, 3 * x[:, 0] + x[:, 1]).path(3, 0.01)
             >>> path.weight.squeeze(1).round(decimals=2).tolist()
-            [[0.0, 0.0], [2.5, 0.0], [2.96, 0.86]]
+            [[0.0, 0.0], [2.53, 0.07], [2.95, 0.91]]
         """
         check_range("path's num", num, 1)
         check_range("path's ratio", ratio, 0, 1, open_low=True)

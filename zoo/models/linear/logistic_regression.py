@@ -13,14 +13,17 @@ L = \sum_i \log(1 + e^{z_i}) - y_i z_i, \qquad \nabla_w L = \sum_i (\hat p_i - y
 The objective is J = 1/S Σ s_i c_{y_i} loss_i + λ₁ Σ|w| + λ₂ Σ w², S = Σ s_i, with sample weights s and class
 weights c; intercepts are not penalized. `solver: gradient` takes steps of any optimizer. `solver: exact` takes
 one streaming pass an iteration: it adds up value, gradient and (for Newton) Hessian of the mean loss in
-float64, and `zoo.models.linear.minimizers` makes the next weights of them.
+float64, and `zoo.models.linear.minimizers` makes the next weights of them. A pass before them takes mean m and
+deviation of each feature (and counts the classes), so that the iterations see (x − m) / σ and neither units nor a far
+origin cost a digit: w = w̃ / σ, b = b̃ − w·m, with penalties λ₁ / σ and λ₂ / σ² on w̃, and 8 λ₂ added to the variance σ².
 
 ```math
 \nabla^2_w L = \sum_i \hat p_i (1 - \hat p_i)\, x_i x_i^\top, \qquad
 \nabla^2_{w_k w_l} L = \sum_i \hat p_{ik} (δ_{kl} - \hat p_{il})\, x_i x_i^\top
 ```
 
-Legend: B batch, F features, P = F + 1 (the intercept comes last), C classes, K rows of weights (1 or C), D = KP.
+Legend: B batch, F features, P = F + 1 (the intercept comes last; P = F without), C classes, K rows of weights (1 or C),
+D = KP.
 
 Source: Cox 1958; Hastie, Tibshirani & Friedman, The Elements of Statistical Learning, 2nd ed. 2009, §4.4.
 Deviations: the seeds' log-likelihood y log p̂ + (1 − y) log(1 − p̂) lacks the minus sign that makes it a loss,
@@ -44,12 +47,16 @@ from zoo.models.base import GradientModel, StreamingModel
 from zoo.models.base.objectives import Classification
 from zoo.models.linear.log_loss import cost, cost_gradient, derivatives, link
 from zoo.models.linear.minimizers import LBFGS, Minimizer, Newton, pseudo_gradient
+from zoo.numerics.moments import mean_shift
+from zoo.numerics.triangular import column_norms
 from zoo.registry import register_model
 
 __all__ = ["LogisticRegression", "cost", "cost_gradient", "derivatives", "link"]
 
 NEWTON_SIZE = 1000  # dimensions above which `method: auto` leaves the Hessian
 CHUNK = 2**17  # rows × dimensions that are worked on at once: they stay in the cache
+CONSTANT = 2.0**-47  # deviation beside the mean below which a feature varies by rounding alone
+SMALLEST = 2.0**-1000  # scale at least: its inverse is a number too
 
 
 class WeightedClassification(Classification):
@@ -104,11 +111,15 @@ class LogisticRegression(StreamingModel, GradientModel):
         class_weight: a weight for each class, or `balanced` for n / (C n_k), which the exact solver counts in a
             pass of its own and the gradient solver over the batches seen so far.
         binary_logit: for two classes one weight vector instead of two.
+        fit_intercept: whether there is an intercept; it is not penalized.
+        positive: whether all weights but the intercepts must be 0 or more, for the exact solver.
         tol: the exact solver stops when a step promises less than this share of the objective.
-        max_iter: passes of the exact solver at most.
+        max_iter: iterations of the exact solver at most.
+        warm_start: whether a second fit of the exact solver starts from the weights of the first one, instead of zero.
 
     Raises:
-        ZooError: if a class weight is not positive or `tol` or `max_iter` is out of range.
+        ZooError: if a class weight is not positive, `tol` or `max_iter` is out of range, or signs are constrained
+            with `gradient`.
 
     Example:
         >>> import torch, zoo
@@ -120,7 +131,12 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     objective: WeightedClassification
     minimizer: Minimizer
+    looked: Tensor
+    shift: Tensor
+    inverse_scale: Tensor
     row_counts: Tensor
+    mean: Tensor
+    spread: Tensor
     loss_sum: Tensor
     gradient_sum: Tensor
     hessian_sum: Tensor
@@ -133,39 +149,48 @@ class LogisticRegression(StreamingModel, GradientModel):
         method: Literal["auto", "newton", "lbfgs"] = "auto",
         class_weight: Literal["balanced"] | Sequence[float] | None = None,
         binary_logit: bool = True,
+        fit_intercept: bool = True,
+        positive: bool = False,
         tol: float = 1e-12,
         max_iter: int = 100,
+        warm_start: bool = False,
     ) -> None:
         super().__init__()
         if class_weight is not None and class_weight != "balanced":
             class_weight = list(class_weight)
             if any(not 0 < weight < float("inf") for weight in class_weight):
                 raise ZooError(f"model.class_weight must all be positive, not {class_weight}.")
-        self.save_hyperparameters()
         check_range("tol", tol, 0)
         check_range("max_iter", max_iter, 1)
-        self.streaming = solver == "exact"
-        self.method, self.class_weight, self.binary_logit = method, class_weight, binary_logit
-        self.tol, self.max_iter = tol, max_iter
+        if positive and solver == "gradient":
+            raise ZooError("model.positive=true needs model.solver=exact: gradient steps keep no sign.")
+        self.save_hyperparameters()
+        self.streaming, self.binary_logit = solver == "exact", binary_logit
 
     def initialize(self, spec: DataSpec) -> None:
-        self.objective = WeightedClassification(spec, self.binary_logit, self.class_weight)
-        rows, columns = self.objective.num_outputs, spec.num_features + 1
-        self.linear = nn.Linear(columns - 1, rows, dtype=torch.float64 if self.streaming else None)
+        self.objective = WeightedClassification(spec, self.binary_logit, self.hparams.class_weight)
+        rows, features = self.objective.num_outputs, spec.num_features
+        dtype = torch.float64 if self.streaming else None
+        self.linear = nn.Linear(features, rows, bias=self.hparams.fit_intercept, dtype=dtype)
         for parameter in self.linear.parameters():
             nn.init.zeros_(parameter)  # the loss is convex: every start leads to the same place
         if self.streaming:
             self.linear.requires_grad_(False)
             self.monitor = None  # the last pass is the best
-            self._prepare_exact(rows * columns)
+            self._prepare_exact(rows, features)
 
-    def _prepare_exact(self, size: int) -> None:
-        newton = self.method == "newton" or (self.method == "auto" and size <= NEWTON_SIZE)
-        self.minimizer = (Newton if newton else LBFGS)(size, self.tol, self.max_iter)
-        num_classes = self.objective.num_classes
+    def _prepare_exact(self, rows: int, features: int) -> None:
+        columns = features + int(self.hparams.fit_intercept)
+        size = rows * columns
+        newton = self.hparams.method == "newton" or (self.hparams.method == "auto" and size <= NEWTON_SIZE)
+        positive = (torch.arange(columns) < features).repeat(rows) if self.hparams.positive else None
+        self.minimizer = (Newton if newton else LBFGS)(size, self.hparams.tol, self.hparams.max_iter, positive)
+        self.register_buffer("looked", torch.zeros((), dtype=torch.bool))
+        for name in ("shift", "inverse_scale"):
+            self.register_buffer(name, torch.zeros(features, dtype=torch.float64))
         shapes: dict[str, tuple[int, ...]] = {"loss_sum": (), "gradient_sum": (size,), "num_wrong": ()}
-        shapes |= {"row_counts": (num_classes,), **({"hessian_sum": (size, size)} if newton else {})}
-        for name, shape in shapes.items():
+        shapes |= {"row_counts": (self.objective.num_classes,), "mean": (features,), "spread": (features,)}
+        for name, shape in {**shapes, **({"hessian_sum": (size, size)} if newton else {})}.items():
             self.register_accumulator(name, torch.zeros(shape, dtype=torch.float64))
 
     @property
@@ -176,7 +201,7 @@ class LogisticRegression(StreamingModel, GradientModel):
     @property
     def bias(self) -> Tensor:
         """Intercepts, (K,)."""
-        return self.linear.bias
+        return self.linear.weight.new_zeros(len(self.linear.weight)) if self.linear.bias is None else self.linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x.flatten(1))  # (B, K)
@@ -185,74 +210,113 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         if not self.streaming:
-            self.objective.count(self._count(batch))
+            assert batch.y is not None
+            self.objective.count(self._count(batch.y, batch.weight))
         return super().training_step(batch, batch_idx)
 
-    def _count(self, batch: Batch) -> Tensor:
-        assert batch.y is not None
-        weight = None if batch.weight is None else batch.weight.double()
-        return torch.bincount(batch.y, weight, minlength=self.objective.num_classes).double()
+    def _count(self, y: Tensor, weight: Tensor | None) -> Tensor:
+        weight = None if weight is None else weight.double()
+        return torch.bincount(y, weight, minlength=self.objective.num_classes).double()
 
-    # -- exact solver --------------------------------------------------------------------------------------
-
-    @property
-    def _counting(self) -> bool:
-        """Whether this pass only counts the classes."""
-        return self.objective.balanced and not bool(self.objective.class_counts.any())
+    # -- exact solver: the pass ----------------------------------------------------------------------------
 
     def accumulate(self, batch: Batch) -> None:
         assert batch.y is not None
-        self.row_counts += self._count(batch)
-        if self._counting:
-            return
-        w = self.minimizer.point.view(self.objective.num_outputs, -1)  # (K, P)
-        rows, newton = max(1, CHUNK // w.numel()), "hessian_sum" in self._accumulators
+        rows = max(1, CHUNK // self.minimizer.size)
         chunks = batch.x.flatten(1).split(rows), batch.y.split(rows)
         weights = itertools.repeat(None) if batch.weight is None else batch.weight.split(rows)
         for x, y, s in zip(*chunks, weights, strict=False):
-            x = torch.cat([x, torch.ones_like(x[:, :1])], 1)  # (B, P)
-            z = x @ w.T
-            wrong = self.objective.predict(z) != y
-            self.num_wrong += wrong.sum() if s is None else s @ wrong.to(s.dtype)
-            if self.class_weight is not None:
-                s = self.objective.class_weight[y] * (1.0 if s is None else s)
-            loss, gradient, hessian = derivatives(z, x, y, s, hessian=newton)
-            self.loss_sum += loss
-            self.gradient_sum += gradient.flatten()
-            if hessian is not None:
-                self.hessian_sum += hessian
+            if self.looked:
+                self._evaluate(x, y, s)
+            else:
+                self._look(x, s)
+            self.row_counts += self._count(y, s)
+
+    def _look(self, x: Tensor, s: Tensor | None) -> None:
+        """Add rows (B, F) to mean and spread, √Σ s (x − m)²; both about zero where there is no intercept."""
+        s = x.new_ones(len(x)) if s is None else s
+        total = s.sum()
+        middle = s @ x / total if self.hparams.fit_intercept and total > 0 else torch.zeros_like(self.mean)
+        spread = column_norms(torch.where(s.unsqueeze(1) > 0, x - middle, 0.0) * s.sqrt().unsqueeze(1))
+        _, self.mean, joint = mean_shift(self.row_counts.sum(), self.mean, total, middle)
+        self.spread = torch.hypot(torch.hypot(self.spread, spread), joint)
+
+    def _evaluate(self, x: Tensor, y: Tensor, s: Tensor | None) -> None:
+        """Add the loss of rows (B, F) and its derivatives at the minimizer's point."""
+        w = self.minimizer.point.view(self.objective.num_outputs, -1)  # (K, P)
+        design = x.new_ones(len(x), w.shape[1])  # (B, P)
+        torch.sub(x, self.shift, out=design[:, : x.shape[1]]).mul_(self.inverse_scale)
+        z = design @ w.T
+        wrong = self.objective.predict(z) != y
+        self.num_wrong += wrong.sum() if s is None else s @ wrong.to(s.dtype)
+        if self.hparams.class_weight is not None:
+            s = self.objective.class_weight[y] * (1.0 if s is None else s)
+        loss, gradient, hessian = derivatives(z, design, y, s, hessian="hessian_sum" in self._accumulators)
+        self.loss_sum += loss
+        self.gradient_sum += gradient.flatten()
+        if hessian is not None:
+            self.hessian_sum += hessian
+
+    def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Combine the passes of several processes: sums add up, means and spreads merge."""
+        merged = super().merge(states)
+        count, mean, spread = states[0]["row_counts"].sum(), states[0]["mean"], states[0]["spread"]
+        for state in states[1:]:
+            count, mean, joint = mean_shift(count, mean, state["row_counts"].sum(), state["mean"])
+            spread = torch.hypot(torch.hypot(spread, state["spread"]), joint)
+        return {**merged, "mean": mean, "spread": spread}
+
+    # -- exact solver: the next point ----------------------------------------------------------------------
 
     def solve(self) -> dict[str, float | Tensor]:
         total = self.row_counts.sum()
         if not total > 0:
             raise ZooError("There is no row with a positive weight to fit logistic_regression to.")
-        if self._counting:
-            self.objective.count(self.row_counts)
+        if not self.looked:
+            self._begin_iterations(total)
             return {"rows": total}
         point, l1, l2 = self.minimizer.point, *self._penalties()
         value = self.loss_sum / total + l2 @ point.square()
         gradient = self.gradient_sum / total + 2 * l2 * point
-        if self.minimizer.passes == 0 and not torch.isfinite(value + gradient.sum()):
-            raise ZooError("The features hold NaN or infinite values (or overflow): fill in or scale them first.")
         hessian = self._hessian(total, l2) if "hessian_sum" in self._accumulators else None
         logged: dict[str, float | Tensor] = {
             "objective": value + l1 @ point.abs(),
-            "gradient_norm": pseudo_gradient(gradient, point, l1).abs().max(),
+            "gradient_norm": pseudo_gradient(gradient, point, l1, self.minimizer.positive).abs().max(),
             "accuracy": 1 - self.num_wrong / total,
         }
         self.minimizer.update(value, gradient, l1, hessian)
         self._show()
         return logged
 
+    def _begin_iterations(self, total: Tensor) -> None:
+        """Take shift and scale from the pass that was made, and the weights as they are for the first point."""
+        if not torch.isfinite(self.mean + self.spread).all():
+            raise ZooError("The features hold NaN or infinite values (or overflow): fill in or scale them first.")
+        self.objective.count(self.row_counts)
+        deviation = self.spread / total.sqrt()
+        # With the penalty's curvature, so that the objective bends about equally in all coordinates.
+        scale = torch.hypot(deviation, deviation.new_tensor(8 * self.recipe.l2).sqrt()).clamp_min(SMALLEST)
+        self.shift = self.mean.clone()
+        self.inverse_scale = torch.where(deviation > CONSTANT * self.mean.abs(), 1 / scale, 0.0)
+        point = self.minimizer.point.view(self.objective.num_outputs, -1)
+        point[:, : len(scale)] = self.weight * torch.where(self.inverse_scale > 0, scale, 0.0)
+        if self.hparams.fit_intercept:
+            point[:, -1] = self.bias + self.weight @ self.shift
+        self.looked.fill_(True)
+
     def _penalties(self) -> tuple[Tensor, Tensor]:
         """λ₁ and λ₂ of each coordinate, (D,): zero for the intercepts."""
-        penalized = torch.ones_like(self.minimizer.point).view(self.objective.num_outputs, -1)
-        penalized[:, -1] = 0
-        return self.recipe.l1 * penalized.flatten(), self.recipe.l2 * penalized.flatten()
+        l1, l2 = torch.zeros_like(self.minimizer.point.view(self.objective.num_outputs, -1)).repeat(2, 1, 1)
+        l1[:, : len(self.shift)] = self.recipe.l1 * self.inverse_scale
+        # A feature that does not vary is held at zero.
+        l2[:, : len(self.shift)] = torch.where(
+            self.inverse_scale > 0, (self.recipe.l2**0.5 * self.inverse_scale).square(), 1.0
+        )
+        return l1.flatten(), l2.flatten()
 
     def _free_columns(self) -> slice:
         """Columns of the weights to which softmax lets one number be added for all classes at no cost."""
-        return slice(-1, None) if self.recipe.l1 else slice(None)
+        return slice(len(self.shift) if self.recipe.l1 or self.hparams.positive else 0, None)
 
     def _hessian(self, total: Tensor, l2: Tensor) -> Tensor:
         hessian = self.hessian_sum / total + torch.diag(2 * l2)
@@ -267,8 +331,10 @@ class LogisticRegression(StreamingModel, GradientModel):
         w = self.minimizer.point.view(self.objective.num_outputs, -1)
         if len(w) > 1:
             w[:, self._free_columns()] -= w[:, self._free_columns()].mean(0)
-        self.linear.weight.copy_(w[:, :-1])
-        self.linear.bias.copy_(w[:, -1])
+        self.linear.weight.copy_(w[:, : len(self.shift)] * self.inverse_scale)
+        if self.linear.bias is not None:
+            bias = w[:, -1] - self.weight @ self.shift
+            self.linear.bias.copy_(bias - bias.mean() if len(w) > 1 else bias)
         if self.minimizer.finished:
             self._warn()
 
@@ -281,8 +347,8 @@ class LogisticRegression(StreamingModel, GradientModel):
             )
         elif not self.minimizer.converged:
             warnings.warn(
-                f"logistic_regression has not converged in {self.max_iter} passes: raise model.max_iter, "
-                "standardize the features, or set regularization=l2.",
+                f"logistic_regression has not converged in {self.hparams.max_iter} iterations: raise model.max_iter, "
+                "take model.method=newton, or set regularization=l2.",
                 stacklevel=3,
             )
 

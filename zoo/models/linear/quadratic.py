@@ -5,16 +5,16 @@ r"""Convex quadratics with an L1 penalty or a sign constraint, by coordinate des
 x_j \leftarrow \frac{S(H_{jj} x_j - g_j, λ_j)}{H_{jj}}, \qquad g = H x + c
 ```
 
-with S(u, λ) = sign(u) max(|u| − λ, 0). A sweep over the coordinates finds which are not zero, and their signs. With these
-fixed the minimum is a linear system; the step towards its solution ends at the best point where a sign would change.
-Each sign pattern that is reached so has a lower value than the one before, so that the search ends after finitely many,
-at the minimum but for rounding, with exact zeros.
+with S(u, λ) = sign(u) max(|u| − λ, 0). A sweep over the coordinates finds which are not zero, and their signs. With
+these fixed the minimum is a linear system; the step towards its solution ends at the best point where a sign would
+change. Each sign pattern that is reached so has a lower value than the one before, so that the search ends after
+finitely many, at the minimum but for rounding, with exact zeros.
 
 Legend: D dimensions, A support, the coordinates that are not zero.
 
-Source: Friedman, Hastie & Tibshirani 2010, §2 (coordinate descent); Lee, Battle, Raina & Ng 2006, algorithm 1 (the step on
-the support). Deviations: sweeps instead of one new coordinate at a time; directions without curvature are left alone; a
-coordinate leaves zero only if rounding cannot account for it.
+Source: Friedman, Hastie & Tibshirani 2010, §2 (coordinate descent); Lee, Battle, Raina & Ng 2006, algorithm 1 (the
+step on the support). Deviations: sweeps instead of one new coordinate at a time; directions without curvature are left
+alone; a coordinate leaves zero only if rounding cannot account for it.
 """
 
 from __future__ import annotations
