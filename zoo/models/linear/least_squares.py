@@ -40,25 +40,23 @@ def solve_least_squares(a: Tensor, b: Tensor, ridge: float = 0.0) -> tuple[Tenso
         >>> solve_least_squares(a, b)[0], solve_least_squares(a, b, ridge=25.0)[0]
         (tensor([[2.]]), tensor([[1.0000]]))
     """
-    if len(a) < a.shape[1]:  # the shortest solution lies in the span of the rows
+    wide = len(a) < a.shape[1]
+    if ridge and wide:  # the solution lies in the span of the rows
         span, small = torch.linalg.qr(a.T)
-        inside, rank = _solve_tall(small.T, b, ridge)
-        return span @ inside, rank
-    return _solve_tall(a, b, ridge)
-
-
-def _solve_tall(a: Tensor, b: Tensor, ridge: float) -> tuple[Tensor, int]:
+        w, rank = solve_least_squares(small.T, b, ridge)
+        return span @ w, rank
     if ridge:
         penalty = ridge**0.5 * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
         a, b = torch.cat([a, penalty]), torch.cat([b, b.new_zeros(len(penalty), b.shape[1])])
-    scale = _or_one(column_norms(a))  # so that units of measurement decide no rank
+    lengths = column_norms(a)
+    # Units of measurement decide no rank; of more columns than rows they cannot, and the solution is shortest at once.
+    scale = _or_one(lengths.max().expand_as(lengths) if wide else lengths)
     u, s, vt = torch.linalg.svd(a / scale, full_matrices=False)
-    kept = s > s.max(dim=0, keepdim=True).values * max(a.shape) * torch.finfo(s.dtype).eps if len(s) else s.bool()
-    rank = int(kept.sum())
-    target = _or_one(column_norms(b))
+    kept = s > s[:1] * max(a.shape) * torch.finfo(s.dtype).eps
+    rank, target = int(kept.sum()), _or_one(column_norms(b))
     inverse = torch.where(kept, 1 / torch.where(kept, s, 1.0), 0.0)
     w = vt.T @ (inverse.unsqueeze(1) * (u.T @ (b / target))) / scale.unsqueeze(1) * target
-    if rank < a.shape[1]:  # shortest in the columns as they are: the part in the span of the rows
+    if rank < a.shape[1] and not wide:  # shortest in the columns as they are: the part in the span of the rows
         span = torch.linalg.qr(vt[kept].T * scale.unsqueeze(1)).Q
         w = span @ (span.T @ w)
     return w, rank
