@@ -43,7 +43,6 @@ def agree(ours: Tensor, peer: Tensor) -> None:
 
 
 def jobs() -> Iterator[Job]:
-    zoo.layers.build_kernels()
     for kind in ("LSTM", "GRU", "RNN"):
         for steps, rows, inputs, hidden in SIZES:
             torch.manual_seed(0)

@@ -126,7 +126,7 @@ def test_results_and_gradients_equal_torchs(device: torch.device, case: dict) ->
 def test_readable_and_fast_way_agree(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The formula itself against torch, since the fast way hides it in the other tests."""
     ours, theirs = both(kind, 3, 4, 2, bidirectional=True, dtype=torch.float64)
-    monkeypatch.setattr(zoo.layers.recurrent_base, "usable", lambda *_: False)
+    monkeypatch.setattr(zoo.layers.recurrent.base, "_usable", lambda *_: False)
     x = torch.randn(5, 3, 3, dtype=torch.float64, requires_grad=True)
     packed = pack_padded_sequence(x, torch.tensor([2, 5, 3]), enforce_sorted=False)
     for fed in (x, packed):

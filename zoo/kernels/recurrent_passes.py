@@ -1,9 +1,9 @@
-r"""The two passes of RNN, LSTM and GRU in torch operations: in-place steps forward, a hand-derived way back.
+r"""The two passes of RNN, LSTM and GRU in torch operations, in-place steps forward and a hand-derived way back.
 
-Forward, the products with the input are one product for all steps. Backward, every factor that does not depend on the
-gradient travelling back in time is computed for all steps at once, so that a step is a few multiplications and one
-product with W_hh; the gradients of weights and input are single products at the end. Write δ for the gradient of
-what a gate sums up before σ or tanh, ∂v for that of a value v, and h' = h_{t-1}, c' = c_{t-1}:
+recurrent.c is the same in C. Forward, the products with the input are one product for all steps. Backward, every factor
+that does not depend on the gradient travelling back in time is computed for all steps at once, so that a step is a few
+multiplications and one product with W_hh; the gradients of weights and input are single products at the end. Write δ
+for the gradient of what a gate sums up before σ or tanh, ∂v for that of a value v, and h' = h_{t-1}, c' = c_{t-1}:
 
 .. math::
     \text{RNN}\quad  & δ = ∂h ⊙ φ'(h), \qquad φ' = 1 - h^2 \text{ or } [h > 0] \\
@@ -25,21 +25,100 @@ Source: Werbos 1990 (back-propagation through time).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.layers.recurrent_fast import Passes, Steps
-from zoo.layers.recurrent_steps import State, Weights, gru_step, lstm_step, rnn_step
+__all__ = ["PASSES", "Passes", "Steps", "Weights", "product"]
 
-__all__ = ["GRU_PASSES", "LSTM_PASSES", "RNN_PASSES", "product", "weight_gradients"]
+State = tuple[Tensor, ...]
+"""(h,) for RNN and GRU, (h, c) for LSTM; h: (B, P), c: (B, H)."""
+
+
+class Weights(NamedTuple):
+    """The weights of one direction of one layer, or their gradients."""
+
+    ih: Tensor  # (G*H, D)
+    hh: Tensor  # (G*H, P)
+    bias_ih: Tensor | None = None  # (G*H,)
+    bias_hh: Tensor | None = None  # (G*H,)
+    hr: Tensor | None = None  # (P, H)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Where each step's rows lie among all N, and in which direction time runs."""
+
+    sizes: tuple[int, ...]  # B_t
+    reverse: bool
+
+    @property
+    def dense(self) -> bool:
+        """Whether every step has all rows."""
+        return self.sizes[0] == self.sizes[-1]
+
+    def rows(self) -> list[tuple[int, int]]:
+        """(start, stop) of each step's rows, in the order in which the steps are taken."""
+        bounds, start = [], 0
+        for size in self.sizes:
+            bounds.append((start, start + size))
+            start += size
+        return bounds[::-1] if self.reverse else bounds
+
+    @staticmethod
+    def align(now: Tensor, initial: Tensor, rows: int) -> Tensor:
+        """The state of the first `rows` rows, those that start only now with their initial one."""
+        return now[:rows] if len(now) >= rows else torch.cat([now, initial[len(now) : rows]])
+
+    def previous(self, values: Tensor, initial: Tensor) -> Tensor:
+        """The state each step starts from, (N, ·), given those that the steps end with and the initial one."""
+        if self.dense:
+            last = self.sizes[0]
+            return torch.cat([values[last:], initial] if self.reverse else [initial, values[: len(values) - last]])
+        parts, before = [], initial
+        for start, stop in self.rows():
+            parts.append(self.align(before, initial, stop - start))
+            before = values[start:stop]
+        return torch.cat(parts[::-1] if self.reverse else parts)
+
+    def final(self, values: Tensor, initial: Tensor) -> Tensor:
+        """The state that each row ends with, (B, ·), given those that the steps end with and the initial one."""
+        rows = self.rows()
+        if self.dense or self.reverse:  # the last step taken has all rows
+            start, stop = rows[-1]
+            return values[start:stop].clone()
+        ends = []
+        for (start, stop), (_, next_stop) in zip(rows, [*rows[1:], (0, 0)], strict=True):
+            going_on = max(next_stop - stop, 0)
+            ends.append(values[start + going_on : stop])
+        return torch.cat(ends[::-1])
+
+
+@dataclass(frozen=True)
+class Passes:
+    """One layer's two passes on flat tensors.
+
+    forward(steps, x, state, w, save) returns h of all steps (N, P), the final state, and two tensors for the way back;
+    backward(steps, x, state, w, h, saved, d_h, d_final, need_x) returns ∂x, ∂state and the gradients of w.
+    """
+
+    forward: Callable[..., tuple[Tensor, State, tuple[Tensor, ...]]]
+    backward: Callable[..., tuple[Tensor | None, State, Weights]]
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x Wᵀ + b` by whichever library is faster at it: oneDNN for float32 on a CPU, where torch has it."""
-    if x.dtype == torch.float32 and x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    """`x Wᵀ + b` by whichever library is faster at it: oneDNN for float32 on a CPU, where torch has it.
+
+    torch's own name for that product is private, and called here alone: `F.linear` takes MKL, up to twice as slow.
+    It reads a bias as if it were contiguous.
+    """
+    if x.dtype == torch.float32 and x.device.type == "cpu" and torch.backends.mkldnn.is_available() and x.numel():
+        bias = None if bias is None else bias.contiguous()
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
@@ -77,24 +156,19 @@ def rnn_backward(
     need_x: bool, relu: bool,
 ) -> tuple:  # fmt: skip
     """The way back; δ takes the place of its factor φ'(h)."""
-    d = (h > 0).to(h.dtype) if relu else torch.addcmul(torch.ones((), dtype=h.dtype, device=h.device), h, h, value=-1)
+    zero, one = h.new_zeros(()), h.new_ones(())
+    d = torch.empty_like(h) if relu else torch.addcmul(one, h, h, value=-1)
     carry = d_final[0].clone()  # (B, H), ∂h
     for start, stop in reversed(steps.rows()):
         now = carry[: stop - start]
-        d_t = d[start:stop].mul_(now.add_(d_h[start:stop]))
+        now.add_(d_h[start:stop])
+        if relu:  # not by a factor of 0, which makes NaN of an infinite gradient
+            d_t = torch.where(h[start:stop] <= 0, zero, now, out=d[start:stop])
+        else:
+            d_t = d[start:stop].mul_(now)
         torch.mm(d_t, w.hh, out=now)
     ih = weight_gradients(x, steps.previous(h, state[0]), d, d, w)
     return product(d, w.ih.t()) if need_x else None, (carry,), Weights(*ih)
-
-
-RNN_PASSES = {
-    name: Passes(
-        partial(rnn_forward, relu=name == "relu"),
-        partial(rnn_backward, relu=name == "relu"),
-        partial(rnn_step, nonlinearity=name),
-    )
-    for name in ("tanh", "relu")
-}
 
 
 def lstm_forward(steps: Steps, x: Tensor, state: State, w: Weights, save: bool) -> tuple:
@@ -159,9 +233,6 @@ def lstm_backward(
     return product(d, w.ih.t()) if need_x else None, (carry, d_c), d_w
 
 
-LSTM_PASSES = Passes(lstm_forward, lstm_backward, lstm_step)
-
-
 def gru_forward(steps: Steps, x: Tensor, state: State, w: Weights, save: bool) -> tuple:
     """All steps of the GRU; the gates are written over the products with the input."""
     size, (now,) = w.hh.size(1), state
@@ -178,7 +249,7 @@ def gru_forward(steps: Steps, x: Tensor, state: State, w: Weights, save: bool) -
         a[:, : 2 * size].addmm_(now, hh_rz).sigmoid_()
         u_t = torch.addmm(bias, now, hh_n, out=u[start:stop] if save else u[: stop - start])
         n.addcmul_(r, u_t).tanh_()
-        now = torch.lerp(n, now, z, out=h[start:stop])
+        now = torch.addcmul(n, z, now - n, out=h[start:stop])  # not lerp: inf - inf where a state is infinite
     return h, (steps.final(h, state[0]),), (gates, u)
 
 
@@ -216,4 +287,9 @@ def gru_backward(
     return d_x, (carry,), Weights(ih, hh.roll(-size, 0), bias_ih, bias_hh)
 
 
-GRU_PASSES = Passes(gru_forward, gru_backward, gru_step)
+PASSES = {
+    "rnn_tanh": Passes(partial(rnn_forward, relu=False), partial(rnn_backward, relu=False)),
+    "rnn_relu": Passes(partial(rnn_forward, relu=True), partial(rnn_backward, relu=True)),
+    "lstm": Passes(lstm_forward, lstm_backward),
+    "gru": Passes(gru_forward, gru_backward),
+}

@@ -1,0 +1,135 @@
+"""Compiled CPU kernels: one mechanism for the whole zoo.
+
+A kernel is a C file in this folder, compiled **when the package is installed**, once for each instruction set
+(`[[tool.setuptools.ext-modules]]` in pyproject.toml), and an operator of `torch.library` beside it, which checks what
+comes in and has a form in torch operations too. Where there was no compiler, or on another processor, the torch form
+is taken, and `status()` says why. Nothing is compiled at run time, nor loaded from outside of this folder.
+
+`ZOO_KERNELS=0` in the environment leaves the kernels out, `ZOO_KERNELS=avx2` takes that variant; `use(False)` leaves
+them out from Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch  # also brings the threads that the libraries are compiled for, and not linked with
+
+from zoo.errors import ZooError
+
+__all__ = ["Status", "function", "runnable", "status", "use"]
+
+VARIANTS = ("avx512", "avx2", "baseline", "serial")
+"""From the fastest to the one that every compiler can build."""
+
+_FOLDER = Path(__file__).parent
+_enabled = True
+_outdated: set[str] = set()
+
+
+class Status(NamedTuple):
+    """What is in use: the variant, None where torch operations stand in, and the reason for what is not."""
+
+    variant: str | None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return " — ".join(filter(None, (f"kernels: {self.variant or 'none'}", self.reason)))
+
+
+def status() -> Status:
+    """Return which kernels are in use, and why no others.
+
+    Example:
+        >>> isinstance(str(status()), str)
+        True
+    """
+    if os.environ.get("ZOO_KERNELS") == "0":
+        return Status(None, "left out by ZOO_KERNELS=0")
+    if not _enabled:
+        return Status(None, "left out by zoo.kernels.use(False)")
+    _, variant, reason = _load(os.environ.get("ZOO_KERNELS"))
+    if _outdated:
+        reason = f"{', '.join(sorted(_outdated))} left out, built from other sources: install the package again"
+    return Status(variant, reason)
+
+
+def use(enabled: bool) -> None:
+    """Use the kernels from here on, or leave them out; `ZOO_KERNELS=0` has the last word.
+
+    Example:
+        >>> use(False)
+        >>> str(status())
+        'kernels: none — left out by ...'
+        >>> use(True)
+    """
+    global _enabled
+    _enabled = enabled
+
+
+def function(name: str, task: type[ctypes.Structure]) -> Callable[[ctypes.Structure], None] | None:
+    """Return the C function `int name(const Task *task)`, or None where the torch form is to be taken.
+
+    Args:
+        name: of the function.
+        task: its struct, field by field as in C.
+
+    Returns:
+        a function of one such struct, which raises `MemoryError` where the C function returns other than 0.
+    """
+    if not _enabled or os.environ.get("ZOO_KERNELS") == "0":
+        return None
+    return _find(name, task, os.environ.get("ZOO_KERNELS"))
+
+
+@functools.cache
+def _find(name: str, task: type[ctypes.Structure], wanted: str | None) -> Callable[[ctypes.Structure], None] | None:
+    library, _, _ = _load(wanted)
+    if library is None:
+        return None
+    try:
+        size, call = library[f"{name}_size"], library[name]
+    except AttributeError:
+        _outdated.add(name)
+        return None
+    size.restype = ctypes.c_int64
+    if size() != ctypes.sizeof(task):
+        _outdated.add(name)
+        return None
+
+    def run(arguments: ctypes.Structure) -> None:
+        if call(ctypes.byref(arguments)):
+            raise MemoryError(f"the kernel {name} could not allocate its buffers")
+
+    return run
+
+
+@functools.cache
+def _load(wanted: str | None) -> tuple[ctypes.CDLL | None, str | None, str]:
+    """The library of the best variant, its name, and what is to be said about it."""
+    variants = runnable()
+    if wanted and wanted not in variants:
+        raise ZooError(f"ZOO_KERNELS={wanted}: this machine runs {', '.join(variants)}, and 0 leaves the kernels out.")
+    failures: list[str] = []
+    for variant in (wanted,) if wanted else variants:
+        path = _FOLDER / f"{variant}{sysconfig.get_config_var('EXT_SUFFIX')}"
+        if not path.is_file():
+            continue
+        try:
+            return ctypes.CDLL(str(path)), variant, "; ".join(failures)
+        except OSError as error:
+            failures.append(str(error))
+    missing = "not built: install the package where there is a C compiler (gcc or clang)"
+    return None, None, "; ".join(failures) or missing
+
+
+def runnable() -> tuple[str, ...]:
+    """The variants that this processor can run, the fastest first."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return VARIANTS[{"AVX512": 0, "AVX2": 1}.get(capability, 2) :]

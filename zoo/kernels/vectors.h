@@ -1,0 +1,95 @@
+/* Vectors of float and the activations on them.
+
+   Vectors are GCC's and Clang's own, so that the one source serves every instruction set. */
+
+#pragma once
+#include "kernel.h"
+
+#if defined(__AVX512F__)
+#define LANES 16
+#else
+#define LANES 8
+#endif
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+/* ---- vectors, whole or the first n lanes ---- */
+
+INLINE vec set(float x) { return (vec){} + x; }
+
+INLINE vec load(const float *p, int n) {
+    if (n == LANES) return *(const vec *)p;
+    vec v = {};
+    memcpy(&v, p, n * sizeof(float));
+    return v;
+}
+
+INLINE void store(float *p, vec v, int n) {
+    if (n == LANES) *(vec *)p = v;
+    else memcpy(p, &v, n * sizeof(float));
+}
+
+INLINE int lanes(int64_t left) { return left < LANES ? (int)left : LANES; }
+
+INLINE vec choose(ivec where, vec yes, vec no) { return (vec)((where & (ivec)yes) | (~where & (ivec)no)); }
+
+/* Whether x > limit in any lane. */
+INLINE int any_above(vec x, float limit) {
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask((__m512)x, (__m512)set(limit), _CMP_GT_OQ) != 0;
+#elif defined(__AVX__)
+    return _mm256_movemask_ps(_mm256_cmp_ps((__m256)x, (__m256)set(limit), _CMP_GT_OQ)) != 0;
+#else
+    int found = 0;
+    for (int lane = 0; lane < LANES; lane++) found |= x[lane] > limit;
+    return found;
+#endif
+}
+
+/* x from low to high; NaN stays NaN. */
+INLINE vec bounded(vec x, float low, float high) {
+#if defined(__AVX512F__)
+    return (vec)_mm512_min_ps((__m512)set(high), _mm512_max_ps((__m512)set(low), (__m512)x));
+#else
+    x = choose(x > set(high), set(high), x);
+    return choose(x < set(low), set(low), x);
+#endif
+}
+
+/* exp(x) - 1 = 2^n (exp(r) - 1) + 2^n - 1 with x = n ln 2 + r, |r| <= ln 2 / 2, for x from -87 to 88. */
+INLINE vec expm1_(vec x) {
+    vec shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the integer lands in the low bits */
+    vec n = shifted - 12582912.0f;
+    vec r = x - n * 0.693145752f - n * 1.42860677e-6f;
+    vec p = set(1.0f / 5040) * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * (r * r) + r;
+    vec scale = (vec)(((ivec)shifted << 23) + (127 << 23)); /* what stands above the low bits is shifted out */
+    return p * scale + (scale - 1.0f);
+}
+
+#define STEEP 60.0f /* up to here products of `below` and `above` are finite */
+
+/* sigmoid(x) = 1 / below(x), for x from -STEEP on. */
+INLINE vec below(vec x) { return 2.0f + expm1_(bounded(-x, -STEEP, STEEP)); }
+
+/* tanh(x) = e / (e + 2), which is 1 from 10 on. */
+INLINE vec above(vec x) { return expm1_(bounded(x + x, -20.0f, 20.0f)); }
+
+/* For all x, down to 0: what a closed gate multiplies may be as large as floats get. */
+INLINE vec sigmoid(vec x) {
+    vec s = 1.0f / (2.0f + expm1_(bounded(-x, -STEEP, 88.0f)));
+    return choose(x < set(-88.0f), set(0.0f), s);
+}
+
+INLINE vec tanh_(vec x) {
+    vec e = above(x);
+    return e / (e + 2.0f);
+}
