@@ -5,7 +5,8 @@ ARGS ?=
 
 .PHONY: train evaluate test lint format bench clean
 
-.venv/.installed: pyproject.toml
+# The installation compiles the kernels.
+.venv/.installed: pyproject.toml $(wildcard zoo/kernels/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@

@@ -52,7 +52,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("build")
     pytest.importorskip("setuptools")
     source = tmp_path_factory.mktemp("wheel") / "source"
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so")
     for folder in ("zoo", "configs"):
         shutil.copytree(CHECKOUT / folder, source / folder, ignore=ignored)
     for file in ("pyproject.toml", "README.md", "LICENSE"):

@@ -21,8 +21,6 @@ __all__ = ["RecurrentModel", "detach"]
 
 State = Any  # a tensor (L, B, H), a pair of them, or a list with one per layer
 
-_LONG_RUN = 1e12  # multiplications: some twenty seconds of torch operations on two cores
-
 
 def detach(state: State) -> State:
     """Return the state cut off from the steps that led to it."""
@@ -166,19 +164,6 @@ class RecurrentModel(GradientModel):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint["zoo"].get("carried") is not None:
             self._carried["train"] = checkpoint["zoo"]["carried"]
-
-    def on_fit_start(self) -> None:
-        # The compiled kernels give the same numbers in half the time, for a second of compiling, once on a machine:
-        # nothing that a short run should wait for.
-        if self.source == "zoo" and self.device.type == "cpu" and self._work() > _LONG_RUN:
-            layers.build_kernels()
-
-    def _work(self) -> float:
-        """Multiplications of the whole run, roughly: three for each weight and step of a sequence."""
-        assert self.spec is not None
-        rows = len(self.trainer.datamodule.rows("train")) if self.trainer.datamodule else 0
-        weights = sum(p.numel() for p in self.core.parameters())
-        return 3.0 * weights * self.spec.shape[0] * rows * max(1, self.trainer.max_epochs or 1)
 
     # -- going on --------------------------------------------------------------------------------------------------
 
