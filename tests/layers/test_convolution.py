@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import zoo.layers
 from zoo.layers import AvgPool2d, Conv2d, MaxPool2d
 
 SETTINGS = [
@@ -138,17 +139,82 @@ def test_empty_and_single_batches_keep_their_shape(batch):
         (lambda: Conv2d(3, 4, 3, padding="same", stride=2), "padding='same' needs stride 1"),
         (lambda: Conv2d(3, 4, 3, padding_mode="mirror"), "padding_mode must be"),
         (lambda: MaxPool2d(2, padding=2), "at most half of kernel_size"),
-        (lambda: Conv2d(3, 4, 3)(torch.zeros(1, 2, 5, 5)), "expected 3 channels, got 2"),
-        (
-            lambda: Conv2d(3, 4, 3)(torch.zeros(1, 3, 2, 5)),
-            "2×5 \\(with its padding\\) is smaller than a window of 3×3",
-        ),
-        (lambda: MaxPool2d(2)(torch.zeros(5, 5)), "expected images"),
     ],
 )
 def test_mistakes_are_one_line(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("home", [zoo.layers, nn])
+@pytest.mark.parametrize(
+    ("name", "arguments", "shape"),
+    [
+        ("Conv2d", (3, 4, 3), (1, 2, 5, 5)),
+        ("Conv2d", (3, 4, 3), (1, 3, 2, 5)),
+        ("Conv2d", (3, 4, 3), (5, 5)),
+        ("MaxPool2d", (2,), (5, 5)),
+        ("MaxPool2d", (7,), (1, 1, 5, 5)),
+        ("AvgPool2d", (7,), (1, 1, 5, 5)),
+    ],
+)
+def test_images_that_do_not_fit_are_runtime_errors(home, name, arguments, shape):
+    with pytest.raises(RuntimeError):
+        getattr(home, name)(*arguments)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_padding_is_never_the_largest(ceil_mode):
+    """Where all pixels of a window are −∞, the first of them is the place and takes the gradient."""
+    x = torch.full((2, 2, 5, 4), -torch.inf)
+    x[1, 1] = torch.randn(5, 4)
+    found = []
+    for home in (zoo.layers, nn):
+        images = x.clone().requires_grad_()
+        largest, place = home.MaxPool2d(3, 2, 1, return_indices=True, ceil_mode=ceil_mode)(images)
+        largest.backward(torch.rand(largest.shape, generator=torch.Generator().manual_seed(0)))
+        found.append((largest.detach(), place, images.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.int8, torch.bfloat16])
+def test_pooling_of_other_types(dtype):
+    x = torch.randint(-90, 90, (2, 3, 7, 6)).abs().to(dtype) if dtype == torch.uint8 else None
+    x = torch.randint(-90, 90, (2, 3, 7, 6)).to(dtype) if x is None else x
+    assert torch.equal(MaxPool2d(3, 2, 1)(x), nn.MaxPool2d(3, 2, 1)(x))
+    if dtype in (torch.int64, torch.bfloat16):
+        ours, theirs = AvgPool2d(3, 2, 1)(x), nn.AvgPool2d(3, 2, 1)(x)
+        assert ours.dtype == theirs.dtype
+        assert torch.allclose(ours, theirs, rtol=2e-2, atol=0.5 if dtype == torch.bfloat16 else 0)
+
+
+def test_a_size_may_stand_in_a_tuple_alone():
+    x = image(1, 2, 6, 6)
+    assert torch.equal(AvgPool2d((3,), (2,), (1,))(x), AvgPool2d(3, 2, 1)(x))
+    assert torch.equal(MaxPool2d((2,))(x), nn.MaxPool2d((2,))(x))
+
+
+def test_autocast_gives_its_type():
+    x = torch.randn(2, 3, 6, 6)
+    ours, theirs = Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+    ours.load_state_dict(theirs.state_dict())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, expected = ours(x), theirs(x)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    assert (found - expected).float().norm() <= 0.02 * expected.float().norm()
+    found.float().sum().backward()
+    assert ours.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("of", ["images", "weight"])
+def test_channels_last_is_kept(of):
+    x = torch.randn(2, 3, 6, 8)
+    x = x.to(memory_format=torch.channels_last) if of == "images" else x
+    for name, arguments in (("Conv2d", (3, 4, 3)), ("MaxPool2d", (2,)), ("AvgPool2d", (2,))):
+        ours, theirs = (getattr(home, name)(*arguments) for home in (zoo.layers, nn))
+        if of == "weight":
+            ours, theirs = (layer.to(memory_format=torch.channels_last) for layer in (ours, theirs))
+        assert ours(x).stride() == theirs(x).stride()
 
 
 @pytest.mark.parametrize("setting", [{}, {"padding": 1, "groups": 2, "bias": False}, {"padding_mode": "reflect"}])

@@ -30,8 +30,9 @@ Size = int | tuple[int, int]
 
 
 def pair(name: str, value: Any, low: int) -> tuple[int, int]:
-    """Return (height, width) of a number or a pair, each at least `low`."""
+    """Return (height, width) of a number, of one in a tuple, or of a pair, each at least `low`."""
     values = (value, value) if isinstance(value, int) else tuple(value)
+    values = values * 2 if len(values) == 1 else values
     if len(values) != 2 or any(not isinstance(v, int) or v < low for v in values):
         raise ValueError(f"{name} must be an integer of at least {low}, or two of them, not {value!r}")
     return values[0], values[1]
@@ -50,7 +51,7 @@ def windows(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], dilatio
         (B, C, K, H', W').
 
     Raises:
-        ValueError: if the image is smaller than a window.
+        RuntimeError: the image is smaller than a window.
 
     Example:
         >>> windows(torch.arange(6.0).view(1, 1, 2, 3), (2, 2), (1, 1), (1, 1))[0, 0].flatten(1).T
@@ -59,7 +60,7 @@ def windows(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], dilatio
     """
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
     if any(size < span for size, span in zip(x.shape[-2:], spans, strict=True)):
-        raise ValueError(
+        raise RuntimeError(
             f"the image of {x.shape[-2]}×{x.shape[-1]} (with its padding) is smaller than a window of "
             f"{spans[0]}×{spans[1]}: use more padding, or a smaller kernel_size or dilation"
         )
@@ -94,6 +95,7 @@ class Conv2d(nn.Module):
 
     Raises:
         ValueError: for sizes below 1, groups that do not divide the channels, or an unknown padding.
+        RuntimeError: images of another number of axes or channels, or smaller than a window.
 
     Example:
         >>> Conv2d(3, 8, kernel_size=3, padding=1)(torch.zeros(2, 3, 5, 7)).shape
@@ -154,7 +156,7 @@ class Conv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         images, single = _batched(x)
         if images.shape[1] != self.in_channels:
-            raise ValueError(f"expected {self.in_channels} channels, got {images.shape[1]}: input is (B, C, H, W)")
+            raise RuntimeError(f"expected {self.in_channels} channels, got {images.shape[1]}: input is (B, C, H, W)")
         if any(self._sides):
             images = F.pad(images, self._sides, self.padding_mode.replace("zeros", "constant"))
         patches = windows(images, self.kernel_size, self.stride, self.dilation)  # (B, C, K, H', W')
@@ -163,7 +165,8 @@ class Conv2d(nn.Module):
         columns = patches.reshape(len(images), self.groups, weight.shape[-1], size.numel())  # (B, G, C K / G, L)
         out = (weight @ columns).reshape(len(images), self.out_channels, *size)
         if self.bias is not None:
-            out = out + self.bias.view(-1, 1, 1)
+            out = out + self.bias.to(out.dtype).view(-1, 1, 1)  # under autocast the product's type is the result's
+        out = _as_dense_as(out, images, self.weight)
         return out.squeeze(0) if single else out
 
     def extra_repr(self) -> str:
@@ -177,8 +180,16 @@ class Conv2d(nn.Module):
 def _batched(x: Tensor) -> tuple[Tensor, bool]:
     """Return (B, C, H, W) of that or of a single image (C, H, W), and whether it was single."""
     if x.ndim not in (3, 4):
-        raise ValueError(f"expected images (B, C, H, W) or one image (C, H, W), got {tuple(x.shape)}")
+        raise RuntimeError(f"expected images (B, C, H, W) or one image (C, H, W), got {tuple(x.shape)}")
     return (x.unsqueeze(0), True) if x.ndim == 3 else (x, False)
+
+
+def _as_dense_as(out: Tensor, *models: Tensor) -> Tensor:
+    """Lay the channels of a pixel side by side if one of the models does (torch.channels_last)."""
+    last = torch.channels_last
+    if any(m.is_contiguous(memory_format=last) and not m.is_contiguous() for m in models):
+        return out.contiguous(memory_format=last)
+    return out
 
 
 class _Pool2d(nn.Module):
@@ -220,10 +231,12 @@ class _Pool2d(nn.Module):
 class MaxPool2d(_Pool2d):
     """The largest pixel of each window, as `torch.nn.MaxPool2d`; the first of equals takes the gradient.
 
+    The padding is smaller than every pixel, and never the largest where all pixels of a window are −∞.
+
     Args:
         kernel_size: height and width of the window.
         stride: steps between windows; the window itself by default.
-        padding: pixels of −∞ at each side.
+        padding: pixels of −∞, or of the smallest integer, at each side.
         dilation: steps between the places of a window.
         return_indices: return the place of each largest pixel in the flattened image too.
         ceil_mode: let the last window reach over the edge.
@@ -247,7 +260,15 @@ class MaxPool2d(_Pool2d):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         images, single = _batched(x)
-        largest, place = self._windows(images, -torch.inf, -torch.inf).max(2)  # (B, C, H', W')
+        lowest = -torch.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
+        values = self._windows(images, lowest, lowest)  # (B, C, K, H', W')
+        largest, place = values.max(2)  # (B, C, H', W')
+        if any(self.padding) or self.ceil_mode:
+            inside = self._windows(torch.ones_like(images[:1, :1], dtype=torch.uint8), 0, 0).expand(values.shape)
+            beyond = inside.gather(2, place.unsqueeze(2)).squeeze(2) == 0  # the padding came first among equals
+            place = torch.where(beyond, inside.max(2).indices, place)
+            largest = values.gather(2, place.unsqueeze(2)).squeeze(2)
+        largest = _as_dense_as(largest, images)
         if single:
             largest, place = largest.squeeze(0), place.squeeze(0)
         return (largest, self._positions(place, images.shape[-1])) if self.return_indices else largest
@@ -290,10 +311,12 @@ class AvgPool2d(_Pool2d):
 
     def forward(self, x: Tensor) -> Tensor:
         images, single = _batched(x)
-        total = self._windows(images, 0.0, 0.0).sum(2)  # (B, C, H', W')
+        total = self._windows(images, 0, 0).sum(2, dtype=x.dtype)  # (B, C, H', W')
+        counted: Tensor | int
         if self.divisor_override is not None:
-            mean = total / self.divisor_override
+            counted = self.divisor_override
         else:
-            counted = self._windows(torch.ones_like(images[:1, :1]), float(self.count_include_pad), 0.0)
-            mean = total / counted.sum(2)
+            counted = self._windows(torch.ones_like(images[:1, :1]), int(self.count_include_pad), 0).sum(2)
+        # of whole numbers a whole number, as torch has it
+        mean = _as_dense_as(total.div(counted, rounding_mode=None if x.is_floating_point() else "trunc"), images)
         return mean.squeeze(0) if single else mean
