@@ -3,7 +3,7 @@
 A kernel is a C file in this folder, compiled **when the package is installed**, once for each instruction set
 (`[[tool.setuptools.ext-modules]]` in pyproject.toml), and an operator of `torch.library` beside it, which checks what
 comes in and has a form in torch operations too. Where there was no compiler, or on another processor, the torch form
-is taken, and `status()` says why. Nothing is compiled at run time, nor loaded from outside of this folder.
+is taken, and `status()` says why. Nothing is compiled at run time, nor loaded from outside of the package.
 
 `ZOO_KERNELS=0` in the environment leaves the kernels out, `ZOO_KERNELS=avx2` takes that variant; `use(False)` leaves
 them out from Python.
@@ -28,7 +28,7 @@ __all__ = ["Status", "function", "runnable", "status", "use"]
 VARIANTS = ("avx512", "avx2", "baseline", "serial")
 """From the fastest to the one that every compiler can build."""
 
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parent / "built"
 _enabled = True
 _outdated: set[str] = set()
 
