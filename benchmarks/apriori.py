@@ -45,7 +45,7 @@ class Batches:
         for start in range(0, len(self.rows), self.batch_size):
             batch = self.rows[slice(start, start + self.batch_size)]
             assert batch.lengths is not None
-            yield batch.x, batch.lengths
+            yield batch.items, batch.lengths
 
 
 def check(ours: tuple[list[Level], int], theirs: Any) -> None:

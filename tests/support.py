@@ -6,11 +6,13 @@ import functools
 import hashlib
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
+import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import hydra
 import torch
@@ -19,10 +21,11 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 import zoo
-from zoo.data.base import ZooDataModule
+from zoo.data.base import Rows, TensorRows, ZooDataModule
 from zoo.data.registry import _options, create_data, data_entries, list_data
 from zoo.data.spec import Batch, DataSpec
-from zoo.models.base import ZooModel
+from zoo.data.transactions import BasketRows
+from zoo.models.base import StreamingModel, ZooModel
 from zoo.registry import model_entry
 from zoo.training.main import config_dir
 
@@ -91,11 +94,7 @@ def needs_files(data: str) -> bool:
 
 def fitting_data(name: str) -> list[str]:
     """The embedded data that a model accepts."""
-    entry = model_entry(name)
-    targets = {"classification": "class", "regression": "value", "language_modeling": "tokens"}
-    targets |= {"forecasting": "series"}
-    wanted = [None] if entry.unsupervised else [targets[task] for task in entry.task if task in targets]
-    found = {data for kind in entry.accepts for target in wanted for data in list_data(kind, target)}
+    found = {data for kind, target in model_entry(name).accepts for data in list_data(kind, target)}
     return sorted(data for data in found if not needs_files(data))
 
 
@@ -141,3 +140,78 @@ def fit_tiny(model: ZooModel, batch: Batch, steps: int = 30, lr: float = 3e-3) -
 def has_module(name: str) -> bool:
     """Whether a module can be imported here."""
     return importlib.util.find_spec(name) is not None
+
+
+NEEDED = {"randomized": {"num_components": 2}}  # what a solver asks for beside its name
+
+
+def label(hparams: Any) -> str:
+    return "-".join(map(str, hparams.values())) if isinstance(hparams, dict) else str(hparams)
+
+
+def streaming_variants() -> list[tuple[str, dict[str, Any]]]:
+    """Every streaming model, and those that stream with one of their solvers."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name in zoo.list_models():
+        solver = typing.get_type_hints(model_entry(name).cls.__init__).get("solver")
+        choices = typing.get_args(solver) if typing.get_origin(solver) is Literal else ()
+        variants = [{"solver": choice, **NEEDED.get(choice, {})} for choice in choices] or [{}]
+        found += [(name, hparams) for hparams in variants if zoo.create_model(name, **hparams).streaming]
+    return found
+
+
+VARIANTS = streaming_variants()
+
+
+def result(model: StreamingModel, batch: Batch, values: dict[str, Any]) -> dict[str, Tensor]:
+    """What a user sees of a fitted model: its predictions and what it logged."""
+    found = {f"logged {key}": torch.as_tensor(value, dtype=torch.float64) for key, value in values.items()}
+    if type(model).predict_batch is not ZooModel.predict_batch:
+        with torch.inference_mode():
+            found |= model.eval().predict_batch(model.as_batch(batch))
+    return found
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], bound: float, what: str) -> None:
+    assert set(ours) == set(theirs), what
+    for key, value in ours.items():
+        if value.is_floating_point():
+            scale = max(1.0, float(theirs[key].abs().max())) if value.numel() else 1.0
+            assert torch.allclose(value, theirs[key], rtol=bound, atol=bound * scale, equal_nan=True), f"{what}: {key}"
+        else:
+            assert torch.equal(value, theirs[key]), f"{what}: {key}"
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def piece_of(batch: Batch, index: Tensor) -> Batch:
+    """Some rows; of baskets, whose items lie one after the other, those of the rows."""
+    if batch.items is None:
+        return batch.rows(index)
+    baskets = batch.items.split(batch.lengths.tolist())
+    return Batch(items=torch.cat([baskets[i] for i in index]), lengths=batch.lengths[index])
+
+
+def shuffled_halves(batch: Batch) -> tuple[Batch, Batch]:
+    """Every second example and the others."""
+    index = torch.arange(batch.size)
+    return piece_of(batch, index[::2]), piece_of(batch, index[1::2])
+
+
+class Held(ZooDataModule):
+    """Some rows as data: to train, to validate and to test on."""
+
+    name = "held"
+
+    def __init__(self, spec: DataSpec, batch: Batch, batch_size: int = 16) -> None:
+        super().__init__(batch_size=batch_size)
+        self.held = spec, batch
+
+    def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
+        spec, batch = self.held
+        rows: Rows = TensorRows(batch) if batch.items is None else BasketRows(batch.items, batch.lengths)
+        return spec, {"train": rows, "val": rows, "test": rows}

@@ -203,12 +203,12 @@ def test_a_model_that_was_not_built_says_so(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_data_of_another_kind_are_refused_with_those_that_fit(name: str) -> None:
     entry = model_entry(name)
-    kinds = [kind for kind in ("transactions", "tabular") if kind not in entry.accepts]
+    kinds = [kind for kind in ("transactions", "tabular") if kind not in entry.kinds]
     if not kinds:
         pytest.skip(f"{name} takes all kinds")
     with pytest.raises(zoo.ZooError) as caught:
         zoo.create_model(name, spec=zoo.DataSpec(kinds[0], (4,)))  # type: ignore[arg-type]
-    assert str(caught.value).startswith(f"{name} does ")
+    assert str(caught.value).startswith(f"{name} takes ")
     assert "\n" not in str(caught.value)
     assert all(data in str(caught.value) for data in fitting_data(name))
 

@@ -18,6 +18,7 @@ from zoo.checks import check_type
 from zoo.errors import ZooError, nearest, unknown_name
 from zoo.models.mlp import MLP
 from zoo.registry import _REGISTRY, model_entry
+from zoo.tasks import KINDS, TASKS
 
 
 def test_every_model_is_listed_once_and_sorted() -> None:
@@ -45,9 +46,9 @@ def test_an_entry_says_what_a_user_asks(name: str) -> None:
     assert entry.source.strip()
     assert entry.task
     assert entry.cls.entry is entry
-    kinds = {"tabular", "image", "sequence", "tokens", "pairs", "series", "transactions"}
-    assert set(entry.accepts) <= kinds
     assert entry.accepts
+    assert all(target is None or (kind, target) in TASKS for kind, target in entry.accepts)
+    assert set(entry.kinds) <= set(KINDS)
     with pytest.raises(FrozenInstanceError):
         entry.family = "other"  # type: ignore[misc]
 
@@ -122,7 +123,7 @@ def forget() -> Any:
 
 
 def register(name: str) -> type:
-    @zoo.register_model(name, family="mine", task="classification", accepts="tabular", source="me")
+    @zoo.register_model(name, family="mine", accepts={"tabular": "class"}, source="me")
     class Mine(MLP):
         """A model of one's own."""
 
@@ -150,7 +151,7 @@ def test_a_second_registration_raises() -> None:
 def test_a_name_of_the_zoo_is_taken_even_before_the_zoo_is_loaded() -> None:
     code = (
         "import zoo\nfrom zoo.models.base import GradientModel\n"
-        "@zoo.register_model('mlp', family='f', task='classification', accepts='tabular', source='me')\n"
+        "@zoo.register_model('mlp', family='f', accepts={'tabular': 'class'}, source='me')\n"
         "class Mine(GradientModel):\n    '''Mine.'''\n"
         "print(zoo.create_model('mlp'))"
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from zoo import Batch, DataSpec, visual
+from zoo import DataSpec, visual
 from zoo.models.mlp import MLP
 from zoo.visual.clusters import plane
 from zoo.visual.images import mosaic
@@ -75,7 +75,8 @@ def fitted_plane_classifier() -> MLP:
 
 def test_decision_boundary_colours_each_side_and_counts_the_wrong_points(tmp_path):
     x = torch.tensor([[-1.0, 0.0], [1.0, 0.5], [2.0, 1.0]])
-    figure = visual.decision_boundary(fitted_plane_classifier(), Batch(x, torch.tensor([0, 1, 0])))
+    model = fitted_plane_classifier()
+    figure = visual.decision_boundary(model.predict_columns, x, torch.tensor([0, 1, 0]), model.spec)
     axes = figure.axes[0]
     shades = torch.tensor(axes.images[0].get_array())  # (rows, columns, RGB)
     for side, color in zip((shades[:, 0], shades[:, -1]), visual.class_colors(2), strict=True):
@@ -94,12 +95,13 @@ def test_decision_boundary_colours_each_side_and_counts_the_wrong_points(tmp_pat
 def test_decision_boundary_of_one_point_and_of_a_constant_feature(tmp_path):
     model = fitted_plane_classifier()
     for x in (torch.zeros(1, 2), torch.tensor([[0.0, 1.0], [0.0, 2.0]])):
-        assert_renders(visual.decision_boundary(model, Batch(x, torch.zeros(len(x), dtype=torch.long))), tmp_path)
+        y = torch.zeros(len(x), dtype=torch.long)
+        assert_renders(visual.decision_boundary(model.predict_columns, x, y, model.spec), tmp_path)
 
 
 def test_decision_boundary_leaves_the_model_as_it_was():
     model = fitted_plane_classifier().train()
-    visual.decision_boundary(model, Batch(torch.randn(5, 2), torch.zeros(5, dtype=torch.long)))
+    visual.decision_boundary(model.predict_columns, torch.randn(5, 2), torch.zeros(5, dtype=torch.long), model.spec)
     assert model.training
 
 

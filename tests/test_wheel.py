@@ -30,7 +30,7 @@ assert sorted(labels.bincount().tolist()) == [30, 30, 30], labels
 assert zoo.load_model(sys.argv[2]).predict(torch.zeros(5, 4)).shape == (5,)
 assert LSTM(3, 4)(torch.zeros(2, 1, 3))[0].shape == (2, 1, 4)
 
-@zoo.register_model("mine", family="mine", task="classification", accepts="tabular", source="me")
+@zoo.register_model("mine", family="mine", accepts={"tabular": "class"}, source="me")
 class Mine(GradientModel):
     '''A model of one's own.'''
     def __init__(self, *, bias: bool = True):

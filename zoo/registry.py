@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import typing
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.checks import check_type
 from zoo.errors import ZooError, nearest, unknown_name
+from zoo.tasks import check_pair, task_names
 
 if TYPE_CHECKING:
     from zoo.data.spec import DataSpec
@@ -25,20 +27,24 @@ ModelClass = TypeVar("ModelClass", bound=type)
 
 _REGISTRY: dict[str, ModelEntry] = {}
 
-# Explicit rather than found by scanning a folder: this list is the zoo.
-_MODULES: tuple[str, ...] = (
-    "zoo.models.agglomerative.agglomerative_clustering",
-    "zoo.models.cnn",
-    "zoo.models.kmeans.kmeans",
-    "zoo.models.kmeans.bisecting_kmeans",
-    "zoo.models.linear.logistic_regression",
-    "zoo.models.linear.linear_regression",
-    "zoo.models.mlp",
-    "zoo.models.pca",
-    "zoo.models.apriori.apriori",
-    "zoo.models.recurrent.recurrent",
-    "zoo.models.tsne.tsne",
-)
+# Explicit rather than found by scanning a folder: this is the zoo. A module is imported when its model is asked for.
+_MODULES: dict[str, str] = {
+    "agglomerative_clustering": "zoo.models.agglomerative",
+    "apriori": "zoo.models.apriori",
+    "bisecting_kmeans": "zoo.models.kmeans",
+    "cnn": "zoo.models.cnn",
+    "gru": "zoo.models.recurrent",
+    "kmeans": "zoo.models.kmeans",
+    "linear_regression": "zoo.models.linear",
+    "logistic_regression": "zoo.models.linear",
+    "lstm": "zoo.models.recurrent",
+    "mlp": "zoo.models.mlp",
+    "pca": "zoo.models.pca",
+    "rnn": "zoo.models.recurrent",
+    "tsne": "zoo.models.tsne",
+}
+
+Targets = str | tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ class ModelEntry:
         cls: the LightningModule.
         family: the chapter of the syllabus, which is also the docs page of most families.
         task: what it solves; a model with several takes the one that the data call for.
-        accepts: the kinds of data that it takes (see `zoo.data.DataSpec.kind`).
+        accepts: pairs of a kind of data and a kind of target (see `zoo.tasks`); a target of None means that the model
+            needs none and looks at none.
         source: author and year of the formula.
         docs: the page under docs/ that describes it, without the suffix.
     """
@@ -59,7 +66,7 @@ class ModelEntry:
     cls: type
     family: str
     task: tuple[str, ...]
-    accepts: tuple[str, ...]
+    accepts: tuple[tuple[str, str | None], ...]
     source: str
     docs: str
 
@@ -75,18 +82,27 @@ class ModelEntry:
         return {p.name: p.default for p in parameters}
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of data that the model takes."""
+        return tuple(dict.fromkeys(kind for kind, _ in self.accepts))
+
+    @property
     def unsupervised(self) -> bool:
         """Whether the model needs no targets, so that any data of an accepted kind will do."""
-        return not set(self.task) & {"classification", "regression", "language_modeling", "forecasting"}
+        return all(target is None for _, target in self.accepts)
+
+    def fits(self, kind: str, target: str | None) -> bool:
+        """Whether the model takes data of this kind with this target."""
+        return (kind, target) in self.accepts or (kind, None) in self.accepts
 
 
 def register_model(
     name: str,
     *,
     family: str,
-    task: str | tuple[str, ...],
-    accepts: str | tuple[str, ...],
+    accepts: dict[str, Targets],
     source: str,
+    task: str | None = None,
     docs: str | None = None,
 ) -> Callable[[ModelClass], ModelClass]:
     """Register the decorated LightningModule under `name`, for `create_model`, `train.py` and `zoo-train`.
@@ -94,31 +110,36 @@ def register_model(
     Args:
         name: how users call the model; raises if it is taken.
         family: the chapter of the syllabus.
-        task: `classification`, `regression`, `clustering`, ...; several where the data decide.
-        accepts: kinds of data (`tabular`, `image`, `sequence`, `tokens`, `pairs`, `series`, `transactions`).
+        accepts: for each kind of data that it takes the targets that it learns from: `{"tabular": "class"}`,
+            `{"tokens": ("tokens", "class")}`; None where it needs none. The pairs are those of `zoo.tasks`.
         source: author and year of the formula.
+        task: what a model that needs no targets does, such as `clustering`; all others take it from the data.
         docs: the docs page, by default that of the model's own name.
+
+    Raises:
+        ZooError: for a name that is taken, or a pair that is not in the table of tasks.
 
     Example:
         >>> import zoo
         >>> from zoo.models.mlp import MLP
-        >>> @zoo.register_model("my_mlp", family="feedforward", task="classification", accepts="tabular", source="me")
+        >>> @zoo.register_model("my_mlp", family="feedforward", accepts={"tabular": "class"}, source="me")
         ... class MyMLP(MLP):
         ...     '''My own multilayer perceptron.'''
         >>> zoo.list_models("my_*")
         ['my_mlp']
     """
+    pairs = tuple((kind, target) for kind, targets in accepts.items() for target in _tuple(targets))
+    for kind, target in pairs:
+        check_pair(kind, target)
+    tasks = (task,) if task else task_names(pairs)
+    if not tasks:
+        raise ZooError(f"register_model('{name}') needs a task such as clustering, since its data have no targets.")
 
     def register(cls: ModelClass) -> ModelClass:
-        known = _REGISTRY.get(name)
-        if known is not None and (known.cls.__module__, known.cls.__qualname__) != (
-            cls.__module__,
-            cls.__qualname__,
-        ):
-            raise ZooError(
-                f"A model named '{name}' is registered already ({known.cls.__module__}): choose another name."
-            )
-        entry = ModelEntry(name, cls, family, _tuple(task), _tuple(accepts), source, docs or name)
+        owner = _owner(name, cls)
+        if owner is not None:
+            raise ZooError(f"A model named '{name}' is registered already ({owner}): choose another name.")
+        entry = ModelEntry(name, cls, family, tasks, pairs, source, docs or name)
         _REGISTRY[name] = entry
         cls.entry = entry  # type: ignore[attr-defined]
         return cls
@@ -126,48 +147,73 @@ def register_model(
     return register
 
 
-def _tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+def _tuple(value: Targets) -> tuple[str | None, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
-def _load_zoo() -> dict[str, ModelEntry]:
-    _import_models()
-    return _REGISTRY
+def _owner(name: str, cls: type) -> str | None:
+    """The module that a name belongs to, unless it is that of `cls` itself; of the zoo's own also before its import."""
+    if name in _REGISTRY:
+        known = _REGISTRY[name].cls
+        same = (known.__module__, known.__qualname__) == (cls.__module__, cls.__qualname__)
+        return None if same else known.__module__
+    home = _MODULES.get(name)
+    return None if home is None or f"{cls.__module__}.".startswith(f"{home}.") else home
 
 
 @functools.cache
-def _import_models() -> None:
-    for module in _MODULES:
-        importlib.import_module(module)
-    # Other packages name the modules that register their models in an entry point of this group.
+def _import_foreign() -> None:
+    """Import the modules that other packages name in an entry point of the group `zoo.models`.
+
+    A broken one takes nothing away from the others.
+    """
     for entry_point in entry_points(group="zoo.models"):
-        entry_point.load()
+        try:
+            entry_point.load()
+        except Exception as error:
+            package = entry_point.dist.name if entry_point.dist else entry_point.value
+            warnings.warn(
+                f"The models of '{entry_point.name}' ({package}, entry point of zoo.models) are left out: "
+                f"{type(error).__name__}: {error}",
+                stacklevel=3,
+            )
 
 
 def list_models(pattern: str = "*", family: str | None = None, task: str | None = None) -> list[str]:
     """Return the sorted names of the registered models that match a shell `pattern`, a family and a task.
+
+    Raises:
+        ZooError: for a family or task that no model has, with the nearest ones.
 
     Example:
         >>> import zoo
         >>> "kmeans" in zoo.list_models("k*", task="clustering")
         True
     """
-    return sorted(
-        name
-        for name, entry in _load_zoo().items()
-        if fnmatch.fnmatch(name, pattern)
-        and (family is None or entry.family == family)
-        and (task is None or task in entry.task)
-    )
+    _import_foreign()
+    names = {*_MODULES, *_REGISTRY}
+    if family is not None or task is not None:
+        entries = [model_entry(name) for name in names]
+        for what, wanted, known in (
+            ("family", family, {entry.family for entry in entries}),
+            ("task", task, {name for entry in entries for name in entry.task}),
+        ):
+            if wanted is not None and wanted not in known:
+                raise unknown_name(what, str(wanted), known)
+        names = {e.name for e in entries if family in (None, e.family) and (task is None or task in e.task)}
+    return sorted(fnmatch.filter(names, pattern))
 
 
 def model_entry(name: str) -> ModelEntry:
     """Return the entry of a registered model; an unknown name raises with the nearest ones."""
-    # A model of the user's own needs no import of the whole zoo, but a name clash must still be seen.
-    registry = _load_zoo()
-    if name not in registry:
-        raise unknown_name("model", str(name), registry)
-    return registry[name]
+    if name not in _REGISTRY:
+        if name in _MODULES:
+            importlib.import_module(_MODULES[name])
+        else:
+            _import_foreign()
+    if name not in _REGISTRY:
+        raise unknown_name("model", str(name), {*_MODULES, *_REGISTRY})
+    return _REGISTRY[name]
 
 
 def create_model(name: str, spec: DataSpec | None = None, **hparams: Any) -> ZooModel:

@@ -17,11 +17,11 @@ def test_streams_follow_each_other():
     rows = TokenRows(torch.arange(103), sequence_length=5, num_streams=4)
     assert len(rows) == 20
     parts = batches(rows, 4)
-    streams = torch.cat([batch.x for batch in parts], dim=1)  # (B, T of all batches)
+    streams = torch.cat([batch.tokens for batch in parts], dim=1)  # (B, T of all batches)
     for stream in range(4):
         assert streams[stream].tolist() == list(range(stream * 25, stream * 25 + 25))
     for batch in parts:
-        assert torch.equal(batch.y, batch.x + 1)
+        assert torch.equal(batch.y, batch.tokens + 1)
 
 
 def test_short_text_gives_fewer_streams():
@@ -37,14 +37,14 @@ def test_python_docs_split_by_position():
     assert len(train.tokens) > 8 * len(test.tokens) * 0.9
     loader = data.loader("val")
     first, second = list(loader)[:2]
-    assert torch.equal(first.y[:, -1], second.x[:, 0])  # the next window begins with the last target
+    assert torch.equal(first.y[:, -1], second.tokens[:, 0])  # the next window begins with the last target
 
 
 def test_text_file(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("hello world " * 200)
     data = zoo.create_data("text_file", path=str(file), sequence_length=16, batch_size=4)
-    assert data.rows("train")[torch.arange(4)].x.shape == (4, 16)
+    assert data.rows("train")[torch.arange(4)].tokens.shape == (4, 16)
     for path, message in ((None, "data.path is missing"), (str(tmp_path / "no.txt"), "There is no text at")):
         with pytest.raises(zoo.ZooError, match=message):
             _ = zoo.create_data("text_file", path=path).spec

@@ -21,7 +21,7 @@ BASKETS = [["milk", "bread", "milk"], [], ["jam"], ["bread"]]
 def shown(data: Any, split: str = "train") -> list[list[str]]:
     """The baskets of a split by name, read back one by one."""
     rows, names = data.rows(split), data.spec.feature_names
-    return [[names[item] for item in rows[torch.tensor([i])].x.tolist()] for i in range(len(rows))]
+    return [[names[item] for item in rows[torch.tensor([i])].items.tolist()] for i in range(len(rows))]
 
 
 def test_items_are_numbered_by_name_and_stand_once_in_a_basket() -> None:
@@ -41,10 +41,10 @@ def test_batches_hold_the_chosen_baskets_in_their_order() -> None:
     items, lengths, _ = encode_baskets(BASKETS)
     rows = BasketRows(items, lengths)
     batch = rows[torch.tensor([3, 1, 0])]
-    assert (batch.size, batch.x.tolist(), batch.lengths.tolist()) == (3, [0, 0, 2], [1, 0, 2])  # type: ignore[union-attr]
-    assert batch.x.dtype == torch.int64
-    assert rows[torch.tensor([1])].x.tolist() == []
-    assert rows[slice(None)].x.tolist() == items.tolist()
+    assert (batch.size, batch.items.tolist(), batch.lengths.tolist()) == (3, [0, 0, 2], [1, 0, 2])
+    assert batch.items.dtype == torch.int64
+    assert rows[torch.tensor([1])].items.tolist() == []
+    assert rows[slice(None)].items.tolist() == items.tolist()
 
 
 def test_lists_come_back() -> None:
@@ -70,7 +70,7 @@ def test_the_loader_yields_every_basket_once() -> None:
     data = BasketData([[str(i)] * (i % 3) + ["all"] for i in range(50)], batch_size=7)
     batches = list(data.loader("train", shuffle=True))
     assert [batch.size for batch in batches] == [7] * 7 + [1]
-    assert sum(len(batch.x) for batch in batches) == len(data.rows("train").items)
+    assert sum(len(batch.items) for batch in batches) == len(data.rows("train").items)
 
 
 # -- files -----------------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def test_mistakes_are_one_line(hyperparameters, message):
 
 
 def test_tables_are_refused_with_what_is_accepted():
-    with pytest.raises(ZooError, match="cnn does classification or regression on image data"):
+    with pytest.raises(ZooError, match="cnn takes image data with class targets or image data with value targets, but"):
         CNN().build(DataSpec(kind="tabular", shape=(4,), target="class", num_classes=2))
 
 

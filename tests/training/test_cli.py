@@ -74,7 +74,7 @@ def test_the_lists(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
         line = next(line for line in lines if line.split()[:1] == [name])
         assert entry.family in line
         assert all(task in line for task in entry.task)
-        assert all(kind in line for kind in entry.accepts)
+        assert all(kind in line for kind in entry.kinds)
         assert entry.summary[:20] in line
     assert run_command(["list=data"]) == 0
     words = capsys.readouterr().out.split()
@@ -110,8 +110,9 @@ MISTAKES = {
     "negative lr": (["optimizer.lr=-1"], r"optimizer=adam: .*-1"),
     "negative l2": (["regularization.l2=-1"], r"regularization\.l2 must be 0 or more, not -1"),
     "wrong choice": (["model=mlp", "model.activation=rellu"], r"model\.activation must be one of .*Did you mean relu"),
-    "incompatible data": (["model=linear_regression", "data=digits"], r"linear_regression does regression on tabular "
-                          r"data, but was given image data \(1×8×8\) with class targets\. Data that fit: .*diabetes"),
+    "incompatible data": (["model=linear_regression", "data=digits"], r"linear_regression takes tabular data with value "
+                          r"targets, but was given image data \(1×8×8\) with class targets and 10 classes\. Data that "
+                          r"fit: .*diabetes"),
     "missing file": (["data=csv", "data.path=nowhere.csv", "data.target=y"], r"nowhere\.csv"),
     "missing path": (["data=csv"], r"data\.path"),
     "l2 twice": (["model=mlp", "regularization=l2", "optimizer.weight_decay=0.1"], r"both shrink the weights"),
@@ -274,7 +275,7 @@ def test_a_sweep_runs_all_combinations_into_folders_of_their_own(here: Path) -> 
 def test_a_failing_job_of_a_sweep_is_an_exit_code(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["-m", "model=mlp,linear_regression", "data=iris", "trainer.max_epochs=1", CPU]
     assert run_command(arguments) == 1
-    assert "linear_regression does regression" in capsys.readouterr().err
+    assert "linear_regression takes tabular data" in capsys.readouterr().err
     assert len(list(here.glob("runs/mlp/*/*/checkpoints/last.ckpt"))) == 1
 
 
@@ -290,7 +291,7 @@ import zoo
 from torch import nn
 from zoo.models.base import GradientModel
 
-@zoo.register_model("my_softmax", family="mine", task="classification", accepts="tabular", source="me")
+@zoo.register_model("my_softmax", family="mine", accepts={"tabular": "class"}, source="me")
 class MySoftmax(GradientModel):
     '''Softmax regression of one's own.'''
 

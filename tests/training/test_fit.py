@@ -168,7 +168,7 @@ def test_mistakes_are_one_line(table: tuple[torch.Tensor, torch.Tensor]) -> None
         ((x[:, 0], y), r"pass X\[:, None\]"),
         ((x[:0], y[:0]), "empty"),
         ((x, y.round().long()), "class indices run from 0|class targets"),
-        ((x, None), "does regression on tabular data"),
+        ((x, None), "takes tabular data with value targets, but was given tabular data"),
         ((x.index_fill(0, torch.tensor([3]), float("nan")), y), "X holds 3 NaN values"),
         ((x, y.index_fill(0, torch.tensor([3]), float("inf"))), "y holds 1 infinite values"),
     ]:

@@ -3,70 +3,40 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import typing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
-from support import CHECKOUT, CPU, create, default_data, fitting_data, model_config, run_command, spawn, tiny_batch
+from support import (
+    CHECKOUT,
+    CPU,
+    VARIANTS,
+    assert_same,
+    create,
+    default_data,
+    fitting_data,
+    free_port,
+    label,
+    model_config,
+    piece_of,
+    result,
+    run_command,
+    spawn,
+    tiny_batch,
+)
 from torch import Tensor
 
 import zoo
 from zoo.data.registry import create_data
 from zoo.data.spec import Batch
-from zoo.models.base import StreamingModel, ZooModel
-from zoo.registry import model_entry
 from zoo.training.checkpoint import load_model
 
-NEEDED = {"randomized": {"num_components": 2}}  # what a solver asks for beside its name
-
-
-def label(hparams: Any) -> str:
-    return "-".join(map(str, hparams.values())) if isinstance(hparams, dict) else str(hparams)
-
-
-def streaming_variants() -> list[tuple[str, dict[str, Any]]]:
-    """Every streaming model, and those that stream with one of their solvers."""
-    found: list[tuple[str, dict[str, Any]]] = []
-    for name in zoo.list_models():
-        solver = typing.get_type_hints(model_entry(name).cls.__init__).get("solver")
-        choices = typing.get_args(solver) if typing.get_origin(solver) is Literal else ()
-        variants = [{"solver": choice, **NEEDED.get(choice, {})} for choice in choices] or [{}]
-        found += [(name, hparams) for hparams in variants if zoo.create_model(name, **hparams).streaming]
-    return found
-
-
-VARIANTS = streaming_variants()
 # Long sequences of dependent steps enlarge the rounding of the first; the bound says by how much at most.
 BOUNDS = {"tsne": 1e-3}
-
-
-def result(model: StreamingModel, batch: Batch, values: dict[str, Any]) -> dict[str, Tensor]:
-    """What a user sees of a fitted model: its predictions and what it logged."""
-    found = {f"logged {key}": torch.as_tensor(value, dtype=torch.float64) for key, value in values.items()}
-    if type(model).predict_batch is not ZooModel.predict_batch:
-        with torch.inference_mode():
-            found |= model.eval().predict_batch(model.as_batch(batch))
-    return found
-
-
-def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], bound: float, what: str) -> None:
-    assert set(ours) == set(theirs), what
-    for key, value in ours.items():
-        if value.is_floating_point():
-            scale = max(1.0, float(theirs[key].abs().max())) if value.numel() else 1.0
-            assert torch.allclose(value, theirs[key], rtol=bound, atol=bound * scale, equal_nan=True), f"{what}: {key}"
-        else:
-            assert torch.equal(value, theirs[key]), f"{what}: {key}"
-
-
-def rows(batch: Batch, index: Tensor) -> Batch:
-    return Batch(*(None if column is None else column[index] for column in batch))
 
 
 @pytest.mark.parametrize(("name", "hparams"), VARIANTS, ids=label)
@@ -86,14 +56,6 @@ def test_batch_sizes_and_the_order_of_rows_do_not_matter(name: str, hparams: dic
         assert_same(found, results[0][1], BOUNDS.get(name, 1e-9), what)
 
 
-def piece_of(batch: Batch, index: Tensor) -> Batch:
-    """Some rows; of baskets, whose items lie one after the other, those of the rows."""
-    if batch.lengths is None or len(batch.x) == len(batch.lengths):
-        return rows(batch, index)
-    baskets = batch.x.split(batch.lengths.tolist())
-    return Batch(torch.cat([baskets[i] for i in index]), lengths=batch.lengths[index])
-
-
 SCRIPT = """
 import sys, json
 from zoo.training.run import build
@@ -106,12 +68,6 @@ for job in json.loads(sys.argv[1]):
     trainer = make_trainer(model, run_dir=job["folder"], progress=False, logger=False, **options)
     trainer.fit(model, datamodule=data)
 """
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
 
 
 def train_in_processes(jobs: list[dict[str, Any]], folder: Path, world_size: int) -> None:

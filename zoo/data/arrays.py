@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,20 @@ import torch
 from torch import Tensor
 
 from zoo.data.base import Rows
-from zoo.data.spec import DataSpec, Kind
+from zoo.data.spec import Batch, DataSpec, Kind
 from zoo.data.splits import TabularData
 from zoo.errors import ZooError
 
-__all__ = ["ArrayData", "describe_arrays", "encode_targets", "spec_from_arrays", "to_tensor"]
+__all__ = [
+    "ArrayData",
+    "describe_arrays",
+    "encode_targets",
+    "inputs_from",
+    "pad",
+    "spec_from_arrays",
+    "to_tensor",
+    "to_tokens",
+]
 
 _KINDS: dict[int, Kind] = {2: "tabular", 3: "sequence", 4: "image"}
 # Integers beyond this are measurements, not labels.
@@ -125,6 +134,89 @@ def _numpy_to_tensor(array: np.ndarray, name: str) -> Tensor:
         return torch.from_numpy(array)
 
 
+def pad(examples: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Stack examples of T_i steps each, (T_i, ...), padded with zeros behind their last one to the longest.
+
+    Returns:
+        The examples (N, T, ...), and which of their steps are there, (N, T), or None where all are.
+
+    Example:
+        >>> pad([torch.tensor([1, 2, 3]), torch.tensor([4])])[1]
+        tensor([[ True,  True,  True],
+                [ True, False, False]])
+    """
+    lengths = torch.tensor([len(example) for example in examples])
+    if not int(lengths.min()):
+        raise ZooError(f"Example {int(lengths.argmin())} of X has no step: leave empty examples out.")
+    x = torch.nn.utils.rnn.pad_sequence(list(examples), batch_first=True)
+    mask = torch.arange(x.shape[1]) < lengths.unsqueeze(1)
+    return x, None if bool(mask.all()) else mask
+
+
+def is_ragged(x: Any) -> bool:
+    """Whether `x` is a list of examples that differ in their number of steps."""
+    if not isinstance(x, list | tuple) or not len(x) or not all(hasattr(row, "__len__") for row in x):
+        return False
+    return not any(isinstance(row, str) for row in x) and len({len(row) for row in x}) > 1
+
+
+def to_tokens(x: Any, name: str = "X") -> tuple[Tensor, Tensor | None]:
+    """Return token ids (N, T) and their mask (N, T), or None, of an array of integers or of lists of any lengths.
+
+    Raises:
+        ZooError: for anything but integers of 0 or more.
+
+    Example:
+        >>> to_tokens([[5, 2, 7], [3]])[0]
+        tensor([[5, 2, 7],
+                [3, 0, 0]])
+    """
+    tokens, mask = pad([_as_tensor(row, name) for row in x]) if is_ragged(x) else (_as_tensor(x, name), None)
+    if tokens.ndim != 2:
+        raise ZooError(f"{name} has shape {tuple(tokens.shape)}: tokens have shape (N, T), ids of T steps a row.")
+    if tokens.is_floating_point() and bool((tokens != tokens.round()).any()):
+        raise ZooError(f"{name} holds fractions where token ids are expected: pass integers, (N, T).")
+    tokens = tokens.long()
+    if tokens.numel() and int(tokens.min()) < 0:
+        raise ZooError(f"{name} holds the token {int(tokens.min())}: ids are 0 or more.")
+    return tokens, mask
+
+
+def to_inputs(x: Any, kind: str | None = None, name: str = "X") -> Batch:
+    """Return inputs under the name that data of their kind have, with a mask where examples differ in length.
+
+    Args:
+        x: what `to_tensor` or `to_tokens` takes.
+        kind: `tokens` for ids; for all others the number of axes decides.
+        name: what messages call it.
+    """
+    if kind == "tokens":
+        tokens, mask = to_tokens(x, name)
+        return Batch(tokens=tokens, mask=mask)
+    if is_ragged(x):
+        rows, mask = pad([to_tensor(row, name) for row in x])
+        return Batch(rows, mask=mask)
+    return Batch(to_tensor(x, name))
+
+
+def inputs_from(x: Any, spec: DataSpec) -> Batch:
+    """Return inputs for a model that was built for `spec`.
+
+    Raises:
+        ZooError: for inputs of another shape, or tokens that the vocabulary does not have.
+    """
+    batch = to_inputs(x, spec.kind)
+    shape, wanted = tuple(batch.inputs.shape), spec.example_shape
+    if len(shape) != 1 + len(wanted) or any(w not in (None, n) for w, n in zip(wanted, shape[1:], strict=True)):
+        expected = ", ".join("T" if size is None else str(size) for size in wanted)
+        raise ZooError(f"Expected inputs of shape (N, {expected}), got {shape}.")
+    if spec.kind == "tokens" and spec.vocab_size and batch.tokens.numel():
+        largest = int(batch.tokens.max())
+        if largest >= spec.vocab_size:
+            raise ZooError(f"X holds the token {largest}; those of the vocabulary are 0 to {spec.vocab_size - 1}.")
+    return batch
+
+
 def encode_targets(y: Any, name: str = "y") -> tuple[Tensor, dict[str, Any]]:
     """Return targets as a tensor with the fields of the `DataSpec` that they decide.
 
@@ -171,7 +263,7 @@ def _classes(y: Tensor, name: str, class_names: tuple[str, ...] | None) -> tuple
     return y, {"target": "class", "num_classes": high + 1, "class_names": class_names}
 
 
-def spec_from_arrays(x: Any, y: Any = None) -> DataSpec:
+def spec_from_arrays(x: Any, y: Any = None, kind: str | None = None) -> DataSpec:
     """Describe arrays: x (N, F) is tabular, (N, T, F) a sequence, (N, C, H, W) an image; y: `encode_targets`.
 
     Raises:
@@ -181,8 +273,32 @@ def spec_from_arrays(x: Any, y: Any = None) -> DataSpec:
         >>> spec_from_arrays(torch.zeros(3, 5), [0, 2, 1]).num_classes
         3
     """
-    tensor = to_tensor(x)
-    return describe_arrays(tensor, y, len(tensor) if tensor.ndim else 0, _columns(x))[0]
+    return describe_inputs(to_inputs(x, kind), y, _columns(x))[0]
+
+
+def describe_inputs(batch: Batch, y: Any, names: Iterable[str] | None = None) -> tuple[DataSpec, Batch]:
+    """Return the spec of inputs and targets, and a batch of both.
+
+    Tokens without targets are texts to go on with: the target of each step is the token after it.
+    """
+    if batch.tokens is None:
+        size = batch.size if batch.x.ndim else 0
+        spec, targets = describe_arrays(batch.x, y, size, names)
+        return spec, batch._replace(y=targets)
+    tokens, mask = batch.tokens, batch.mask
+    if not tokens.numel():
+        raise ZooError(f"X of shape {tuple(tokens.shape)} is empty: there is nothing to learn from.")
+    vocab_size = int(tokens.max()) + 1
+    if y is not None:
+        targets, fields = _targets(y, len(tokens))
+        return DataSpec("tokens", tuple(tokens.shape[1:]), vocab_size=vocab_size, **fields), batch._replace(y=targets)
+    if tokens.shape[1] < 2:
+        raise ZooError("X has texts of one token each: there is no next token to learn.")
+    following = tokens[:, 1:]
+    if mask is not None:
+        following, mask = following.masked_fill(~mask[:, 1:], -100), mask[:, :-1]
+    spec = DataSpec("tokens", (tokens.shape[1] - 1,), "tokens", vocab_size=vocab_size)
+    return spec, Batch(tokens=tokens[:, :-1], y=following, mask=mask)
 
 
 def describe_arrays(
@@ -195,22 +311,31 @@ def describe_arrays(
         raise ZooError(f"X has {x.ndim} axes: (N, F), (N, T, F) and (N, C, H, W) are understood.")
     if not x.numel():
         raise ZooError(f"X of shape {tuple(x.shape)} is empty: there is nothing to learn from.")
-    targets, fields = (None, {}) if y is None else encode_targets(y)
-    if targets is not None and len(targets) != num_rows:
-        raise ZooError(f"X has {num_rows} rows and y has {len(targets)}: they must agree.")
+    targets, fields = _targets(y, num_rows)
     dtype = str(x.dtype).removeprefix("torch.")
     feature_names = tuple(names) if names else None
     kind: Kind = _KINDS[x.ndim]
     return DataSpec(kind, tuple(x.shape[1:]), feature_names=feature_names, dtype=dtype, **fields), targets
 
 
+def _targets(y: Any, num_rows: int) -> tuple[Tensor | None, dict[str, Any]]:
+    """Return the coded targets of `num_rows` rows with the fields of the spec that they decide."""
+    if y is None:
+        return None, {}
+    targets, fields = encode_targets(y)
+    if len(targets) != num_rows:
+        raise ZooError(f"X has {num_rows} rows and y has {len(targets)}: they must agree.")
+    return targets, fields
+
+
 class ArrayData(TabularData):
     """Arrays as a DataModule.
 
     Args:
-        x: inputs, (N, F), (N, T, F) or (N, C, H, W): anything that `to_tensor` takes.
+        x: inputs, (N, F), (N, T, F) or (N, C, H, W): anything that `to_tensor` takes, or a list of sequences (T_i, F).
         y: targets, see `encode_targets`; None without.
         weight: non-negative sample weights (N,); None for one each.
+        kind: `tokens` where `x` holds the ids of tokens, (N, T) or lists of any lengths; None follows the axes.
         val_fraction: share of the rows held out for validation.
         test_fraction: share of the rows held out for the test.
         standardize: whether each feature is scaled by the training rows.
@@ -232,19 +357,19 @@ class ArrayData(TabularData):
         y: Any = None,
         weight: Any = None,
         *,
+        kind: str | None = None,
         val_fraction: float = 0.0,
         test_fraction: float = 0.0,
         standardize: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(val_fraction=val_fraction, test_fraction=test_fraction, standardize=standardize, **options)
-        self.x = to_tensor(x)
-        num_rows = len(self.x) if self.x.ndim else 0
-        self._spec, self.y = describe_arrays(self.x, y, num_rows, _columns(x))
-        self.weight = None if weight is None else check_weight(to_tensor(weight, "weight"), num_rows)
+        self._spec, batch = describe_inputs(to_inputs(x, kind), y, _columns(x))
+        weight = None if weight is None else check_weight(to_tensor(weight, "weight"), batch.size)
+        self.batch = batch._replace(weight=weight)
 
     def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
-        return self._spec, self.scale(self.split_tensors(self.x, self.y, self._spec, self.weight))
+        return self._spec, self.scale(self.split_tensors(self.batch, self._spec))
 
 
 def check_weight(weight: Tensor, num_rows: int) -> Tensor:

@@ -47,30 +47,18 @@ class TensorRows(Rows):
     """Rows held in memory.
 
     Args:
-        x: inputs, (N, *shape).
-        y: targets, (N, ...), or None.
-        weight: sample weights (N,), or None.
-        lengths: valid steps (N,), or None.
+        batch: all of them.
         transform: applied to each batch as it is taken, such as scaling bytes to [0, 1].
     """
 
-    def __init__(
-        self,
-        x: Tensor,
-        y: Tensor | None = None,
-        weight: Tensor | None = None,
-        lengths: Tensor | None = None,
-        transform: Callable[[Batch], Batch] | None = None,
-    ) -> None:
-        self.columns, self.transform = (x, y, weight, lengths), transform
+    def __init__(self, batch: Batch, transform: Callable[[Batch], Batch] | None = None) -> None:
+        self.batch, self.transform = batch, transform
 
     def __len__(self) -> int:
-        return len(self.columns[0])
+        return self.batch.size
 
-    def __getitem__(self, index: Tensor) -> Batch:
-        x, y, weight, lengths = (None if column is None else column[index] for column in self.columns)
-        assert x is not None
-        batch = Batch(x, y, weight, lengths)
+    def __getitem__(self, index: Tensor | slice) -> Batch:
+        batch = self.batch.rows(index)
         return self.transform(batch) if self.transform else batch
 
 

@@ -13,7 +13,7 @@ import torch
 
 from zoo.data.base import Rows
 from zoo.data.registry import register_data
-from zoo.data.spec import DataSpec
+from zoo.data.spec import Batch, DataSpec
 from zoo.data.splits import SplitData, TabularData
 
 __all__ = ["BreastCancer", "Diabetes", "Digits", "Iris", "Wine"]
@@ -39,7 +39,7 @@ class Digits(SplitData):
         x = torch.from_numpy(source.images).float().div_(16).unsqueeze(1)  # (N, 1, 8, 8)
         names = tuple(map(str, source.target_names))
         spec = DataSpec("image", (1, 8, 8), "class", num_classes=10, class_names=names)
-        return spec, self.split_tensors(x, torch.from_numpy(source.target).long(), spec)
+        return spec, self.split_tensors(Batch(x, torch.from_numpy(source.target).long()), spec)
 
 
 class _Table(TabularData):
@@ -62,7 +62,7 @@ class _Table(TabularData):
             target_names=None if names else ("progression",),
             dtype="float64",
         )
-        return spec, self.scale(self.split_tensors(x, y.long() if names else y, spec))
+        return spec, self.scale(self.split_tensors(Batch(x, y.long() if names else y), spec))
 
 
 @register_data("iris", kind="tabular", target="class")

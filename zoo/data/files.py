@@ -21,7 +21,7 @@ from zoo.data.columns import TableOptions
 from zoo.data.encoder import TableEncoder
 from zoo.data.groups import GroupRows, GroupSplit
 from zoo.data.registry import register_data
-from zoo.data.spec import DataSpec
+from zoo.data.spec import Batch, DataSpec
 from zoo.data.splits import TabularData
 from zoo.errors import ZooError
 
@@ -107,7 +107,7 @@ class TableData(TabularData):
         parts = self.split(len(table), encoder.encode_target(table) if encoder.is_class else None)
         encoder.learn_features([table.take(parts["train"].numpy())] if "train" in parts else [])
         x, y = encoder.encode(table)
-        return encoder, {name: TensorRows(x[rows], None if y is None else y[rows]) for name, rows in parts.items()}
+        return encoder, {name: TensorRows(Batch(x, y).rows(rows)) for name, rows in parts.items()}
 
     def _stream(self, paths: list[str]) -> tuple[TableEncoder, dict[str, Rows | None]]:
         """Leave the rows on disk; one pass over them learns the coding."""
@@ -127,7 +127,7 @@ class TableData(TabularData):
             source = _Encoded(self.stream(paths), encoder)
             return GroupRows(source, GroupSplit(source.sizes, (0.0, 0.0), self.seed), "train")
         table = encoder.clean(self.table(paths)[0], paths[0])
-        return TensorRows(*encoder.encode(table, paths[0]))
+        return TensorRows(Batch(*encoder.encode(table, paths[0])))
 
 
 class _Encoded:

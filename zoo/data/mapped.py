@@ -16,7 +16,7 @@ from zoo.data.arrays import describe_arrays, to_tensor
 from zoo.data.base import Rows
 from zoo.data.groups import GroupRows, GroupSplit
 from zoo.data.registry import register_data
-from zoo.data.spec import DataSpec
+from zoo.data.spec import Batch, DataSpec
 from zoo.data.splits import TabularData
 from zoo.data.tables import find_files
 from zoo.errors import ZooError
@@ -79,7 +79,7 @@ class NumpyData(TabularData):
             split = GroupSplit(source.sizes, (self.val_fraction, self.test_fraction), self.seed)
             splits: dict[str, Rows | None] = {name: GroupRows(source, split, name) for name in split.counts}
         else:
-            splits = self.split_tensors(to_tensor(x, file), targets, spec)
+            splits = self.split_tensors(Batch(to_tensor(x, file), targets), spec)
         return spec, self.scale(splits) if spec.kind == "tabular" else splits
 
     def _targets(self) -> Tensor | np.ndarray | None:

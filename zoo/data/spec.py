@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.tasks import find_task
+
 __all__ = ["Batch", "DataSpec", "Kind", "Target"]
 
 Kind = Literal["tabular", "image", "sequence", "tokens", "pairs", "series", "transactions"]
@@ -15,24 +17,66 @@ Target = Literal["class", "value", "tokens", "series"]
 
 
 class Batch(NamedTuple):
-    """A batch of B examples.
+    """A batch of B examples, its inputs by name; what the data do not have is None.
+
+    Examples of different lengths are padded to T steps behind their last one, and a mask says which steps count: True
+    for a step that is there. Whatever stands in a padded step changes no answer, loss, metric or gradient. Baskets,
+    which are sets and have no steps, lie one after the other instead.
 
     Attributes:
-        x: inputs, (B, *spec.shape).
-        y: class indices (B,), values (B,) or (B, num_targets), next tokens (B, T), ...; None without targets.
+        x: numbers: rows (B, F), images (B, C, H, W), sequences and series (B, T, F).
+        y: class indices (B,), values (B,) or (B, num_targets), next tokens (B, T), with −100 where none counts.
         weight: sample weights (B,); None means one each.
-        lengths: number of valid steps or items of each example (B,), where they differ.
+        mask: which steps of `x` or `tokens` are there, (B, T), bool; None means all.
+        tokens: token ids (B, T).
+        segments: to which of two texts each token belongs, (B, T).
+        source: token ids of what is translated, (B, S).
+        source_mask: which of them are there, (B, S), bool.
+        target: token ids of the translation so far, (B, T).
+        target_mask: which of them are there, (B, T), bool.
+        items: items of all baskets one after the other, (N,).
+        lengths: number of items of each basket, (B,).
     """
 
-    x: Tensor
+    # Inputs are typed as if they were there: a model reads those that its kind of data has.
+    x: Tensor = None  # type: ignore[assignment]
     y: Tensor | None = None
     weight: Tensor | None = None
-    lengths: Tensor | None = None
+    mask: Tensor | None = None
+    tokens: Tensor = None  # type: ignore[assignment]
+    segments: Tensor | None = None
+    source: Tensor = None  # type: ignore[assignment]
+    source_mask: Tensor | None = None
+    target: Tensor = None  # type: ignore[assignment]
+    target_mask: Tensor | None = None
+    items: Tensor = None  # type: ignore[assignment]
+    lengths: Tensor = None  # type: ignore[assignment]
 
     @property
     def size(self) -> int:
         """Number of examples."""
-        return len(self.x) if self.lengths is None else len(self.lengths)
+        return next(len(rows) for rows in (self.x, self.tokens, self.source, self.lengths) if rows is not None)
+
+    @property
+    def inputs(self) -> Tensor:
+        """What stands first among the inputs: numbers, tokens or the source."""
+        found = next((rows for rows in (self.x, self.tokens, self.source, self.items) if rows is not None), None)
+        assert found is not None, "a batch without inputs"
+        return found
+
+    @classmethod
+    def of(cls, kind: str, inputs: Tensor, y: Tensor | None = None, mask: Tensor | None = None) -> Batch:
+        """Return a batch of bare inputs under the name that data of this kind have.
+
+        >>> Batch.of("tokens", torch.tensor([[3, 1]])).tokens
+        tensor([[3, 1]])
+        """
+        return cls(**{"tokens" if kind == "tokens" else "x": inputs}, y=y, mask=mask)
+
+    def rows(self, index: Tensor | slice) -> Batch:
+        """Return some of the examples (not of baskets, whose items lie one after the other)."""
+        assert self.items is None
+        return Batch(*(None if column is None else column[index] for column in self))
 
 
 @dataclass(frozen=True)
@@ -41,7 +85,7 @@ class DataSpec:
 
     Attributes:
         kind: `tabular` (F,), `image` (C, H, W), `sequence` (T, F), `tokens` (T,), `pairs`, `series` (T, F) or
-            `transactions`.
+            `transactions` (see `zoo.tasks`).
         shape: shape of one input, without the batch.
         target: `class`, `value`, `tokens`, `series`, or None where there are no targets.
         num_classes: number of classes, for `class` targets.
@@ -52,6 +96,7 @@ class DataSpec:
         target_names: a name for each predicted value.
         tokenizer: the JSON of a tokenizer of the `tokenizers` library.
         dtype: name of the floating type of the inputs, such as `float32`.
+        stream: whether each batch goes on where the one before ended, so that a model may carry its state along.
 
     Example:
         >>> DataSpec(kind="tabular", shape=(4,), target="class", num_classes=3).num_features
@@ -69,6 +114,7 @@ class DataSpec:
     target_names: tuple[str, ...] | None = None
     tokenizer: str | None = None
     dtype: str = "float32"
+    stream: bool = False
 
     @property
     def num_features(self) -> int:
@@ -83,13 +129,19 @@ class DataSpec:
     @property
     def task(self) -> str | None:
         """The supervised task that the targets pose, or None without targets."""
-        return {
-            "class": "classification",
-            "value": "regression",
-            "tokens": "language_modeling",
-            "series": "forecasting",
-            None: None,
-        }[self.target]
+        task = find_task(self.kind, self.target)
+        return None if task is None else task.name
+
+    @property
+    def example_shape(self) -> tuple[int | None, ...]:
+        """The shape of one input, with None for a number of steps that may differ."""
+        return (None, *self.shape[1:]) if self.kind in ("sequence", "tokens") else self.shape
+
+    def matches(self, other: DataSpec, targets: bool = True) -> bool:
+        """Whether a model that was built for these data can take the others; it may not look at the targets."""
+        names = ["kind", "example_shape", "vocab_size"]
+        names += ["target", "num_classes", "num_targets"] if targets else []
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain primitives, fit for a checkpoint."""
@@ -103,8 +155,14 @@ class DataSpec:
     def describe(self) -> str:
         """Say in a few words what the data are, for messages."""
         shape = "×".join(map(str, self.shape))
+        sizes = [
+            f"{count:,} {what}"
+            for what, count in (("classes", self.num_classes), ("tokens", self.vocab_size))
+            if count and (what == "classes" or self.kind == "tokens")
+        ]
         return (
             f"{self.kind} data"
             + (f" ({shape})" if shape else "")
             + (f" with {self.target} targets" if self.target else "")
+            + (f" and {' and '.join(sizes)}" if sizes else "")
         )

@@ -42,17 +42,12 @@ class SplitData(ZooDataModule):
         parts = split_rows(num_rows, (self.val_fraction, self.test_fraction), self.seed, strata)
         return {name: part for name, part in zip(("train", "val", "test"), parts, strict=True) if len(part)}
 
-    def split_tensors(
-        self, x: Tensor, y: Tensor | None, spec: DataSpec, weight: Tensor | None = None
-    ) -> dict[str, Rows | None]:
+    def split_tensors(self, batch: Batch, spec: DataSpec) -> dict[str, Rows | None]:
         """Return the splits of rows in memory, stratified by class where the targets are classes."""
-        parts = self.split(len(x), y if spec.target == "class" else None)
+        parts = self.split(batch.size, batch.y if spec.target == "class" else None)
         if len(parts) == 1:  # all rows in their order: no copy
-            return {"train": TensorRows(x, y, weight)}
-        return {
-            name: TensorRows(x[rows], None if y is None else y[rows], None if weight is None else weight[rows])
-            for name, rows in parts.items()
-        }
+            return {"train": TensorRows(batch)}
+        return {name: TensorRows(batch.rows(rows)) for name, rows in parts.items()}
 
 
 class Standardize:

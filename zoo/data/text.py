@@ -43,7 +43,7 @@ class TokenRows(Rows):
         window, stream = index // self.num_streams, index % self.num_streams
         start = (stream * self.num_windows + window) * self.sequence_length
         position = start.unsqueeze(1) + torch.arange(self.sequence_length)  # (B, T)
-        return Batch(self.tokens[position], self.tokens[position + 1])
+        return Batch(tokens=self.tokens[position], y=self.tokens[position + 1])
 
 
 class TextData(ZooDataModule):
@@ -108,6 +108,7 @@ class TextData(ZooDataModule):
             "tokens",
             vocab_size=tokenizer.get_vocab_size(),
             tokenizer=tokenizer.to_str(),
+            stream=not self.shuffle,
         )
         return spec, splits
 

@@ -1,6 +1,6 @@
 """Baskets: rows that are sets of items, such as the articles of a receipt.
 
-A batch has the items of all its baskets one after the other in `x` (N,), and the number of items of each in
+A batch has the items of all its baskets one after the other in `items` (N,), and the number of items of each in
 `lengths` (B,). Items are numbered in sorted order of their names (of their numbers, where all are integers) and stand
 in ascending order, once each, in a basket, so that neither the order of the rows nor repeats in the source matter.
 
@@ -50,7 +50,7 @@ class BasketRows(Rows):
         lengths, starts = self.lengths[index], self.starts[index]
         shift = torch.repeat_interleave(starts - (lengths.cumsum(0) - lengths), lengths)
         places = torch.arange(len(shift)) + shift
-        return Batch(x=self.items[places].long(), lengths=lengths)
+        return Batch(items=self.items[places].long(), lengths=lengths)
 
 
 def encode_baskets(baskets: Iterable[Iterable[Hashable]]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
@@ -113,8 +113,7 @@ class Baskets(SplitData):
         splits: dict[str, Rows | None] = {}
         for name, part in self.split(len(rows)).items():
             batch = rows[part]
-            assert batch.lengths is not None
-            splits[name] = BasketRows(batch.x.int(), batch.lengths)
+            splits[name] = BasketRows(batch.items.int(), batch.lengths)
         return spec, splits
 
 
@@ -128,7 +127,7 @@ class BasketData(Baskets):
 
     Example:
         >>> data = BasketData([["milk", "bread"], ["milk"]])
-        >>> data.spec.feature_names, data.rows("train")[torch.tensor([0])].x.tolist()
+        >>> data.spec.feature_names, data.rows("train")[torch.tensor([0])].items.tolist()
         (('bread', 'milk'), [0, 1])
     """
 

@@ -111,8 +111,7 @@ class Halve(nn.Module):
 @register_model(
     "cnn",
     family="convolutional",
-    task=("classification", "regression"),
-    accepts="image",
+    accepts={"image": ("class", "value")},
     source="LeCun, Bottou, Bengio & Haffner 1998",
 )
 class CNN(GradientModel):

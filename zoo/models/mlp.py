@@ -40,8 +40,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 @register_model(
     "mlp",
     family="feedforward",
-    task=("classification", "regression"),
-    accepts=("tabular", "image"),
+    accepts={"tabular": ("class", "value"), "image": ("class", "value")},
     source="Rumelhart, Hinton & Williams 1986",
 )
 class MLP(GradientModel):

@@ -61,7 +61,7 @@ __all__ = ["PCA"]
     "pca",
     family="dimensionality_reduction",
     task="dimensionality_reduction",
-    accepts=("tabular", "image"),
+    accepts={"tabular": None, "image": None},
     source="Hotelling 1933",
 )
 class PCA(StreamingModel):

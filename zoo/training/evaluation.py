@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from zoo.data.registry import create_data
 from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
-from zoo.models.base import ZooModel
+from zoo.models.base import Generates, ZooModel
 from zoo.training.checkpoint import find_checkpoint, load_checkpoint, load_model
 from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw, held_out
@@ -64,11 +64,14 @@ def evaluate_run(config: DictConfig) -> None:
 
 def _go_on(model: ZooModel, data: Any, options: dict[str, Any], folder: Path) -> None:
     """Continue a prompt or a series, print it and write it beside the metrics."""
-    last = held_out(model, data, options["split"])
-    continued = model.continuation(last, options["prompt"], options["steps"] or 200)
-    if continued is None:
+    steps, spec = options["steps"] or 200, data.spec
+    if isinstance(model, Generates) and spec.target == "tokens":
+        text = model.generate(options["prompt"] or "\n", steps)
+    elif spec.target == "series":
+        ahead = model.forecast(held_out(model, data, options["split"]).x[-1, :, 0], steps)
+        text = "\n".join(f"{value:.6g}" for value in ahead.tolist())
+    else:
         raise ZooError(f"{model.entry.name} has nothing to go on with: leave prompt and steps out.")
-    text = continued if isinstance(continued, str) else "\n".join(f"{value:.6g}" for value in continued.tolist())
     (folder / "continuation.txt").write_text(text + "\n", encoding="utf-8")
     print(text)
 

@@ -41,7 +41,8 @@ def fit(
 
     Args:
         model: a model of `zoo.create_model`, which is trained in place.
-        data: inputs (N, ...) as an array, tensor or table, or a LightningDataModule.
+        data: inputs (N, ...) as an array, tensor or table, or a LightningDataModule. A model of sequences
+            takes lists of different lengths too, and the ids of tokens (N, T).
         y: targets (N,): integers are classes, floats are values.
         sample_weight: weights (N,).
         batch_size: rows a batch; by default 64 for gradient models and all rows for streaming ones.
@@ -72,7 +73,7 @@ def fit(
     if optimizer is None and not options:  # the model's own choice, with the penalties of this call
         optimizer, options = model.recipe.optimizer, model.recipe.optimizer_options
     model.train_by(Recipe(optimizer or model.recipe.optimizer, options, l1=l1, l2=l2))
-    datamodule = _as_datamodule(data, y, sample_weight, batch_size, validation, seed, streaming=model.streaming)
+    datamodule = _as_datamodule(model, data, y, sample_weight, batch_size, validation, seed)
     # The caller's own random streams go on as if nothing had been drawn.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
@@ -93,7 +94,7 @@ def _fit_trainer(
 
 
 def _as_datamodule(
-    data: Any, y: Any, weight: Any, batch_size: int | None, validation: float, seed: int, *, streaming: bool
+    model: ZooModel, data: Any, y: Any, weight: Any, batch_size: int | None, validation: float, seed: int
 ) -> Any:
     if hasattr(data, "train_dataloader"):
         if y is not None or weight is not None:
@@ -104,8 +105,19 @@ def _as_datamodule(
     from zoo.data.arrays import ArrayData
 
     if batch_size is None:
-        batch_size = 0 if streaming else 64
-    return ArrayData(data, y, weight, val_fraction=validation, batch_size=batch_size, seed=seed)
+        batch_size = 0 if model.streaming else 64
+    # Rows of integers are tokens to a model that reads tokens and no tables.
+    kinds = model.entry.kinds
+    kind = "tokens" if "tokens" in kinds and "tabular" not in kinds and axes(data) == 2 else None
+    return ArrayData(data, y, weight, kind=kind, val_fraction=validation, batch_size=batch_size, seed=seed)
+
+
+def axes(data: Any) -> int:
+    """Return the number of axes of an array, or of lists within lists."""
+    shape = getattr(data, "shape", None)
+    if shape is not None:
+        return len(shape)
+    return 1 + axes(data[0]) if isinstance(data, list | tuple) and len(data) else 0
 
 
 def _fit_arrays(model: Any, datamodule: Any, max_passes: int | None, device: str) -> Any:

@@ -74,14 +74,11 @@ def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], wri
         points, labels = embeddings
         writer.add_embedding(points, metadata=labels, tag="clusters")
     if any(True for _ in model.parameters()) and type(model).forward is not pl.LightningModule.forward:
-        assert model.spec is not None
-        # A recurrent layer is drawn step by step: a few steps say it all.
-        example = batch.x[:1, :4] if model.spec.kind in ("sequence", "tokens") else batch.x[:1]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 named = type(model.entry.name, (_Forward,), {})  # the name that the graph shows
-                writer.add_graph(named(model), example)
+                writer.add_graph(named(model), model.graph_input(batch))
         except Exception as error:  # tracing is a convenience, and not every model can be traced
             log.info("No graph for TensorBoard: %s", error)
 
@@ -92,7 +89,7 @@ class _Forward(nn.Module):
     def __init__(self, model: ZooModel) -> None:
         super().__init__()
         for name, child in model.named_children():
-            if name not in ("metrics", "mean_loss"):
+            if name != "evaluations":
                 self.add_module(name, child)
         self.call = [model.forward]  # in a list, so that the model is no submodule
 

@@ -19,7 +19,8 @@ def print_models() -> None:
     table = Table("model", "family", "task", "accepts", "summary", box=None, header_style="bold", pad_edge=False)
     for name in list_models():
         entry = model_entry(name)
-        table.add_row(name, entry.family, ", ".join(entry.task), ", ".join(entry.accepts), entry.summary)
+        accepts = ", ".join(kind if target is None else f"{kind}/{target}" for kind, target in entry.accepts)
+        table.add_row(name, entry.family, ", ".join(entry.task), accepts, entry.summary)
     Console().print(table)
 
 

@@ -13,12 +13,13 @@ from torch import Tensor
 from zoo.visual.style import INK, MARKERS, SOFT, class_colors, names_of, new_figure, thin, to_numpy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from zoo.data.spec import Batch, DataSpec
-    from zoo.models.base import ZooModel
+    from zoo.data.spec import DataSpec
 
 __all__ = ["confusion_counts", "confusion_matrix", "decision_boundary", "residuals"]
 
@@ -88,31 +89,34 @@ def _name_classes(axes: Axes, names: list[str]) -> None:
         spine.set_visible(False)
 
 
-def decision_boundary(model: ZooModel, batch: Batch) -> Figure:
-    """Draw where in the plane a classifier of two features decides for which class, and the batch's points.
+def decision_boundary(
+    predict_columns: Callable[[Tensor], dict[str, Tensor]], x: Tensor, y: Tensor | None, spec: DataSpec
+) -> Figure:
+    """Draw where in the plane a classifier of two features decides for which class, and points.
 
     The stronger the colour, the surer the model; a point that it gets wrong is ringed in black.
 
     Args:
-        model: a fitted classifier of two features; its column `probability`, if any, shades the regions.
-        batch: the points (B, 2) with their classes.
+        predict_columns: what a model says of points (N, 2): its `prediction`, and a `probability`, if any, that shades
+            the regions.
+        x: points, (B, 2).
+        y: their classes (B,), or None.
+        spec: names the features and the classes.
     """
-    assert model.spec is not None
-    spec = model.spec
     names = names_of(spec.feature_names, 2, "feature ")
-    x, y = batch.x.detach().cpu().double(), None if batch.y is None else batch.y.cpu()
+    x, y = x.detach().cpu().double(), None if y is None else y.cpu()
     low, high = _extent(x)
     grid = torch.cartesian_prod(
         *(torch.linspace(float(a), float(b), GRID).double() for a, b in zip(low, high, strict=True))
     )
-    columns = {name: value.cpu() for name, value in model.predict_columns(grid).items()}
+    columns = {name: value.cpu() for name, value in predict_columns(grid).items()}
     count = spec.num_classes or int(columns["prediction"].max()) + 1
     with new_figure(5.2, 4.2) as (figure, axes):
         box = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
         shades = _shades(columns, count).view(GRID, GRID, 3).transpose(0, 1)  # (second, first feature, RGB)
         axes.imshow(to_numpy(shades), extent=box, origin="lower", aspect="auto", interpolation="bilinear")
         if y is not None:
-            wrong = model.predict(x).cpu() != y
+            wrong = predict_columns(x)["prediction"].cpu() != y
             _class_points(axes, x, y, wrong, names_of(spec.class_names, count, "class "))
             axes.set_title(f"decision boundary, {int(wrong.sum()):,} of {len(y):,} points wrong")
             figure.legend(loc="outside right upper")

@@ -48,7 +48,7 @@ def test_two_hundred_steps_of_training_agree():
             window = text[:, step * 7 : step * 7 + 8]
             output, state = model.run(window[:, :-1], state)
             state = detach(state)
-            loss = model.objective.loss(output, Batch(window[:, :-1], window[:, 1:]))
+            loss = model.objective.loss(output, Batch(tokens=window[:, :-1], y=window[:, 1:]))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -58,23 +58,23 @@ def test_two_hundred_steps_of_training_agree():
     assert not torch.allclose(curves[0][0], curves[0][-1])  # it did train
 
 
-def test_padding_after_the_length_does_not_matter():
-    model = zoo.create_model("gru", SEQUENCE, hidden_size=5, bidirectional=False)
-    x, lengths = torch.randn(3, 6, 3), torch.tensor([6, 4, 1])
-    noisy = x.clone()
-    noisy[1, 4:], noisy[2, 1:] = 9.0, -9.0
-    torch.testing.assert_close(model(x, lengths=lengths), model(noisy, lengths=lengths))
-
-
-def test_state_is_carried_between_batches_and_not_between_epochs():
-    model = zoo.create_model("lstm", TOKENS, hidden_size=5).eval()
+def test_state_is_carried_between_batches_and_not_between_epochs(monkeypatch):
+    stream = zoo.DataSpec(kind="tokens", shape=(7,), target="tokens", vocab_size=11, stream=True)
+    model = zoo.create_model("lstm", stream, hidden_size=5).eval()
     x = torch.randint(11, (2, 14))
     whole = model(x)
-    model._stage = "val"
-    first, second = model.output(Batch(x[:, :7])), model.output(Batch(x[:, 7:]))
+    monkeypatch.setattr(type(model), "_stage", "validate")
+    first, second = (model.output(Batch(tokens=part)) for part in x.split(7, dim=1))
     torch.testing.assert_close(torch.cat([first, second], 1), whole)
     model.on_validation_epoch_start()
-    torch.testing.assert_close(model.output(Batch(x[:, :7])), first)
+    torch.testing.assert_close(model.output(Batch(tokens=x[:, :7])), first)
+
+
+def test_no_state_is_carried_between_texts_that_are_not_one_stream(monkeypatch):
+    model = zoo.create_model("lstm", TOKENS, hidden_size=5).eval()
+    x = torch.randint(11, (2, 7))
+    monkeypatch.setattr(type(model), "_stage", "train")
+    assert torch.equal(model.output(Batch(tokens=x)), model.output(Batch(tokens=x)))
 
 
 def test_carried_state_travels_in_the_checkpoint():
@@ -154,15 +154,23 @@ def test_mistakes(name, options, message):
 
 def test_perplexity_is_exp_of_the_mean_loss_and_starts_anew():
     """Batches of different lengths weigh by their tokens, padding counts for nothing, and a reset forgets."""
-    from zoo.models.base.objectives import Perplexity
+    from zoo.models.base.evaluation import Evaluation
+    from zoo.models.base.objectives import TokenPrediction
 
-    metric = Perplexity()
-    metric.update(torch.zeros(1, 4, 8), torch.zeros(1, 4, dtype=torch.long))
-    assert metric.compute().item() == pytest.approx(8)
-    metric.reset()
+    objective = TokenPrediction(zoo.DataSpec("tokens", (5,), "tokens", vocab_size=8))
+    evaluation = Evaluation(objective.pooling())
+
+    def update(logits, y):
+        batch = Batch(tokens=y, y=y)
+        evaluation.update(objective.evaluate(logits, batch), y, objective.row_weight(batch))
+
+    update(torch.zeros(1, 4, 8), torch.zeros(1, 4, dtype=torch.long))
+    assert evaluation.compute()["perplexity"].item() == pytest.approx(8)
     logits, target = torch.randn(3, 5, 8, dtype=torch.float64), torch.randint(8, (3, 5))
     target[1, 3:] = -100
     for rows in ([0], [1, 2]):
-        metric.update(logits[rows], target[rows])
+        update(logits[rows], target[rows])
     nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-100)
-    assert metric.compute().item() == pytest.approx(nll.exp().item(), rel=1e-6)
+    found = evaluation.compute()
+    assert found["loss"].item() == pytest.approx(nll.item(), rel=1e-12)
+    assert found["perplexity"].item() == pytest.approx(nll.exp().item(), rel=1e-12)

@@ -50,7 +50,7 @@ _BLOCK = 1 << 22  # distances computed at once
     "agglomerative_clustering",
     family="clustering",
     task="clustering",
-    accepts=("tabular", "image"),
+    accepts={"tabular": None, "image": None},
     source="Lance & Williams 1967",
 )
 class AgglomerativeClustering(StreamingModel):

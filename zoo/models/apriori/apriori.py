@@ -74,7 +74,7 @@ def recommend(baskets: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
     "apriori",
     family="association_rules",
     task="association_rules",
-    accepts="transactions",
+    accepts={"transactions": None},
     source="Agrawal & Srikant 1994",
 )
 class Apriori(StreamingModel):
@@ -152,7 +152,7 @@ class Apriori(StreamingModel):
     def flat(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Items (N,) and lengths (B,) of a batch, which may also be a matrix of zeros and ones, (B, M)."""
         if batch.lengths is not None:
-            return batch.x, batch.lengths
+            return batch.items, batch.lengths
         chosen = batch.x != 0
         return chosen.nonzero()[:, 1], chosen.sum(1)
 
@@ -201,25 +201,18 @@ class Apriori(StreamingModel):
         """The baskets of a batch as zeros and ones, (B, M)."""
         if batch.lengths is None:
             return batch.x
-        rows = torch.repeat_interleave(torch.arange(batch.size, device=batch.x.device), batch.lengths)
-        baskets = torch.zeros(batch.size, self.num_items, device=batch.x.device)
-        baskets[rows, batch.x] = 1
+        rows = torch.repeat_interleave(torch.arange(batch.size, device=batch.items.device), batch.lengths)
+        baskets = torch.zeros(batch.size, self.num_items, device=batch.items.device)
+        baskets[rows, batch.items] = 1
         return baskets
 
     def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
         item, confidence = recommend(self.dense(batch), self.rules)
         return {"prediction": item, "confidence": confidence}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._log_advised("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._log_advised("test", batch)
-
-    def _log_advised(self, stage: str, batch: Batch) -> None:
-        """Log the share of the baskets to which some rule adds an item."""
-        advised = self.predict_batch(batch)["prediction"] >= 0
-        self.log(f"{stage}/advised", advised.double().mean(), batch_size=batch.size)
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        """The share of the baskets to which some rule adds an item."""
+        return {"advised": (self.predict_batch(batch)["prediction"] >= 0).double()}
 
     def texts(self) -> Iterator[tuple[str, str]]:
         for name, rows in self.tables():

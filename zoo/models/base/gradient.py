@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torch import Tensor
 
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
+from zoo.models.base.evaluation import Pooling
 from zoo.models.base.module import ZooModel, check_accepts
-from zoo.models.base.objectives import Classification, Objective, make_objective
+from zoo.models.base.objectives import IGNORED, Classification, Objective, make_objective
+from zoo.tasks import find_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,20 +38,15 @@ class GradientModel(ZooModel):
         if self.spec is None:
             check_accepts(self.entry, spec)
             self.objective: Objective = make_objective(spec, binary_logit=self.binary_logit)
-            if not self.streaming:  # a solved model is its last state
-                self.monitor, self.monitor_mode = self.objective.monitor, self.objective.mode
+            task = find_task(spec.kind, spec.target)
+            if task and not self.streaming:  # a solved model is its last state
+                self.monitor, self.monitor_mode = task.monitor, task.mode
         super().build(spec)
         return self
 
-    def setup(self, stage: str | None = None) -> None:
-        super().setup(stage)
-        if not hasattr(self, "metrics"):  # here, since a model that meets no trainer needs none
-            self.metrics = nn.ModuleDict({stage: self.objective.metrics() for stage in ("val", "test")})
-            self.mean_loss = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
-
     def output(self, batch: Batch) -> Tensor:
         """Return the model's raw output for a batch: `forward` of its inputs."""
-        return self(batch.x)
+        return self(batch.inputs)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         loss = self.objective.loss(self.output(batch), batch)
@@ -68,35 +64,21 @@ class GradientModel(ZooModel):
                 "clip gradients (regularization=gradient_clipping), or look for outliers in the data."
             )
 
-    def _evaluation_step(self, batch: Batch, stage: str) -> None:
-        if not batch.size:  # of several processes, one may get no row of the last batch
-            return
-        output = self.output(batch)
-        weight = batch.size if batch.weight is None else batch.weight.sum()
-        self.mean_loss[stage].update(self.objective.loss(output, batch), weight)  # type: ignore[operator]
-        self.objective.update(self.metrics[stage], output, batch)  # type: ignore[arg-type]
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        return self.objective.evaluate(self.output(batch), batch)
 
-    def _evaluation_end(self, stage: str) -> None:
-        values = {"loss": self.mean_loss[stage], **self.metrics[stage]}  # type: ignore[dict-item]
-        for name, metric in values.items():
-            self.log(f"{stage}/{name}", metric.compute(), prog_bar=stage == "val")  # type: ignore[operator]
-            metric.reset()  # type: ignore[operator]
+    def pooling(self) -> dict[str, Pooling]:
+        return self.objective.pooling()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step(batch, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        self._evaluation_end("val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step(batch, "test")
-
-    def on_test_epoch_end(self) -> None:
-        self._evaluation_end("test")
+    def row_weight(self, batch: Batch) -> Tensor | None:
+        return self.objective.row_weight(batch)
 
     def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
         output = self.output(batch)
-        columns = {"prediction": self.objective.predict(output)}
+        predicted = self.objective.predict(output)
+        if batch.mask is not None and predicted.shape == batch.mask.shape:
+            predicted = predicted.masked_fill(~batch.mask, IGNORED)
+        columns = {"prediction": predicted}
         if isinstance(self.objective, Classification):
             columns["probability"] = self.objective.probabilities(output)
         return columns
@@ -113,6 +95,6 @@ class GradientModel(ZooModel):
         if self.spec.target == "class":
             yield "confusion_matrix", visual.confusion_matrix(batch.y, columns["prediction"], self.spec)
             if self.spec.kind == "tabular" and self.spec.num_features == 2:
-                yield "decision_boundary", visual.decision_boundary(self, batch)
+                yield "decision_boundary", visual.decision_boundary(self.predict_columns, batch.x, batch.y, self.spec)
         elif self.spec.target == "value":
             yield "residuals", visual.residuals(batch.y, columns["prediction"], self.spec)

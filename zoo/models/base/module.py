@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
+from zoo.models.base.evaluation import Evaluation, Pooling
 from zoo.optimizers import Recipe
 
 if TYPE_CHECKING:
@@ -51,12 +52,11 @@ class ZooModel(pl.LightningModule):
             ZooError: if the model does not accept such data, with what it accepts.
         """
         if self.spec is not None:
-            if (self.spec.kind, self.spec.shape, self.spec.num_classes) != (
-                spec.kind,
-                spec.shape,
-                spec.num_classes,
-            ):
-                raise ZooError(f"The model was built for {self.spec.describe()}; these are {spec.describe()}.")
+            if not self.spec.matches(spec, targets=not self.entry.unsupervised):
+                raise ZooError(
+                    f"The model was built for {self.spec.describe()}; these are {spec.describe()}. "
+                    f"Make a new one with zoo.create_model('{self.entry.name}')."
+                )
             return self
         check_accepts(self.entry, spec)
         self.initialize(spec)
@@ -82,6 +82,8 @@ class ZooModel(pl.LightningModule):
                     "zoo.DataSpec, or build the model first with zoo.create_model(name, spec=...)."
                 )
             self.build(spec)
+        if not hasattr(self, "evaluations"):  # here, since a model that meets no trainer needs none
+            self.evaluations = nn.ModuleDict({split: Evaluation(self.pooling()) for split in ("val", "test")})
         # Lightning converts after it has loaded a checkpoint, which rounds the float64 weights of a resumed run.
         self.trainer.strategy.precision_plugin.convert_module(self)
 
@@ -91,13 +93,17 @@ class ZooModel(pl.LightningModule):
         return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
 
     def as_batch(self, batch: Any) -> Batch:
-        """Return a `Batch` of this model's device and floating type from a `Batch`, a tensor, a pair or a mapping."""
+        """Return a `Batch` of this model's device and floating type.
+
+        Args:
+            batch: a `Batch`, a mapping of its fields, bare inputs, or a tuple of inputs and targets (and weights).
+        """
         if isinstance(batch, dict):
             batch = Batch(**batch)
-        elif isinstance(batch, Tensor):
-            batch = Batch(batch)
         elif not isinstance(batch, Batch):
-            batch = Batch(*batch)
+            inputs, *rest = (batch,) if isinstance(batch, Tensor) else batch
+            y, weight = [*rest, None, None][:2]
+            batch = Batch.of(self.spec.kind if self.spec else "tabular", inputs, y)._replace(weight=weight)
         return Batch(*(None if t is None else self._cast(t) for t in batch))  # type: ignore[arg-type]
 
     def _cast(self, tensor: Tensor) -> Tensor:
@@ -121,25 +127,25 @@ class ZooModel(pl.LightningModule):
         """Predict for inputs (N, *shape), as an array or a tensor, in chunks of `batch_size` rows.
 
         Raises:
-            ZooError: if the model has not been fitted.
+            ZooError: if the model has not been fitted, or for inputs of another shape.
         """
         return self.predict_columns(x, batch_size)["prediction"]
 
     @torch.inference_mode()
     def predict_columns(self, x: Any, batch_size: int = 4096) -> dict[str, Tensor]:
-        """Return all predicted columns for inputs (N, *shape), such as class probabilities beside the classes."""
-        from zoo.data.arrays import to_tensor
+        """Return all predicted columns for inputs (N, *shape), such as class probabilities beside the classes.
+
+        Sequences and tokens may be a list of examples of different lengths.
+        """
+        from zoo.data.arrays import inputs_from
 
         self.check_fitted()
         assert self.spec is not None
-        x = to_tensor(x)
-        if tuple(x.shape[1:]) != self.spec.shape:
-            raise ZooError(
-                f"Expected inputs of shape (N, {', '.join(map(str, self.spec.shape))}), got {tuple(x.shape)}."
-            )
+        batch = inputs_from(x, self.spec)
         training = self.training
         self.eval()
-        chunks = [self.predict_batch(self.as_batch(chunk)) for chunk in x.split(batch_size)]
+        starts = range(0, batch.size, batch_size) or [0]
+        chunks = [self.predict_batch(self.as_batch(batch.rows(slice(i, i + batch_size)))) for i in starts]
         self.train(training)
         return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
@@ -165,13 +171,55 @@ class ZooModel(pl.LightningModule):
         """Yield named tables, a dictionary for each row, which a run keeps as CSV files."""
         yield from ()
 
-    def continuation(self, batch: Batch, prompt: str | None, steps: int) -> str | Tensor | None:
-        """Return what comes after a prompt, or `steps` values after a batch's series; None if the model cannot say."""
-        return None
-
     def embeddings(self, batch: Batch, columns: dict[str, Tensor]) -> tuple[Tensor, list[str]] | None:
         """Return points (N, D) and a label for each, for TensorBoard's projector, or None."""
         return None
+
+    def graph_input(self, batch: Batch) -> Tensor:
+        """Return an input for which TensorBoard draws the graph of `forward`."""
+        return batch.inputs[:1]
+
+    # -- evaluation ----------------------------------------------------------------------------------------------
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        """Return one value a row (B,) for each metric of held-out rows; a model without metrics returns none.
+
+        The base averages them over all rows, with their weights, and over all processes, and logs the result as
+        `val/NAME` and `test/NAME`.
+        """
+        return {}
+
+    def pooling(self) -> dict[str, Pooling]:
+        """Return what becomes of the values of a metric that is not their mean."""
+        return {}
+
+    def row_weight(self, batch: Batch) -> Tensor | None:
+        """Return how much each row counts in the metrics, (B,), or None where all count alike."""
+        return batch.weight
+
+    def _evaluation_step(self, batch: Batch, split: str) -> None:
+        if not batch.size:  # of several processes, one may get no row of the last batch
+            return
+        values, weight = self.evaluate(batch), self.row_weight(batch)
+        if weight is None:
+            weight = torch.ones(batch.size, dtype=torch.float64, device=self.device)
+        self.evaluations[split].update(values, batch.y, weight)  # type: ignore[operator]
+
+    def _evaluation_end(self, split: str) -> None:
+        for name, value in self.evaluations[split].compute().items():  # type: ignore[operator]
+            self.log(f"{split}/{name}", value, prog_bar=split == "val")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        self._evaluation_end("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        self._evaluation_end("test")
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -185,20 +233,15 @@ class ZooModel(pl.LightningModule):
 
 def check_accepts(entry: ModelEntry, spec: DataSpec) -> None:
     """Raise one line that says what the model accepts, and which data provide it, unless `spec` is such."""
-    if spec.kind in entry.accepts and (entry.unsupervised or spec.task in entry.task):
+    if entry.fits(spec.kind, spec.target):
         return
     from zoo.data.registry import list_data
 
-    targets = {
-        "classification": "class",
-        "regression": "value",
-        "language_modeling": "tokens",
-        "forecasting": "series",
-    }
-    wanted: list[str | None] = [targets[task] for task in entry.task if task in targets] or [None]
-    fitting = sorted({name for kind in entry.accepts for target in wanted for name in list_data(kind, target)})
-    kinds, tasks = " or ".join(entry.accepts), " or ".join(entry.task)
+    fitting = sorted({name for kind, target in entry.accepts for name in list_data(kind, target)})
+    wanted = " or ".join(
+        f"{kind} data" + (f" with {target} targets" if target else "") for kind, target in entry.accepts
+    )
     raise ZooError(
-        f"{entry.name} does {tasks} on {kinds} data, but was given {spec.describe()}."
+        f"{entry.name} takes {wanted}, but was given {spec.describe()}."
         + (f" Data that fit: {', '.join(fitting)}." if fitting else "")
     )

@@ -5,61 +5,58 @@ Legend: B batch, C classes, K targets, T steps.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
-from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
+from zoo.models.base.evaluation import R2, ExpMean, MacroF1, Pooling
+from zoo.tasks import find_task
 
-__all__ = ["Classification", "Objective", "Perplexity", "Regression", "TokenPrediction", "make_objective"]
+__all__ = ["OBJECTIVES", "Classification", "Objective", "Regression", "TokenPrediction", "make_objective"]
+
+IGNORED = -100  # a target that does not count, as in torch
 
 
 class Objective(nn.Module):
-    """A task: `num_outputs` for the head, `loss` of its output, `metrics` to compute and `predict` for the user.
+    """A task: `num_outputs` for the head, `losses` of its output, what to report of it and how to read it.
 
-    `monitor` and `mode` name the validation value that decides which checkpoint is the best.
+    `zoo.tasks` says which data pose it, and which validation value decides which checkpoint is the best.
     """
 
     num_outputs: int
-    monitor: str = "val/loss"
-    mode: Literal["min", "max"] = "min"
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        """Return the mean loss over the batch, weighted by `batch.weight` where it is given."""
-        losses = self.losses(output, batch)  # (B,)
-        if batch.weight is None:
-            return losses.mean()
-        return (losses * batch.weight).sum() / batch.weight.sum()
+        """Return the mean loss over the batch, with the weights of its rows."""
+        losses, weight = self.losses(output, batch), self.row_weight(batch)  # (B,)
+        return losses.mean() if weight is None else (losses * weight).sum() / weight.sum()
 
     def losses(self, output: Tensor, batch: Batch) -> Tensor:
         """Return the loss of each example, (B,)."""
         raise NotImplementedError
 
+    def row_weight(self, batch: Batch) -> Tensor | None:
+        """Return how much each example counts, (B,), or None where all count alike."""
+        return batch.weight
+
     def predict(self, output: Tensor) -> Tensor:
         """Return what a user wants to read: a class, a value, a token."""
         raise NotImplementedError
 
-    def metrics(self) -> MetricCollection:
-        """Return fresh metrics."""
+    def evaluate(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return one value a row for each metric."""
         raise NotImplementedError
 
-    def update(self, metrics: MetricCollection, output: Tensor, batch: Batch) -> None:
-        """Add a batch to the metrics."""
-        assert batch.y is not None
-        metrics.update(self.predict(output), batch.y.contiguous())
+    def pooling(self) -> dict[str, Pooling]:
+        """Return what becomes of the values of a metric that is not their mean."""
+        return {}
 
 
 class Classification(Objective):
     """Softmax over C classes with cross-entropy; a single logit where `binary_logit` is set and C = 2."""
-
-    monitor = "val/accuracy"
-    mode = "max"
 
     def __init__(self, spec: DataSpec, binary_logit: bool = False) -> None:
         super().__init__()
@@ -86,13 +83,13 @@ class Classification(Objective):
     def predict(self, output: Tensor) -> Tensor:
         return (output.squeeze(-1) > 0).long() if self.binary_logit else output.argmax(-1)
 
-    def metrics(self) -> MetricCollection:
-        return MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(self.num_classes, average="micro", validate_args=False),
-                "f1": MulticlassF1Score(self.num_classes, average="macro", validate_args=False),
-            }
-        )
+    def evaluate(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        predicted = self.predict(output)
+        right = torch.eq(predicted, batch.y)  # type: ignore[arg-type]
+        return {"loss": self.losses(output, batch), "accuracy": right.double(), "f1": predicted}
+
+    def pooling(self) -> dict[str, Pooling]:
+        return {"f1": MacroF1(self.num_classes)}
 
 
 class Regression(Objective):
@@ -103,44 +100,27 @@ class Regression(Objective):
         self.num_outputs = spec.num_targets
         self.squeeze = spec.num_targets == 1
 
-    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+    def _errors(self, output: Tensor, batch: Batch) -> Tensor:
         assert batch.y is not None
-        return (
-            (self.predict(output) - batch.y).square().flatten(1).mean(1)
-            if batch.y.ndim > 1
-            else (self.predict(output) - batch.y).square()
-        )
+        return (self.predict(output) - batch.y).view(len(batch.y), -1)  # (B, K)
+
+    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        return self._errors(output, batch).square().mean(1)
 
     def predict(self, output: Tensor) -> Tensor:
         return output.squeeze(-1) if self.squeeze else output
 
-    def metrics(self) -> MetricCollection:
-        return MetricCollection({"mse": MeanSquaredError(), "mae": MeanAbsoluteError(), "r2": R2Score()})
+    def evaluate(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        errors = self._errors(output, batch)
+        squared = errors.square().mean(1)
+        return {"loss": squared, "mse": squared, "mae": errors.abs().mean(1), "r2": self.predict(output)}
 
-
-class Perplexity(Metric):
-    """exp of the mean negative log-likelihood of the tokens."""
-
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, output: Tensor, target: Tensor) -> None:
-        self.total += F.cross_entropy(
-            output.flatten(0, -2).float(), target.flatten(), ignore_index=-100, reduction="sum"
-        )
-        self.count += (target != -100).sum()
-
-    def compute(self) -> Tensor:
-        return (self.total / self.count).exp()
+    def pooling(self) -> dict[str, Pooling]:
+        return {"r2": R2(self.num_outputs)}
 
 
 class TokenPrediction(Objective):
-    """The next token at every step: softmax over the vocabulary; targets of −100 do not count.
+    """The next token at every step: softmax over the vocabulary; targets of −100, such as padding, do not count.
 
     Output (B, T, V), targets (B, T).
     """
@@ -153,18 +133,29 @@ class TokenPrediction(Objective):
 
     def losses(self, output: Tensor, batch: Batch) -> Tensor:
         assert batch.y is not None
-        nll = F.cross_entropy(output.flatten(0, -2), batch.y.flatten(), reduction="none", ignore_index=-100)
-        counts = (batch.y != -100).sum(-1)  # every example weighs as many tokens as it has
-        return nll.view_as(batch.y).sum(-1) / counts.to(nll.dtype).mean().clamp_min(1)
+        nll = F.cross_entropy(output.flatten(0, -2), batch.y.flatten(), reduction="none", ignore_index=IGNORED)
+        return nll.view_as(batch.y).sum(-1) / self._counts(batch).clamp_min(1)  # the mean over an example's tokens
+
+    def _counts(self, batch: Batch) -> Tensor:
+        return (batch.y != IGNORED).sum(-1)  # type: ignore[union-attr]
+
+    def row_weight(self, batch: Batch) -> Tensor:
+        """Every example weighs as many tokens as it has."""
+        counts = self._counts(batch)
+        return counts if batch.weight is None else counts * batch.weight
 
     def predict(self, output: Tensor) -> Tensor:
         return output.argmax(-1)
 
-    def metrics(self) -> MetricCollection:
-        return MetricCollection({"perplexity": Perplexity()})
+    def evaluate(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        losses = self.losses(output, batch)
+        return {"loss": losses, "perplexity": losses}
 
-    def update(self, metrics: MetricCollection, output: Tensor, batch: Batch) -> None:
-        metrics.update(output, batch.y)
+    def pooling(self) -> dict[str, Pooling]:
+        return {"perplexity": ExpMean()}
+
+
+OBJECTIVES: dict[str, type[Objective]] = {cls.__name__: cls for cls in (Classification, Regression, TokenPrediction)}
 
 
 def make_objective(spec: DataSpec, *, binary_logit: bool = False) -> Objective:
@@ -174,10 +165,8 @@ def make_objective(spec: DataSpec, *, binary_logit: bool = False) -> Objective:
         spec: what the data hold.
         binary_logit: one logit instead of two for two classes, as logistic regression has it.
     """
-    if spec.task == "classification":
-        return Classification(spec, binary_logit)
-    if spec.task in ("regression", "forecasting"):
-        return Regression(spec)
-    if spec.task == "language_modeling":
-        return TokenPrediction(spec)
-    raise ZooError(f"A supervised model needs targets; {spec.describe()} have none.")
+    task = find_task(spec.kind, spec.target)
+    if task is None:
+        raise ZooError(f"A supervised model needs targets; {spec.describe()} have none.")
+    cls: Any = OBJECTIVES[task.objective]
+    return cls(spec, binary_logit) if cls is Classification else cls(spec)

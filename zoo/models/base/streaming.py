@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +11,6 @@ from torch import Tensor
 from zoo.data.spec import Batch
 from zoo.errors import ZooError
 from zoo.models.base.module import ZooModel
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["StreamingModel"]
 
@@ -32,6 +29,7 @@ class StreamingModel(ZooModel):
         super().__init__()
         self._accumulators: dict[str, Tensor] = {}  # name → its value at the start of a pass
         self._pooled = False  # whether the accumulators hold the sums of all processes already
+        self._begun = False  # whether a pass has left its traces, which another fit must not meet
 
     @property
     def input_dtype(self) -> torch.dtype:
@@ -47,6 +45,18 @@ class StreamingModel(ZooModel):
         """Register a statistic that starts each pass at `initial` and is added up over batches and processes."""
         self._accumulators[name] = initial
         self.register_buffer(name, initial.clone())
+
+    def begin(self) -> None:
+        """Forget an earlier fit: called before the first pass of every fit that is not resumed.
+
+        The parameters and buffers become those that `initialize` makes. What a user set since the last pass, such as
+        centroids to start from, stays.
+        """
+        if self._begun and self.spec is not None:
+            device = self.device
+            self.initialize(self.spec)
+            self.to(device)
+        self._begun = True
 
     def accumulate(self, batch: Batch) -> None:
         """Add a batch to the accumulators."""
@@ -76,6 +86,12 @@ class StreamingModel(ZooModel):
     @torch.no_grad()
     def fit_batches(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
         """Fit without a trainer: `batches()` returns a fresh iterable for each pass. Returns the last pass's values."""
+        self.begin()
+        return self.run_passes(batches, max_passes)
+
+    @torch.no_grad()
+    def run_passes(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
+        """Take passes until the model is done, from where it stands; who knows a shorter way overrides this."""
         passes, values = 0, {}
         while max_passes is None or passes < max_passes:
             self.reset_accumulators()
@@ -89,6 +105,11 @@ class StreamingModel(ZooModel):
         return values
 
     # -- the trainer's hooks -------------------------------------------------------------------------------------
+
+    def setup(self, stage: str | None = None) -> None:
+        if stage == "fit" and self.streaming:
+            self.begin()  # a checkpoint to go on from is read after this, and brings its own state
+        super().setup(stage)
 
     def on_train_epoch_start(self) -> None:
         if self.streaming:
@@ -160,6 +181,7 @@ class StreamingModel(ZooModel):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Accept statistics whose shape follows from the data seen, such as collected rows."""
+        self._begun = True
         for name, buffer in self._buffers.items():
             saved = state_dict.get(prefix + name)
             if saved is not None and buffer is not None and saved.shape != buffer.shape:

@@ -39,7 +39,7 @@ __all__ = ["BisectingKMeans"]
     "bisecting_kmeans",
     family="clustering",
     task="clustering",
-    accepts=("tabular", "image"),
+    accepts={"tabular": None, "image": None},
     source="Steinbach, Karypis & Kumar 2000",
     docs="kmeans",
 )

@@ -5,7 +5,7 @@ Letters: B rows of a batch, D features, K clusters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,13 +42,6 @@ class CentroidModel(StreamingModel):
             self.metrics = nn.ModuleDict(
                 {s: nn.ModuleDict({"inertia": SumMetric(), "squared_distance": MeanMetric()}) for s in ("val", "test")}
             )
-
-    def fit_batches(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
-        if self.spec is not None and self.done:  # a second fit begins anew
-            device = self.device
-            self.initialize(self.spec)
-            self.to(device)
-        return super().fit_batches(batches, max_passes)
 
     @property
     def centroids(self) -> Tensor:

@@ -54,7 +54,7 @@ _IN_MEMORY = 1 << 24  # multiplications of an iteration, up to which a single ba
 
 
 @register_model(
-    "kmeans", family="clustering", task="clustering", accepts=("tabular", "image"), source="Lloyd 1957", docs="kmeans"
+    "kmeans", family="clustering", task="clustering", accepts={"tabular": None, "image": None}, source="Lloyd 1957"
 )
 class KMeans(DrawnCentroids):
     """k-means clustering, one pass over the data for each iteration; exact, in mini-batches, or on the sphere.
@@ -176,24 +176,29 @@ class KMeans(DrawnCentroids):
         return int(self.phase) == DONE
 
     def start_from(self, centroids: Tensor) -> None:
-        """Begin with these centroids (K, D), or (R, K, D) for each restart, instead of drawing some."""
+        """Begin the next fit with these centroids (K, D), or (R, K, D) for each restart, instead of drawing some."""
+        self.begin()
+        self._begun = False
+        self._place(centroids)
+
+    def _place(self, centroids: Tensor) -> None:
         self.all_centroids.copy_(to_sphere(centroids) if self.spherical else centroids)
         self.phase.fill_(UPDATE)
 
     @torch.no_grad()
-    def fit_batches(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
+    def run_passes(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
         first = list(itertools.islice(batches(), 2))
         if max_passes is not None or self.hparams.mini_batch or len(first) != 1:
-            return super().fit_batches(batches, max_passes)
+            return super().run_passes(batches, max_passes)
         batch = self.as_batch(first[0])
         if batch.size * self.all_centroids.numel() <= _IN_MEMORY:
             # Draw, then iterate without the cost of passes, which is most of it; what is left is to measure.
             if int(self.phase) == DRAW and self.hparams.init == "k-means++" and batch.size >= self.hparams.num_clusters:
                 self.draw_in_memory(self.rows_of(batch), batch.weight)
-                self.start_from(self.first_centroids())
-            super().fit_batches(lambda: [batch], self.passes_left_to_draw() if int(self.phase) < UPDATE else 0)
+                self._place(self.first_centroids())
+            super().run_passes(lambda: [batch], self.passes_left_to_draw() if int(self.phase) < UPDATE else 0)
             self._iterate(batch)
-        return super().fit_batches(lambda: [batch])
+        return super().run_passes(lambda: [batch])
 
     def _iterate(self, batch: Batch) -> None:
         hp, rows = self.hparams, self.rows_of(batch)

@@ -67,8 +67,7 @@ class Path(NamedTuple):
 @register_model(
     "linear_regression",
     family="linear",
-    task="regression",
-    accepts="tabular",
+    accepts={"tabular": "value"},
     source="Golub & Van Loan 2013, §5.3",
 )
 class LinearRegression(StreamingModel, GradientModel):

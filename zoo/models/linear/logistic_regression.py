@@ -98,8 +98,7 @@ class WeightedClassification(Classification):
 @register_model(
     "logistic_regression",
     family="linear",
-    task="classification",
-    accepts=("tabular", "image"),
+    accepts={"tabular": "class", "image": "class"},
     source="Cox 1958",
 )
 class LogisticRegression(StreamingModel, GradientModel):

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from zoo.models.base import GradientModel
 from zoo.models.recurrent.recurrent_model import RecurrentModel
 from zoo.registry import register_model
 
@@ -28,14 +29,13 @@ __all__ = ["GRU", "LSTM", "RNN"]
 
 _REGISTRATION: dict[str, Any] = {
     "family": "recurrent",
-    "task": ("classification", "regression", "language_modeling", "forecasting"),
-    "accepts": ("sequence", "tokens", "series"),
+    "accepts": {"sequence": ("class", "value"), "tokens": ("tokens", "class", "value"), "series": "series"},
     "docs": "recurrent",
 }
 
 
 @register_model("rnn", source="Elman 1990", **_REGISTRATION)
-class RNN(RecurrentModel):
+class RNN(RecurrentModel, GradientModel):
     """Elman's recurrent network for sequences, text and time series.
 
     Args:
@@ -57,7 +57,7 @@ class RNN(RecurrentModel):
         torch.Size([4, 2])
     """
 
-    core_name = "RNN"
+    layer_name = "RNN"
 
     def __init__(
         self,
@@ -75,14 +75,11 @@ class RNN(RecurrentModel):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.configure(
-            hidden_size, num_layers, dropout, bidirectional, embedding_size, layers, nonlinearity=nonlinearity,
-            layer_norm=layer_norm, variational_dropout=variational_dropout, zoneout=zoneout,
-        )  # fmt: skip
+        self.check_hyperparameters()
 
 
 @register_model("lstm", source="Hochreiter & Schmidhuber 1997", **_REGISTRATION)
-class LSTM(RecurrentModel):
+class LSTM(RecurrentModel, GradientModel):
     """Long short-term memory for sequences, text and time series.
 
     Args:
@@ -106,7 +103,7 @@ class LSTM(RecurrentModel):
         torch.Size([4, 5, 11])
     """
 
-    core_name = "LSTM"
+    layer_name = "LSTM"
 
     def __init__(
         self,
@@ -126,15 +123,11 @@ class LSTM(RecurrentModel):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.configure(
-            hidden_size, num_layers, dropout, bidirectional, embedding_size, layers, proj_size=proj_size,
-            layer_norm=layer_norm, variational_dropout=variational_dropout, recurrent_dropout=recurrent_dropout,
-            zoneout=zoneout, peepholes=peepholes,
-        )  # fmt: skip
+        self.check_hyperparameters()
 
 
 @register_model("gru", source="Cho et al. 2014", **_REGISTRATION)
-class GRU(RecurrentModel):
+class GRU(RecurrentModel, GradientModel):
     """Gated recurrent unit for sequences, text and time series.
 
     Args:
@@ -158,7 +151,7 @@ class GRU(RecurrentModel):
         torch.Size([4, 3])
     """
 
-    core_name = "GRU"
+    layer_name = "GRU"
 
     def __init__(
         self,
@@ -178,8 +171,4 @@ class GRU(RecurrentModel):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.configure(
-            hidden_size, num_layers, dropout, bidirectional, embedding_size, layers, reset_after=reset_after,
-            update_gate=update_gate, layer_norm=layer_norm, variational_dropout=variational_dropout,
-            recurrent_dropout=recurrent_dropout, zoneout=zoneout,
-        )  # fmt: skip
+        self.check_hyperparameters()

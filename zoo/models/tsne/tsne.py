@@ -24,7 +24,6 @@ bit of the result (`precomputed` distances in their own order). The learning rat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -52,7 +51,7 @@ _MIN_RATE = 50.0
     "tsne",
     family="dimensionality_reduction",
     task="dimensionality_reduction",
-    accepts=("tabular", "image"),
+    accepts={"tabular": None, "image": None},
     source="van der Maaten & Hinton 2008",
 )
 class TSNE(MapModel):
@@ -138,20 +137,6 @@ class TSNE(MapModel):
         self._own_optimizer: Optimizer | None = None
 
     # -- the passes ----------------------------------------------------------------------------------------------
-
-    def fit_batches(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
-        self._restart()
-        return super().fit_batches(batches, max_passes)
-
-    def on_train_epoch_start(self) -> None:
-        if self.done and self.current_epoch == 0:
-            self._restart()  # the model is fitted a second time
-        super().on_train_epoch_start()
-
-    def _restart(self) -> None:
-        self.fitted_rows, self.step = self.fitted_rows[:0], torch.zeros_like(self.step)
-        self._chunks = []
-        self._forget()
 
     @property
     def done(self) -> bool:
