@@ -106,7 +106,15 @@ def metrics_of_one_and_two(tmp_path_factory: pytest.TempPathFactory) -> dict[int
                     "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
                     "TORCHELASTIC_RUN_ID": "test",
                 }  # fmt: skip
-            command = [sys.executable, "-c", SCRIPT, str(CHECKOUT / "tests"), str(world_size), str(file), *sorted(set(MODELS) - NOT_YET)]
+            command = [
+                sys.executable,
+                "-c",
+                SCRIPT,
+                str(CHECKOUT / "tests"),
+                str(world_size),
+                str(file),
+                *sorted(set(MODELS) - NOT_YET),
+            ]
             processes.append(subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE))
         errors = [process.communicate(timeout=400)[1] for process in processes]
         assert not any(process.returncode for process in processes), "\n".join(errors)[-3000:]

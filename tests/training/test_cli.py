@@ -110,9 +110,9 @@ MISTAKES = {
     "negative lr": (["optimizer.lr=-1"], r"optimizer=adam: .*-1"),
     "negative l2": (["regularization.l2=-1"], r"regularization\.l2 must be 0 or more, not -1"),
     "wrong choice": (["model=mlp", "model.activation=rellu"], r"model\.activation must be one of .*Did you mean relu"),
-    "incompatible data": (["model=linear_regression", "data=digits"], r"linear_regression takes tabular data with value "
-                          r"targets, but was given image data \(1×8×8\) with class targets and 10 classes\. Data that "
-                          r"fit: .*diabetes"),
+    "incompatible data": (["model=linear_regression", "data=digits"], r"linear_regression takes tabular data with "
+                          r"value targets, but was given image data \(1×8×8\) with class targets and 10 classes\. "
+                          r"Data that fit: .*diabetes"),
     "missing file": (["data=csv", "data.path=nowhere.csv", "data.target=y"], r"nowhere\.csv"),
     "missing path": (["data=csv"], r"data\.path"),
     "l2 twice": (["model=mlp", "regularization=l2", "optimizer.weight_decay=0.1"], r"both shrink the weights"),
