@@ -9,7 +9,8 @@ Legend: N rows, F features, K targets, C = 1 + F + K columns, s sample weights (
 
 Two solvers. `gradient` takes steps of any optimizer. `exact` takes one streaming pass: each batch is stacked under the
 triangular factor R of the rows before it and factored again (TSQR), so that no more than a batch and R (C, C) are held,
-and the condition number of X is never squared as XᵀX would square it:
+the condition number of X is never squared as XᵀX would square it, and features far from zero lose no digits
+(`zoo.models.linear.statistics`):
 
 ```math
 \begin{bmatrix} R \\ \sqrt{s}\,[1, X - r_x, Y - r_y] \end{bmatrix} = Q' R', \qquad
@@ -17,8 +18,6 @@ R' = \begin{bmatrix} \sqrt n & \sqrt n\, m \\ 0 & [A, B] \end{bmatrix}, \qquad
 \min_W \lVert A W^\top - B \rVert^2 + nK (λ₂ \sum W^2 + λ₁ \sum |W|), \qquad b = r_y + m_y - (r_x + m_x) W^\top
 ```
 
-The reference r is the first row, so that features far from zero lose no digits, and m the means beside it: [A, B] is
-the factor of the centred rows. Without an intercept r is put back to zero, and all of R' takes the place of [A, B].
 With λ₁ = 0 that is a linear system (directions that the data do not determine get the shortest solution), otherwise
 coordinate descent on AᵀA (`zoo.models.linear.least_squares`), for one λ₁ or a whole path of them.
 
@@ -29,6 +28,7 @@ targets, so that λ does not depend on their number.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -41,7 +41,8 @@ from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import GradientModel, StreamingModel
 from zoo.models.linear.least_squares import elastic_net_path, largest_penalty, solve_least_squares
-from zoo.numerics.triangular import column_norms, qr_update
+from zoo.models.linear.statistics import Statistics
+from zoo.numerics.triangular import column_norms
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -120,11 +121,8 @@ class LinearRegression(StreamingModel, GradientModel):
             self.linear.requires_grad_(False)
             for parameter in self.linear.parameters():
                 nn.init.zeros_(parameter)
-            columns = 1 + num_features + num_targets
-            self.register_accumulator("factor", torch.zeros(0, columns, dtype=torch.float64))
-            self.register_accumulator("reference", torch.zeros(columns - 1, dtype=torch.float64))
-            self.register_accumulator("total_weight", torch.zeros((), dtype=torch.float64))
-            self.register_accumulator("num_rows", torch.zeros((), dtype=torch.int64))
+            for name, value in Statistics.of_none(num_features, num_targets)._asdict().items():
+                self.register_accumulator(name, value)
             self.register_buffer("residual_std", torch.full((num_targets,), float("nan"), dtype=torch.float64))
             self.register_buffer("num_iter", torch.zeros(num_targets, dtype=torch.int64))
 
@@ -143,33 +141,20 @@ class LinearRegression(StreamingModel, GradientModel):
 
     # -- the pass ------------------------------------------------------------------------------------------------
 
+    @property
+    def statistics(self) -> Statistics:
+        """What is known of the rows of the pass."""
+        return Statistics(self.factor, self.reference, self.total_weight, self.num_rows)
+
     def accumulate(self, batch: Batch) -> None:
         assert batch.y is not None
-        x, y, weight = batch.x, batch.y.reshape(len(batch.x), self.linear.out_features), batch.weight
-        if weight is not None and not bool(weight.all()):  # a row that weighs nothing must not be the reference
-            x, y, weight = x[weight > 0], y[weight > 0], weight[weight > 0]
-        if not len(x):
-            return
-        if not self.num_rows:
-            self.reference = torch.cat([x[0], y[0]])
-        rows = x.new_empty(len(x), self.factor.shape[1])  # (B, C)
-        rows[:, 0] = 1
-        torch.sub(x, self.reference[: x.shape[1]], out=rows[:, 1 : 1 + x.shape[1]])
-        torch.sub(y, self.reference[x.shape[1] :], out=rows[:, 1 + x.shape[1] :])
-        if weight is not None:
-            rows *= weight.sqrt().unsqueeze(1)
-        self.factor = qr_update(self.factor, rows)
-        self.total_weight += len(x) if weight is None else weight.sum()
-        self.num_rows += len(x)
+        y = batch.y.reshape(len(batch.x), self.linear.out_features)
+        for name, value in self.statistics.add(batch.x, y, batch.weight)._asdict().items():
+            setattr(self, name, value)
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Combine the passes of several processes: the factors beside one reference are stacked."""
-        result, *others = [state for state in states if state["num_rows"]] or states[:1]
-        factor = result["factor"]
-        for state in others:
-            factor = qr_update(factor, _move(state["factor"], state["reference"] - result["reference"]))
-        counts = {name: torch.stack([state[name] for state in states]).sum(0) for name in ("total_weight", "num_rows")}
-        return {"factor": factor, "reference": result["reference"], **counts}
+        """Combine the passes of several processes: their factors are stacked."""
+        return functools.reduce(Statistics.merge, (Statistics(**state) for state in states))._asdict()
 
     # -- the solution --------------------------------------------------------------------------------------------
 
@@ -192,7 +177,7 @@ class LinearRegression(StreamingModel, GradientModel):
             w, rank = solve_least_squares(a, b, self.recipe.l2 * scale)
         self.linear.weight.copy_(w.T)
         if self.linear.bias is not None:
-            self.linear.bias.copy_(self._bias(w.T))
+            self.linear.bias.copy_(self._bias(w))
         residual, total = column_norms(b - a @ w), column_norms(self.factor[1:, -len(w.T) :])
         degrees = (self.num_rows - rank - int(self.hparams.fit_intercept)).clamp_min(1)
         self.residual_std = residual / degrees.sqrt()
@@ -236,25 +221,17 @@ class LinearRegression(StreamingModel, GradientModel):
         penalties = largest * ratio**steps  # λ of ½ ‖A W − B‖², (L,)
         pairs = [(value, 2 * value * l2 / l1) for value in penalties.tolist()]
         options = {"positive": self.hparams.positive, "max_rounds": self.hparams.max_iter}
-        weight = torch.stack([w.T for w, *_ in elastic_net_path(a, b, pairs, **options)])
-        return Path(2 * penalties / scale, weight, torch.stack([self._bias(w) for w in weight]))
+        found = [w for w, *_ in elastic_net_path(a, b, pairs, **options)]
+        bias = torch.stack([self._bias(w) for w in found])
+        return Path(2 * penalties / scale, torch.stack([w.T for w in found]), bias)
 
     def _problem(self) -> tuple[Tensor, Tensor]:
         """A (M, F) and B (M, K), of which ‖A W − B‖ is that of the rows."""
-        if self.hparams.fit_intercept:
-            centred = self.factor[1:, 1:]
-        else:
-            centred = _move(self.factor, self.reference)[:, 1:]
-        return centred[:, : self.linear.in_features], centred[:, self.linear.in_features :]
+        return self.statistics.problem(self.linear.in_features, self.hparams.fit_intercept)
 
-    def _bias(self, weight: Tensor) -> Tensor:
-        """The intercepts that belong to coefficients (K, F), (K,)."""
-        if not self.hparams.fit_intercept:
-            return weight.new_zeros(len(weight))
-        sizes = [weight.shape[1], len(weight)]
-        x, y = self.reference.split(sizes)
-        x_mean, y_mean = (self.factor[0, 1:] / self.factor[0, 0]).split(sizes)  # beside the reference
-        return y + (y_mean - weight @ x_mean) - weight @ x
+    def _bias(self, w: Tensor) -> Tensor:
+        """The intercepts that belong to coefficients (F, K), (K,)."""
+        return self.statistics.intercepts(w) if self.hparams.fit_intercept else w.new_zeros(w.shape[1])
 
     # -- pictures ------------------------------------------------------------------------------------------------
 
@@ -266,10 +243,3 @@ class LinearRegression(StreamingModel, GradientModel):
             assert self.spec is not None
             path = self.path(l1=self.recipe.l1, l2=self.recipe.l2)
             yield "path", visual.coefficient_path(path.l1, path.weight, self.spec, chosen=self.recipe.l1)
-
-
-def _move(factor: Tensor, shift: Tensor) -> Tensor:
-    """The factor of [1, Z + shift] from that of [1, Z]."""
-    moved = factor.clone()
-    moved[:, 1:] += factor[:, :1] * shift
-    return moved
