@@ -151,8 +151,14 @@ def test_device_is_used(device):
 @pytest.mark.parametrize(
     ("estimator", "message"),
     [
-        (zs.Ridge(-1.0), "alpha must be 0 or more"),
-        (zs.LogisticRegression(C=0), "C must be above 0"),
+        (zs.Ridge(-1.0), r"The 'alpha' parameter of Ridge must be a float in the range \[0.0, inf\)"),
+        (zs.Ridge([1.0, -1.0]), "alpha must be|do not correspond"),
+        (zs.Ridge(solver="lbfgs"), "solver='lbfgs' goes with positive=True"),
+        (
+            zs.LogisticRegression(C=0),
+            r"The 'C' parameter of LogisticRegression must be a float in the range \(0.0, inf\]",
+        ),
+        (zs.Lasso(precompute=[[1.0]]), r"precompute has shape \(1, 1\)"),
         (zs.PCA(9), "between 1 and"),
         (zs.PCA(svd_solver="ful"), "svd_solver must be one of"),
         (zs.KMeans(1000), "n_clusters=1000"),

@@ -7,7 +7,7 @@
 
 from zoo.sklearn.cluster import AgglomerativeClustering, BisectingKMeans, KMeans, MiniBatchKMeans
 from zoo.sklearn.decomposition import PCA, TSNE, IncrementalPCA
-from zoo.sklearn.linear import LinearRegression, LogisticRegression, Ridge
+from zoo.sklearn.linear import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge
 from zoo.sklearn.neural import MLPClassifier, MLPRegressor
 
 __all__ = [
@@ -15,8 +15,10 @@ __all__ = [
     "TSNE",
     "AgglomerativeClustering",
     "BisectingKMeans",
+    "ElasticNet",
     "IncrementalPCA",
     "KMeans",
+    "Lasso",
     "LinearRegression",
     "LogisticRegression",
     "MLPClassifier",

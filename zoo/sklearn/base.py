@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, ClassVar
 
 import numpy as np
+import sklearn
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 import zoo
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.base import StreamingModel, ZooModel
 from zoo.optimizers import Recipe
+from zoo.sklearn.differences import REFUSED, check_refused
 
-__all__ = ["ZooEstimator"]
+__all__ = ["ZooEstimator", "constraints"]
+
+
+def constraints(peer: type[BaseEstimator], **own: list[Any]) -> dict[str, list[Any]]:
+    """Return what scikit-learn demands of the parameters of its class, for `_parameter_constraints`.
+
+    Args:
+        peer: scikit-learn's class.
+        **own: constraints of parameters that it lacks, or that take more here.
+
+    Example:
+        >>> from sklearn.linear_model import LinearRegression
+        >>> sorted(constraints(LinearRegression))
+        ['copy_X', 'device', 'fit_intercept', 'n_jobs', 'positive', 'tol']
+    """
+    return {**peer._parameter_constraints, "device": [StrOptions({"cpu", "cuda", "auto"})], **own}  # type: ignore[attr-defined]
 
 
 class ZooEstimator(BaseEstimator):
@@ -25,6 +44,16 @@ class ZooEstimator(BaseEstimator):
     """
 
     model_: Any
+    _parameter_constraints: ClassVar[dict[str, list[Any]]]
+
+    def _check_parameters(self) -> None:
+        """Raise scikit-learn's own error for a parameter of a wrong type or value, or say why one is refused."""
+        if sklearn.get_config()["skip_parameter_validation"]:
+            return
+        self._validate_params()
+        if type(self).__name__ in REFUSED:
+            defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
+            check_refused(type(self).__name__, self.get_params(deep=False), defaults)
 
     def _rows(self, X: Any, *, reset: bool, **options: Any) -> np.ndarray:
         """Return checked rows as an array; `reset` while fitting."""

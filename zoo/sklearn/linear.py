@@ -1,73 +1,214 @@
-"""LinearRegression, Ridge and LogisticRegression under scikit-learn's names."""
+"""LinearRegression, Ridge, Lasso, ElasticNet and LogisticRegression under scikit-learn's names."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import sklearn.linear_model
+import torch
+from scipy import sparse
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import compute_class_weight
+from sklearn.utils.extmath import safe_sparse_dot, softmax
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from torch import Tensor
 
+from zoo.data.spec import Batch, DataSpec
+from zoo.models.linear.least_squares import elastic_net_path, solve_least_squares
+from zoo.models.linear.statistics import Statistics
 from zoo.optimizers import Recipe
-from zoo.sklearn.base import ZooEstimator, create
+from zoo.sklearn.base import ZooEstimator, constraints, create
 
-__all__ = ["LinearRegression", "LogisticRegression", "Ridge"]
+__all__ = ["ElasticNet", "Lasso", "LinearRegression", "LogisticRegression", "Ridge"]
+
+BLOCK = 2**22  # numbers of a sparse matrix that are made dense at a time
 
 
-class _LeastSquares(MultiOutputMixin, RegressorMixin, ZooEstimator):
-    """Least squares by streamed QR, with a ridge of `_alpha()` on the sum of squared errors."""
+class _Linear(ZooEstimator):
+    """What the linear estimators share: rows dense or sparse, and answers from `coef_` and `intercept_` alone."""
 
-    def _alpha(self) -> float:
-        return 0.0
+    coef_: Any
+    intercept_: Any
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> _LeastSquares:
-        """Fit to rows X (N, F) and values y (N,) or (N, K)."""
-        X, y = self._rows_and_targets(X, y, reset=True, multi_output=True, y_numeric=True)
-        weight = self._weight(sample_weight, X)
-        y = np.asarray(y, dtype=np.float64)
-        total = len(X) if weight is None else float(weight.sum())
-        outputs = 1 if y.ndim == 1 else y.shape[1]
-        # The zoo's penalty stands beside the mean loss (over targets too), scikit-learn's beside the sum.
-        recipe = Recipe(l2=self._alpha() / (total * outputs)) if self._alpha() else None
-        self._fit_streaming(create("linear_regression"), X, y, weight, recipe=recipe)
-        weights, bias = self.model_.weight.cpu().numpy(), self.model_.bias.cpu().numpy()
-        self.coef_ = weights[0] if y.ndim == 1 else weights
-        self.intercept_ = float(bias[0]) if y.ndim == 1 else bias
-        return self
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _check_rows(self, X: Any, y: Any = None, **options: Any) -> Any:
+        """Return checked rows, and targets while fitting, of float64 or float32."""
+        types = {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
+        if not options:
+            return validate_data(self, X, reset=False, **types)
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        return validate_data(self, X, y, **types, **options)
+
+    def _check_weight(self, sample_weight: Any, X: Any) -> Tensor | None:
+        if sample_weight is None:
+            return None
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if not weight.any():
+            raise ValueError("sample_weight is zero everywhere: no row is left to fit to.")
+        return _tensor(weight)
+
+    def _linear_scores(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        X = self._check_rows(X)
+        weights = self.coef_ if sparse.issparse(self.coef_) else np.asarray(self.coef_)
+        return safe_sparse_dot(X, weights.T, dense_output=True) + self.intercept_
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """The array as a tensor; torch has no read-only ones and no negative strides."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+
+
+def _blocks(X: Any) -> Iterator[tuple[slice, Tensor]]:
+    """Dense rows of a matrix, all at once or some of a sparse one at a time, and which they are."""
+    if not sparse.issparse(X):
+        yield slice(0, len(X)), _tensor(X)
+        return
+    step = max(1, BLOCK // X.shape[1])
+    for start in range(0, X.shape[0], step):
+        rows = slice(start, min(start + step, X.shape[0]))
+        yield rows, torch.from_numpy(X[rows].toarray())
+
+
+# -- values --------------------------------------------------------------------------------------------------------
+
+
+class _LeastSquares(MultiOutputMixin, RegressorMixin, _Linear):
+    """Least squares from the streamed triangular factor of the rows."""
+
+    fit_intercept: bool
+    positive: bool
+
+    def _add_up(self, X: Any, y: Any, sample_weight: Any) -> tuple[Tensor, Tensor, float]:
+        """Check and add up the rows; return A, B and the sum of the weights."""
+        self._check_parameters()
+        X, y = self._check_rows(X, y, multi_output=True, y_numeric=True)
+        self._dtype, self._squeeze, device = X.dtype, y.ndim == 1, self._device()
+        targets = _tensor(np.asarray(y.reshape(len(y), -1), dtype=np.float64))
+        weight = self._check_weight(sample_weight, X)
+        statistics = Statistics.of_none(X.shape[1], targets.shape[1])
+        statistics = Statistics(*(t.to(device) for t in statistics)) if device != "cpu" else statistics
+        for rows, x in _blocks(X):
+            part = None if weight is None else weight[rows].to(device)
+            statistics = statistics.add(x.to(device), targets[rows].to(device), part)
+        self._statistics = statistics
+        return *statistics.problem(X.shape[1], self.fit_intercept), float(statistics.total_weight)
+
+    def _keep(self, w: Tensor, *, flat: bool) -> None:
+        """Show coefficients (F, K) and intercepts in the type of the rows, without the axis of targets if `flat`."""
+        coefficients = w.T.cpu().numpy().astype(self._dtype)
+        self.coef_ = coefficients[0] if flat else coefficients
+        if self.fit_intercept:
+            intercepts = self._statistics.intercepts(w).cpu().numpy().astype(self._dtype)
+            self.intercept_ = intercepts[0] if self._squeeze else intercepts
+        else:
+            self.intercept_ = 0.0
 
     def predict(self, X: Any) -> np.ndarray:
         """Return values (N,) or (N, K)."""
+        return self._linear_scores(X)
+
+    @property
+    def model_(self) -> Any:
+        """The fitted model of the zoo, with `coef_` and `intercept_` as they are, and the statistics of the rows."""
         check_is_fitted(self)
-        return self._rows(X, reset=False) @ np.asarray(self.coef_).T + self.intercept_
+        weight = np.atleast_2d(np.asarray(self.coef_, dtype=np.float64))
+        spec = DataSpec("tabular", weight.shape[1:], "value", num_targets=len(weight), dtype=str(self._dtype))
+        options = {"fit_intercept": self.fit_intercept, "positive": getattr(self, "positive", False)}
+        model = create("linear_regression", **options).build(spec)
+        for name, value in self._statistics._asdict().items():
+            setattr(model, name, value)
+        model.linear.weight.copy_(torch.from_numpy(weight))
+        if self.fit_intercept:
+            model.linear.bias.copy_(torch.as_tensor(np.atleast_1d(self.intercept_)))
+        return model.to(self._device()).eval()
 
 
 class LinearRegression(_LeastSquares):
     """Ordinary least squares, by QR of the streamed rows.
 
     Args:
+        fit_intercept: whether there is an intercept.
+        copy_X: changes nothing: rows are never written to.
+        tol: changes nothing: the solution is exact.
+        n_jobs: changes nothing: threads are torch's.
+        positive: whether coefficients must be 0 or more.
         device: `cpu`, `cuda` or `auto`.
 
     Example:
         >>> import numpy as np
         >>> model = LinearRegression().fit([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0])
-        >>> np.round(model.coef_, 6).tolist(), round(model.intercept_, 6)
+        >>> np.round(model.coef_, 6).tolist(), round(float(model.intercept_), 6)
         ([2.0], 1.0)
     """
 
-    def __init__(self, *, device: str = "cpu") -> None:
-        self.device = device
+    _parameter_constraints = constraints(sklearn.linear_model.LinearRegression)
+
+    def __init__(
+        self,
+        *,
+        fit_intercept: bool = True,
+        copy_X: bool = True,
+        tol: float = 1e-6,
+        n_jobs: int | None = None,
+        positive: bool = False,
+        device: str = "cpu",
+    ) -> None:
+        self.fit_intercept, self.copy_X, self.tol, self.n_jobs = fit_intercept, copy_X, tol, n_jobs
+        self.positive, self.device = positive, device
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearRegression:
+        """Fit to rows X (N, F) and values y (N,) or (N, K)."""
+        a, b, _ = self._add_up(X, y, sample_weight)
+        if self.positive:
+            w, *_ = next(elastic_net_path(a, b, [(0.0, 0.0)], positive=True))
+        else:
+            w, self._rank = solve_least_squares(a, b)
+        self._keep(w, flat=self._squeeze)
+        return self
+
+    @property
+    def rank_(self) -> int:
+        """Rank of the (centred) rows."""
+        check_is_fitted(self)
+        if self.positive:
+            raise AttributeError("rank_ is not there with positive=True.")
+        return self._rank
+
+    @property
+    def singular_(self) -> np.ndarray:
+        """Singular values of the (centred) rows, (min(N, F),)."""
+        check_is_fitted(self)
+        if self.positive:
+            raise AttributeError("singular_ is not there with positive=True.")
+        a, _ = self._statistics.problem(self.n_features_in_, self.fit_intercept)
+        values = torch.linalg.svdvals(a).cpu().numpy()
+        count = min(int(self._statistics.num_rows), self.n_features_in_)
+        return np.pad(values, (0, max(0, count - len(values))))[:count].astype(self._dtype)
 
 
 class Ridge(_LeastSquares):
     """Least squares with the penalty α ‖w‖² beside the sum of squared errors.
 
     Args:
-        alpha: α, 0 or more.
+        alpha: α, 0 or more, or one for each target.
+        fit_intercept: whether there is an intercept, which is not penalized.
+        copy_X: changes nothing: rows are never written to.
+        max_iter: rounds of coordinate descent at most, with `positive`; None is 1000.
+        tol: changes nothing: the solution is exact.
+        solver: changes nothing: the minimum is the same; `lbfgs` goes with `positive` alone, as in scikit-learn.
+        positive: whether coefficients must be 0 or more.
+        random_state: changes nothing: nothing is drawn.
         device: `cpu`, `cuda` or `auto`.
 
     Example:
@@ -75,24 +216,228 @@ class Ridge(_LeastSquares):
         2.0
     """
 
-    def __init__(self, alpha: float = 1.0, *, device: str = "cpu") -> None:
-        self.alpha, self.device = alpha, device
+    _parameter_constraints = constraints(sklearn.linear_model.Ridge)
 
-    def _alpha(self) -> float:
-        if self.alpha < 0:
-            raise ValueError(f"alpha must be 0 or more, not {self.alpha}.")
-        return self.alpha
+    def __init__(
+        self,
+        alpha: Any = 1.0,
+        *,
+        fit_intercept: bool = True,
+        copy_X: bool = True,
+        max_iter: int | None = None,
+        tol: float = 1e-4,
+        solver: str = "auto",
+        positive: bool = False,
+        random_state: Any = None,
+        device: str = "cpu",
+    ) -> None:
+        self.alpha, self.fit_intercept, self.copy_X, self.max_iter = alpha, fit_intercept, copy_X, max_iter
+        self.tol, self.solver, self.positive = tol, solver, positive
+        self.random_state, self.device = random_state, device
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Ridge:
+        """Fit to rows X (N, F) and values y (N,) or (N, K)."""
+        a, b, _ = self._add_up(X, y, sample_weight)
+        targets, alphas = b.shape[1], np.asarray(self.alpha, dtype=float).ravel()
+        if (self.solver == "lbfgs") > self.positive or (self.positive and self.solver not in ("auto", "lbfgs")):
+            raise ValueError("solver='lbfgs' goes with positive=True, and positive=True with 'lbfgs' or 'auto' alone.")
+        if len(alphas) not in (1, targets):
+            raise ValueError(f"Number of targets and number of penalties do not correspond: {len(alphas)} != {targets}")
+        if (alphas < 0).any():
+            raise ValueError(f"alpha must be 0 or more, not {self.alpha!r}.")
+        alphas = np.broadcast_to(alphas, targets)
+        w, self.n_iter_ = b.new_zeros(a.shape[1], targets), np.ones(targets, dtype=np.int32)
+        for alpha in np.unique(alphas).tolist():
+            chosen = torch.from_numpy(alphas == alpha).to(b.device)
+            if self.positive:
+                limit = 1000 if self.max_iter is None else self.max_iter
+                found = elastic_net_path(a, b[:, chosen], [(0.0, alpha)], positive=True, max_rounds=limit)
+                w[:, chosen], rounds, converged = next(found)
+                self.n_iter_[alphas == alpha] = rounds
+                _warn_unless(converged, "Ridge")
+            else:
+                w[:, chosen], _ = solve_least_squares(a, b[:, chosen], alpha)
+        self._keep(w, flat=self._squeeze)
+        self.solver_ = "lbfgs" if self.positive else "svd" if self.solver == "auto" else self.solver
+        return self
 
 
-class LogisticRegression(ClassifierMixin, ZooEstimator):
+def _warn_unless(converged: bool, name: str) -> None:
+    if not converged:
+        message = f"{name} did not converge within max_iter: raise it, or scale the data."
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+
+
+class _CoordinateDescent(_LeastSquares):
+    """Least squares with the penalty α (ρ ‖w‖₁ + ½ (1 − ρ) ‖w‖²) beside half the mean squared error."""
+
+    alpha: float
+    max_iter: int | None
+    warm_start: bool
+    precompute: Any
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, check_input: bool = True) -> Any:
+        """Fit to rows X (N, F) and values y (N,) or (N, K); `check_input` changes nothing."""
+        a, b, total = self._add_up(X, y, None if np.isscalar(sample_weight) else sample_weight)
+        features = self.n_features_in_
+        if not isinstance(self.precompute, bool | np.bool_) and np.shape(self.precompute) != (features, features):
+            raise ValueError(f"precompute has shape {np.shape(self.precompute)}: a Gram matrix has ({features},) * 2.")
+        ratio = self._l1_ratio()
+        l1, l2 = total * self.alpha * ratio, total * self.alpha * (1 - ratio)
+        if l1 or self.positive:
+            limit = 1000 if self.max_iter is None else self.max_iter
+            path = elastic_net_path(a, b, [(l1, l2)], positive=self.positive, start=self._start(b), max_rounds=limit)
+            w, rounds, converged = next(path)
+            _warn_unless(converged, type(self).__name__)
+        else:
+            w, _ = solve_least_squares(a, b, l2)
+            rounds = [1] * b.shape[1]
+        self._keep(w, flat=b.shape[1] == 1)
+        gaps = _dual_gaps(a, b, w, l1, l2, self.positive).cpu().numpy() / total
+        self.dual_gap_: Any = gaps if len(gaps) > 1 else gaps[0]
+        self.n_iter_: Any = rounds if len(rounds) > 1 else rounds[0]
+        return self
+
+    def _l1_ratio(self) -> float:
+        return 1.0
+
+    def _start(self, b: Tensor) -> Tensor | None:
+        """The last coefficients (F, K) where they are to be gone on from."""
+        if not self.warm_start or not hasattr(self, "coef_"):
+            return None
+        last = np.atleast_2d(np.asarray(self.coef_, dtype=np.float64)).T
+        return torch.from_numpy(last.copy()).to(b.device) if last.shape == (self.n_features_in_, b.shape[1]) else None
+
+    @property
+    def sparse_coef_(self) -> Any:
+        """Coefficients as a sparse matrix, (K, F)."""
+        check_is_fitted(self)
+        return sparse.csr_array(np.atleast_2d(self.coef_))
+
+
+def _dual_gaps(a: Tensor, b: Tensor, w: Tensor, l1: float, l2: float, positive: bool) -> Tensor:
+    """By how much each target's objective may be above its minimum, (K,): the dual point is the scaled residual."""
+    residual = b - a @ w
+    slope = a.T @ residual - l2 * w  # (F, K)
+    steepest = (slope if positive else slope.abs()).amax(0)
+    share = torch.where(steepest > l1, l1 / torch.where(steepest > 0, steepest, 1.0), 1.0)
+    squares = residual.square().sum(0)
+    gap = 0.5 * squares * (1 + share.square()) - share * (residual * b).sum(0)
+    return gap + l1 * w.abs().sum(0) + 0.5 * l2 * (1 + share.square()) * w.square().sum(0)
+
+
+class Lasso(_CoordinateDescent):
+    """Least squares with the penalty α ‖w‖₁ beside half the mean squared error, by coordinate descent.
+
+    Args:
+        alpha: α, 0 or more.
+        fit_intercept: whether there is an intercept, which is not penalized.
+        precompute: changes nothing: the Gram matrix is always made of the rows.
+        copy_X: changes nothing: rows are never written to.
+        max_iter: rounds of coordinate descent at most; None is 1000.
+        tol: changes nothing: the optimality conditions are met to rounding.
+        warm_start: whether to start from the last `coef_`.
+        positive: whether coefficients must be 0 or more.
+        random_state: changes nothing: nothing is drawn.
+        selection: changes nothing: the order of coordinates does not change the minimum.
+        device: `cpu`, `cuda` or `auto`.
+
+    Example:
+        >>> Lasso(0.5).fit([[-1.0], [1.0]], [-3.0, 3.0]).coef_.round(6).tolist()
+        [2.5]
+    """
+
+    _parameter_constraints = constraints(sklearn.linear_model.Lasso)
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        *,
+        fit_intercept: bool = True,
+        precompute: Any = False,
+        copy_X: bool = True,
+        max_iter: int | None = 1000,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        positive: bool = False,
+        random_state: Any = None,
+        selection: str = "cyclic",
+        device: str = "cpu",
+    ) -> None:
+        self.alpha, self.fit_intercept, self.precompute, self.copy_X = alpha, fit_intercept, precompute, copy_X
+        self.max_iter, self.tol, self.warm_start, self.positive = max_iter, tol, warm_start, positive
+        self.random_state, self.selection, self.device = random_state, selection, device
+
+
+class ElasticNet(_CoordinateDescent):
+    """Least squares with the penalty α (ρ ‖w‖₁ + ½ (1 − ρ) ‖w‖²) beside half the mean squared error.
+
+    Args:
+        alpha: α, 0 or more.
+        l1_ratio: ρ, the share of the L1 penalty, in [0, 1].
+        fit_intercept: whether there is an intercept, which is not penalized.
+        precompute: changes nothing: the Gram matrix is always made of the rows.
+        max_iter: rounds of coordinate descent at most; None is 1000.
+        copy_X: changes nothing: rows are never written to.
+        tol: changes nothing: the optimality conditions are met to rounding.
+        warm_start: whether to start from the last `coef_`.
+        positive: whether coefficients must be 0 or more.
+        random_state: changes nothing: nothing is drawn.
+        selection: changes nothing: the order of coordinates does not change the minimum.
+        device: `cpu`, `cuda` or `auto`.
+
+    Example:
+        >>> ElasticNet(1.0).fit([[-1.0], [1.0]], [-3.0, 3.0]).coef_.round(6).tolist()
+        [1.666667]
+    """
+
+    _parameter_constraints = constraints(sklearn.linear_model.ElasticNet)
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        *,
+        l1_ratio: float = 0.5,
+        fit_intercept: bool = True,
+        precompute: Any = False,
+        max_iter: int | None = 1000,
+        copy_X: bool = True,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        positive: bool = False,
+        random_state: Any = None,
+        selection: str = "cyclic",
+        device: str = "cpu",
+    ) -> None:
+        self.alpha, self.l1_ratio, self.fit_intercept, self.precompute = alpha, l1_ratio, fit_intercept, precompute
+        self.max_iter, self.copy_X, self.tol, self.warm_start = max_iter, copy_X, tol, warm_start
+        self.positive, self.random_state, self.selection, self.device = positive, random_state, selection, device
+
+    def _l1_ratio(self) -> float:
+        return float(self.l1_ratio)
+
+
+# -- classes -------------------------------------------------------------------------------------------------------
+
+
+class LogisticRegression(ClassifierMixin, _Linear):
     """Logistic regression with the penalty (1/C) · (½ (1 − ρ) ‖w‖² + ρ ‖w‖₁) beside the sum of log losses.
 
     Args:
+        penalty: `l1`, `l2`, `elasticnet` or None, which scikit-learn replaces by `C` and `l1_ratio`.
         C: inverse strength of the penalty, above 0; infinity leaves it out.
         l1_ratio: ρ, the share of the L1 penalty, in [0, 1].
-        tol: the solver stops when a step promises less than this share of the objective.
-        max_iter: passes at most.
+        dual: changes nothing: the primal problem has the same minimum.
+        tol: the solver stops when a step promises less than the square of this, as a share of the objective.
+        fit_intercept: whether there is an intercept; it is not penalized but by `solver="liblinear"`.
+        intercept_scaling: the constant feature whose weight stands for the intercept with `liblinear`.
         class_weight: None, `balanced`, or a mapping of classes to weights.
+        random_state: changes nothing: nothing is drawn.
+        solver: changes nothing but for `liblinear`, which penalizes the intercept.
+        max_iter: iterations at most.
+        verbose: print the objective after each iteration.
+        warm_start: whether to start from the last `coef_` and `intercept_`.
+        n_jobs: changes nothing: threads are torch's.
         device: `cpu`, `cuda` or `auto`.
 
     Example:
@@ -101,52 +446,119 @@ class LogisticRegression(ClassifierMixin, ZooEstimator):
         ['a', 'b']
     """
 
+    _parameter_constraints = constraints(sklearn.linear_model.LogisticRegression)
+
     def __init__(
         self,
+        penalty: str | None = "deprecated",
         *,
         C: float = 1.0,
-        l1_ratio: float = 0.0,
-        tol: float = 1e-8,
-        max_iter: int = 100,
+        l1_ratio: float | None = 0.0,
+        dual: bool = False,
+        tol: float = 1e-4,
+        fit_intercept: bool = True,
+        intercept_scaling: float = 1,
         class_weight: Any = None,
+        random_state: Any = None,
+        solver: str = "lbfgs",
+        max_iter: int = 100,
+        verbose: int = 0,
+        warm_start: bool = False,
+        n_jobs: int | None = None,
         device: str = "cpu",
     ) -> None:
-        self.C, self.l1_ratio, self.tol, self.max_iter = C, l1_ratio, tol, max_iter
-        self.class_weight, self.device = class_weight, device
+        self.penalty, self.C, self.l1_ratio, self.dual, self.tol = penalty, C, l1_ratio, dual, tol
+        self.fit_intercept, self.intercept_scaling, self.class_weight = fit_intercept, intercept_scaling, class_weight
+        self.random_state, self.solver, self.max_iter, self.verbose = random_state, solver, max_iter, verbose
+        self.warm_start, self.n_jobs, self.device = warm_start, n_jobs, device
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LogisticRegression:
         """Fit to rows X (N, F) and classes y (N,)."""
-        if self.C <= 0 or not 0 <= self.l1_ratio <= 1:
-            raise ValueError(f"C must be above 0 and l1_ratio in [0, 1], not {self.C} and {self.l1_ratio}.")
-        X, y = self._rows_and_targets(X, y, reset=True)
+        self._check_parameters()
+        strength, ratio = self._penalty()
+        X, y = self._check_rows(X, y, ensure_2d=True)
         check_classification_targets(y)
-        encoder = LabelEncoder().fit(y)
-        self.classes_ = encoder.classes_
+        self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"LogisticRegression needs at least two classes; y has one class, {self.classes_[0]!r}.")
-        codes = encoder.transform(y)
-        weight = self._weight(sample_weight, X)
+        weight = self._check_weight(sample_weight, X)
         if self.class_weight is not None:
-            by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weight)
-            weight = by_class[codes] * (1.0 if weight is None else weight)
-        total = len(X) if weight is None else float(weight.sum())
-        recipe = Recipe(l1=self.l1_ratio / (self.C * total), l2=(1 - self.l1_ratio) / (2 * self.C * total))
-        model = create("logistic_regression", solver="exact", tol=self.tol, max_iter=self.max_iter)
-        self._fit_streaming(model, X, codes, weight, num_classes=len(self.classes_), recipe=recipe)
-        self.n_iter_ = np.array([int(getattr(self.model_, "passes", self.max_iter))], dtype=np.int32)
-        if not self.model_.done:
-            warnings.warn(
-                "The solver did not converge: raise max_iter, or scale the data.", ConvergenceWarning, stacklevel=2
-            )
-        self.coef_ = self.model_.weight.detach().cpu().numpy()
-        self.intercept_ = self.model_.bias.detach().cpu().numpy()
+            given = None if weight is None else weight.numpy()
+            by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=given)
+            weight = torch.from_numpy(by_class[codes] * (1.0 if given is None else given))
+        total = X.shape[0] if weight is None else float(weight.sum())
+        recipe = Recipe(l1=ratio * strength / total, l2=(1 - ratio) * strength / (2 * total))
+        self._minimize(X, torch.from_numpy(codes), weight, recipe)
         return self
+
+    def _penalty(self) -> tuple[float, float]:
+        """1 / C and ρ, as `penalty` or `C` and `l1_ratio` say."""
+        if self.penalty == "deprecated":
+            return 1 / self.C, float(self.l1_ratio or 0.0)
+        warnings.warn(
+            "'penalty' is deprecated, as in scikit-learn: l1_ratio=0 is penalty='l2', l1_ratio=1 is 'l1', a share "
+            "between them 'elasticnet', and C=np.inf is None.",
+            FutureWarning,
+            stacklevel=3,
+        )
+        if self.penalty == "elasticnet" and self.l1_ratio is None:
+            raise ValueError("l1_ratio must be specified when penalty is elasticnet.")
+        ratio = {"l1": 1.0, "l2": 0.0}.get(str(self.penalty), self.l1_ratio or 0.0)
+        return (0.0 if self.penalty is None else 1 / self.C), float(ratio)
+
+    def _minimize(self, X: Any, codes: Tensor, weight: Tensor | None, recipe: Recipe) -> None:
+        """Fit the zoo's model, and show its weights in the type of the rows."""
+        penalized = self.solver == "liblinear" and self.fit_intercept  # liblinear's intercept is a feature's weight
+        features = X.shape[1] + int(penalized)
+        model: Any = create(
+            "logistic_regression",
+            solver="exact",
+            fit_intercept=self.fit_intercept and not penalized,
+            tol=float(self.tol) ** 2,
+            max_iter=max(1, int(self.max_iter)),
+        )
+        model.train_by(recipe)
+        spec = DataSpec("tabular", (features,), "class", num_classes=len(self.classes_), dtype=str(X.dtype))
+        model.build(spec).to(self._device())
+        if self.warm_start and hasattr(self, "coef_"):
+            self._set_weights(model, penalized)
+
+        def batches() -> Iterator[Batch]:
+            if self.verbose and model.minimizer.passes > 0:
+                print(f"iteration {int(model.minimizer.passes)}: objective {float(model.minimizer.value):.10g}")
+            for rows, x in _blocks(X):
+                if penalized:
+                    x = torch.cat([x, torch.full_like(x[:, :1], self.intercept_scaling)], 1)
+                yield Batch(x, codes[rows], None if weight is None else weight[rows])
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # said below in the words of this face
+            kept = None if sparse.issparse(X) else [model.as_batch(batch) for batch in batches()]
+            if self.max_iter:
+                model.fit_batches(batches if kept is None or self.verbose else lambda: kept)
+        self.model_, self._penalized_intercept = model.eval(), penalized
+        coefficients = model.weight.cpu().numpy().astype(X.dtype)
+        self.coef_ = coefficients[:, : X.shape[1]]
+        self.intercept_ = model.bias.cpu().numpy().astype(X.dtype)
+        if penalized:
+            self.intercept_ = coefficients[:, -1] * X.dtype.type(self.intercept_scaling)
+        self.n_iter_ = np.array([int(model.minimizer.passes)], dtype=np.int32)
+        _warn_unless(bool(model.minimizer.converged), "LogisticRegression")
+
+    def _set_weights(self, model: Any, penalized: bool) -> None:
+        """Start from the last weights, where they are of the same shape."""
+        coefficients, intercepts = (np.asarray(a, dtype=np.float64) for a in (self.coef_, self.intercept_))
+        if penalized:
+            coefficients = np.c_[coefficients, intercepts / self.intercept_scaling]
+        if coefficients.shape == tuple(model.weight.shape):
+            model.linear.weight.copy_(torch.from_numpy(coefficients))
+            if model.linear.bias is not None:
+                model.linear.bias.copy_(torch.from_numpy(intercepts))
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the logits, (N,) for two classes and (N, C) for more."""
-        check_is_fitted(self)
-        scores = self._rows(X, reset=False) @ self.coef_.T + self.intercept_
-        return scores[:, 0] if len(self.classes_) == 2 else scores
+        scores = self._linear_scores(X)
+        return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each row, (N,)."""
@@ -155,8 +567,28 @@ class LogisticRegression(ClassifierMixin, ZooEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return class probabilities, (N, C)."""
-        return self._predict_columns(X)["probability"]
+        scores = self.decision_function(X)
+        if scores.ndim > 1:
+            return softmax(scores, copy=False)
+        small = np.exp(-np.abs(scores))
+        certain, other = 1 / (1 + small), small / (1 + small)
+        return np.where((scores > 0)[:, None], np.stack([other, certain], 1), np.stack([certain, other], 1))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of the class probabilities, (N, C)."""
-        return np.log(self.predict_proba(X))
+        scores = self.decision_function(X)
+        logits = np.stack([np.zeros_like(scores), scores], 1) if scores.ndim == 1 else scores
+        return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+
+    def sparsify(self) -> LogisticRegression:
+        """Turn `coef_` into a sparse matrix, which saves memory where an L1 penalty left few weights."""
+        check_is_fitted(self)
+        self.coef_ = sparse.csr_matrix(self.coef_)
+        return self
+
+    def densify(self) -> LogisticRegression:
+        """Turn `coef_` back into an array."""
+        check_is_fitted(self)
+        if sparse.issparse(self.coef_):
+            self.coef_ = self.coef_.toarray()
+        return self

@@ -6,8 +6,8 @@ R = \begin{bmatrix} \sqrt n & \sqrt n\, m \\ 0 & [A, B] \end{bmatrix}
 ```
 
 The reference r is the first row that weighs anything: differences to it are exact where rows lie close together,
-however far from zero. m are the means beside it, and [A, B] is the factor of the centred rows. Another reference changes
-the first row of R alone, by √n times the difference, so that the factors of two processes can be stacked.
+however far from zero. m are the means beside it, and [A, B] is the factor of the centred rows. Another reference
+changes the first row of R alone, by √n times the difference, so that the factors of two processes can be stacked.
 
 Legend: F features, K targets, C = 1 + F + K columns, M ≤ C rows of the factor, s sample weights of sum n.
 

@@ -1,0 +1,113 @@
+"""Every parameter and fitted attribute of scikit-learn's class is here, or in a list with a reason."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+
+import numpy as np
+import pytest
+import sklearn
+from sklearn.base import clone, is_classifier
+from sklearn.utils import all_estimators
+from sklearn.utils.estimator_checks import check_param_validation
+
+import zoo.sklearn as zs
+from zoo.sklearn.differences import ATTRIBUTES, IDLE, REFUSED, check_refused
+
+PEERS = {name: peer for name, peer in all_estimators() if name in zs.__all__}
+QUICK = {
+    "TSNE": {"max_iter": 250, "perplexity": 3.0},
+    "MLPClassifier": {"max_iter": 5},
+    "MLPRegressor": {"max_iter": 5},
+}
+
+
+def parameters(cls: type) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(cls).parameters)
+
+
+def checked(name: str) -> bool:
+    """Whether the estimator's parameters are checked by scikit-learn's mechanism."""
+    return "_parameter_constraints" in vars(getattr(zs, name))
+
+
+@pytest.mark.parametrize("name", zs.__all__)
+def test_every_parameter_is_taken_or_refused_with_a_reason(name):
+    ours, theirs = parameters(getattr(zs, name)), parameters(PEERS[name])
+    refused, idle = REFUSED.get(name, {}), IDLE.get(name, {})
+    assert set(theirs) <= set(ours) | set(refused), set(theirs) - set(ours) - set(refused)
+    assert set(ours) - {"device"} <= set(theirs), "no names of our own but device"
+    assert set(refused) <= set(theirs), "the list names what is not there"
+    assert set(idle) <= set(ours) - set(refused)
+    assert all(isinstance(reason, str) and len(reason) > 5 for reason in (*refused.values(), *idle.values()))
+
+
+@pytest.mark.parametrize("name", [name for name in zs.__all__ if checked(name)])
+def test_defaults_and_order_are_scikit_learns(name):
+    ours, theirs = parameters(getattr(zs, name)), parameters(PEERS[name])
+    for parameter, kind in theirs.items():
+        if parameter in ours:
+            assert ours[parameter].default == kind.default, parameter
+            assert ours[parameter].kind == kind.kind, parameter
+
+
+@pytest.mark.parametrize("name", [name for name in zs.__all__ if checked(name)])
+def test_parameters_are_checked_by_scikit_learns_own_mechanism(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_param_validation(name, getattr(zs, name)())
+
+
+@pytest.mark.parametrize("name", [name for name in IDLE if name in zs.__all__])
+def test_what_is_idle_changes_no_bit(name):
+    """Each value that scikit-learn allows, in turn."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 4)), rng.integers(0, 2, 40)
+    others = {
+        "copy_X": [False], "n_jobs": [2], "tol": [1e-2, 1e-9], "random_state": [0, np.random.RandomState(1)],
+        "precompute": [True, x.T @ x], "selection": ["random"], "dual": [True],
+        "solver": ["svd", "cholesky", "lsqr", "sparse_cg", "sag", "saga"] if name == "Ridge"
+        else ["newton-cg", "newton-cholesky", "sag", "saga"],
+    }  # fmt: skip
+    plain = getattr(zs, name)().fit(x, y)
+    for parameter in IDLE[name]:
+        for value in others[parameter]:
+            model = getattr(zs, name)(**{parameter: value}).fit(x, y)
+            np.testing.assert_array_equal(model.coef_, plain.coef_, err_msg=f"{parameter}={value!r}")
+            np.testing.assert_array_equal(model.intercept_, plain.intercept_)
+
+
+def fitted(estimator):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((30, 3))
+    y = (x[:, 0] > 0).astype(int) if is_classifier(estimator) else x @ [1.0, 2.0, 3.0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return clone(estimator).fit(x, y)
+
+
+@pytest.mark.parametrize("name", zs.__all__)
+def test_every_fitted_attribute_is_there_or_listed(name):
+    ours, theirs = (fitted(cls(**QUICK.get(name, {}))) for cls in (getattr(zs, name), PEERS[name]))
+    wanted = {key for key in vars(theirs) if key.endswith("_") and not key.startswith("_")}
+    missing = {key for key in wanted if not hasattr(ours, key)}
+    assert missing == set(ATTRIBUTES.get(name, {})), missing ^ set(ATTRIBUTES.get(name, {}))
+    if not checked(name):
+        return
+    for key in wanted:  # of the same type and shape
+        a, b = np.asarray(getattr(ours, key)), np.asarray(getattr(theirs, key))
+        if b.dtype != object:
+            assert (a.shape, a.dtype.kind) == (b.shape, b.dtype.kind), key
+
+
+def test_a_refused_value_says_why():
+    defaults = {"verbose": 0}
+    check_refused("KMeans", {"verbose": 0}, defaults)
+    with pytest.raises(ValueError, match=r"verbose=1 of KMeans is not supported: .+\."):
+        check_refused("KMeans", {"verbose": 1}, defaults)
+
+
+def test_validation_can_be_switched_off_as_in_scikit_learn():
+    with sklearn.config_context(skip_parameter_validation=True):
+        zs.Lasso(alpha=0.1, selection="of no such name").fit([[0.0], [1.0]], [0.0, 1.0])

@@ -1,0 +1,104 @@
+"""Where the estimators differ from scikit-learn's of the same names: by name, each with its reason.
+
+A parameter of scikit-learn's class is taken and does what it does there, or stands in one of these lists:
+
+- `IDLE`: it is taken and checked, and changes nothing here;
+- `REFUSED`: any other value than the default raises an error with the reason, or the constructor does not know it.
+
+`ATTRIBUTES` are the fitted attributes of scikit-learn's class that an estimator here has not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["ATTRIBUTES", "IDLE", "REFUSED", "check_refused"]
+
+_ROWS_STAY = "rows are never written to"
+_THREADS = "threads are torch's: torch.set_num_threads"
+_SAME_MINIMUM = "the objective is convex, and the solver here ends at its minimum whatever its name"
+_EXACT = "the solution is exact"
+_LATER = "not written yet"
+
+_DESCENT = {
+    "copy_X": _ROWS_STAY,
+    "precompute": "coordinate descent always works on the Gram matrix, which is made of the rows",
+    "selection": "the order of coordinates does not change the minimum, which is met to rounding",
+    "random_state": "nothing is drawn: the order of coordinates does not change the minimum",
+    "tol": "the search ends when the optimality conditions hold to rounding, which is stricter",
+}
+
+IDLE: dict[str, dict[str, str]] = {
+    "LinearRegression": {"copy_X": _ROWS_STAY, "n_jobs": _THREADS, "tol": _EXACT},
+    "Ridge": {
+        "copy_X": _ROWS_STAY,
+        "tol": _EXACT,
+        "random_state": "nothing is drawn: the solution is exact",
+        "solver": _SAME_MINIMUM,
+    },
+    "Lasso": _DESCENT,
+    "ElasticNet": _DESCENT,
+    "LogisticRegression": {
+        "dual": "the primal problem has the same minimum",
+        "n_jobs": _THREADS,
+        "random_state": "nothing is drawn: the solver takes all rows in each pass",
+        "solver": f"{_SAME_MINIMUM}; liblinear penalizes the intercept, here as there",
+    },
+}
+
+REFUSED: dict[str, dict[str, str]] = {
+    "KMeans": {"verbose": _LATER, "copy_x": _LATER, "algorithm": _LATER},
+    "MiniBatchKMeans": dict.fromkeys(
+        ("verbose", "compute_labels", "max_no_improvement", "init_size", "n_init", "reassignment_ratio"), _LATER
+    ),
+    "BisectingKMeans": {"verbose": _LATER, "copy_x": _LATER, "algorithm": _LATER},
+    "AgglomerativeClustering": dict.fromkeys(
+        ("memory", "connectivity", "compute_full_tree", "compute_distances"), _LATER
+    ),
+    "PCA": dict.fromkeys(("copy", "tol", "iterated_power", "n_oversamples", "power_iteration_normalizer"), _LATER),
+    "IncrementalPCA": {"copy": _LATER},
+    "TSNE": dict.fromkeys(
+        ("learning_rate", "n_iter_without_progress", "min_grad_norm", "metric_params", "verbose", "angle", "n_jobs"),
+        _LATER,
+    ),
+    "MLPClassifier": dict.fromkeys(
+        (
+            "learning_rate", "power_t", "verbose", "warm_start", "nesterovs_momentum", "early_stopping",
+            "validation_fraction", "beta_1", "beta_2", "epsilon", "max_fun",
+        ),
+        _LATER,
+    ),
+}  # fmt: skip
+REFUSED["MLPRegressor"] = {**REFUSED["MLPClassifier"], "loss": _LATER}
+
+ATTRIBUTES: dict[str, dict[str, str]] = {
+    "MiniBatchKMeans": {"n_steps_": _LATER},
+    "AgglomerativeClustering": {"n_connected_components_": _LATER},
+    "TSNE": {"learning_rate_": _LATER},
+    **dict.fromkeys(
+        ("MLPClassifier", "MLPRegressor"),
+        dict.fromkeys(
+            ("best_loss_", "best_validation_score_", "n_outputs_", "out_activation_", "t_", "validation_scores_"),
+            _LATER,
+        ),
+    ),
+}
+
+
+def check_refused(name: str, parameters: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Raise one line with the reason if a refused parameter has another value than the default.
+
+    Args:
+        name: of the estimator.
+        parameters: as set.
+        defaults: as in its constructor.
+
+    Example:
+        >>> check_refused("KMeans", {"verbose": 1}, {"verbose": 0})
+        Traceback (most recent call last):
+        ...
+        ValueError: verbose=1 of KMeans is not supported: not written yet.
+    """
+    for parameter, reason in REFUSED.get(name, {}).items():
+        if parameter in parameters and parameters[parameter] != defaults[parameter]:
+            raise ValueError(f"{parameter}={parameters[parameter]!r} of {name} is not supported: {reason}.")
