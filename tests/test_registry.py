@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import torch
 from support import CHECKOUT
 
 import zoo
+from zoo import registry
 from zoo.checks import check_type
 from zoo.errors import ZooError, nearest, unknown_name
 from zoo.models.mlp import MLP
@@ -160,6 +161,86 @@ def test_a_name_of_the_zoo_is_taken_even_before_the_zoo_is_loaded() -> None:
     assert "registered already" in done.stderr
 
 
+class BrokenEntryPoint:
+    """An entry point of a package that cannot be imported any more."""
+
+    name, value = "their_models", "theirs.models"
+    dist = None
+
+    def load(self) -> None:
+        raise ModuleNotFoundError("No module named 'theirs'")
+
+
+def test_a_broken_entry_point_is_a_warning_and_breaks_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.registry.entry_points", lambda group: [BrokenEntryPoint()])
+    registry._import_foreign.cache_clear()
+    with pytest.warns(UserWarning, match=r"The models of 'their_models' \(theirs\.models, .*No module named 'theirs'"):
+        assert "kmeans" in zoo.list_models()
+    assert zoo.create_model("mlp").hparams.dropout == 0
+    registry._import_foreign.cache_clear()
+    with pytest.warns(UserWarning, match="their_models"), pytest.raises(ZooError, match="Unknown model 'their_model'"):
+        zoo.create_model("their_model")
+    registry._import_foreign.cache_clear()
+
+
+def test_only_the_module_of_the_model_that_is_asked_for_is_imported() -> None:
+    code = (
+        "import sys, zoo; zoo.create_model('kmeans'); print(*(m for m in sys.modules if m.startswith('zoo.models.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True)
+    rooms = {name.split(".")[2] for name in done.stdout.split()}
+    assert rooms == {"base", "kmeans"}
+
+
+def test_names_are_listed_without_importing_any_model() -> None:
+    assert not {"torch", "lightning"} & imported_by("import zoo; zoo.list_models('k*')")
+
+
+def test_an_unknown_family_or_task_raises_with_the_nearest() -> None:
+    with pytest.raises(ZooError, match=r"Unknown family 'clusterin'\. Did you mean clustering"):
+        zoo.list_models(family="clusterin")
+    with pytest.raises(ZooError, match=r"Unknown task 'regresion'\. Did you mean regression"):
+        zoo.list_models(task="regresion")
+
+
+@pytest.mark.parametrize(
+    ("accepts", "message"),
+    [
+        ({"tabluar": "class"}, r"Unknown kind of data 'tabluar'\. Did you mean tabular"),
+        ({"tabular": "classes"}, r"Unknown target of tabular data 'classes'\. Did you mean class"),
+        ({"series": "class"}, r"Unknown target of series data 'class'"),
+        ({"tabular": None}, "needs a task such as clustering"),
+    ],
+)
+def test_a_pair_that_is_not_in_the_table_is_refused(accepts: dict[str, Any], message: str) -> None:
+    with pytest.raises(ZooError, match=message):
+        zoo.register_model("nothing", family="mine", accepts=accepts, source="me")
+
+
+def test_the_table_names_objectives_and_metrics_that_exist() -> None:
+    from zoo.models.base.objectives import OBJECTIVES, make_objective
+
+    for (kind, target), task in TASKS.items():
+        spec = zoo.DataSpec(kind, (4,), target, num_classes=3, vocab_size=5)  # type: ignore[arg-type]
+        objective = make_objective(spec)
+        assert type(objective) is OBJECTIVES[task.objective]
+        assert (objective.num_outputs == 5) == (task.head == "each_step")
+        assert task.monitor.partition("/")[2] in ("loss", *task.metrics)
+        assert set(objective.pooling()) <= set(task.metrics)
+
+
+def test_a_model_is_built_once_and_for_one_kind_of_data() -> None:
+    """The same kind, however long its sequences are; another vocabulary, target or number of classes is refused."""
+    spec = zoo.DataSpec("tokens", (6,), "class", num_classes=3, vocab_size=9)
+    model = zoo.create_model("lstm", spec, hidden_size=4)
+    assert model.build(replace(spec, shape=(11,))) is model
+    for other in (replace(spec, vocab_size=10), replace(spec, num_classes=4), replace(spec, target="tokens")):
+        with pytest.raises(
+            ZooError, match=r"The model was built for tokens data \(6\) with class targets and 3"
+        ):
+            model.build(other)
+
+
 def imported_by(statement: str) -> set[str]:
     """The top-level packages that a statement imports in a fresh interpreter."""
     code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
@@ -195,7 +276,7 @@ def test_what_few_need_is_imported_where_it_is_needed(path: Path) -> None:
     if "training" not in path.parts:
         late |= {"hydra", "omegaconf"}
     if "sklearn" in path.parts:
-        late -= {"sklearn"}
+        late -= {"sklearn", "scipy"}  # which comes with it
     if "layers" in path.parts:
         late |= {"lightning", "torchmetrics"}
     assert not late & top_imports(path)

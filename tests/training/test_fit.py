@@ -198,3 +198,10 @@ def test_a_model_that_was_in_training_stays_in_training() -> None:
 def test_a_penalty_of_a_model_without_weights():
     with pytest.raises(zoo.ZooError, match="kmeans has no weights to penalize"):
         zoo.fit(zoo.create_model("kmeans", num_clusters=2), torch.randn(9, 2), l2=0.1)
+
+
+def test_the_first_argument_is_a_model() -> None:
+    with pytest.raises(
+        zoo.ZooError, match=r"takes a model first, not str: pass zoo\.create_model\('kmeans'\)"
+    ):
+        zoo.fit("kmeans", torch.zeros(4, 2))

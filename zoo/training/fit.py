@@ -69,6 +69,9 @@ def fit(
         >>> bool(labels[0] == labels[1] != labels[2] == labels[3])
         True
     """
+    if not isinstance(model, ZooModel):
+        named = f"zoo.create_model('{model}')" if isinstance(model, str) else "a model of zoo.create_model"
+        raise ZooError(f"zoo.fit takes a model first, not {type(model).__name__}: pass {named}.")
     options = {**(optimizer_options or {}), **({} if lr is None else {"lr": lr})}
     if optimizer is None and not options:  # the model's own choice, with the penalties of this call
         optimizer, options = model.recipe.optimizer, model.recipe.optimizer_options
