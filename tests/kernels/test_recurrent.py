@@ -69,3 +69,22 @@ def test_small_and_huge_values(kernels: str, kind: str, scale: float) -> None:
     with torch.no_grad():
         ours, expected = module(x)[0].double(), oracle(x.double())[0]
     assert (ours - expected).norm() <= 2e-4 * expected.norm()  # at 1e4 rounding of the sums decides which gates open
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan"), 1e30, -3e38, 90.0, -100.0])
+def test_gradients_of_extreme_values_are_torchs(kernels: str, kind: str, value: float) -> None:
+    """Closed gates are 0, so that what they multiply may be infinite: the same numbers, infinities and NaN."""
+    for options in [{"nonlinearity": phi} for phi in ("tanh", "relu")] if kind == "RNN" else [{}]:
+        ours = getattr(zoo.layers, kind)(4, 20, **options)
+        theirs = getattr(nn, kind)(4, 20, **options)
+        theirs.load_state_dict(ours.state_dict())
+        x = torch.randn(5, 3, 4)
+        x[2, 1, 0] = value
+        found = []
+        for module in (ours, theirs.double()):
+            fed = x.to(module.weight_hh_l0.dtype).requires_grad_()
+            output = module(fed)[0]
+            found.append([output, *torch.autograd.grad(output.sum(), [fed, *module.parameters()])])
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b.float(), rtol=1e-4, atol=1e-5, equal_nan=True)

@@ -209,6 +209,79 @@ def test_compile_traces_whole(kind: str) -> None:
     assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(*results, strict=True))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_compile_sees_one_node_for_all_lengths(kind: str) -> None:
+    """One operator for each layer and direction, and no graph for each length."""
+    module = layer(kind, 3, 4, num_layers=2, bidirectional=True).float()
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(module, backend=backend, fullgraph=True)
+    for steps in (4, 5, 6, 9, 30):
+        x = torch.randn(steps, 2, 3)
+        assert torch.equal(compiled(x)[0], module(x)[0])
+    assert len(graphs) <= 2  # the first length, and any
+    for graph in graphs:
+        names = [str(node.target) for node in graph.graph.nodes]
+        assert sum(name.startswith("zoo.") for name in names) == 4
+        assert len(names) < 100
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float32])
+def test_the_operators_are_what_torch_expects(kind: str, dtype: torch.dtype) -> None:
+    """torch's own checks: schema, autograd registration, fake tensors, and AOTAutograd with dynamic shapes."""
+    module = layer(kind, 3, 5).to(dtype)
+    w = module.weights(0)
+    for sizes, head in ((None, (4, 3)), (torch.tensor([3, 2, 2, 1]), (8,))):
+        state = [torch.randn(3, 5, dtype=dtype, requires_grad=True) for _ in range(module.states)]
+        x = torch.randn(*head, 3, dtype=dtype, requires_grad=True)
+        arguments = (x, state[0], state[1] if len(state) > 1 else None, w.ih, w.hh, w.bias_ih, w.bias_hh, None, sizes)
+        utilities = ("test_schema", "test_autograd_registration", "test_faketensor")
+        if sizes is None:
+            utilities = (*utilities, "test_aot_dispatch_dynamic")
+        torch.library.opcheck(module.passes().operator, (*arguments, True, True), test_utils=utilities)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True, "bias": False}])
+def test_a_script_runs_torchs_layer(kind: str, options: dict) -> None:
+    module = nn.Sequential(layer(kind, 3, 4, **options))
+    scripted = torch.jit.script(module)
+    x = torch.randn(5, 2, 3, dtype=DOUBLE)
+    assert torch.allclose(scripted(x)[0], module(x)[0], rtol=1e-12)
+    assert scripted.state_dict().keys() == module.state_dict().keys()
+    cell = layer(f"{kind}Cell", 3, 4)
+    found, expected = torch.jit.script(cell)(x[0]), cell(x[0])
+    assert torch.allclose(found[0], expected[0], rtol=1e-12)
+
+
+def test_what_torch_has_not_is_refused_by_name() -> None:
+    for module in (layer("GRU", 3, 4, reset_after=False), layer("LSTM", 3, [4, 5]), layer("RNN", 3, 4, zoneout=0.1)):
+        with pytest.raises(ValueError, match="can be neither scripted nor quantized: "):
+            torch.jit.script(module)
+    with pytest.raises(ValueError, match="cannot be scripted: GRUCell"):
+        torch.jit.script(layer("GRUCell", 3, 4, update_gate="new"))
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_quantization_takes_torchs_layer(kind: str) -> None:
+    module = nn.Sequential(layer(kind, 3, 4).float())
+    quantize = torch.ao.quantization.quantize_dynamic
+    with pytest.raises(RuntimeError, match="put its to_torch"):
+        quantize(module, {type(module[0])})
+    kept = quantize(module)  # where nobody names it, it stays as it is
+    x = torch.randn(5, 2, 3)
+    assert torch.equal(kept(x)[0], module(x)[0])
+    if "fbgemm" in torch.backends.quantized.supported_engines:
+        quantized = quantize(nn.Sequential(module[0].to_torch()), {getattr(nn, kind)})
+        assert (quantized(x)[0] - module(x)[0]).abs().max() < 0.05
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 def test_compile_generates_code() -> None:

@@ -8,7 +8,8 @@
 
 #include "products.h"
 
-/* What a pass reads and writes; what a layer does not have is NULL. Everything lies in rows, without gaps. */
+/* What a pass reads and writes; what a layer does not have is NULL. Everything lies in rows, without gaps, and there is
+   at least one of each. */
 typedef struct {
     int64_t steps, rows, inputs, hidden; /* T, B, D, H */
     int64_t total;                       /* N */
@@ -160,8 +161,8 @@ INLINE void leave(Cell cell, const Task *task, const Step *step, int64_t first, 
 }
 
 INLINE void walk_forward(Cell cell, const Task *task, const Plan *plan) {
-    const int threads = (int)least(task->threads, task->rows ? task->rows : 1);
-    const int64_t share = task->rows / threads + (task->rows % threads > 0 || !task->rows); /* at least 1 */
+    const int threads = (int)least(task->threads, task->rows);
+    const int64_t share = (task->rows + threads - 1) / threads;
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
     for (int64_t first = 0; first < task->rows; first += share)
         for (const Step *step = plan->steps; step < plan->steps + task->steps; step++) {
@@ -278,8 +279,8 @@ INLINE void step_backward(Cell cell, const Task *task, const Plan *plan, const S
 }
 
 INLINE void walk_backward(Cell cell, const Task *task, const Plan *plan) {
-    const int threads = (int)least(task->threads, task->rows ? task->rows : 1);
-    const int64_t share = task->rows / threads + (task->rows % threads > 0 || !task->rows); /* at least 1 */
+    const int threads = (int)least(task->threads, task->rows);
+    const int64_t share = (task->rows + threads - 1) / threads;
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
     for (int64_t first = 0; first < task->rows; first += share)
         for (const Step *step = plan->steps + task->steps - 1; step >= plan->steps; step--)

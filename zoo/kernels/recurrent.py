@@ -206,14 +206,15 @@ class Recurrence:
             fits.append(batch_sizes.dtype == torch.int64 and batch_sizes.device.type == "cpu")
             sizes = batch_sizes.tolist()
             falling = all(a >= b for a, b in itertools.pairwise(sizes))
-            fits.append(bool(sizes) and sizes[0] == rows and falling and sizes[-1] >= 0 and sum(sizes) == x.size(0))
+            fits.append(bool(sizes) and sizes[0] == rows and falling and sizes[-1] > 0 and sum(sizes) == x.size(0))
         if not all(fits):
             shapes = [None if t is None else (*t.shape, t.dtype, t.device) for t in (x, *state, *w, batch_sizes)]
             raise RuntimeError(f"zoo::{self.name}: inputs do not fit together: {shapes}")
         return Steps(tuple(sizes), reverse)
 
     def _kernel(self, direction: str, x: Tensor, w_hr: Tensor | None) -> Callable | None:
-        if x.dtype != torch.float32 or x.device.type != "cpu" or w_hr is not None:
+        """The C function, where it goes: float32 on a CPU, at least one row, no projection."""
+        if x.dtype != torch.float32 or x.device.type != "cpu" or x.numel() == 0 or w_hr is not None:
             return None
         return function(f"{self.name.split('_')[0]}_{direction}", Task)
 

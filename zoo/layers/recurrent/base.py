@@ -150,6 +150,37 @@ class Recurrent(nn.Module):
                 names[field] = f"{prefix}_l{layer}" + ("_reverse" if direction else "")
                 self.register_parameter(names[field], nn.Parameter(torch.empty(shape, **factory)))
 
+    def to_torch(self) -> nn.RNNBase:
+        """Return torch.nn's layer with these very parameters, for tools that know that one by its type.
+
+        `torch.jit.script` takes it by itself; `torch.ao.quantization.quantize_dynamic` is to be given it.
+
+        Raises:
+            ValueError: torch.nn's layer has not all options of this one.
+        """
+        beyond = self.layer_norm or self._noisy() or self.variational_dropout or self.recurrent_dropout
+        if beyond or self.passes() is None or len(set(self.hidden_sizes)) > 1:
+            raise ValueError(f"torch.nn has no such layer, so that it can be neither scripted nor quantized: {self}")
+        options: dict[str, Any] = {"proj_size": self.proj_size} if self.mode == "LSTM" else {}
+        if self.mode.startswith("RNN"):
+            options["nonlinearity"] = self.mode.removeprefix("RNN_").lower()
+        layer = getattr(nn, self.mode.partition("_")[0])(
+            self.input_size, self.hidden_sizes[0], self.num_layers, bias=self.bias, batch_first=self.batch_first,
+            dropout=self.dropout if self.num_layers > 1 else 0.0, bidirectional=self.bidirectional, device="meta",
+            **options,
+        )  # fmt: skip
+        for name, parameter in self.named_parameters():
+            setattr(layer, name, parameter)
+        return layer.train(self.training)
+
+    __prepare_scriptable__ = to_torch
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "qconfig" and value is not None:  # how quantize_dynamic marks what it is to quantize
+            kind = type(self).__name__
+            raise RuntimeError(f"{kind} of zoo.layers has no quantized form: put its to_torch() in its place first")
+        super().__setattr__(name, value)
+
     def output_size(self, layer: int) -> int:
         """P, the units that one direction of a layer passes on."""
         return self.proj_size or self.hidden_sizes[layer]
@@ -363,7 +394,7 @@ def _usable(x: Tensor, state: State, w: Weights) -> bool:
     return (
         not torch.jit.is_tracing()  # what is traced is to run without the zoo
         and torch.autograd.forward_ad._current_level < 0
-        and torch._C._functorch.peek_interpreter_stack() is None
+        and not torch._C._are_functorch_transforms_active()
         and not _autocast(x.device.type)
         and all(t.dtype == x.dtype and t.device == x.device for t in tensors)
         and (torch.compiler.is_compiling() or all(type(t) in (Tensor, nn.Parameter) for t in tensors))

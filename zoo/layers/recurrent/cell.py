@@ -47,6 +47,23 @@ class Cell(nn.Module):
         """The formula."""
         raise NotImplementedError
 
+    def to_torch(self) -> nn.RNNCellBase:
+        """Return torch.nn's cell with these very parameters; `torch.jit.script` takes it by itself.
+
+        Raises:
+            ValueError: torch.nn's cell has not all options of this one.
+        """
+        if (getattr(self, "reset_after", True), getattr(self, "update_gate", "old")) != (True, "old"):
+            raise ValueError(f"torch.nn has no such cell, so that it cannot be scripted: {self}")
+        options = {"nonlinearity": self.nonlinearity} if hasattr(self, "nonlinearity") else {}
+        kind = getattr(nn, {1: "RNNCell", 3: "GRUCell", 4: "LSTMCell"}[self.gates])
+        cell = kind(self.input_size, self.hidden_size, self.bias, device="meta", **options)
+        for name, parameter in self.named_parameters():
+            setattr(cell, name, parameter)
+        return cell.train(self.training)
+
+    __prepare_scriptable__ = to_torch
+
     def _run(self, input: Tensor, state: State | None, kinds: int = 1) -> State:
         """Check, add a row axis where there is none, step."""
         self._check_ranks(input, state, kinds)
