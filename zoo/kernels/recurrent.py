@@ -188,29 +188,35 @@ class Recurrence:
 
     def _check(self, x: Tensor, state: State, w: Weights, batch_sizes: Tensor | None, reverse: bool) -> Steps:
         """Refuse what does not fit together, since a kernel would read whatever lies there."""
-        (rows, outputs), hidden = state[0].shape, w.hh.size(0) // self.gates
-        gates = self.gates * hidden
-        fits = [
-            x.dim() == (3 if batch_sizes is None else 2),
-            all(t is None or (t.dtype == x.dtype and t.device == x.device) for t in (*state, *w)),
-            w.ih.shape == (gates, x.size(-1)) and w.hh.shape == (gates, outputs),
-            all(b is None or b.shape == (gates,) for b in (w.bias_ih, w.bias_hh)),
-            (w.bias_ih is None) == (w.bias_hh is None),
-            outputs == hidden if w.hr is None else w.hr.shape == (outputs, hidden),
-            len(state) == self.states and state[-1].shape == (rows, hidden if self.states == 2 else outputs),
-        ]
-        if batch_sizes is None:
-            sizes = [rows] * x.size(0)
-            fits.append(x.dim() == 3 and x.size(1) == rows and x.size(0) > 0)
-        else:
-            fits.append(batch_sizes.dtype == torch.int64 and batch_sizes.device.type == "cpu")
+        if batch_sizes is not None:
             sizes = batch_sizes.tolist()
-            falling = all(a >= b for a, b in itertools.pairwise(sizes))
-            fits.append(bool(sizes) and sizes[0] == rows and falling and sizes[-1] > 0 and sum(sizes) == x.size(0))
-        if not all(fits):
+            fits = batch_sizes.dtype == torch.int64 and x.dim() == 2 and bool(sizes) and sum(sizes) == x.size(0)
+            fits = fits and all(a >= b for a, b in itertools.pairwise(sizes)) and sizes[-1] > 0
+        else:
+            fits = x.dim() == 3 and x.size(0) > 0
+            sizes = [x.size(1)] * x.size(0) if fits else []
+        if not (fits and self._fit(x, state, w, sizes[0])):
             shapes = [None if t is None else (*t.shape, t.dtype, t.device) for t in (x, *state, *w, batch_sizes)]
             raise RuntimeError(f"zoo::{self.name}: inputs do not fit together: {shapes}")
         return Steps(tuple(sizes), reverse)
+
+    def _fit(self, x: Tensor, state: State, w: Weights, rows: int) -> bool:
+        gates, outputs, hidden = w.hh.size(0), w.hh.size(-1), w.hh.size(0) // self.gates
+        for t in (*state, *w):
+            if t is not None and (t.dtype != x.dtype or t.device != x.device):
+                return False
+        for bias in (w.bias_ih, w.bias_hh):
+            if bias is not None and bias.shape != (gates,):
+                return False
+        return (
+            w.ih.shape == (gates, x.size(-1))
+            and w.hh.shape == (hidden * self.gates, outputs)
+            and (w.bias_ih is None) == (w.bias_hh is None)
+            and (outputs == hidden if w.hr is None else w.hr.shape == (outputs, hidden))
+            and len(state) == self.states
+            and state[0].shape == (rows, outputs)
+            and state[-1].shape == (rows, hidden if self.states == 2 else outputs)
+        )
 
     def _kernel(self, direction: str, x: Tensor, w_hr: Tensor | None) -> Callable | None:
         """The C function, where it goes: float32 on a CPU, at least one row, no projection."""
@@ -222,17 +228,23 @@ class Recurrence:
         self, steps: Steps, x: Tensor, state: State, w: Weights, sizes: Tensor | None, **tensors: Tensor | None
     ) -> Task:
         """The struct of one call; it keeps what it points to alive."""
-        rows, hidden = len(state[0]), w.hh.size(1)
-        named = {"x": x, "sizes": sizes, "w_ih": w.ih, "w_hh": w.hh, "bias_ih": w.bias_ih, "bias_hh": w.bias_hh}
-        named |= dict(zip(("h0", "c0"), state, strict=False)) | tensors
-        kept = {name: tensor.contiguous() for name, tensor in named.items() if tensor is not None}
+        hidden = w.hh.size(1)
+        tensors |= {"x": x, "h0": state[0], "w_ih": w.ih, "w_hh": w.hh, "sizes": sizes}
+        if w.bias_ih is not None:
+            tensors |= {"bias_ih": w.bias_ih, "bias_hh": w.bias_hh}
+        if self.states == 2:
+            tensors["c0"] = state[1]
         work = len(x) * (x.size(1) + hidden) * self.gates * hidden  # multiplications
         task = Task(
-            steps=len(steps.sizes), rows=rows, inputs=x.size(1), hidden=hidden, total=len(x), reverse=steps.reverse,
-            relu=self.name == "rnn_relu", threads=min(torch.get_num_threads(), 1 + work // _WORK),
-            **{name: tensor.data_ptr() for name, tensor in kept.items()},
+            len(steps.sizes), len(state[0]), x.size(1), hidden, len(x), steps.reverse, self.name == "rnn_relu",
+            min(torch.get_num_threads(), 1 + work // _WORK),
         )  # fmt: skip
-        task.kept = kept
+        task.kept = kept = []
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                tensor = tensor.contiguous()
+                kept.append(tensor)
+                setattr(task, name, tensor.data_ptr())
         return task
 
     # -- autograd --------------------------------------------------------------------------------------------------

@@ -317,7 +317,7 @@ class Recurrent(nn.Module):
             if len(set(self.hidden_sizes)) > 1 and kind[0].size(-1) != self.proj_size:
                 joined.append(tuple(finish(torch.stack(layer)) for layer in layers))
             else:
-                joined.append(finish(torch.stack(kind)))
+                joined.append(finish(torch.stack(kind) if len(kind) > 1 else kind[0].unsqueeze(0)))
         return tuple(joined) if self.states == 2 else joined[0]
 
     def _run(self, x: Tensor, states: list[State], sizes: Tensor | None) -> tuple[Tensor, list[State]]:
