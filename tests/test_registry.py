@@ -235,9 +235,7 @@ def test_a_model_is_built_once_and_for_one_kind_of_data() -> None:
     model = zoo.create_model("lstm", spec, hidden_size=4)
     assert model.build(replace(spec, shape=(11,))) is model
     for other in (replace(spec, vocab_size=10), replace(spec, num_classes=4), replace(spec, target="tokens")):
-        with pytest.raises(
-            ZooError, match=r"The model was built for tokens data \(6\) with class targets and 3"
-        ):
+        with pytest.raises(ZooError, match=r"The model was built for tokens data \(6\) with class targets and 3"):
             model.build(other)
 
 

@@ -223,3 +223,11 @@ def test_layers_describe_themselves(setting):
     assert all(str(value) in text for value in setting.values())
     assert "kernel_size=(3, 3)" in text
     assert "stride=(2, 2)" in repr(MaxPool2d(2))
+
+
+def test_a_script_runs_torchs_layers():
+    ours = nn.Sequential(Conv2d(2, 4, 3, padding="same", groups=2), MaxPool2d(2, 1, 1), AvgPool2d(3, 2, 1, True, False))
+    scripted = torch.jit.script(ours)
+    x = torch.randn(2, 2, 7, 8)
+    torch.testing.assert_close(scripted(x), ours(x))
+    assert scripted.state_dict().keys() == ours.state_dict().keys()

@@ -201,7 +201,5 @@ def test_a_penalty_of_a_model_without_weights():
 
 
 def test_the_first_argument_is_a_model() -> None:
-    with pytest.raises(
-        zoo.ZooError, match=r"takes a model first, not str: pass zoo\.create_model\('kmeans'\)"
-    ):
+    with pytest.raises(zoo.ZooError, match=r"takes a model first, not str: pass zoo\.create_model\('kmeans'\)"):
         zoo.fit("kmeans", torch.zeros(4, 2))

@@ -190,7 +190,8 @@ class Recurrence:
         """Refuse what does not fit together, since a kernel would read whatever lies there."""
         if batch_sizes is not None:
             sizes = batch_sizes.tolist()
-            fits = batch_sizes.dtype == torch.int64 and x.dim() == 2 and bool(sizes) and sum(sizes) == x.size(0)
+            fits = batch_sizes.dtype == torch.int64 and batch_sizes.device.type == "cpu" and x.dim() == 2
+            fits = fits and bool(sizes) and sum(sizes) == x.size(0)
             fits = fits and all(a >= b for a, b in itertools.pairwise(sizes)) and sizes[-1] > 0
         else:
             fits = x.dim() == 3 and x.size(0) > 0

@@ -18,7 +18,7 @@ own kernels save.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -169,6 +169,15 @@ class Conv2d(nn.Module):
         out = _as_dense_as(out, images, self.weight)
         return out.squeeze(0) if single else out
 
+    def __prepare_scriptable__(self) -> nn.Conv2d:
+        """What `torch.jit.script` takes in its place: torch's layer with these very parameters."""
+        layer = nn.Conv2d(
+            self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation,
+            self.groups, self.bias is not None, cast(Any, self.padding_mode), device="meta",
+        )  # fmt: skip
+        layer.weight, layer.bias = self.weight, self.bias
+        return layer.train(self.training)
+
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
         defaults = {"padding": (0, 0), "dilation": (1, 1), "groups": 1, "padding_mode": "zeros"}
@@ -258,6 +267,11 @@ class MaxPool2d(_Pool2d):
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         self.return_indices = return_indices
 
+    def __prepare_scriptable__(self) -> nn.MaxPool2d:
+        """What `torch.jit.script` takes in its place."""
+        arguments = (self.kernel_size, self.stride, self.padding, self.dilation, self.return_indices, self.ceil_mode)
+        return nn.MaxPool2d(*arguments)
+
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         images, single = _batched(x)
         lowest = -torch.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
@@ -308,6 +322,11 @@ class AvgPool2d(_Pool2d):
     ) -> None:
         super().__init__(kernel_size, stride, padding, 1, ceil_mode)
         self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
+
+    def __prepare_scriptable__(self) -> nn.AvgPool2d:
+        """What `torch.jit.script` takes in its place."""
+        sizes = (self.kernel_size, self.stride, self.padding)
+        return nn.AvgPool2d(*sizes, self.ceil_mode, self.count_include_pad, self.divisor_override)
 
     def forward(self, x: Tensor) -> Tensor:
         images, single = _batched(x)
