@@ -110,6 +110,32 @@ def test_a_half_done_pass_goes_on_from_a_checkpoint_to_the_same_bits() -> None:
         assert torch.equal(getattr(whole, name), getattr(model, name)), name
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e4, 1e6])
+def test_centroids_of_float32_rows_are_the_means_of_their_rows(offset: float) -> None:
+    x = (5 * torch.randn(3000, 3, generator=torch.Generator().manual_seed(0)) + offset).float()
+    spec = DataSpec(kind="tabular", shape=(3,), dtype="float32")
+    model = BisectingKMeans(num_clusters=6, tolerance=0.0, seed=0).build(spec)
+    model.fit_batches(lambda: [x])
+    label = model.predict(x)
+    means = torch.stack([x[label == k].double().mean(0) for k in range(6)])
+    torch.testing.assert_close(model.centroids, means, rtol=0, atol=1e-6 + 1e-12 * offset)
+
+
+@pytest.mark.parametrize("init", ["k-means||", "k-means++"])
+def test_messages_name_the_model_that_was_used(init: str) -> None:
+    x = rows()
+    bad = x.clone()
+    bad[3, 1] = torch.nan
+    with pytest.raises(ZooError, match=r"^bisecting_kmeans was given NaN or infinite"):
+        fitted(bad, num_clusters=3, init=init)
+    with pytest.raises(ZooError, match=r"^bisecting_kmeans was given negative"):
+        fitted(x, weight=-torch.ones(len(x), dtype=torch.float64), num_clusters=3, init=init)
+    with pytest.raises(ZooError, match=r"^bisecting_kmeans was given sample weights that are all zero"):
+        fitted(x, weight=torch.zeros(len(x), dtype=torch.float64), num_clusters=3, init=init)
+    with pytest.raises(ZooError, match=r"^bisecting_kmeans needs at least as many rows"):
+        fitted(x[:1], num_clusters=3, init=init)
+
+
 def test_corners() -> None:
     x = rows()
     model = fitted(x, num_clusters=1)

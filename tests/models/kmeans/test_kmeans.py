@@ -14,9 +14,8 @@ from torch import Tensor
 import zoo
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.models.kmeans.assignment import assign, cluster_statistics, nearest
 from zoo.models.kmeans.kmeans import KMeans
-from zoo.models.kmeans.lloyd import lloyd
+from zoo.models.kmeans.lloyd import assign, cluster_statistics, lloyd, nearest
 
 INITS = ["k-means||", "k-means++", "random"]
 
@@ -79,11 +78,29 @@ def test_iris_reaches_its_known_optimum() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_digits_best_of_ten(dtype: torch.dtype) -> None:
-    model = zoo.fit(zoo.create_model("kmeans", num_clusters=10, num_init=10), load("digits").to(dtype))
-    assert model.inertia.item() <= 1_165_190
-    close(model.inertia, model.all_inertia.min())
-    assert model.all_inertia.unique().numel() > 3  # the restarts differ
+@pytest.mark.parametrize("init", ["k-means||", "k-means++"])
+def test_digits_best_of_ten(init: str, dtype: torch.dtype) -> None:
+    x = load("digits").to(dtype)
+    found = []
+    for seed in range(12):
+        model = fitted(x, num_clusters=10, num_init=10, init=init, seed=seed)
+        close(model.inertia, model.all_inertia.min())
+        assert model.all_inertia.unique().numel() > 3  # the restarts differ
+        found.append(model.inertia.item())
+    # Of many seeds, and of scikit-learn's, all end below the first figure and 55 % below the second.
+    assert max(found) <= 1_166_000
+    assert sum(inertia <= 1_165_190 for inertia in found) >= 2  # by chance in less than one of 600 streams
+
+
+@pytest.mark.parametrize("init", ["k-means||", "k-means++"])
+def test_far_clusters_are_missed_no_more_often_than_by_scikit_learn(init: str) -> None:
+    cluster = pytest.importorskip("sklearn.cluster")
+    x = blobs(500, 5, 10, spread=10.0)
+    ours = np.array([fitted(x, num_clusters=10, init=init, seed=seed).inertia.item() for seed in range(100)])
+    theirs = np.array([cluster.KMeans(10, n_init=1, random_state=seed).fit(x.numpy()).inertia_ for seed in range(100)])
+    best = min(ours.min(), theirs.min())
+    missed, allowed = (ours > 1.01 * best).sum(), (theirs > 1.01 * best).sum()
+    assert missed <= allowed + 3 * (allowed + 1) ** 0.5  # three standard deviations of a count
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -169,6 +186,16 @@ def test_float32_rows_far_from_the_origin_keep_their_digits() -> None:
     far = fitted((x + 4096).float(), num_clusters=6, init=(start + 4096).tolist(), max_iter=10)
     close(far.centroids - 4096, near.centroids, rtol=0, atol=5e-4)  # float32 holds 4096 to 2.4e-4
     close(far.inertia, near.inertia, rtol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, 1e6])
+@pytest.mark.parametrize("batch_size", [None, 700])
+def test_centroids_of_float32_rows_are_the_means_of_their_rows(batch_size: int | None, offset: float) -> None:
+    x = (5 * torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)) + offset).float()
+    model = fitted(x, batch_size, num_clusters=6, tolerance=0.0)
+    label = model.predict(x)
+    means = torch.stack([x[label == k].double().mean(0) for k in range(6)])
+    close(model.centroids, means, rtol=0, atol=1e-6 + 1e-12 * offset)
 
 
 # -- what must not matter --------------------------------------------------------------------------------------------
@@ -271,7 +298,8 @@ def test_rows_are_drawn_in_proportion_to_weight_and_squared_distance() -> None:
             model.reset_accumulators()
             model.accumulate(Batch(x, weight=weight))
             model.solve()
-        for pair in model.all_centroids[..., 0].tolist():
+        # The first of the candidates is the draw of plain k-means++.
+        for pair in torch.stack([model.pool[:, 0, 0], model.candidates[:, 0, 0]], 1).tolist():
             pairs[tuple(pair)] = pairs.get(tuple(pair), 0) + 1
     expected = {}
     for i in range(3):
@@ -286,7 +314,7 @@ def test_rows_are_drawn_in_proportion_to_weight_and_squared_distance() -> None:
 def test_better_starts_give_less_inertia_than_random_rows() -> None:
     x = blobs(1000, 4, 20, 20.0)
     means = {i: fitted(x, num_clusters=20, num_init=10, init=i, max_iter=1).all_inertia.mean() for i in INITS}
-    assert means["k-means||"] < means["k-means++"] < means["random"]
+    assert max(means["k-means||"], means["k-means++"]) < 0.5 * means["random"]
 
 
 # -- corners ---------------------------------------------------------------------------------------------------------

@@ -26,9 +26,9 @@ from torch import Tensor
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.models.kmeans.assignment import assign
-from zoo.models.kmeans.centroid_model import CentroidModel
-from zoo.models.kmeans.kmeans import MEASURE, KMeans
+from zoo.models.base import StreamingModel
+from zoo.models.kmeans.kmeans import MEASURE, CentroidModel, KMeans
+from zoo.models.kmeans.lloyd import assign
 from zoo.numerics.hashing import stream_key
 from zoo.registry import register_model
 
@@ -43,7 +43,7 @@ __all__ = ["BisectingKMeans"]
     source="Steinbach, Karypis & Kumar 2000",
     docs="kmeans",
 )
-class BisectingKMeans(CentroidModel):
+class BisectingKMeans(CentroidModel, StreamingModel):
     """Bisecting k-means: split one cluster in two, again and again; a tree of clusters, of even sizes.
 
     Args:
@@ -103,7 +103,7 @@ class BisectingKMeans(CentroidModel):
         hp = self.hparams
         if not isinstance(hp.init, str):
             raise ZooError("model.init must be k-means||, k-means++ or random: a split has no centroids yet.")
-        return KMeans(
+        split = KMeans(
             num_clusters=min(2, hp.num_clusters),
             init=hp.init,  # type: ignore[arg-type]
             num_init=hp.num_init,
@@ -112,9 +112,10 @@ class BisectingKMeans(CentroidModel):
             spherical=hp.spherical,
             seed=key,
         )
+        split.called = "bisecting_kmeans"
+        return split
 
     def initialize(self, spec: DataSpec) -> None:
-        super().initialize(spec)
         num_clusters, num_restarts, width = self.hparams.num_clusters, self.hparams.num_init, spec.num_features
         pair = min(2, num_clusters)
         seed = torch.initial_seed() if self.hparams.seed is None else self.hparams.seed

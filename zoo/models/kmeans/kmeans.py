@@ -7,7 +7,7 @@ c_k \leftarrow \frac{\sum_{i:\,\ell_i = k} w_i x_i}{\sum_{i:\,\ell_i = k} w_i}, 
 ```
 
 One pass over the data is one iteration. Before come the passes that draw the first centroids
-(`zoo.models.kmeans.seeding`): one for `random`, K for `k-means++`, 1 + `rounds` and one that weighs the pool for
+(`zoo.models.kmeans.seeding`): one for `random`, K + 1 for `k-means++`, 1 + `rounds` and one that weighs the pool for
 `k-means||`; after them comes one that measures J. All `num_init` restarts go through the same passes side by side.
 
 - `mini_batch`: after every batch, $c_k \leftarrow (m_k c_k + \sum w x) / (m_k + \sum w)$ with $m_k$ the weight of
@@ -20,17 +20,18 @@ Sources: S. Lloyd, "Least squares quantization in PCM", 1957/1982; D. Arthur and
 advantages of careful seeding", 2007; B. Bahmani et al., "Scalable k-means++", 2012; D. Sculley, "Web-scale k-means
 clustering", 2010; I. Dhillon and D. Modha, "Concept decompositions for large sparse text data using clustering", 2001.
 
-Deviations: k-means|| draws exactly `oversampling` · K rows a round, also in the first, and weighs equal rows once; an
-empty cluster waits for one pass, which finds the rows farthest from all centroids, and goes to the first of those that
-is free (Lloyd leaves it open); centroids that rows no longer move by more than rounding count as at rest.
+Deviations: k-means++ is the greedy one, which draws 2 + ⌊log K⌋ rows for each centroid and keeps the best; k-means||
+draws exactly `oversampling` · K rows a round, also in the first, and weighs equal rows once; an empty cluster waits for
+one pass, which finds the rows farthest from all centroids, and goes to the first of those that is free (Lloyd leaves it
+open); centroids that rows no longer move by more than rounding count as at rest.
 """
 
 from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -38,14 +39,40 @@ from torch import Tensor
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.models.kmeans.assignment import assign, cluster_statistics, mean_variance, reference_point, serial
-from zoo.models.kmeans.centroid_model import to_sphere
-from zoo.models.kmeans.draws import DrawnCentroids
-from zoo.models.kmeans.lloyd import cluster_means, lloyd, refill
-from zoo.models.kmeans.seeding import Sample, content_hash, merge_samples, take_sample
+from zoo.models.base import StreamingModel
+from zoo.models.base.evaluation import Pooling, Sum
+from zoo.models.kmeans.lloyd import (
+    assign,
+    cluster_means,
+    cluster_statistics,
+    is_still,
+    lloyd,
+    mean_variance,
+    reference_point,
+    refill,
+    serial,
+)
+from zoo.models.kmeans.seeding import (
+    Sample,
+    content_hash,
+    draw_scores,
+    kmeans_plusplus,
+    least_potential,
+    merge_samples,
+    num_candidates,
+    take_sample,
+)
+from zoo.numerics.distances import squared_distances
+from zoo.numerics.hashing import stream_key
 from zoo.registry import register_model
 
-__all__ = ["KMeans"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["CentroidModel", "KMeans"]
+
+_SILHOUETTE_ROWS = 2000  # its time is quadratic
+_DRAW_ROWS = 65536  # rows hashed at once, which bounds memory
 
 # What a pass does, in this order.
 DRAW, WEIGH, UPDATE, MEASURE, DONE = range(5)
@@ -53,15 +80,87 @@ DRAW, WEIGH, UPDATE, MEASURE, DONE = range(5)
 _IN_MEMORY = 1 << 24  # multiplications of an iteration, up to which a single batch is iterated upon at once
 
 
+class CentroidModel(StreamingModel if TYPE_CHECKING else object):  # type: ignore[misc]
+    """Mixed in before `StreamingModel`: what models share whose fitted state is `centroids` (K, D), float64."""
+
+    spherical = False
+
+    @property
+    def centroids(self) -> Tensor:
+        """The centroids, (K, D), float64."""
+        raise NotImplementedError
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """The rows' own type: distances are computed in it, sums in float64."""
+        return torch.promote_types(self.spec.torch_dtype, torch.float32) if self.spec else torch.get_default_dtype()
+
+    def rows_of(self, batch: Batch) -> Tensor:
+        """Return the batch's inputs as rows (B, D), of unit length where only directions count."""
+        rows = batch.x.flatten(1)
+        return to_sphere(rows) if self.spherical else rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the distances of inputs (B, *shape) to all centroids, (B, K)."""
+        rows = self.rows_of(Batch(x))
+        return squared_distances(rows.double(), self.centroids).sqrt_().to(x.dtype)
+
+    @torch.inference_mode()
+    def transform(self, x: Any, batch_size: int = 4096) -> Tensor:
+        """Return the distances of inputs (N, *shape), an array or a tensor, to all centroids, (N, K)."""
+        from zoo.data.arrays import to_tensor
+
+        self.check_fitted()
+        return torch.cat([self(self.as_batch(chunk).x) for chunk in to_tensor(x).split(batch_size)])
+
+    def labels(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the cluster of each row (B, D) and the squared distance to its centroid, both (B,)."""
+        label, distance = assign(rows, self.centroids.unsqueeze(0))
+        return label[0], distance[0]
+
+    def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
+        label, distance = self.labels(self.rows_of(batch))
+        return {"prediction": label, "squared_distance": distance}
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        distance = self.labels(self.rows_of(batch))[1]
+        return {"inertia": distance, "squared_distance": distance}
+
+    def pooling(self) -> dict[str, Pooling]:
+        return {"inertia": Sum()}
+
+    # -- pictures ------------------------------------------------------------------------------------------------
+
+    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        from zoo import visual
+
+        assert self.spec is not None
+        rows = self.rows_of(batch)
+        yield "clusters", visual.clusters(rows, columns["prediction"], self.centroids, self.spec)
+        label = columns["prediction"][:_SILHOUETTE_ROWS]
+        if label.unique().numel() > 1:
+            yield "silhouette", visual.silhouette(silhouette_samples(rows[:_SILHOUETTE_ROWS].double(), label), label)
+        if self.spec.kind == "image":
+            counts = columns["prediction"].bincount(minlength=len(self.centroids)).tolist()
+            captions = [f"{label}: {count}" for label, count in enumerate(counts)]
+            yield "centroids", visual.images(self.centroids.unflatten(1, self.spec.shape), captions, title="centroids")
+
+    def embeddings(self, batch: Batch, columns: dict[str, Tensor]) -> tuple[Tensor, list[str]] | None:
+        assert self.spec is not None
+        if self.spec.num_features <= 2:
+            return None
+        return self.rows_of(batch), [str(label) for label in columns["prediction"].tolist()]
+
+
 @register_model(
     "kmeans", family="clustering", task="clustering", accepts={"tabular": None, "image": None}, source="Lloyd 1957"
 )
-class KMeans(DrawnCentroids):
+class KMeans(CentroidModel, StreamingModel):
     """k-means clustering, one pass over the data for each iteration; exact, in mini-batches, or on the sphere.
 
     Args:
         num_clusters: K.
-        init: `k-means||` (few passes), `k-means++` (K passes), `random` rows (one pass), or the K centroids
+        init: `k-means||` (few passes), `k-means++` (K + 1 passes), `random` rows (one pass), or the K centroids
             themselves as lists of numbers.
         num_init: restarts R, side by side in the same passes; that of the least inertia is kept.
         max_iter: iterations at most.
@@ -87,6 +186,14 @@ class KMeans(DrawnCentroids):
         ([[0.5], [10.5]], 1.0)
     """
 
+    seed: Tensor
+    round: Tensor
+    pool: Tensor
+    pool_weight: Tensor
+    candidates: Tensor
+    potential: Tensor
+    drawn_score: Tensor
+    drawn_rows: Tensor
     all_centroids: Tensor
     all_inertia: Tensor
     mass: Tensor
@@ -98,6 +205,8 @@ class KMeans(DrawnCentroids):
     inertia_sum: Tensor
     spread: Tensor
     num_rows: Tensor
+    farthest_score: Tensor
+    farthest_rows: Tensor
 
     def __init__(
         self,
@@ -127,12 +236,19 @@ class KMeans(DrawnCentroids):
             raise ZooError("model.num_init must be 1 where model.init gives the centroids: all would be equal.")
         self.save_hyperparameters()
         self.spherical = spherical
+        self.called = "kmeans"  # by messages: another model may be made of this one
 
     def initialize(self, spec: DataSpec) -> None:
         hp, num_features = self.hparams, spec.num_features
-        super().initialize(spec)
         shape = (hp.num_init, hp.num_clusters)
+        groups, size = self._draws()
+        seed = torch.initial_seed() if hp.seed is None else hp.seed
+        pool = (1, (1 + hp.rounds) * size) if hp.init == "k-means||" else shape
         state: dict[str, Tensor] = {
+            "seed": torch.tensor(seed % 2**63),
+            "round": torch.tensor(0),
+            "pool": torch.zeros(*pool, num_features, dtype=torch.float64),  # rows that were drawn
+            "candidates": torch.zeros(hp.num_init, size, num_features, dtype=torch.float64),  # of the round before
             "all_centroids": torch.zeros(*shape, num_features, dtype=torch.float64),
             "mass": torch.zeros(shape, dtype=torch.float64),  # weight of all rows seen, in mini-batch mode
             "empty": torch.zeros(shape, dtype=torch.bool),
@@ -150,7 +266,10 @@ class KMeans(DrawnCentroids):
         self.register_accumulator("moments", torch.zeros(*shape, num_features + 1, dtype=torch.float64))
         self.register_accumulator("inertia_sum", torch.zeros(hp.num_init, dtype=torch.float64))
         self.register_accumulator("spread", torch.tensor(0.0, dtype=torch.float64))
-        self.register_sample("farthest", Sample.empty(*shape, num_features))
+        self.register_accumulator("pool_weight", torch.zeros(pool[1], dtype=torch.float64))
+        self.register_accumulator("potential", torch.zeros(hp.num_init, size, dtype=torch.float64))
+        self._register_sample("drawn", Sample.empty(groups, size, num_features))
+        self._register_sample("farthest", Sample.empty(*shape, num_features))
 
     def _given(self, spec: DataSpec) -> Tensor:
         centroids = torch.tensor(self.hparams.init, dtype=torch.float64)
@@ -191,12 +310,13 @@ class KMeans(DrawnCentroids):
         if max_passes is not None or self.hparams.mini_batch or len(first) != 1:
             return super().run_passes(batches, max_passes)
         batch = self.as_batch(first[0])
+        if int(self.phase) == DRAW and self.hparams.init == "k-means++" and batch.size >= self.hparams.num_clusters:
+            self._place(self._draw_in_memory(batch))
         if batch.size * self.all_centroids.numel() <= _IN_MEMORY:
-            # Draw, then iterate without the cost of passes, which is most of it; what is left is to measure.
-            if int(self.phase) == DRAW and self.hparams.init == "k-means++" and batch.size >= self.hparams.num_clusters:
-                self.draw_in_memory(self.rows_of(batch), batch.weight)
-                self._place(self.first_centroids())
-            super().run_passes(lambda: [batch], self.passes_left_to_draw() if int(self.phase) < UPDATE else 0)
+            # Iterate without the cost of passes, which is most of it; what is left is to measure.
+            if int(self.phase) < UPDATE:
+                rounds = 1 + self.hparams.rounds - int(self.round) if self.hparams.init == "k-means||" else 0
+                super().run_passes(lambda: [batch], rounds + 1)
             self._iterate(batch)
         return super().run_passes(lambda: [batch])
 
@@ -210,16 +330,133 @@ class KMeans(DrawnCentroids):
         if bool(found.at_rest.all()) or found.num_iter == hp.max_iter:
             self.phase.fill_(MEASURE)
 
+    # -- first centroids -----------------------------------------------------------------------------------------
+
+    def _draws(self) -> tuple[int, int]:
+        """How many independent samples a round draws, and how many rows each."""
+        hp = self.hparams
+        if hp.init == "k-means||":
+            return 1, max(1, round(hp.oversampling * hp.num_clusters))
+        if hp.init == "k-means++":  # one for each candidate of the round before, since any of them may be kept
+            return hp.num_init * num_candidates(hp.num_clusters), num_candidates(hp.num_clusters)
+        return (hp.num_init, hp.num_clusters) if hp.init == "random" else (1, 1)
+
+    def _draw(self, x: Tensor, weight: Tensor | None) -> None:
+        """Put the rows that this round prefers into its sample, and weigh up the candidates of the round before."""
+        step, (groups, size) = int(self.round), self._draws()
+        greedy = self.hparams.init == "k-means++"
+        keys = [
+            stream_key(int(self.seed), step, restart) for restart in range(self.hparams.num_init if greedy else groups)
+        ]
+        weights = weight.split(_DRAW_ROWS) if weight is not None else [None] * len(x)
+        for rows, mass in zip(x.split(_DRAW_ROWS), weights, strict=False):
+            self._check_finite(rows)
+            content = content_hash(rows)
+            score = draw_scores(content, keys)  # (R, B), or (G, B)
+            if mass is not None:
+                score *= mass.double()
+            if greedy:
+                distance = self._distance_with_candidates(rows.double(), step)  # (R, L, B)
+                self.potential += distance.sum(2) if mass is None else distance @ mass.double()
+                score = (score.unsqueeze(1) * distance).flatten(0, 1)  # (R L, B)
+            elif step:
+                score *= assign(rows, self.pool[:, : step * size])[1]
+            self._add_to_sample("drawn", take_sample(score, content, rows, size))
+
+    def _distance_with_candidates(self, rows: Tensor, step: int) -> Tensor:
+        """Squared distances of rows (B, D) to the nearest centroid, each candidate added, (R, L, B); 1 at first."""
+        shape = self.candidates.shape[:2]
+        if not step:
+            return rows.new_ones(*shape, len(rows))
+        distance = assign(rows, self.candidates.flatten(0, 1).unsqueeze(1))[1].view(*shape, len(rows))
+        if step > 1:
+            distance = torch.minimum(distance, assign(rows, self.pool[:, : step - 1])[1].unsqueeze(1))
+        return distance
+
+    def _draw_in_memory(self, batch: Batch) -> Tensor:
+        """The centroids (R, K, D) that the rounds of k-means++ would draw from rows in memory."""
+        rows, weight = self.rows_of(batch), batch.weight
+        self._check_finite(rows)
+        if weight is not None:
+            self._check_weight(weight)
+            if not bool(weight.any()):
+                raise ZooError(f"{self.called} was given sample weights that are all zero.")
+        return kmeans_plusplus(rows, weight, self.hparams.num_clusters, self.hparams.num_init, int(self.seed))
+
+    def _end_round(self) -> bool:
+        """Take over what was drawn; return whether the pool is full."""
+        step, (_, size) = int(self.round), self._draws()
+        if not step and bool((self.drawn_score[:, 0] == 0).any()):
+            raise ZooError(f"{self.called} was given sample weights that are all zero.")
+        self.round += 1
+        if self.hparams.init == "k-means++":
+            return self._keep_best_candidates(step)
+        there = (self.drawn_score > 0).unsqueeze(2)
+        first = self.pool[:, :1] if step else self.drawn_rows[:, :1]  # a copy of it where rows ran out
+        self.pool[:, step * size : (step + 1) * size] = torch.where(there, self.drawn_rows, first)
+        return (step + 1) * size == self.pool.shape[1]
+
+    def _keep_best_candidates(self, step: int) -> bool:
+        restart = torch.arange(len(self.candidates), device=self.pool.device)
+        drawn_score, drawn_rows = (
+            drawn.view(len(restart), -1, *drawn.shape[1:]) for drawn in (self.drawn_score, self.drawn_rows)
+        )
+        if not step:
+            self.candidates = drawn_rows[:, 0, :1].expand_as(self.candidates).clone()
+            return False
+        best = least_potential(self.potential, torch.ones_like(self.potential))  # (R,)
+        self.pool[:, step - 1] = self.candidates[restart, best]
+        there = (drawn_score[restart, best] > 0).unsqueeze(2)  # (R, L, 1)
+        self.candidates = torch.where(there, drawn_rows[restart, best], self.pool[:, :1])
+        return step == self.hparams.num_clusters
+
+    def _first_centroids(self) -> Tensor:
+        """The first K rows of the pool as centroids (R, K, D), over again while it holds fewer."""
+        hp, (_, size) = self.hparams, self._draws()
+        drawn = max(1, int(self.round) - 1) if hp.init == "k-means++" else int(self.round) * size
+        places = torch.arange(hp.num_clusters, device=self.pool.device) % drawn
+        return self.pool[:, places].expand(hp.num_init, -1, -1).clone()
+
+    def _check_finite(self, x: Tensor) -> None:
+        if not bool(torch.isfinite(x.sum()) or torch.isfinite(x).all()):  # the sum is cheaper, and may overflow
+            raise ZooError(f"{self.called} was given NaN or infinite values: drop those rows or fill them in first.")
+
+    def _check_weight(self, weight: Tensor) -> None:
+        if bool((weight < 0).any()):
+            raise ZooError(f"{self.called} was given negative sample weights: weights must be 0 or more.")
+
+    # -- samples as accumulators ---------------------------------------------------------------------------------
+
+    def _register_sample(self, name: str, empty: Sample) -> None:
+        for field, value in empty._asdict().items():
+            self.register_accumulator(f"{name}_{field}", value)
+
+    def _add_to_sample(self, name: str, more: Sample) -> None:
+        """Keep the best rows of a pass."""
+        fields = [f"{name}_{field}" for field in Sample._fields]
+        kept = Sample(*(getattr(self, field) for field in fields))
+        for field, value in zip(fields, merge_samples([kept, more], kept.score.shape[1]), strict=True):
+            setattr(self, field, value)
+
+    def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Combine the passes of several processes: sums are added, and the best of the samples is kept."""
+        merged = super().merge(states)
+        for name in ("drawn", "farthest"):
+            fields = [f"{name}_{field}" for field in Sample._fields]
+            samples = [Sample(*(state[field] for field in fields)) for state in states]
+            merged |= zip(fields, merge_samples(samples, samples[0].score.shape[1]), strict=True)
+        return merged
+
     # -- a pass --------------------------------------------------------------------------------------------------
 
     @serial()
     def accumulate(self, batch: Batch) -> None:
         x, weight, phase = self.rows_of(batch), batch.weight, int(self.phase)
-        if weight is not None and bool((weight < 0).any()):
-            raise ZooError("kmeans was given negative sample weights: weights must be 0 or more.")
+        if weight is not None:
+            self._check_weight(weight)
         self.num_rows += len(x)
         if phase == DRAW:
-            self.draw(x, weight)
+            self._draw(x, weight)
         elif phase == WEIGH:
             self.pool_weight += cluster_statistics(x, self.pool, weight).moments[0, :, -1]
         elif phase == UPDATE:
@@ -247,10 +484,7 @@ class KMeans(DrawnCentroids):
     def _find_farthest(self, x: Tensor, weight: Tensor | None) -> None:
         distance = assign(x, self.all_centroids)[1]  # (R, B)
         free = distance > 0 if weight is None else (distance > 0) & (weight > 0)
-        score = distance.masked_fill(~free, -torch.inf)
-        size = self.hparams.num_clusters
-        farthest = take_sample(score, content_hash(x), x, size)
-        self.set_sample("farthest", merge_samples([self.sample("farthest"), farthest], size))
+        self._add_to_sample("farthest", take_sample(distance * free, content_hash(x), x, self.hparams.num_clusters))
 
     # -- the end of a pass ---------------------------------------------------------------------------------------
 
@@ -258,16 +492,17 @@ class KMeans(DrawnCentroids):
     def solve(self) -> dict[str, float | Tensor]:
         rows, wanted = int(self.num_rows), self.hparams.num_clusters
         if rows < wanted:
-            raise ZooError(f"kmeans needs at least as many rows as clusters ({wanted}), but a pass saw {rows}.")
+            raise ZooError(f"{self.called} needs at least as many rows as clusters ({wanted}), but a pass saw {rows}.")
         phase, measured = int(self.phase), ~self.at_rest
         if phase == DRAW:
-            finished = self.end_round()
-            self.all_centroids = self.first_centroids()  # even before the last round there is a model to look at
+            finished = self._end_round()
+            self.all_centroids = self._first_centroids()  # even before the last round there is a model to look at
             if finished:
                 self.phase.fill_(WEIGH if self.hparams.init == "k-means||" else UPDATE)
             return {}
         if phase == WEIGH:
-            self.all_centroids = self.centroids_from_pool()
+            key = stream_key(int(self.seed), int(self.round)) % 2**63
+            self.all_centroids = kmeans_plusplus(self.pool[0], self.pool_weight, wanted, self.hparams.num_init, key)
             self.phase.fill_(UPDATE)
             return {}
         if phase == UPDATE:
@@ -277,7 +512,10 @@ class KMeans(DrawnCentroids):
             measured.fill_(True)
         self.all_inertia = torch.where(measured, self.inertia_sum, self.all_inertia)
         if not bool(self.all_inertia.isfinite().all()):
-            raise ZooError("kmeans was given NaN or infinite values: drop those rows or fill them in first.")
+            raise ZooError(
+                f"{self.called} was given NaN or infinite values, or such as overflow when squared: "
+                "drop those rows, fill them in, or scale the data."
+            )
         # Restarts that found the same clusters differ by rounding: the first of them, whatever the batches were.
         self.best = (self.all_inertia <= self.all_inertia.min() * (1 + 1e-9)).int().argmax()
         return {"inertia": self.inertia, "iterations": self.num_iter}
@@ -291,13 +529,12 @@ class KMeans(DrawnCentroids):
         empty = (total == 0) & active.unsqueeze(1)
         stuck = torch.zeros_like(active)
         if bool(self.empty.any()):
-            means, stuck = refill(means, self.empty & empty, self.sample("farthest"))
+            means, stuck = refill(means, self.empty & empty, self.farthest_rows, self.farthest_score)
             if bool(stuck.any()):
-                warnings.warn("kmeans found fewer different rows than clusters: some stay empty.", stacklevel=2)
+                warnings.warn(f"{self.called} found fewer different rows than clusters: some stay empty.", stacklevel=2)
         variance = mean_variance(self.moments.sum(1), self.spread)  # (R,)
         shift = (means - self.all_centroids).square().sum((1, 2))  # (R,)
-        rounding = (8 * torch.finfo(self.input_dtype).eps) ** 2 * means.square().sum((1, 2))
-        still = shift <= torch.maximum(rounding, self.hparams.tolerance * variance)
+        still = is_still(shift, means, reference, self.input_dtype, self.hparams.tolerance * variance)
         self.at_rest = self.at_rest | (still & (stuck | ~empty.any(1)))
         if self.hparams.mini_batch:
             self.mass = total
@@ -305,3 +542,13 @@ class KMeans(DrawnCentroids):
         self.num_iter += 1
         if bool(self.at_rest.all()) or int(self.num_iter) >= self.hparams.max_iter:
             self.phase.fill_(MEASURE)
+
+
+def to_sphere(rows: Tensor) -> Tensor:
+    """Scale rows (..., D) to unit length; a row of zeros stays.
+
+    >>> to_sphere(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    length = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return rows / torch.where(length > 0, length, 1.0)

@@ -1,21 +1,22 @@
 r"""First centroids of k-means, drawn from a stream so that order, batches and processes do not matter.
 
-A row i of weight $p_i$ is drawn by a key that only its own content and the seed decide,
+A row i of weight $p_i$ is drawn by a number that only its own content and a key (seed, round, restart) decide,
 
 ```math
-\text{key}_i = \log p_i - \log(-\log u_i), \qquad u_i = \text{hash}(x_i, \text{seed, round, restart}) \in (0, 1),
+\text{score}_i = \frac{p_i}{-\log u_i}, \qquad u_i = \text{hash}(x_i, \text{key}) \in (0, 1),
 ```
 
-and the L rows of greatest key are a weighted sample without replacement: the first has probability $p_i / \sum_j p_j$,
-the second is drawn likewise from the rest, and so on. A sample of a union is the best of the samples of its parts.
+and the L rows of greatest score are a weighted sample without replacement: the first has probability
+$p_i / \sum_j p_j$, the second is drawn likewise from the rest, and so on. A sample of a union is the best of the
+samples of its parts. Greedy k-means++ draws L = 2 + ⌊log K⌋ candidates for each centroid with $p_i = w_i d_i^2$,
+$d_i$ the distance to the centroids so far, and keeps the one that leaves the least potential $\sum_i w_i d_i^2$.
 
-Letters: B rows, D features, G groups (independent samples), L rows a sample, P rows of a pool, R restarts, K clusters.
+Letters: B rows, D features, G groups (independent samples), L rows a sample, R restarts, K clusters.
 
 Sources: P. Efraimidis and P. Spirakis, "Weighted random sampling with a reservoir", 2006; D. Arthur and S.
-Vassilvitskii, "k-means++: the advantages of careful seeding", 2007 ($p_i = w_i d_i^2$; the greedy choice
-among several); B. Bahmani et al., "Scalable k-means++", 2012.
+Vassilvitskii, "k-means++: the advantages of careful seeding", 2007 (section 5: the greedy choice among several).
 
-Deviation: rows of equal content have one key and count as one row, so no sample holds the same point twice.
+Deviation: rows of equal content have one hash and count as one row, so no sample holds the same point twice.
 """
 
 from __future__ import annotations
@@ -27,25 +28,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.numerics.distances import squared_distances
-from zoo.numerics.hashing import splitmix64
+from zoo.numerics.hashing import splitmix64, stream_key
 
-__all__ = ["Sample", "choose_centroids", "content_hash", "gumbel", "merge_samples", "take_sample"]
-
+__all__ = [
+    "Sample",
+    "content_hash",
+    "draw_scores",
+    "kmeans_plusplus",
+    "least_potential",
+    "merge_samples",
+    "num_candidates",
+    "take_sample",
+]
 
 _STEP_INVERSE = pow(0x9E37_79B9_7F4A_7C15, -1, 2**64)
-
-
-def _signed_int64(value: int) -> int:
-    """The int64 with the bits of `value` modulo 2⁶⁴."""
-    return (value + 2**63) % 2**64 - 2**63
 
 
 class Sample(NamedTuple):
     """The rows of greatest score so far, all different, by descending score.
 
     Attributes:
-        score: (G, L), −∞ where there was no such row.
+        score: (G, L), 0 where there was no such row.
         content: hashes of the rows, (G, L).
         rows: (G, L, D).
     """
@@ -57,7 +60,7 @@ class Sample(NamedTuple):
     @classmethod
     def empty(cls, num_groups: int, size: int, num_features: int) -> Sample:
         """Return the sample of no rows."""
-        score = torch.full((num_groups, size), -math.inf, dtype=torch.float64)
+        score = torch.zeros(num_groups, size, dtype=torch.float64)
         content = torch.zeros(num_groups, size, dtype=torch.int64)
         return cls(score, content, torch.zeros(num_groups, size, num_features, dtype=torch.float64))
 
@@ -74,20 +77,26 @@ def content_hash(x: Tensor) -> Tensor:
     return splitmix64(0, bits.sum(1))
 
 
-def gumbel(content: Tensor, keys: Sequence[int]) -> Tensor:
-    """Return the standard Gumbel variates −log(−log u) that contents (B,) have under G keys, as (G, B)."""
+def draw_scores(content: Tensor, keys: Sequence[int]) -> Tensor:
+    """Return 1 / −log u for contents (B,) under each of G keys, (G, B): times p, it is the score of a draw."""
     # A key is an offset of the counter, in units of SplitMix64's step: one call serves all.
     offsets = [_signed_int64(key * _STEP_INVERSE) for key in keys]
     words = splitmix64(0, content + torch.tensor(offsets, device=content.device).unsqueeze(1))
-    uniform = ((words >> 11) & ((1 << 53) - 1)).double().add_(0.5).mul_(2.0**-53)
-    return uniform.log_().neg_().log_().neg_()
+    # 52 bits and a half: neither 0 nor 1 can come out.
+    uniform = ((words >> 12) & ((1 << 52) - 1)).double().add_(0.5).mul_(2.0**-52)
+    return uniform.log_().neg_().reciprocal_()
+
+
+def _signed_int64(value: int) -> int:
+    """The int64 with the bits of `value` modulo 2⁶⁴."""
+    return (value + 2**63) % 2**64 - 2**63
 
 
 def take_sample(score: Tensor, content: Tensor, x: Tensor, size: int) -> Sample:
     """Return the `size` different rows of greatest score.
 
     Args:
-        score: (G, B); −∞ for what must not be taken.
+        score: (G, B); 0 for what must not be taken.
         content: `content_hash` of the rows, (B,).
         x: rows (B, D).
         size: L.
@@ -101,9 +110,9 @@ def take_sample(score: Tensor, content: Tensor, x: Tensor, size: int) -> Sample:
     # Twice the size allows for some repeated rows; where that is not enough, all rows are looked at.
     for reach in (min(num_rows, size if size == 1 else 2 * size), num_rows):
         value, index = score.topk(reach)  # (G, reach)
-        exhausted = value[:, -1] == -math.inf
+        exhausted = value[:, -1] == 0
         value = _without_repeats(value, content[index])
-        if reach == num_rows or bool((exhausted | ((value > -math.inf).sum(1) >= size)).all()):
+        if reach == num_rows or bool((exhausted | ((value > 0).sum(1) >= size)).all()):
             break
     return merge_samples([Sample(value, content[index], x[index].double())], size)
 
@@ -126,45 +135,62 @@ def merge_samples(samples: Sequence[Sample], size: int) -> Sample:
 
 
 def _without_repeats(score: Tensor, content: Tensor) -> Tensor:
-    """Set the score of all but the first of equal contents to −∞; scores (G, L) descend."""
+    """Set the score of all but the first of equal contents to 0; scores (G, L) descend."""
     ordered, order = content.sort(dim=1, stable=True)
     repeated = torch.zeros_like(order, dtype=torch.bool)
     repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-    return score.masked_fill(torch.zeros_like(repeated).scatter_(1, order, repeated), -math.inf)
+    return score.masked_fill(torch.zeros_like(repeated).scatter_(1, order, repeated), 0.0)
 
 
-def choose_centroids(
-    pool: Tensor, weight: Tensor, num_clusters: int, num_restarts: int, generator: torch.Generator
-) -> Tensor:
-    """Return the centroids (R, K, D) that greedy k-means++ draws from a weighted pool in memory.
+# -- greedy k-means++ ------------------------------------------------------------------------------------------------
 
-    Each step draws 2 + ⌊log K⌋ rows with probability ∝ w d² and keeps the one that lowers Σ w d² most.
+
+def num_candidates(num_clusters: int) -> int:
+    """Rows that greedy k-means++ draws for each centroid, 2 + ⌊log K⌋."""
+    return 2 + int(math.log(num_clusters))
+
+
+def kmeans_plusplus(x: Tensor, weight: Tensor | None, num_clusters: int, num_restarts: int, seed: int) -> Tensor:
+    """Return the centroids (R, K, D) that greedy k-means++ draws from rows in memory: those that passes would draw.
 
     Args:
-        pool: (P, D).
-        weight: (P,), not all zero.
+        x: rows (B, D).
+        weight: (B,), not all zero; None counts each row once.
         num_clusters: K.
         num_restarts: R, drawn independently of each other.
-        generator: on the CPU.
+        seed: of the draws.
 
     Example:
-        >>> pool = torch.tensor([[0.0], [5.0]], dtype=torch.float64)
-        >>> choose_centroids(pool, torch.ones(2), 2, 1, torch.Generator()).sort(1).values.tolist()
+        >>> x = torch.tensor([[0.0], [5.0]], dtype=torch.float64)
+        >>> kmeans_plusplus(x, None, 2, 1, seed=0).sort(1).values.tolist()
         [[[0.0], [5.0]]]
     """
-    size = min(2 + int(math.log(num_clusters)), len(pool))
-    distance = pool.new_ones(num_restarts, len(pool))
-    scale = 64 * torch.finfo(pool.dtype).eps * (pool - pool.mean(0)).square().sum(1).max()
-    chosen = []
+    size, content, mean = num_candidates(num_clusters), content_hash(x), x.double().mean(0)
+    rows = x.double() - mean
+    norm = rows.square().sum(1)  # (B,)
+    rounding = 16 * torch.finfo(rows.dtype).eps * (norm + norm.max())
+    mass = torch.ones_like(norm) if weight is None else weight.double()
+    near = norm.new_full((num_restarts, len(x)), math.inf)  # d²
+    chosen: list[Tensor] = []
     for step in range(num_clusters):
-        uniform = torch.rand(num_restarts, len(pool), generator=generator, dtype=torch.float64)
-        score = (weight * distance).log() - uniform.to(pool.device).log_().neg_().log_()  # (R, P)
-        index = score.topk(1 if step == 0 else size).indices  # (R, L)
-        candidate = squared_distances(pool[index], pool)  # (R, L, P)
-        candidate = candidate.masked_fill_(candidate <= scale, 0.0)
-        if step:
-            candidate = torch.minimum(candidate, distance.unsqueeze(1))
-        best = (candidate @ weight.to(candidate.dtype)).argmin(1, keepdim=True)  # (R, 1)
-        distance = candidate.gather(1, best.unsqueeze(2).expand(-1, -1, len(pool))).squeeze(1)
-        chosen.append(index.gather(1, best))
-    return pool[torch.cat(chosen, 1)]
+        score = draw_scores(content, [stream_key(seed, step, restart) for restart in range(num_restarts)]).mul_(mass)
+        drawn = take_sample(score * near if step else score, content, x, size if step else 1)
+        candidate = drawn.rows - mean  # (R, L, D)
+        distance = torch.add(candidate.square().sum(2, keepdim=True), candidate @ rows.T, alpha=-2).add_(norm)
+        distance = torch.minimum(distance.masked_fill_(distance <= rounding, 0.0), near.unsqueeze(1))  # (R, L, B)
+        best = least_potential(distance @ mass, drawn.score)  # (R,)
+        restart = torch.arange(num_restarts, device=x.device)
+        near, row = distance[restart, best], drawn.rows[restart, best]
+        chosen.append(torch.where((drawn.score[:, :1] > 0) | (step == 0), row, chosen[0] if step else row))
+    return torch.stack(chosen, 1)
+
+
+def least_potential(potential: Tensor, score: Tensor) -> Tensor:
+    """Return which candidate leaves the least potential, (R,); of those that differ by rounding the first.
+
+    Args:
+        potential: (R, L).
+        score: with which each was drawn, (R, L); 0 where rows ran out.
+    """
+    potential = potential.masked_fill(score == 0, math.inf)
+    return (potential <= potential.amin(1, keepdim=True) * (1 + 1e-9)).int().argmax(1)
