@@ -14,7 +14,7 @@ from torch import Tensor
 import zoo
 from benchmarks import Job
 from zoo.models.tsne.affinities import SparseAffinities, sparse_affinities
-from zoo.models.tsne.gradient import kl_divergence
+from zoo.models.tsne.objective import kl_divergence
 
 ROWS, COMPONENTS, PERPLEXITY = 20_000, 50, 30.0
 EARLY_STEPS, STEPS = 250, 750

@@ -250,4 +250,4 @@ class TSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimator):
 
     def transform(self, X: Any) -> np.ndarray:
         """Return places in the map for new rows X (N, F)."""
-        return self._predict_columns(X)["prediction"].astype(np.asarray(X).dtype)
+        return self._predict_columns(X)["prediction"].astype(self.embedding_.dtype, copy=False)

@@ -72,7 +72,7 @@ def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], wri
     embeddings = model.embeddings(batch, columns)
     if embeddings is not None:
         points, labels = embeddings
-        writer.add_embedding(points, metadata=labels, tag="clusters")
+        writer.add_embedding(points, metadata=labels, tag=model.entry.name)
     if any(True for _ in model.parameters()) and type(model).forward is not pl.LightningModule.forward:
         try:
             with warnings.catch_warnings():

@@ -17,23 +17,30 @@ from torch import Tensor
 
 import zoo
 from zoo.data.arrays import ArrayData
-from zoo.models.tsne import gradient
+from zoo.models.tsne import objective as objectives
 from zoo.models.tsne.affinities import (
     DenseAffinities,
     conditional_probabilities,
     dense_affinities,
     sparse_affinities,
 )
-from zoo.models.tsne.gradient import dense_forces, exact_repulsion, kl_divergence, sparse_attraction
 from zoo.models.tsne.interpolation import GridRepulsion
-from zoo.models.tsne.objective import MapObjective, start_of_map
-from zoo.models.tsne.optimizer import TSNEOptimizer
+from zoo.models.tsne.objective import (
+    MapObjective,
+    dense_forces,
+    exact_repulsion,
+    kl_divergence,
+    sparse_attraction,
+)
 from zoo.models.tsne.placement import ExactField, fixed_field, place
+from zoo.models.tsne.tsne import start_of_map
 from zoo.numerics.distances import pairwise_distances
 from zoo.numerics.neighbors import nearest_neighbors
+from zoo.optimizers import TSNEOptimizer
 from zoo.training.trainer import make_trainer
 
 SCIPY_NAMES = {"manhattan": "cityblock"}
+CAREFUL = functools.partial(TSNEOptimizer, lr=0.1, max_step=0.25)
 fit = functools.partial(zoo.fit, device="cpu")  # what is compared bit by bit
 
 
@@ -165,7 +172,7 @@ def test_forces_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> 
     rows, points = normal(40, 3), normal(40, 2, seed=1)
     affinities = dense_affinities(rows, 5.0)
     whole = [*dense_forces(points, affinities), kl_divergence(points, affinities)]
-    monkeypatch.setattr(gradient, "_CHUNK_ELEMENTS", 90)
+    monkeypatch.setattr(objectives, "_CHUNK_ELEMENTS", 90)
     for ours, expected in zip(
         [*dense_forces(points, affinities), kl_divergence(points, affinities)], whole, strict=True
     ):
@@ -414,14 +421,14 @@ def test_new_rows_are_placed_alike_in_any_company(fitted) -> None:  # type: igno
 def test_placing_lowers_the_divergence() -> None:
     points = normal(200, 2) * 10
     distance, neighbor = nearest_neighbors(normal(200, 4), 15, normal(20, 4, seed=1))
-    start, before = place(distance, neighbor, points, steps=0)
+    start, before = place(distance, neighbor, points, CAREFUL, steps=0)
     p = conditional_probabilities(distance.square(), 5.0)
     assert relative(start, (p[..., None] * points[neighbor]).sum(1)) < 1e-12
     weight = 1 / (1 + torch.cdist(start, points).square())
     q = (weight / weight.sum(1, keepdim=True)).gather(1, neighbor)
     # The sum of weights is interpolated.
     assert relative(before, (p * (p / q).log()).sum(1)) < 1e-3
-    after = place(distance, neighbor, points, exaggeration=1.0)[1]
+    after = place(distance, neighbor, points, CAREFUL, exaggeration=1.0)[1]
     assert bool((after < before + 1e-3).all())
 
 

@@ -64,6 +64,7 @@ from zoo.models.kmeans.seeding import (
 )
 from zoo.numerics.distances import squared_distances
 from zoo.numerics.hashing import stream_key
+from zoo.numerics.silhouette import silhouette_samples
 from zoo.registry import register_model
 
 if TYPE_CHECKING:

@@ -1,10 +1,27 @@
-r"""What a t-SNE map starts from and what it minimizes, apart from who minimizes it.
+r"""What t-SNE minimizes, and its gradient: how far a map's nearness Q is from the rows' nearness P.
 
-Letters: N rows, D features, E dimensions of the map. The formulas are in `zoo.models.tsne.gradient`.
+```math
+\mathrm{KL}(P \| Q) = \sum_{i \ne j} p_{ij} \log \frac{p_{ij}}{q_{ij}}, \qquad q_{ij} = \frac{w_{ij}}{Z}, \qquad
+w_{ij} = \frac{1}{1 + |y_i - y_j|^2}, \qquad Z = \sum_{i \ne j} w_{ij}
+```
+```math
+\frac{\partial \mathrm{KL}}{\partial y_i} = 4 \Big( \underbrace{\sum_j p_{ij} w_{ij} (y_i - y_j)}_{\text{attraction}}
+- \frac{1}{Z} \underbrace{\sum_j w_{ij}^2 (y_i - y_j)}_{\text{repulsion}} \Big)
+```
+
+| symbol | shape | meaning |
+|---|---|---|
+| Y | (N, E) | the map: one point of E dimensions a row |
+| P | (N, N) | affinities, dense or over M near pairs (`zoo.models.tsne.affinities`) |
+| C | | rows of a chunk, so that an N × N matrix is never held for Y |
+
+Source: van der Maaten & Hinton 2008, equations 4 and 5; the split into two forces: van der Maaten 2014, section 4.2.
+Far pairs may be interpolated instead (`zoo.models.tsne.interpolation`).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,45 +30,131 @@ import torch
 from torch import Tensor
 
 from zoo.models.tsne.affinities import DenseAffinities, SparseAffinities, dense_affinities, sparse_affinities
-from zoo.models.tsne.gradient import dense_forces, exact_repulsion, kl_divergence, sparse_attraction
 from zoo.models.tsne.interpolation import GridRepulsion
-from zoo.numerics.hashing import epoch_generator
-from zoo.numerics.spectra import fix_signs
 
-__all__ = ["MapObjective", "start_of_map"]
+__all__ = [
+    "MapObjective",
+    "dense_forces",
+    "exact_repulsion",
+    "kl_divergence",
+    "map_weights",
+    "sparse_attraction",
+]
 
+_CHUNK_ELEMENTS = 1 << 20  # entries of a chunk: its matrices stay within the processor's cache
 _EXACT_ROWS = 5000  # the most for which all pairs are looked at by default
 _FEW_ROWS = 300  # interpolating the repulsion of fewer saves nothing
-_START_DEVIATION = 1e-4
 
 
-def start_of_map(rows: Tensor, num_components: int, init: str = "pca", seed: int = 0) -> Tensor:
-    """Return where the optimization starts: principal components (or noise) of standard deviation 1e-4.
+def map_weights(queries: Tensor, points: Tensor) -> Tensor:
+    """Return w = 1 / (1 + |q − y|²) of queries (C, E) and points (N, E) as a matrix (C, N)."""
+    denominator = queries.new_ones(len(queries), len(points))
+    for query, point in zip(queries.T, points.T, strict=True):
+        denominator += (query[:, None] - point).square_()
+    return denominator.reciprocal_()
 
-    Noise of a hundredth of that parts rows that are equal, and fills in for components that the rows do not have.
+
+def _forces(coefficient: Tensor, queries: Tensor, points: Tensor) -> Tensor:
+    """Σ_j c_ij (q_i − y_j) of coefficients (C, N)."""
+    return coefficient.sum(1, keepdim=True) * queries - coefficient @ points
+
+
+def dense_forces(points: Tensor, affinities: DenseAffinities) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Return attraction (N, E), repulsion $\sum_j w_{ij}^2 (y_i - y_j)$ (N, E) and Z in one sweep over all pairs.
+
+    Example:
+        >>> half = DenseAffinities(torch.tensor([[0.0, 0.5], [0.5, 0.0]]))
+        >>> dense_forces(torch.tensor([[0.0], [1.0]]), half)
+        (tensor([[-0.2500],
+                [ 0.2500]]), tensor([[-0.2500],
+                [ 0.2500]]), tensor(1.))
+    """
+    return _sweep(points, affinities.matrix)
+
+
+def exact_repulsion(points: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return $\sum_j w_{ij}^2 (y_i - y_j)$ (N, E) and Z, in time quadratic and memory linear in N.
+
+    Example:
+        >>> exact_repulsion(torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+        (tensor([[-0.2500,  0.0000],
+                [ 0.2500,  0.0000]]), tensor(1.))
+    """
+    return _sweep(points, None)[1:]
+
+
+def _sweep(points: Tensor, matrix: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    attracted, repelled, total = torch.zeros_like(points), torch.empty_like(points), points.new_zeros(())
+    size = max(1, _CHUNK_ELEMENTS // len(points))
+    for start in range(0, len(points), size):
+        chunk = slice(start, start + size)
+        weight = map_weights(points[chunk], points)  # (C, N)
+        total += weight.sum()
+        if matrix is not None:
+            attracted[chunk] = _forces(matrix[chunk] * weight, points[chunk], points)
+        repelled[chunk] = _forces(weight.square_(), points[chunk], points)
+    return attracted, repelled, total - len(points)
+
+
+def sparse_attraction(points: Tensor, affinities: SparseAffinities) -> Tensor:
+    r"""Return $\sum_j p_{ij} w_{ij} (y_i - y_j)$, (N, E), in time linear in the number of near pairs.
+
+    Example:
+        >>> from zoo.models.tsne.affinities import sparse_affinities
+        >>> near = sparse_affinities(torch.tensor([[0.0], [1.0]]), perplexity=1).to(torch.float32, "cpu")
+        >>> sparse_attraction(torch.tensor([[0.0], [1.0]]), near)
+        tensor([[-0.2500],
+                [ 0.2500]])
+    """
+    coefficient = affinities.weight / _pair_denominator(points, affinities)  # (M,)
+    shape = (len(points), len(points))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse")  # "beta state"
+        matrix = torch.sparse_csr_tensor(
+            affinities.pointer, affinities.column, coefficient.gather(0, affinities.pair), shape, check_invariants=False
+        )
+    # A last column of ones brings the row sums out of the same product.
+    product = matrix @ torch.cat([points, torch.ones_like(points[:, :1])], 1)  # (N, E + 1)
+    return product[:, -1:] * points - product[:, :-1]
+
+
+def _pair_denominator(points: Tensor, affinities: SparseAffinities) -> Tensor:
+    """1 + |y_i − y_j|² of each near pair, (M,)."""
+    total: Tensor | None = None
+    for coordinate in points.T.contiguous():
+        difference = coordinate.gather(0, affinities.source).sub_(coordinate.gather(0, affinities.target))
+        total = difference.square_().add_(1) if total is None else total.addcmul_(difference, difference)
+    assert total is not None
+    return total
+
+
+def kl_divergence(
+    points: Tensor, affinities: DenseAffinities | SparseAffinities, total: Tensor | None = None
+) -> Tensor:
+    r"""Return KL(P ‖ Q) in nats, differentiable; a pair with p = 0 counts nothing.
 
     Args:
-        rows: (N, D).
-        num_components: E.
-        init: `pca` or `random`.
-        seed: of the noise.
+        points: the map (N, E).
+        affinities: P.
+        total: Z if it is known, such as from the interpolation; otherwise it is summed exactly.
 
-    Returns:
-        (N, E), float64.
+    Example:
+        >>> half = DenseAffinities(torch.tensor([[0.0, 0.5], [0.5, 0.0]]))
+        >>> kl_divergence(torch.tensor([[0.0], [1.0]]), half)
+        tensor(0.)
     """
-    noise = torch.randn(len(rows), num_components, generator=epoch_generator(seed), dtype=torch.float64)
-    noise = noise.to(rows.device) * _START_DEVIATION
-    if init == "random":
-        return noise
-    centred = rows.double() - rows.double().mean(0)
-    _, vectors = torch.linalg.eigh(centred.T @ centred)
-    axes = fix_signs(vectors.T.flip(0)[:num_components])
-    start = centred @ axes.T
-    deviation = start[:, 0].std(correction=0)
-    noise[:, : len(axes)] *= 0.01
-    if deviation > 0:
-        noise[:, : len(axes)] += start * (_START_DEVIATION / deviation)
-    return noise
+    size = max(1, _CHUNK_ELEMENTS // len(points))
+    parts = points.split(size)
+    if total is None:
+        total = torch.stack([map_weights(part, points).sum() for part in parts]).sum() - len(points)
+    if isinstance(affinities, SparseAffinities):
+        weight = affinities.weight
+        cross = 2 * (weight @ _pair_denominator(points, affinities).log())
+        return 2 * torch.xlogy(weight, weight).sum() + cross + 2 * weight.sum() * total.log()
+    value = torch.zeros_like(total)
+    for part, matrix in zip(parts, affinities.matrix.split(size), strict=True):
+        value = value + (torch.xlogy(matrix, matrix) - matrix * map_weights(part, points).log()).sum()
+    return value + affinities.matrix.sum() * total.log()
 
 
 class MapObjective:

@@ -18,13 +18,15 @@ place.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from zoo.models.tsne.affinities import conditional_probabilities
-from zoo.models.tsne.gradient import map_weights
 from zoo.models.tsne.interpolation import Field, GridRepulsion
-from zoo.models.tsne.optimizer import TSNEOptimizer
+from zoo.models.tsne.objective import map_weights
 
 __all__ = ["ExactField", "fixed_field", "place"]
 
@@ -67,10 +69,10 @@ def place(
     distance: Tensor,
     neighbor: Tensor,
     points: Tensor,
+    optimizer: Callable[[list[Tensor]], Optimizer],
     perplexity: float = 5.0,
     steps: int = 250,
     exaggeration: float = 1.5,
-    lr: float = 0.1,
 ) -> tuple[Tensor, Tensor]:
     r"""Return where new rows lie in the map, and what divergence is left of each.
 
@@ -78,29 +80,29 @@ def place(
         distance: of each new row to its nearest fitted rows, (Q, K), the nearest first.
         neighbor: which rows these are, (Q, K).
         points: the fixed map, (N, E).
+        optimizer: makes the optimizer of the new points.
         perplexity: of p_j; a third of K suits.
         steps: of the optimizer; 0 leaves the new points at their start.
         exaggeration: of p_j while optimizing.
-        lr: learning rate.
 
     Returns:
         Places (Q, E) and divergences (Q,).
 
     Example:
         >>> points = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
-        >>> place(torch.tensor([[1.0, 1.0]]), torch.tensor([[0, 1]]), points, steps=0)[0]
+        >>> place(torch.tensor([[1.0, 1.0]]), torch.tensor([[0, 1]]), points, torch.optim.SGD, steps=0)[0]
         tensor([[2., 0.]])
     """
     probability = conditional_probabilities(distance.double().square(), perplexity).to(points.dtype)  # (Q, K)
     near = points[neighbor]  # (Q, K, E)
     place = torch.linalg.vecdot(probability[..., None], near, dim=1)  # (Q, E)
     field = fixed_field(points)
-    optimizer = TSNEOptimizer([place], lr=lr, max_step=0.25)
+    descent = optimizer([place])
     for _ in range(steps):
         attraction, _ = _attraction(place, near, probability)
         repulsion, total = field(place)
         place.grad = (exaggeration * attraction - repulsion / total[:, None]).mul_(4)
-        optimizer.step()
+        descent.step()
         place.copy_(field.clamp(place))
     known = distance[:, :1] == 0
     place = torch.where(known, near[:, 0], place)

@@ -24,27 +24,66 @@ bit of the result (`precomputed` distances in their own order). The learning rat
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import functools
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.checks import check_range
-from zoo.data.spec import DataSpec
+from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.models.base import NonFiniteLossError
-from zoo.models.tsne.map_model import MapModel
-from zoo.models.tsne.objective import MapObjective, start_of_map
+from zoo.models.base import NonFiniteLossError, StreamingModel
+from zoo.models.tsne.objective import MapObjective
+from zoo.models.tsne.placement import place
 from zoo.numerics.distances import metric_name
-from zoo.optimizers import Recipe
+from zoo.numerics.hashing import epoch_generator
+from zoo.numerics.neighbors import nearest_neighbors
+from zoo.numerics.spectra import fix_signs
+from zoo.optimizers import Recipe, TSNEOptimizer
 from zoo.registry import register_model
 
-__all__ = ["TSNE"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["TSNE", "start_of_map"]
 
 _MIN_RATE = 50.0
+_START_DEVIATION = 1e-4
 
 # Letters: B rows of a batch, N rows collected, D features, E dimensions of the map.
+
+
+def start_of_map(rows: Tensor, num_components: int, init: str = "pca", seed: int = 0) -> Tensor:
+    """Return where the optimization starts: principal components (or noise) of standard deviation 1e-4.
+
+    Noise of a hundredth of that parts rows that are equal, and fills in for components that the rows do not have.
+
+    Args:
+        rows: (N, D).
+        num_components: E.
+        init: `pca` or `random`.
+        seed: of the noise.
+
+    Returns:
+        (N, E), float64.
+    """
+    noise = torch.randn(len(rows), num_components, generator=epoch_generator(seed), dtype=torch.float64)
+    noise = noise.to(rows.device) * _START_DEVIATION
+    if init == "random":
+        return noise
+    centred = rows.double() - rows.double().mean(0)
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    axes = fix_signs(vectors.T.flip(0)[:num_components])
+    start = centred @ axes.T
+    deviation = start[:, 0].std(correction=0)
+    noise[:, : len(axes)] *= 0.01
+    if deviation > 0:
+        noise[:, : len(axes)] += start * (_START_DEVIATION / deviation)
+    return noise
 
 
 @register_model(
@@ -54,7 +93,7 @@ _MIN_RATE = 50.0
     accepts={"tabular": None, "image": None},
     source="van der Maaten & Hinton 2008",
 )
-class TSNE(MapModel):
+class TSNE(StreamingModel):
     """t-SNE: a map of points in which rows that are near each other lie near each other.
 
     Args:
@@ -85,6 +124,14 @@ class TSNE(MapModel):
         >>> near, far = (model.embedding[0] - model.embedding[[1, 4]]).norm(dim=1)
         >>> bool(near < far)
         True
+
+    Attributes:
+        fitted_rows: the rows (N, D), in the order in which the map is made.
+        fitted_labels: their classes (N,), empty where the data have none.
+        points: the map (N, E), in the same order.
+        order: which collected row each of them is, (N,).
+        step: number of steps taken.
+        divergence: KL(P ‖ Q) of the map, in nats.
     """
 
     def __init__(
@@ -127,8 +174,24 @@ class TSNE(MapModel):
         self.save_hyperparameters()
         self.recipe = Recipe("tsne", {})
 
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """The rows' own floating type."""
+        return torch.promote_types(self.spec.torch_dtype, torch.float32) if self.spec else torch.get_default_dtype()
+
     def initialize(self, spec: DataSpec) -> None:
-        super().initialize(spec)
+        dtype = torch.promote_types(spec.torch_dtype, torch.float32)
+        width = torch.Size(spec.shape).numel()
+        self.register_accumulator("rows", torch.zeros(0, width, dtype=dtype))
+        self.register_accumulator("labels", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("fitted_rows", torch.zeros(0, width, dtype=dtype))
+        self.register_buffer("fitted_labels", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("order", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("divergence", torch.full((), math.nan, dtype=torch.float64))
+        self._chunks: list[tuple[Tensor, Tensor]] = []
+        precision = torch.float64 if self.hparams.precision == "double" else torch.float32
+        self.points = nn.Parameter(torch.zeros(0, self.hparams.num_components, dtype=precision))
         self._forget()
 
     def _forget(self) -> None:
@@ -137,6 +200,25 @@ class TSNE(MapModel):
         self._own_optimizer: Optimizer | None = None
 
     # -- the passes ----------------------------------------------------------------------------------------------
+
+    def accumulate(self, batch: Batch) -> None:
+        if len(self.fitted_rows):
+            return  # only the first pass is looked at
+        if batch.weight is not None:
+            raise ZooError("tsne gives all rows the same weight: leave the sample weights out.")
+        assert self.spec is not None
+        labels = batch.y if batch.y is not None and self.spec.target == "class" else batch.x.new_zeros(0).long()
+        self._chunks.append((batch.x.flatten(1), labels))
+
+    def _state(self) -> dict[str, Tensor]:
+        if self._chunks:
+            rows, labels = zip(*self._chunks, strict=True)
+            self.rows, self.labels = torch.cat([self.rows, *rows]), torch.cat([self.labels, *labels])
+            self._chunks = []
+        return super()._state()
+
+    def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {name: torch.cat([state[name] for state in states]) for name in states[0]}
 
     @property
     def done(self) -> bool:
@@ -222,4 +304,57 @@ class TSNE(MapModel):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         self._forget()  # it belonged to other rows
+        saved = state_dict.get(prefix + "points")
+        if saved is not None:
+            self.points.data = torch.empty_like(saved, device=self.points.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    # -- the fitted map ------------------------------------------------------------------------------------------
+
+    @property
+    def embedding(self) -> Tensor:
+        """The map (N, E), in the order in which the rows were collected: that of X for `zoo.fit(model, X)`."""
+        self.check_fitted()
+        points = self.points.data
+        return torch.empty_like(points).index_copy_(0, self.order, points)
+
+    def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """Place rows (B, *shape) in the map; one that is equal to a fitted row takes its place."""
+        options, rows = self.hparams, batch.x.flatten(1)
+        k = min(len(self.fitted_rows), math.ceil(3 * options.placement_perplexity))
+        distance, neighbor = nearest_neighbors(self.fitted_rows, k, rows, options.metric)
+        optimizer = functools.partial(TSNEOptimizer, lr=0.1, max_step=0.25)
+        position, divergence = place(
+            distance, neighbor, self.points.data, optimizer, options.placement_perplexity, options.placement_steps
+        )
+        return {"prediction": position, "kl_divergence": divergence}
+
+    def check_fitted(self) -> None:
+        super().check_fitted()
+        if not len(self.points):
+            raise ZooError(f"This {type(self).__name__} has no map yet: call zoo.fit(model, X) first.")
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        return {"kl_divergence": self.predict_batch(batch)["kl_divergence"]} if self.done else {}
+
+    # -- pictures ------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        writer: Any = getattr(self.logger, "experiment", None)
+        if hasattr(writer, "add_figure") and self.hparams.num_components == 2:
+            writer.add_figure("growing_map", self._picture(), global_step=self.current_epoch)
+
+    def _picture(self, placed: Tensor | None = None) -> Figure:
+        from zoo.visual.maps import point_map
+
+        title = f"{len(self.points):,} rows after {int(self.step):,} steps, KL {float(self.divergence):.3f}"
+        return point_map(self.points.data, self.fitted_labels, placed, self.spec, title)
+
+    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        if self.hparams.num_components == 2:
+            yield "map", self._picture(columns["prediction"])
+
+    def embeddings(self, batch: Batch, columns: dict[str, Tensor]) -> tuple[Tensor, list[str]] | None:
+        labels = self.fitted_labels.tolist()
+        return self.points.data, [str(label) for label in labels] if labels else ["row"] * len(self.points)

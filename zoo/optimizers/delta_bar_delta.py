@@ -1,4 +1,4 @@
-r"""The update rule of t-SNE as an optimizer: momentum, and a gain for each coordinate.
+r"""Delta-bar-delta, the update rule of t-SNE: momentum, and a gain for each coordinate.
 
 ```math
 g \leftarrow \max(0.01,\; g + 0.2) \text{ where } \operatorname{sign} u \ne \operatorname{sign} \nabla,
@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from zoo.errors import ZooError
-from zoo.optimizers import register_optimizer
+from zoo.optimizers.recipe import register_optimizer
 
 __all__ = ["TSNEOptimizer"]
 
