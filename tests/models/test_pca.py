@@ -13,7 +13,7 @@ import zoo
 from zoo.data.spec import Batch
 from zoo.models.pca import PCA
 from zoo.numerics.moments import BLOCK, centred_blocks, gram, mean_shift, scatter_blocks
-from zoo.numerics.spectra import components_for_share, fix_signs, nystrom
+from zoo.numerics.spectra import components_for_share, fix_signs, krylov_block
 
 SOLVERS = ["covariance", "svd", "randomized"]
 
@@ -117,12 +117,41 @@ def test_randomized_finds_the_leading_components_of_wide_rows() -> None:
     assert model.sketch.shape == (2000, 15)
 
 
-def test_a_sketch_with_a_whole_basis_is_exact() -> None:
-    matrix = gram(rows_of(20, 6))
-    basis = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64)).Q
-    values, vectors = nystrom(matrix @ basis, basis)
-    close(values, np.linalg.eigvalsh(matrix.numpy())[::-1], rtol=1e-6)
-    close((vectors.T * values) @ vectors, matrix, rtol=1e-8)
+@pytest.mark.parametrize(("shape", "wanted"), [((1000, 100), 2), ((2000, 500), 5), ((500, 2000), 5), ((300, 300), 20)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_randomized_on_a_spectrum_that_hardly_decays(shape: tuple[int, int], wanted: int, dtype: torch.dtype) -> None:
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    exact = np.linalg.svd((x.double() - x.double().mean(0)).numpy(), compute_uv=False)[:wanted] ** 2 / (len(x) - 1)
+    theirs = decomposition.PCA(wanted, svd_solver="randomized", random_state=0).fit(x.double().numpy())
+    ours = fitted(x, num_components=wanted, solver="randomized").explained_variance.numpy()
+    error = np.abs(ours / exact - 1).max()
+    assert error < 0.04  # in the default five passes
+    assert error < np.abs(theirs.explained_variance_ / exact - 1).max()
+    more = fitted(x, num_components=wanted, solver="randomized", num_passes=30, batch_size=300)
+    close(more.explained_variance, exact)
+
+
+def test_a_randomized_solver_that_has_not_settled_says_so() -> None:
+    x = torch.randn(500, 2000, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match=r"still move after 1 passes; raise model\.num_passes"):
+        fitted(x, num_components=5, solver="randomized", num_passes=1)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2, 5, 9])
+def test_a_krylov_basis_stays_orthonormal_and_ends_in_the_whole_space(rank: int) -> None:
+    factor = torch.randn(rank, 9, dtype=torch.float64) * 10.0 ** torch.arange(0, -9, -1)
+    matrix, basis, size = factor.T @ factor, torch.linalg.qr(torch.randn(9, 2, dtype=torch.float64)).Q, 0
+    columns = []
+    while size < basis.shape[1]:
+        block, size = basis[:, size:], basis.shape[1]
+        column, new = krylov_block(basis, matrix @ block, seed=size)
+        columns.append(torch.nn.functional.pad(column, (0, 0, 0, 9 - len(column))))
+        basis = torch.cat([basis, new], 1)
+        close(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-13)
+    projected = torch.cat(columns, 1)
+    lower = projected.triu() + projected.triu(1).T
+    close(torch.linalg.eigvalsh(lower), np.linalg.eigvalsh(matrix.numpy()), atol=1e-12)
 
 
 # -- batches, processes, order, weights ------------------------------------------------------------------------------
@@ -303,3 +332,14 @@ def test_bad_arguments_are_refused_in_one_line(hparams: dict[str, Any], message:
     with pytest.raises(zoo.ZooError, match=message) as caught:
         zoo.create_model("pca", **hparams)
     assert "\n" not in str(caught.value)
+
+
+def test_projections_and_rows_of_another_width_are_refused_in_one_line() -> None:
+    x = rows_of()
+    model = fitted(x, num_components=2)
+    close(model.inverse_transform(model.predict(x).numpy()), model.inverse_transform(model.predict(x)))
+    close(model.log_likelihood(x.numpy()), model.log_likelihood(x))
+    with pytest.raises(zoo.ZooError, match=r"Expected projections of shape \(N, 2\), got \(4, 3\)"):
+        model.inverse_transform(torch.zeros(4, 3))
+    with pytest.raises(zoo.ZooError, match=r"Expected rows of shape"):
+        model.log_likelihood(x[:, :3])

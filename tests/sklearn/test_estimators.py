@@ -111,6 +111,23 @@ def test_pca_is_scikit_learns(solver):
     assert ours.score(x[:, :]) == pytest.approx(theirs.score(x), rel=1e-6)
 
 
+def test_maps_of_whole_numbers_keep_their_fractions():
+    x, _ = load_iris(return_X_y=True)
+    x = (10 * x).astype(int)[::3]
+    model = zs.TSNE(perplexity=5, max_iter=100).fit(x)
+    places = model.transform(x[:5])
+    assert places.dtype.kind == "f"
+    np.testing.assert_allclose(places, model.embedding_[:5], rtol=1e-5)
+
+
+@pytest.mark.parametrize("cls", [zs.PCA, zs.IncrementalPCA])
+def test_projections_of_another_width_are_refused_in_one_line(cls):
+    x, _ = load_iris(return_X_y=True)
+    model = cls(2).fit(x)
+    with pytest.raises(ValueError, match=r"X has 3 columns, but this .*PCA has n_components_=2"):
+        model.inverse_transform(np.zeros((4, 3)))
+
+
 def test_incremental_pca_is_pca_of_all_rows():
     x, _ = load_iris(return_X_y=True)
     parts = zs.IncrementalPCA(3)

@@ -13,9 +13,9 @@ Whitening divides $t_j$ by $\sqrt{\lambda_j}$. Three solvers, by what a pass ove
 - `covariance`: the scatter matrix $M = (n - 1) C$, one pass, $D^2$ numbers;
 - `svd`: its triangular factor $R$, one pass, for small variances beside large ones: $C$ squares their
 ratio, $R$ does not;
-- `randomized`: $Y = M \Omega$ for $L = K$ + `oversampling` vectors, $D L$ numbers, for rows too wide for $M$.
-  Pass $p + 1$ takes an orthonormal basis of $Y$ of pass $p$ for $\Omega$; after the last one
-  $M \approx Y (\Omega^\top Y)^{+} Y^\top$ (Nyström).
+- `randomized`: $M Q_b$ for a block $Q_b$ of $L = K$ + `oversampling` vectors, random at first, $D L$ numbers a pass,
+  for rows too wide for $M$. What of the product is new to the basis $Q = [Q_1 \dots Q_b]$ is the next block (block
+  Lanczos), and the eigenvectors of $Q^\top M Q$ give those of $M$ (Rayleigh-Ritz).
 
 Legend: $n$ rows, $D$ features, $D' = \min(n, D)$, $K$ components $v_j$, the rows of $V_K$ $(K, D)$;
 $\lambda_j$ their variances, $\sigma^2$ the noise variance, the mean of the variances left out.
@@ -23,18 +23,19 @@ $\lambda_j$ their variances, $\sigma^2$ the noise variance, the mean of the vari
 Sources: H. Hotelling, "Analysis of a complex of statistical variables into principal components", 1933; M.
 Tipping and C. Bishop, "Probabilistic principal component analysis", 1999 (noise variance, likelihood); N.
 Halko, P.-G. Martinsson, Y. Shkolnisky and M. Tygert, "An algorithm for the principal component analysis of
-large data sets", 2011; J. Tropp et al., "Fixed-rank approximation of a positive-semidefinite matrix from
-streaming data", 2017.
+large data sets", 2011, and C. Musco and C. Musco, "Randomized block Krylov methods for stronger and faster
+approximate singular value decomposition", 2015 (randomized).
 
 Deviations: signs are fixed so that a component's entry of largest magnitude is positive, the first of those
-that rounding alone tells apart. The Nyström formula takes a pseudo-inverse instead of a shift.
+that rounding alone tells apart. The Krylov basis keeps all its blocks, orthonormal to rounding.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ from zoo.errors import ZooError
 from zoo.models.base import StreamingModel
 from zoo.numerics.hashing import epoch_generator
 from zoo.numerics.moments import centred_blocks, gram, mean_shift, scatter_blocks
-from zoo.numerics.spectra import components_for_share, fix_signs, nystrom, probabilistic_log_density
+from zoo.numerics.spectra import components_for_share, fix_signs, krylov_block, probabilistic_log_density
 from zoo.numerics.triangular import qr_update
 from zoo.registry import register_model
 
@@ -54,7 +55,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PCA"]
 
-# Letters: B rows, D features, K components, L test vectors.
+_UNSETTLED = 0.2  # residual of an eigenvector, as a share of its eigenvalue, that is worth a warning
+
+# Letters: B rows, D features, K components, L vectors of a block, W of the basis.
 
 
 @register_model(
@@ -68,12 +71,13 @@ class PCA(StreamingModel):
     """Principal component analysis in one pass over the data, or a few for rows too wide for a covariance matrix.
 
     Args:
-        num_components: how many, or the share of the variance to explain (a number between 0 and 1), or all
-        if null. solver: `covariance`, `svd` (small variances beside large ones) or `randomized` (wide
-        rows). whiten: whether projections are scaled to unit variance; a component without variance gives
-        0. precision: `double` multiplies rows in float64; `single` in float32, twice as fast, to about six
-        digits. oversampling: test vectors beyond the number of components, for the randomized solver.
-        num_passes: passes of the randomized solver. seed: seed of its test vectors.
+        num_components: how many, or the share of the variance to explain (a number between 0 and 1), or all if null.
+        solver: `covariance`, `svd` (small variances beside large ones) or `randomized` (wide rows).
+        whiten: whether projections are scaled to unit variance; a component without variance gives 0.
+        precision: `double` multiplies rows in float64; `single` in float32, twice as fast, to about six digits.
+        oversampling: vectors of a block beyond the number of components, for the randomized solver.
+        num_passes: passes of the randomized solver, of which each adds a block to its basis.
+        seed: seed of its first block.
 
     Raises:
         ZooError: for an argument out of range, fewer than two rows, or more components than rows or features.
@@ -128,7 +132,8 @@ class PCA(StreamingModel):
         else:
             length = min(self.hparams.num_components + self.hparams.oversampling, width)
             random = torch.randn(width, length, generator=epoch_generator(self.hparams.seed), dtype=torch.float64)
-            self.register_buffer("test", torch.linalg.qr(random).Q)
+            self.register_buffer("basis", torch.linalg.qr(random).Q)  # the last L columns are the pass's block
+            self.register_buffer("projected", torch.zeros(0, 0, dtype=torch.float64))  # Qᵀ M Q of the passes done
             self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
             self.register_accumulator("sketch", torch.zeros(width, length, dtype=torch.float64))
             self.register_accumulator("trace", torch.zeros((), dtype=torch.float64))
@@ -157,7 +162,8 @@ class PCA(StreamingModel):
             return {"scatter": state["scatter"] + gram(z)}
         if self.hparams.solver == "svd":
             return {"factor": qr_update(state["factor"], z.double())}
-        product = z.T @ (z @ self.test.to(z.dtype))
+        block = self.basis[:, len(self.projected) :]
+        product = torch.nn.functional.pad(z.T @ (z @ block.to(z.dtype)), (0, state["sketch"].shape[1] - block.shape[1]))
         return {"sketch": state["sketch"] + product, "trace": state["trace"] + z.double().square().sum()}
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -184,9 +190,8 @@ class PCA(StreamingModel):
         if not bool(torch.isfinite(self.mean).all()):
             raise ZooError("pca was given NaN or infinite values: drop those rows or fill them in first.")
         if self.hparams.solver == "randomized":
-            self.passes += 1
+            self.grow_basis()
             if not self.done:
-                self.test = torch.linalg.qr(self.sketch).Q
                 return {}
         spectrum, vectors, total = self.spectrum()
         available = min(rows, features)
@@ -212,8 +217,33 @@ class PCA(StreamingModel):
         if self.hparams.solver == "svd":
             _, s, vectors = torch.linalg.svd(self.factor, full_matrices=False)
             return s.square(), vectors, s.square().sum()
-        values, vectors = nystrom(self.sketch, self.test)
-        return values, vectors, self.trace
+        values, vectors = torch.linalg.eigh(self.projected)
+        return values.flip(0), (self.basis[:, : len(values)] @ vectors).T.flip(0), self.trace
+
+    def grow_basis(self) -> None:
+        """Take over the product with the last block; add the next one, unless this was the last pass."""
+        if self.done:
+            return
+        width, old = self.basis.shape[1], len(self.projected)
+        column, block = krylov_block(self.basis, self.sketch[:, : width - old], self.hparams.seed + int(self.passes))
+        grown = self.projected.new_zeros(width, width)
+        grown[:old, :old], grown[:, old:], grown[old:] = self.projected, column, column.T
+        grown[old:, old:] = (column[old:] + column[old:].T) / 2
+        self.projected = grown
+        self.passes = self.passes + 1
+        rest = self.sketch[:, : width - old] - self.basis @ column
+        if width == len(self.basis):  # a basis of the whole space
+            self.passes = torch.full_like(self.passes, self.hparams.num_passes)
+        if not self.done:
+            self.basis = torch.cat([self.basis, block], 1)
+            return
+        values, vectors = torch.linalg.eigh(grown)
+        residual = torch.linalg.vector_norm(rest @ vectors[old:], dim=0)  # ‖M v − λ v‖ of each, (W,)
+        moving = residual > _UNSETTLED * values + 1e-9 * values[-1]
+        if bool(moving[-self.hparams.num_components :].any()):
+            warnings.warn(
+                f"pca: the components still move after {int(self.passes)} passes; raise model.num_passes.", stacklevel=2
+            )
 
     def count_components(self, variance: Tensor, available: int) -> int:
         """How many components to keep."""
@@ -242,10 +272,20 @@ class PCA(StreamingModel):
         projected = (x.flatten(1).double() - self.center) @ self.components.T
         return projected / self.scale() if self.hparams.whiten else projected
 
-    def inverse_transform(self, projected: Tensor) -> Tensor:
-        """The rows (B, *shape) that lie nearest to the given projections (B, K)."""
+    def inverse_transform(self, projected: Any) -> Tensor:
+        """The rows (B, *shape) that lie nearest to the given projections (B, K), an array or a tensor.
+
+        Raises:
+            ZooError: for projections on another number of components.
+        """
+        from zoo.data.arrays import to_tensor
+
         self.check_fitted()
         assert self.spec is not None
+        projected = to_tensor(projected, "the projections").to(self.center.device)
+        if projected.dim() != 2 or projected.shape[1] != len(self.components):
+            shape = f"(N, {len(self.components)})"
+            raise ZooError(f"Expected projections of shape {shape}, got {tuple(projected.shape)}.")
         if self.hparams.whiten:
             projected = projected * self.scale().nan_to_num(posinf=0.0)
         return (projected.double() @ self.components + self.center).unflatten(1, self.spec.shape)
@@ -256,8 +296,15 @@ class PCA(StreamingModel):
         identity = torch.eye(len(self.center), dtype=torch.float64, device=self.center.device)
         return self.components.T @ (excess.unsqueeze(1) * self.components) + self.noise_variance * identity
 
-    def log_likelihood(self, x: Tensor) -> Tensor:
-        """Log density of rows (B, *shape) under the probabilistic model, (B,)."""
+    def log_likelihood(self, x: Any) -> Tensor:
+        """Log density of rows (B, *shape), an array or a tensor, under the probabilistic model, (B,)."""
+        from zoo.data.arrays import to_tensor
+
+        self.check_fitted()
+        assert self.spec is not None
+        x = to_tensor(x).to(self.center.device)
+        if tuple(x.shape[1:]) != self.spec.shape:
+            raise ZooError(f"Expected rows of shape {('N', *self.spec.shape)}, got {tuple(x.shape)}.")
         centred = x.flatten(1).double() - self.center
         return probabilistic_log_density(centred, self.components, self.explained_variance, self.noise_variance)
 

@@ -1,7 +1,7 @@
-r"""What follows from eigenvalues and eigenvectors: how many to keep, their signs, a sketch's, and a density.
+r"""What follows from eigenvalues and eigenvectors: how many to keep, their signs, a step towards them, and a density.
 
-Sources: J. Tropp, A. Yurtsever, M. Udell and V. Cevher, "Fixed-rank approximation of a positive-semidefinite matrix
-from streaming data", 2017; M. Tipping and C. Bishop, "Probabilistic principal component analysis", 1999.
+Sources: G. Golub, F. Luk and M. Overton, "A block Lanczos method for computing the singular values and corresponding
+singular vectors of a matrix", 1981; M. Tipping and C. Bishop, "Probabilistic principal component analysis", 1999.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.numerics.hashing import epoch_generator
 
-__all__ = ["components_for_share", "fix_signs", "nystrom", "probabilistic_log_density"]
+__all__ = ["components_for_share", "fix_signs", "krylov_block", "probabilistic_log_density"]
 
-# Letters: B rows, D features, D' eigenvalues, K components, L test vectors.
+# Letters: B rows, D features, D' eigenvalues, K components, L vectors of a block, W of a basis.
 
 
 def fix_signs(components: Tensor) -> Tensor:
@@ -50,24 +51,40 @@ def components_for_share(variance: Tensor, share: float) -> int:
     return min(int((explained <= share).sum()) + 1, len(variance))
 
 
-def nystrom(sketch: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Eigenvalues and eigenvectors of $Y (\Omega^\top Y)^{+} Y^\top$, which approximates $M$ where $Y = M \Omega$.
+def krylov_block(basis: Tensor, product: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    r"""Take a step of the block Lanczos method: what $M$ is on a basis $Q$, and the block by which the basis grows.
+
+    ```math
+    T_{\cdot b} = Q^\top M Q_b, \qquad Q_{b + 1} R = M Q_b - Q\, T_{\cdot b}
+    ```
 
     Args:
-        sketch: $Y$, (D, L).
-        test: $\Omega$ with orthonormal columns, (D, L).
+        basis: $Q$, orthonormal columns (D, W), the last L of which are its last block $Q_b$.
+        product: $M Q_b$, (D, L).
+        seed: of the directions that take the place of those in which $M$ leads nowhere new.
 
     Returns:
-        Eigenvalues, descending (L,), and eigenvectors, one a row (L, D).
+        $T_{\cdot b}$, (W, L), and $Q_{b+1}$, (D, min(L, D − W)).
 
-    Source: Tropp et al. 2017, section 2.
+    Source: G. Golub, F. Luk and M. Overton, "A block Lanczos method for computing the singular values and corresponding
+    singular vectors of a matrix", 1981.
+
+    Example:
+        >>> basis, product = torch.tensor([[1.0], [0.0]]), torch.tensor([[2.0], [1.0]])
+        >>> column, block = krylov_block(basis, product, seed=0)
+        >>> column, block.abs()
+        (tensor([[2.]]), tensor([[0.],
+                [1.]]))
     """
-    core = test.T @ sketch  # (L, L)
-    values, vectors = torch.linalg.eigh((core + core.T) / 2)
-    kept = values > values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
-    root = torch.where(kept, values, 1.0).rsqrt() * kept
-    u, s, _ = torch.linalg.svd(sketch @ (vectors * root), full_matrices=False)
-    return s.square(), u.T
+    column = basis.T @ product
+    size = min(product.shape[1], len(basis) - basis.shape[1])
+    block = product - basis @ column
+    noise = torch.randn(block.shape, generator=epoch_generator(seed), dtype=torch.float64).to(block)
+    limits = torch.finfo(block.dtype)
+    block += noise * (limits.eps * torch.linalg.vector_norm(product)).clamp_min(limits.tiny)
+    for _ in range(3):  # the first time leaves what rounding leaves, which may be all where M leads nowhere new
+        block = torch.linalg.qr(block - basis @ (basis.T @ block)).Q
+    return column, block[:, :size]
 
 
 def probabilistic_log_density(centred: Tensor, components: Tensor, variance: Tensor, noise_variance: Tensor) -> Tensor:

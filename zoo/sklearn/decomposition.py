@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted
 
 from zoo.sklearn.base import ZooEstimator, create
@@ -45,7 +45,11 @@ class _Projection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimato
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Return the rows nearest to projections X (N, K), (N, F)."""
         check_is_fitted(self)
-        return self.model_.inverse_transform(torch.as_tensor(np.asarray(X, dtype=np.float64))).cpu().numpy()
+        X = check_array(X, dtype=np.float64)
+        if X.shape[1] != self.n_components_:
+            name = type(self).__name__
+            raise ValueError(f"X has {X.shape[1]} columns, but this {name} has n_components_={self.n_components_}.")
+        return self.model_.inverse_transform(X).cpu().numpy()
 
     def get_covariance(self) -> np.ndarray:
         """Return the covariance that the components and the noise stand for, (F, F)."""
