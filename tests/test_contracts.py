@@ -33,7 +33,6 @@ from zoo.registry import model_entry
 from zoo.training.trainer import make_trainer
 
 MODELS = zoo.list_models()
-NOT_YET = {"agglomerative_clustering", "bisecting_kmeans", "kmeans", "pca", "tsne"}  # their rooms are being built
 
 
 # -- a second fit ----------------------------------------------------------------------------------------------------
@@ -113,7 +112,7 @@ def metrics_of_one_and_two(tmp_path_factory: pytest.TempPathFactory) -> dict[int
                 str(CHECKOUT / "tests"),
                 str(world_size),
                 str(file),
-                *sorted(set(MODELS) - NOT_YET),
+                *MODELS,
             ]
             processes.append(subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE))
         errors = [process.communicate(timeout=400)[1] for process in processes]
@@ -122,7 +121,7 @@ def metrics_of_one_and_two(tmp_path_factory: pytest.TempPathFactory) -> dict[int
     return found
 
 
-@pytest.mark.parametrize("name", sorted(set(MODELS) - NOT_YET))
+@pytest.mark.parametrize("name", MODELS)
 def test_one_process_and_two_report_the_same_metrics(
     name: str, metrics_of_one_and_two: dict[int, dict[str, dict[str, float]]]
 ) -> None:
@@ -240,7 +239,7 @@ def test_lists_of_different_lengths_are_fitted_and_predicted(name: str) -> None:
         assert model.spec.task == "language_modeling"
 
 
-@pytest.mark.parametrize("name", sorted(set(MODELS) - NOT_YET))
+@pytest.mark.parametrize("name", MODELS)
 def test_evaluate_gives_one_value_a_row(name: str) -> None:
     data = default_data(name)
     model, batch = create(name, data), tiny_batch(data, 40)

@@ -286,9 +286,13 @@ class PCA(StreamingModel):
         if projected.dim() != 2 or projected.shape[1] != len(self.components):
             shape = f"(N, {len(self.components)})"
             raise ZooError(f"Expected projections of shape {shape}, got {tuple(projected.shape)}.")
+        return self._restore(projected.double()).unflatten(1, self.spec.shape)
+
+    def _restore(self, projected: Tensor) -> Tensor:
+        """Rows (B, D) of projections (B, K)."""
         if self.hparams.whiten:
             projected = projected * self.scale().nan_to_num(posinf=0.0)
-        return (projected.double() @ self.components + self.center).unflatten(1, self.spec.shape)
+        return projected @ self.components + self.center
 
     def covariance(self) -> Tensor:
         r"""The probabilistic model's $\sum_j (\lambda_j - \sigma^2) v_j v_j^\top + \sigma^2 I$, (D, D)."""
@@ -310,23 +314,15 @@ class PCA(StreamingModel):
 
     def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
         projected = self(batch.x)
-        error = (self.inverse_transform(projected) - batch.x).flatten(1).square().sum(1)
+        error = (self._restore(projected) - batch.x.flatten(1)).square().sum(1)
         return {"prediction": projected, "squared_error": error}
 
     def embeddings(self, batch: Batch, columns: dict[str, Tensor]) -> tuple[Tensor, list[str]] | None:
         labels = ["row"] * batch.size if batch.y is None else [str(label) for label in batch.y.tolist()]
         return columns["prediction"], labels
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._log_error("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._log_error("test", batch)
-
-    def _log_error(self, stage: str, batch: Batch) -> None:
-        if self.done:
-            error = self.predict_batch(batch)["squared_error"].mean()
-            self.log(f"{stage}/squared_error", error, batch_size=batch.size)
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        return {"squared_error": self.predict_batch(batch)["squared_error"]} if len(self.components) else {}
 
     def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
         from zoo import visual

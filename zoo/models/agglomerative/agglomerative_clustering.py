@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
@@ -163,21 +162,8 @@ class AgglomerativeClustering(StreamingModel):
         nearest, distance = self(batch.x)
         return {"prediction": self.labels[nearest], "distance": distance}
 
-    def setup(self, stage: str | None = None) -> None:
-        super().setup(stage)
-        if not hasattr(self, "metrics"):
-            self.metrics = torch.nn.ModuleDict({name: MeanMetric() for name in ("val", "test")})
-
-    def _evaluate(self, batch: Batch, stage: str) -> None:
-        if len(self.labels):
-            self.metrics[stage](self.predict_batch(batch)["distance"])
-            self.log(f"{stage}/distance", self.metrics[stage], batch_size=batch.size)  # type: ignore[arg-type]
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, "test")
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        return {"distance": self.predict_batch(batch)["distance"]} if len(self.labels) else {}
 
     def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
         from zoo import visual

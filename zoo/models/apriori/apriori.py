@@ -132,9 +132,6 @@ class Apriori(StreamingModel):
         self.register_accumulator("counts", torch.zeros(self.num_items, dtype=torch.int64))
 
     def reset_accumulators(self) -> None:
-        if self.done:  # a second fit starts from single items again
-            self.candidates = torch.arange(self.num_items, device=self.device).unsqueeze(1)
-            self.itemsets, self.supports = self.itemsets[:0, :1], self.supports[:0]
         self._accumulators["counts"] = torch.zeros(len(self.candidates), dtype=torch.int64)
         super().reset_accumulators()
 

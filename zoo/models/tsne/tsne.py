@@ -335,7 +335,9 @@ class TSNE(StreamingModel):
             raise ZooError(f"This {type(self).__name__} has no map yet: call zoo.fit(model, X) first.")
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
-        return {"kl_divergence": self.predict_batch(batch)["kl_divergence"]} if self.done else {}
+        if not self.done and self._trainer is not None and self.trainer.state.fn == "fit":
+            return {}  # to place rows in a map that still moves would cost more than to move it
+        return {"kl_divergence": self.predict_batch(batch)["kl_divergence"]}
 
     # -- pictures ------------------------------------------------------------------------------------------------
 
