@@ -343,3 +343,10 @@ def test_projections_and_rows_of_another_width_are_refused_in_one_line() -> None
         model.inverse_transform(torch.zeros(4, 3))
     with pytest.raises(zoo.ZooError, match=r"Expected rows of shape"):
         model.log_likelihood(x[:, :3])
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_rows_whose_squares_vanish_are_refused(solver: str) -> None:
+    with pytest.raises(zoo.ZooError, match="scale the data first"):
+        fitted(rows_of() * 1e-200, solver=solver)
+    close(fitted(rows_of() * 1e-100, solver=solver).explained_variance_ratio.sum() <= 1, True)

@@ -194,6 +194,8 @@ class PCA(StreamingModel):
             if not self.done:
                 return {}
         spectrum, vectors, total = self.spectrum()
+        if total < 1e-290 and 0 < self.mean.abs().max() < 1e-145:
+            raise ZooError("pca was given values so small that their squares are no numbers: scale the data first.")
         available = min(rows, features)
         variance = (spectrum / (self.count - 1)).clamp_min(0)[:available]
         kept = self.count_components(variance, available)

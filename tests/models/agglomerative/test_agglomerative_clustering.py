@@ -208,3 +208,11 @@ def test_rows_that_are_not_finite_are_refused() -> None:
 def test_sample_weights_are_refused() -> None:
     with pytest.raises(zoo.ZooError, match="takes no sample weights"):
         zoo.fit(zoo.create_model("agglomerative_clustering"), blobs(), sample_weight=torch.ones(90))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_predictions_do_not_depend_on_the_scale(scale: float) -> None:
+    x = torch.randn(30, 3, dtype=torch.float64)
+    plain, scaled = (zoo.fit(zoo.create_model("agglomerative_clustering", num_clusters=4), x * s) for s in (1.0, scale))
+    assert torch.equal(plain.predict(x), scaled.predict(x * scale))
+    assert torch.equal(plain.labels, plain.predict(x))

@@ -67,6 +67,15 @@ def test_every_metric_gives_scipys_merges(metric: str, method: str) -> None:
     assert_same_merges(linkage(x, method, metric), hierarchy.linkage(x.numpy(), method, scipys))
 
 
+@pytest.mark.parametrize("power", [-600, -400, 400, 600])
+@pytest.mark.parametrize("method", LINKAGES)
+def test_the_scale_of_points_scales_the_heights(method: str, power: int) -> None:
+    x = points(40)
+    plain, scaled = linkage(x, method), linkage(x * 2.0**power, method)
+    scaled[:, 2] *= 2.0**-power
+    torch.testing.assert_close(scaled, plain, rtol=1e-12, atol=0)
+
+
 def test_a_function_is_a_metric() -> None:
     x = points(50)
     theirs = hierarchy.linkage(spatial.pdist(x.numpy(), "minkowski", p=3), "average")

@@ -198,6 +198,27 @@ def test_centroids_of_float32_rows_are_the_means_of_their_rows(batch_size: int |
     close(model.centroids, means, rtol=0, atol=1e-6 + 1e-12 * offset)
 
 
+@pytest.mark.parametrize("batch_size", [None, 150])
+@pytest.mark.parametrize("power", [-120, -50, -13, 50, 110])
+def test_the_scale_of_float32_rows_does_not_matter(power: int, batch_size: int | None) -> None:
+    x, scale = blobs().float(), 2.0**power
+    plain = fitted(x, batch_size, num_clusters=6, init=x[:6].tolist())
+    scaled = fitted(x * scale, batch_size, num_clusters=6, init=(x[:6].double() * scale).tolist())
+    close(scaled.centroids / scale, plain.centroids, rtol=1e-5)
+    close(scaled.inertia / scale**2, plain.inertia, rtol=1e-5)
+    assert torch.equal(scaled.predict(x * scale), plain.predict(x))
+    for init in INITS:
+        assert fitted(x * scale, batch_size, num_clusters=6, init=init).predict(x * scale).unique().numel() == 6
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e160])
+@pytest.mark.parametrize("init", [*INITS, "given"])
+def test_rows_whose_squares_are_no_numbers_are_refused_in_one_line(init: str, scale: float) -> None:
+    x = blobs() * scale
+    with pytest.raises(ZooError, match="scale them first"):
+        fitted(x, num_clusters=3, init=x[:3].tolist() if init == "given" else init)
+
+
 # -- what must not matter --------------------------------------------------------------------------------------------
 
 

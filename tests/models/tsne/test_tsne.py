@@ -160,6 +160,15 @@ def test_the_gradient_is_that_of_autograd(num_components: int, num_neighbors: in
     assert objective.divergence(points.detach()).item() == pytest.approx(value.item(), rel=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("power", [-120, 110])
+def test_the_scale_of_rows_changes_no_bit(power: int, dtype: torch.dtype) -> None:
+    x, new = normal(60, 4).to(dtype), normal(7, 4, seed=1).to(dtype)
+    plain, scaled = (fit(zoo.create_model("tsne", perplexity=5, num_steps=20), x * s) for s in (1.0, 2.0**power))
+    assert torch.equal(plain.embedding, scaled.embedding)
+    assert torch.equal(plain.predict(new), scaled.predict(new * 2.0**power))
+
+
 def test_exaggeration_multiplies_the_attraction_alone() -> None:
     points = normal(30, 2, seed=1)
     objective = MapObjective(normal(30, 4), perplexity=5.0)

@@ -31,7 +31,7 @@ from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.agglomerative.dendrogram import cophenetic_correlation, cut_at_height, cut_into
 from zoo.models.agglomerative.distance_matrix import condense, distance_matrix
-from zoo.models.agglomerative.linkage import check_names, linkage
+from zoo.models.agglomerative.linkage import check_names, linkage, power_of_two
 from zoo.models.base import StreamingModel
 from zoo.numerics.distances import pairwise_distances
 from zoo.registry import register_model
@@ -153,10 +153,10 @@ class AgglomerativeClustering(StreamingModel):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest training row of each row (B, *shape), (B,), and its distance (B,)."""
-        found = []
-        for part in x.flatten(1).split(max(1, _BLOCK // max(1, self.rows.numel()))):
-            found.append(pairwise_distances(part, self.rows, self.hparams.metric).min(1))
-        return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
+        rows, scale = power_of_two(self.rows, self.hparams.metric)
+        parts = (x.flatten(1) / scale).split(max(1, _BLOCK // max(1, rows.numel())))
+        found = [pairwise_distances(part, rows, self.hparams.metric).min(1) for part in parts]
+        return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found]) * scale
 
     def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
         nearest, distance = self(batch.x)

@@ -30,6 +30,8 @@ Legend: N points; F features; D distinct points.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -83,7 +85,9 @@ def linkage(
         matrix = check_square(data)
         pairs, heights = _from_matrix(matrix_copy(matrix), method)
     else:
-        pairs, heights = _from_points(check_points(data).double(), method, metric)
+        points, scale = power_of_two(check_points(data).double(), metric)
+        pairs, heights = _from_points(points, method, metric)
+        heights = heights * scale
     hierarchy = label_merges(pairs, heights, ascending=method not in ("centroid", "median"))
     if optimal_ordering:
         distances = data if metric == "precomputed" else distance_matrix(data, metric)
@@ -99,6 +103,19 @@ def check_names(method: str, metric: Metric) -> Metric:
     if method in _EUCLIDEAN and metric not in ("euclidean", "precomputed"):
         raise ZooError(f"linkage '{method}' is defined for the metric 'euclidean' alone, not {metric!r}")
     return metric
+
+
+def power_of_two(x: Tensor, metric: Metric) -> tuple[Tensor, float]:
+    """The points over a power of two, so that no square overflows or vanishes, and what takes distances back.
+
+    It rounds nothing. Where the metric is not of degree one in the points, they stay as they are.
+    """
+    largest = float(x.abs().amax()) if x.numel() else 0.0
+    metric = metric_name(metric) if isinstance(metric, str) else metric
+    if metric not in ("euclidean", "manhattan", "chebyshev") or 1e-100 < largest < 1e100 or largest == 0:
+        return x, 1.0
+    scale = 2.0 ** math.frexp(largest)[1]
+    return x / scale, scale
 
 
 def check_points(x: Tensor) -> Tensor:

@@ -535,7 +535,7 @@ class KMeans(CentroidModel, StreamingModel):
                 warnings.warn(f"{self.called} found fewer different rows than clusters: some stay empty.", stacklevel=2)
         variance = mean_variance(self.moments.sum(1), self.spread)  # (R,)
         shift = (means - self.all_centroids).square().sum((1, 2))  # (R,)
-        still = is_still(shift, means, reference, self.input_dtype, self.hparams.tolerance * variance)
+        still = is_still(shift, means - reference, reference, self.input_dtype, self.hparams.tolerance * variance)
         self.at_rest = self.at_rest | (still & (stuck | ~empty.any(1)))
         if self.hparams.mini_batch:
             self.mass = total

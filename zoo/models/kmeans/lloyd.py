@@ -30,6 +30,7 @@ Deviations: none; the source leaves open what becomes of an empty cluster.
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,8 @@ from typing import NamedTuple, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from zoo.errors import ZooError
 
 __all__ = [
     "Iterations",
@@ -138,9 +141,10 @@ def cluster_statistics(
         tensor([4.], dtype=torch.float64)
     """
     reference = reference_point(centroids, x.dtype) if reference is None else reference
+    scale = unit_scale(x, centroids, reference)
 
     def span(x: Tensor, weight: Tensor | None) -> Statistics:
-        work = _Workspace(x, centroids, reference)
+        work = _Workspace(x, centroids, reference, scale)
         for rows, mass in _chunks(x, weight, centroids):
             work.add(rows, mass)
         return work.total
@@ -149,17 +153,20 @@ def cluster_statistics(
         first, *others = _in_threads(threads, span, x, weight, centroids)
         for other in others:
             first = first + other
+    if scale != 1:
+        first.moments[..., :-1] /= scale
+        first = Statistics(first.moments, first.inertia / scale**2, first.spread / scale**2)
     return first
 
 
 class _Workspace:
     """The tensors that one thread fills anew with every chunk: fresh ones would cost more than what is computed."""
 
-    def __init__(self, x: Tensor, centroids: Tensor, reference: Tensor) -> None:
+    def __init__(self, x: Tensor, centroids: Tensor, reference: Tensor, scale: float) -> None:
         num_restarts, num_clusters, num_features = centroids.shape
         size = min(len(x), _chunk_size(x, centroids))
-        self.reference = reference.to(x.dtype)
-        self.flat = with_bias((centroids - reference).to(x.dtype))
+        self.reference, self.scale = reference.to(x.dtype), scale
+        self.flat = with_bias(((centroids - reference) * scale).to(x.dtype))
         self.rows = x.new_ones(size, num_features + 1)  # a row, then 1
         self.scores = x.new_empty(num_restarts * num_clusters, size)
         self.double = self.rows if x.dtype == torch.float64 else torch.empty_like(self.rows, dtype=torch.float64)
@@ -175,6 +182,8 @@ class _Workspace:
         num_rows = len(x)
         rows, extended = self.rows[:num_rows], self.double[:num_rows]
         torch.sub(x, self.reference, out=rows[:, :-1])
+        if self.scale != 1:
+            rows[:, :-1] *= self.scale
         scores = score_rows(self.flat, rows, self.scores if num_rows == len(self.rows) else None)
         label, score = best_scores(scores.view(*moments.shape[:2], num_rows))  # (R, B)
         if extended.dtype != rows.dtype:
@@ -210,19 +219,22 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
         tensor([[0., 4.]], dtype=torch.float64)
     """
     reference = reference_point(centroids, x.dtype)
-    flat = with_bias((centroids - reference).to(x.dtype))  # (RK, D + 1)
+    scale = unit_scale(x, centroids, reference)
+    flat = with_bias(((centroids - reference) * scale).to(x.dtype))  # (RK, D + 1)
     rounding = 16 * torch.finfo(x.dtype).eps
-    scale = -2 * flat[:, -1].double().view(centroids.shape[:2]).amin(1, keepdim=True)  # (R, 1): the greatest ‖c‖²
+    longest = -2 * flat[:, -1].double().view(centroids.shape[:2]).amin(1, keepdim=True)  # (R, 1): the greatest ‖c‖²
 
     def span(x: Tensor, _: Tensor | None) -> list[tuple[Tensor, Tensor]]:
         parts = []
         for part, _ in _chunks(x, None, centroids):
             rows = x.new_ones(len(part), x.shape[1] + 1)
             torch.sub(part, reference.to(x.dtype), out=rows[:, :-1])
+            rows[:, :-1] *= scale
             label, score = best_scores(score_rows(flat, rows).view(*centroids.shape[:2], len(part)))
             norm = torch.linalg.vecdot(rows, rows).double() - 1  # (B,)
             distance = norm - 2 * score.double()  # (R, B)
-            parts.append((label, distance.masked_fill_(distance <= rounding * (norm + scale), 0.0)))
+            distance.masked_fill_(distance <= rounding * (norm + longest), 0.0)
+            parts.append((label, distance.div_(scale**2)))
         return parts
 
     with serial() as threads:
@@ -242,6 +254,21 @@ def reference_point(centroids: Tensor, dtype: torch.dtype) -> Tensor:
         spread = (flat - mean).abs().max()
     grid = torch.where(spread > 0, spread, 1.0).log2().floor().exp2()
     return (mean / grid).round().mul(grid).to(dtype).double()
+
+
+def unit_scale(x: Tensor, centroids: Tensor, reference: Tensor) -> float:
+    """Return the power of two that brings rows to about 1, judged by some 256 of them; 1 where they are not far away.
+
+    Beside the one that ends a row, squares of smaller numbers would lose their digits; those of huge ones overflow.
+
+    Raises:
+        ZooError: if what lies between the rows has a square that no number holds.
+    """
+    some = x[:: max(1, len(x) // 256)].double()
+    size = float(torch.cat([some - reference, centroids.flatten(0, 1) - reference]).abs().amax())
+    if 1e150 < size < math.inf or 0 < size < 1e-150:
+        raise ZooError(f"The rows lie some {size:.0e} apart, the square of which no number holds: scale them first.")
+    return 1.0 if not math.isfinite(size) or size == 0 or 0.25 < size < 2.0**30 else 2.0 ** -math.frexp(size)[1]
 
 
 def mean_variance(moments: Tensor, spread: Tensor) -> Tensor:
@@ -291,11 +318,12 @@ def lloyd(
         [[[0.5], [10.0]]]
     """
     reference = reference_point(centroids, x.dtype)
-    rows = torch.cat([x - reference.to(x.dtype), x.new_ones(len(x), 1)], 1)  # (B, D + 1)
+    scale = unit_scale(x, centroids, reference)
+    rows = torch.cat([(x - reference.to(x.dtype)) * scale, x.new_ones(len(x), 1)], 1)  # (B, D + 1)
     massive = rows.double() if weight is None else rows.double() * weight.double().unsqueeze(1)
     spread = (massive[:, :-1] * rows[:, :-1]).sum()
     limit = tolerance * mean_variance(massive.sum(0), spread)
-    local = centroids - reference
+    local = (centroids - reference) * scale
     at_rest = torch.zeros(len(centroids), dtype=torch.bool, device=x.device)
     for step in range(max_iter):
         score = score_rows(with_bias(local.to(x.dtype)), rows).view(*centroids.shape[:2], len(rows))
@@ -306,28 +334,28 @@ def lloyd(
         if len(local) > 1:
             means = torch.where(at_rest.view(-1, 1, 1), local, means)
         shift = (means - local).square_().sum((1, 2))  # (R,)
-        still = is_still(shift, means + reference, reference, x.dtype, limit)
+        still = is_still(shift, means, reference * scale, x.dtype, limit)
         if not bool(torch.isfinite(shift).all()):
-            return Iterations(local + reference, at_rest, step)
+            return Iterations(local / scale + reference, at_rest, step)
         local, at_rest = means, at_rest | still
         if bool(at_rest.all()):
-            return Iterations(local + reference, at_rest, step + 1)
-    return Iterations(local + reference, at_rest, max_iter)
+            return Iterations(local / scale + reference, at_rest, step + 1)
+    return Iterations(local / scale + reference, at_rest, max_iter)
 
 
-def is_still(shift: Tensor, means: Tensor, reference: Tensor, dtype: torch.dtype, limit: Tensor) -> Tensor:
+def is_still(shift: Tensor, local: Tensor, reference: Tensor, dtype: torch.dtype, limit: Tensor) -> Tensor:
     """Whether centroids are at rest, (R,): moved by no more than the limit, or than what rounding alone would do.
 
     Args:
         shift: Σ‖Δc‖², (R,).
-        means: where they are now, (R, K, D).
+        local: where they are now, from the reference point, (R, K, D).
         reference: from where rows are measured, (D,).
         dtype: of the rows.
         limit: (), or (R,).
     """
-    local = torch.linalg.vector_norm(means - reference, dim=(1, 2)) * torch.finfo(dtype).eps
-    far = torch.linalg.vector_norm(means, dim=(1, 2)) * torch.finfo(means.dtype).eps
-    return shift <= torch.maximum((8 * (local + far)).square(), limit)
+    near = torch.linalg.vector_norm(local, dim=(1, 2)) * torch.finfo(dtype).eps
+    far = torch.linalg.vector_norm(local + reference, dim=(1, 2)) * torch.finfo(local.dtype).eps
+    return shift <= torch.maximum((8 * (near + far)).square(), limit)
 
 
 def cluster_means(centroids: Tensor, moments: Tensor, mass: Tensor, reference: Tensor) -> Tensor:

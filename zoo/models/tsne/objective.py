@@ -21,6 +21,7 @@ Far pairs may be interpolated instead (`zoo.models.tsne.interpolation`).
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ __all__ = [
     "kl_divergence",
     "map_weights",
     "sparse_attraction",
+    "unit_scale",
 ]
 
 _CHUNK_ELEMENTS = 1 << 20  # entries of a chunk: its matrices stay within the processor's cache
@@ -157,6 +159,16 @@ def kl_divergence(
     return value + affinities.matrix.sum() * total.log()
 
 
+def unit_scale(rows: Tensor, like: Tensor | None = None) -> Tensor:
+    """Return rows, or distances, over the power of two that brings those of `like` to about 1.
+
+    Affinities do not depend on it, it rounds nothing, and no square overflows or vanishes.
+    """
+    like = rows if like is None else like
+    largest = float(like.abs().amax()) if like.numel() else 0.0
+    return rows if 1e-6 < largest < 1e6 or largest == 0 else rows * 2.0 ** -math.frexp(largest)[1]
+
+
 class MapObjective:
     """KL(P ‖ Q) of a map and its gradient, all pairs of points summed or the far ones interpolated.
 
@@ -187,6 +199,7 @@ class MapObjective:
         method: str = "auto",
         num_neighbors: int | None = None,
     ) -> None:
+        rows = unit_scale(rows)
         large = method == "fft" or (method == "auto" and len(rows) > _EXACT_ROWS)
         self.affinities: DenseAffinities | SparseAffinities
         if large or num_neighbors is not None:

@@ -37,7 +37,7 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import NonFiniteLossError, StreamingModel
-from zoo.models.tsne.objective import MapObjective
+from zoo.models.tsne.objective import MapObjective, unit_scale
 from zoo.models.tsne.placement import place
 from zoo.numerics.distances import metric_name
 from zoo.numerics.hashing import epoch_generator
@@ -75,7 +75,8 @@ def start_of_map(rows: Tensor, num_components: int, init: str = "pca", seed: int
     noise = noise.to(rows.device) * _START_DEVIATION
     if init == "random":
         return noise
-    centred = rows.double() - rows.double().mean(0)
+    centred = unit_scale(rows.double())
+    centred = centred - centred.mean(0)
     _, vectors = torch.linalg.eigh(centred.T @ centred)
     axes = fix_signs(vectors.T.flip(0)[:num_components])
     start = centred @ axes.T
@@ -322,7 +323,8 @@ class TSNE(StreamingModel):
         """Place rows (B, *shape) in the map; one that is equal to a fitted row takes its place."""
         options, rows = self.hparams, batch.x.flatten(1)
         k = min(len(self.fitted_rows), math.ceil(3 * options.placement_perplexity))
-        distance, neighbor = nearest_neighbors(self.fitted_rows, k, rows, options.metric)
+        fitted, rows = (unit_scale(part, self.fitted_rows) for part in (self.fitted_rows, rows))
+        distance, neighbor = nearest_neighbors(fitted, k, rows, options.metric)
         optimizer = functools.partial(TSNEOptimizer, lr=0.1, max_step=0.25)
         position, divergence = place(
             distance, neighbor, self.points.data, optimizer, options.placement_perplexity, options.placement_steps
