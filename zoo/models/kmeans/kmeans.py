@@ -52,16 +52,7 @@ from zoo.models.kmeans.lloyd import (
     refill,
     serial,
 )
-from zoo.models.kmeans.seeding import (
-    Sample,
-    content_hash,
-    draw_scores,
-    kmeans_plusplus,
-    least_potential,
-    merge_samples,
-    num_candidates,
-    take_sample,
-)
+from zoo.models.kmeans.seeding import Sample, Seeding, content_hash, kmeans_plusplus, merge_samples, take_sample
 from zoo.numerics.distances import squared_distances
 from zoo.numerics.hashing import stream_key
 from zoo.numerics.silhouette import silhouette_samples
@@ -237,19 +228,19 @@ class KMeans(CentroidModel, StreamingModel):
             raise ZooError("model.num_init must be 1 where model.init gives the centroids: all would be equal.")
         self.save_hyperparameters()
         self.spherical = spherical
+        self.seeding = Seeding(init if isinstance(init, str) else "given", num_clusters, num_init, oversampling, rounds)
         self.called = "kmeans"  # by messages: another model may be made of this one
 
     def initialize(self, spec: DataSpec) -> None:
         hp, num_features = self.hparams, spec.num_features
         shape = (hp.num_init, hp.num_clusters)
-        groups, size = self._draws()
+        seeding = self.seeding
         seed = torch.initial_seed() if hp.seed is None else hp.seed
-        pool = (1, (1 + hp.rounds) * size) if hp.init == "k-means||" else shape
         state: dict[str, Tensor] = {
             "seed": torch.tensor(seed % 2**63),
             "round": torch.tensor(0),
-            "pool": torch.zeros(*pool, num_features, dtype=torch.float64),  # rows that were drawn
-            "candidates": torch.zeros(hp.num_init, size, num_features, dtype=torch.float64),  # of the round before
+            "pool": torch.zeros(*seeding.pool_shape, num_features, dtype=torch.float64),  # rows that were drawn
+            "candidates": torch.zeros(hp.num_init, seeding.size, num_features, dtype=torch.float64),
             "all_centroids": torch.zeros(*shape, num_features, dtype=torch.float64),
             "mass": torch.zeros(shape, dtype=torch.float64),  # weight of all rows seen, in mini-batch mode
             "empty": torch.zeros(shape, dtype=torch.bool),
@@ -267,9 +258,9 @@ class KMeans(CentroidModel, StreamingModel):
         self.register_accumulator("moments", torch.zeros(*shape, num_features + 1, dtype=torch.float64))
         self.register_accumulator("inertia_sum", torch.zeros(hp.num_init, dtype=torch.float64))
         self.register_accumulator("spread", torch.tensor(0.0, dtype=torch.float64))
-        self.register_accumulator("pool_weight", torch.zeros(pool[1], dtype=torch.float64))
-        self.register_accumulator("potential", torch.zeros(hp.num_init, size, dtype=torch.float64))
-        self._register_sample("drawn", Sample.empty(groups, size, num_features))
+        self.register_accumulator("pool_weight", torch.zeros(seeding.pool_shape[1], dtype=torch.float64))
+        self.register_accumulator("potential", torch.zeros(hp.num_init, seeding.size, dtype=torch.float64))
+        self._register_sample("drawn", Sample.empty(seeding.num_groups, seeding.size, num_features))
         self._register_sample("farthest", Sample.empty(*shape, num_features))
 
     def _given(self, spec: DataSpec) -> Tensor:
@@ -316,8 +307,8 @@ class KMeans(CentroidModel, StreamingModel):
         if batch.size * self.all_centroids.numel() <= _IN_MEMORY:
             # Iterate without the cost of passes, which is most of it; what is left is to measure.
             if int(self.phase) < UPDATE:
-                rounds = 1 + self.hparams.rounds - int(self.round) if self.hparams.init == "k-means||" else 0
-                super().run_passes(lambda: [batch], rounds + 1)
+                weighing = self.hparams.init == "k-means||"
+                super().run_passes(lambda: [batch], self.seeding.num_rounds - int(self.round) + weighing)
             self._iterate(batch)
         return super().run_passes(lambda: [batch])
 
@@ -333,97 +324,41 @@ class KMeans(CentroidModel, StreamingModel):
 
     # -- first centroids -----------------------------------------------------------------------------------------
 
-    def _draws(self) -> tuple[int, int]:
-        """How many independent samples a round draws, and how many rows each."""
-        hp = self.hparams
-        if hp.init == "k-means||":
-            return 1, max(1, round(hp.oversampling * hp.num_clusters))
-        if hp.init == "k-means++":  # one for each candidate of the round before, since any of them may be kept
-            return hp.num_init * num_candidates(hp.num_clusters), num_candidates(hp.num_clusters)
-        return (hp.num_init, hp.num_clusters) if hp.init == "random" else (1, 1)
-
     def _draw(self, x: Tensor, weight: Tensor | None) -> None:
         """Put the rows that this round prefers into its sample, and weigh up the candidates of the round before."""
-        step, (groups, size) = int(self.round), self._draws()
-        greedy = self.hparams.init == "k-means++"
-        keys = [
-            stream_key(int(self.seed), step, restart) for restart in range(self.hparams.num_init if greedy else groups)
-        ]
         weights = weight.split(_DRAW_ROWS) if weight is not None else [None] * len(x)
         for rows, mass in zip(x.split(_DRAW_ROWS), weights, strict=False):
             self._check_finite(rows)
-            content = content_hash(rows)
-            score = draw_scores(content, keys)  # (R, B), or (G, B)
-            if mass is not None:
-                score *= mass.double()
-            if greedy:
-                distance = self._distance_with_candidates(rows.double(), step)  # (R, L, B)
-                self.potential += distance.sum(2) if mass is None else distance @ mass.double()
-                score = (score.unsqueeze(1) * distance).flatten(0, 1)  # (R L, B)
-            elif step:
-                score *= assign(rows, self.pool[:, : step * size])[1]
-            self._add_to_sample("drawn", take_sample(score, content, rows, size))
-
-    def _distance_with_candidates(self, rows: Tensor, step: int) -> Tensor:
-        """Squared distances of rows (B, D) to the nearest centroid, each candidate added, (R, L, B); 1 at first."""
-        shape = self.candidates.shape[:2]
-        if not step:
-            return rows.new_ones(*shape, len(rows))
-        distance = assign(rows, self.candidates.flatten(0, 1).unsqueeze(1))[1].view(*shape, len(rows))
-        if step > 1:
-            distance = torch.minimum(distance, assign(rows, self.pool[:, : step - 1])[1].unsqueeze(1))
-        return distance
+            drawn, potential = self.seeding.draw(
+                rows, mass, int(self.seed), int(self.round), self.pool, self.candidates
+            )
+            self.potential += potential
+            self._add_to_sample("drawn", drawn)
 
     def _draw_in_memory(self, batch: Batch) -> Tensor:
         """The centroids (R, K, D) that the rounds of k-means++ would draw from rows in memory."""
         rows, weight = self.rows_of(batch), batch.weight
         self._check_finite(rows)
-        if weight is not None:
-            self._check_weight(weight)
-            if not bool(weight.any()):
-                raise ZooError(f"{self.called} was given sample weights that are all zero.")
+        self._check_weight(weight)
+        if weight is not None and not bool(weight.any()):
+            raise ZooError(f"{self.called} was given sample weights that are all zero.")
         return kmeans_plusplus(rows, weight, self.hparams.num_clusters, self.hparams.num_init, int(self.seed))
 
     def _end_round(self) -> bool:
-        """Take over what was drawn; return whether the pool is full."""
-        step, (_, size) = int(self.round), self._draws()
-        if not step and bool((self.drawn_score[:, 0] == 0).any()):
+        """Take over what was drawn; return whether that was the last round."""
+        if not int(self.round) and bool((self.drawn_score[:, 0] == 0).any()):
             raise ZooError(f"{self.called} was given sample weights that are all zero.")
+        drawn = self.drawn_score, self.drawn_rows
+        self.candidates = self.seeding.keep(int(self.round), self.pool, self.candidates, self.potential, *drawn)
         self.round += 1
-        if self.hparams.init == "k-means++":
-            return self._keep_best_candidates(step)
-        there = (self.drawn_score > 0).unsqueeze(2)
-        first = self.pool[:, :1] if step else self.drawn_rows[:, :1]  # a copy of it where rows ran out
-        self.pool[:, step * size : (step + 1) * size] = torch.where(there, self.drawn_rows, first)
-        return (step + 1) * size == self.pool.shape[1]
-
-    def _keep_best_candidates(self, step: int) -> bool:
-        restart = torch.arange(len(self.candidates), device=self.pool.device)
-        drawn_score, drawn_rows = (
-            drawn.view(len(restart), -1, *drawn.shape[1:]) for drawn in (self.drawn_score, self.drawn_rows)
-        )
-        if not step:
-            self.candidates = drawn_rows[:, 0, :1].expand_as(self.candidates).clone()
-            return False
-        best = least_potential(self.potential, torch.ones_like(self.potential))  # (R,)
-        self.pool[:, step - 1] = self.candidates[restart, best]
-        there = (drawn_score[restart, best] > 0).unsqueeze(2)  # (R, L, 1)
-        self.candidates = torch.where(there, drawn_rows[restart, best], self.pool[:, :1])
-        return step == self.hparams.num_clusters
-
-    def _first_centroids(self) -> Tensor:
-        """The first K rows of the pool as centroids (R, K, D), over again while it holds fewer."""
-        hp, (_, size) = self.hparams, self._draws()
-        drawn = max(1, int(self.round) - 1) if hp.init == "k-means++" else int(self.round) * size
-        places = torch.arange(hp.num_clusters, device=self.pool.device) % drawn
-        return self.pool[:, places].expand(hp.num_init, -1, -1).clone()
+        return int(self.round) == self.seeding.num_rounds
 
     def _check_finite(self, x: Tensor) -> None:
         if not bool(torch.isfinite(x.sum()) or torch.isfinite(x).all()):  # the sum is cheaper, and may overflow
             raise ZooError(f"{self.called} was given NaN or infinite values: drop those rows or fill them in first.")
 
-    def _check_weight(self, weight: Tensor) -> None:
-        if bool((weight < 0).any()):
+    def _check_weight(self, weight: Tensor | None) -> None:
+        if weight is not None and bool((weight < 0).any()):
             raise ZooError(f"{self.called} was given negative sample weights: weights must be 0 or more.")
 
     # -- samples as accumulators ---------------------------------------------------------------------------------
@@ -453,8 +388,7 @@ class KMeans(CentroidModel, StreamingModel):
     @serial()
     def accumulate(self, batch: Batch) -> None:
         x, weight, phase = self.rows_of(batch), batch.weight, int(self.phase)
-        if weight is not None:
-            self._check_weight(weight)
+        self._check_weight(weight)
         self.num_rows += len(x)
         if phase == DRAW:
             self._draw(x, weight)
@@ -497,7 +431,9 @@ class KMeans(CentroidModel, StreamingModel):
         phase, measured = int(self.phase), ~self.at_rest
         if phase == DRAW:
             finished = self._end_round()
-            self.all_centroids = self._first_centroids()  # even before the last round there is a model to look at
+            self.all_centroids = self.seeding.centroids(
+                int(self.round), self.pool
+            )  # even before the last round there is a model to look at
             if finished:
                 self.phase.fill_(WEIGH if self.hparams.init == "k-means||" else UPDATE)
             return {}

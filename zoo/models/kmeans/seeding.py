@@ -11,10 +11,15 @@ $p_i / \sum_j p_j$, the second is drawn likewise from the rest, and so on. A sam
 samples of its parts. Greedy k-means++ draws L = 2 + ⌊log K⌋ candidates for each centroid with $p_i = w_i d_i^2$,
 $d_i$ the distance to the centroids so far, and keeps the one that leaves the least potential $\sum_i w_i d_i^2$.
 
+A pass over the data is a round of draws (`Seeding`): one for `random`; some for `k-means||`, each of oversampling · K
+rows with $p_i = w_i d_i^2$ of those drawn before; K + 1 for greedy k-means++, of which each draws the candidates of one
+centroid, for each candidate of the one before, while it measures the potentials of these.
+
 Letters: B rows, D features, G groups (independent samples), L rows a sample, R restarts, K clusters.
 
 Sources: P. Efraimidis and P. Spirakis, "Weighted random sampling with a reservoir", 2006; D. Arthur and S.
-Vassilvitskii, "k-means++: the advantages of careful seeding", 2007 (section 5: the greedy choice among several).
+Vassilvitskii, "k-means++: the advantages of careful seeding", 2007 (section 5: the greedy choice among several);
+B. Bahmani et al., "Scalable k-means++", 2012.
 
 Deviation: rows of equal content have one hash and count as one row, so no sample holds the same point twice.
 """
@@ -23,15 +28,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from zoo.models.kmeans.lloyd import assign
 from zoo.numerics.hashing import splitmix64, stream_key
 
 __all__ = [
     "Sample",
+    "Seeding",
     "content_hash",
     "draw_scores",
     "kmeans_plusplus",
@@ -194,3 +202,100 @@ def least_potential(potential: Tensor, score: Tensor) -> Tensor:
     """
     potential = potential.masked_fill(score == 0, math.inf)
     return (potential <= potential.amin(1, keepdim=True) * (1 + 1e-9)).int().argmax(1)
+
+
+# -- rounds over a stream --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Seeding:
+    """How a stream gives the first centroids, a round of draws each pass; the tensors are the caller's.
+
+    `pool` holds the rows drawn so far, (R, K, D), or (1, P, D) of `k-means||`, which draws for all restarts at once;
+    `candidates` (R, L, D) those of which k-means++ will keep one a restart.
+
+    Attributes:
+        init: `k-means||`, `k-means++`, `random`, or `given` for none.
+        num_clusters: K.
+        num_restarts: R.
+        oversampling: rows that `k-means||` draws a round, as a multiple of K.
+        rounds: of `k-means||`, after the first.
+    """
+
+    init: str
+    num_clusters: int
+    num_restarts: int
+    oversampling: float
+    rounds: int
+
+    @property
+    def size(self) -> int:
+        """Rows of a sample, L."""
+        if self.init == "k-means||":
+            return max(1, round(self.oversampling * self.num_clusters))
+        return {"k-means++": num_candidates(self.num_clusters), "random": self.num_clusters}.get(self.init, 1)
+
+    @property
+    def num_groups(self) -> int:
+        """Independent samples of a round, G; of k-means++ one for each candidate, since any may be the one to keep."""
+        return {"k-means++": self.num_restarts * self.size, "random": self.num_restarts}.get(self.init, 1)
+
+    @property
+    def num_rounds(self) -> int:
+        """Passes over the data that draw."""
+        return {"k-means||": 1 + self.rounds, "k-means++": 1 + self.num_clusters, "random": 1}.get(self.init, 0)
+
+    @property
+    def pool_shape(self) -> tuple[int, int]:
+        """Groups and rows of the pool."""
+        return (1, self.num_rounds * self.size) if self.init == "k-means||" else (self.num_restarts, self.num_clusters)
+
+    def draw(
+        self, x: Tensor, weight: Tensor | None, seed: int, step: int, pool: Tensor, candidates: Tensor
+    ) -> tuple[Sample, Tensor]:
+        """Return the rows of a batch that round `step` prefers, and what it adds to the potentials, (R, L)."""
+        content, greedy = content_hash(x), self.init == "k-means++"
+        keys = [stream_key(seed, step, group) for group in range(self.num_restarts if greedy else self.num_groups)]
+        score, potential = draw_scores(content, keys), candidates.new_zeros(candidates.shape[:2])
+        if weight is not None:
+            score *= weight.double()
+        if greedy:
+            distance = self._with_candidates(x.double(), step, pool, candidates)  # (R, L, B)
+            potential = distance.sum(2) if weight is None else distance @ weight.double()
+            score = (score.unsqueeze(1) * distance).flatten(0, 1)  # (R L, B)
+        elif step:
+            score *= assign(x, pool[:, : step * self.size])[1]
+        return take_sample(score, content, x, self.size), potential
+
+    def _with_candidates(self, x: Tensor, step: int, pool: Tensor, candidates: Tensor) -> Tensor:
+        """Squared distances of rows (B, D) to the nearest centroid, each candidate added, (R, L, B); 1 at first."""
+        shape = *candidates.shape[:2], len(x)
+        if not step:
+            return x.new_ones(shape)
+        distance = assign(x, candidates.flatten(0, 1).unsqueeze(1))[1].view(shape)
+        return distance if step == 1 else torch.minimum(distance, assign(x, pool[:, : step - 1])[1].unsqueeze(1))
+
+    def keep(
+        self, step: int, pool: Tensor, candidates: Tensor, potential: Tensor, score: Tensor, rows: Tensor
+    ) -> Tensor:
+        """Put what round `step` decided into the pool, and return the candidates of the next round.
+
+        Where rows ran out, the first one stands in.
+        """
+        if self.init != "k-means++":
+            first = pool[:, :1] if step else rows[:, :1]
+            pool[:, step * self.size : (step + 1) * self.size] = torch.where((score > 0).unsqueeze(2), rows, first)
+            return candidates
+        restart, shape = torch.arange(len(candidates), device=pool.device), candidates.shape[:2]
+        score, rows = score.view(*shape, self.size), rows.view(*shape, self.size, -1)
+        if not step:
+            return rows[:, 0, :1].expand_as(candidates).clone()
+        best = least_potential(potential, torch.ones_like(potential))  # (R,)
+        pool[:, step - 1] = candidates[restart, best]
+        return torch.where((score[restart, best] > 0).unsqueeze(2), rows[restart, best], pool[:, :1])
+
+    def centroids(self, step: int, pool: Tensor) -> Tensor:
+        """Return K rows of the pool as centroids (R, K, D) after `step` rounds, over again while it holds fewer."""
+        drawn = max(1, step - 1) if self.init == "k-means++" else step * self.size
+        places = torch.arange(self.num_clusters, device=pool.device) % drawn
+        return pool[:, places].expand(self.num_restarts, -1, -1).clone()
