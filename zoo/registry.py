@@ -39,6 +39,7 @@ _MODULES: dict[str, str] = {
     "logistic_regression": "zoo.models.linear",
     "lstm": "zoo.models.recurrent",
     "mlp": "zoo.models.mlp",
+    "naive_bayes": "zoo.models.naive_bayes",
     "pca": "zoo.models.pca",
     "rnn": "zoo.models.recurrent",
     "tsne": "zoo.models.tsne",

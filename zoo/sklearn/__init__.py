@@ -8,6 +8,7 @@
 from zoo.sklearn.cluster import AgglomerativeClustering, BisectingKMeans, KMeans, MiniBatchKMeans
 from zoo.sklearn.decomposition import PCA, TSNE, IncrementalPCA
 from zoo.sklearn.linear import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge
+from zoo.sklearn.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
 from zoo.sklearn.neural import MLPClassifier, MLPRegressor
 
 __all__ = [
@@ -25,4 +26,9 @@ __all__ = [
     "MLPRegressor",
     "MiniBatchKMeans",
     "Ridge",
+    "BernoulliNB",
+    "CategoricalNB",
+    "ComplementNB",
+    "GaussianNB",
+    "MultinomialNB",
 ]
