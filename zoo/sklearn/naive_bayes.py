@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, check_non_negative, valida
 from torch import Tensor
 
 from zoo.data.spec import Batch, DataSpec
+from zoo.models.naive_bayes.likelihood import sparse_rows
 from zoo.models.naive_bayes.naive_bayes import class_scores, log_posterior
 from zoo.sklearn.base import ZooEstimator, create
 
@@ -445,13 +446,11 @@ class CategoricalNB(_DiscreteNB):
 
 def as_tensor(X: Any) -> Tensor:
     """Return an array, or a sparse matrix in CSR form, as a tensor that shares its memory where it can."""
-    if hasattr(X, "indptr"):
-        crow, column, values = (
-            torch.from_numpy(np.require(a, requirements="W")) for a in (X.indptr, X.indices, X.data)
-        )
-        return torch.sparse_csr_tensor(crow, column, values, X.shape, check_invariants=False)
-    if any(stride < 0 for stride in X.strides) or X.dtype == np.longdouble:
-        X = np.ascontiguousarray(X, dtype=np.float64)
     with warnings.catch_warnings():  # a read-only array will do: nothing here writes to it
         warnings.simplefilter("ignore", UserWarning)
+        if hasattr(X, "indptr"):
+            crow, columns, values = (torch.from_numpy(part) for part in (X.indptr, X.indices, X.data))
+            return sparse_rows(crow, columns, values, X.shape)
+        if any(stride < 0 for stride in X.strides) or X.dtype == np.longdouble:
+            X = np.ascontiguousarray(X, dtype=np.float64)
         return torch.from_numpy(X)

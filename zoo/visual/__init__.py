@@ -8,6 +8,7 @@ from zoo.visual.clusters import clusters
 from zoo.visual.curves import curve
 from zoo.visual.decomposition import scree
 from zoo.visual.images import filters, images
+from zoo.visual.likelihoods import densities, telling_features
 from zoo.visual.paths import coefficient_path
 from zoo.visual.rules import rule_graph, rule_metrics
 from zoo.visual.scores import elbow, silhouette
@@ -22,6 +23,7 @@ __all__ = [
     "confusion_matrix",
     "curve",
     "decision_boundary",
+    "densities",
     "elbow",
     "filters",
     "forecast",
@@ -34,4 +36,5 @@ __all__ = [
     "save",
     "scree",
     "silhouette",
+    "telling_features",
 ]

@@ -45,7 +45,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, class_counts, class_sums, scaled_rows
+from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, class_counts, class_sums, scaled_rows, sparse_rows
 
 __all__ = ["Bernoulli", "Complement", "Multinomial"]
 
@@ -93,6 +93,9 @@ class Counts(Likelihood):
             "class_count": class_counts(y, weight, num_classes),
             "feature_count": class_sums(counted, y, num_classes).double(),
         }
+
+    def occurrences(self, statistics: Statistics) -> Tensor:
+        return statistics["feature_count"]
 
 
 class Multinomial(Counts):
@@ -151,7 +154,7 @@ class Bernoulli(Counts):
         if self.threshold < 0:
             raise ZooError("A sparse matrix needs model.threshold at least 0, so that what it leaves out is no.")
         above = (numbers > self.threshold).to(numbers.dtype)
-        return torch.sparse_csr_tensor(x.crow_indices(), x.col_indices(), above, x.shape, check_invariants=False)
+        return sparse_rows(x.crow_indices(), x.col_indices(), above, x.shape)
 
     def estimate(self, statistics: Statistics) -> Statistics:
         counts = statistics["feature_count"]

@@ -58,7 +58,8 @@ class Gaussian(Likelihood):
         return dict(zip(NAMES, class_moments(x, y, num_classes, weight), strict=True))
 
     def merge(self, one: Statistics, other: Statistics) -> Statistics:
-        (n, mu, m), (n_other, mu_other, m_other) = ((part[name] for name in NAMES) for part in (one, other))
+        n, mu, m = (one[name] for name in NAMES)
+        n_other, mu_other, m_other = (other[name] for name in NAMES)
         count, mean, row = mean_shift(n.unsqueeze(1), mu, n_other.unsqueeze(1), mu_other)
         return dict(zip(NAMES, (count.squeeze(1), mean, m + m_other + row.square()), strict=True))
 

@@ -5,12 +5,13 @@ Letters: B rows, D features, C classes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-__all__ = ["Likelihood", "Statistics", "class_counts", "class_sums", "row_blocks"]
+__all__ = ["Likelihood", "Statistics", "class_counts", "class_sums", "row_blocks", "scaled_rows", "sparse_rows"]
 
 Statistics = dict[str, Tensor]
 
@@ -46,6 +47,10 @@ class Likelihood:
         """Return log p(x | c) for rows (B, D), (B, C)."""
         raise NotImplementedError
 
+    def occurrences(self, statistics: Statistics) -> Tensor | None:
+        """How often what `feature_log_prob` weighs occurs in each class, or None where nothing is counted."""
+        return None
+
 
 def class_counts(y: Tensor, weight: Tensor | None, num_classes: int) -> Tensor:
     """Number, or weight, of the rows of each class, (B,) to (C,) float64.
@@ -64,9 +69,9 @@ def class_sums(x: Tensor, y: Tensor, num_classes: int) -> Tensor:
             [6., 8.]])
     """
     if x.layout == torch.sparse_csr:
-        owner = y.repeat_interleave(x.crow_indices().diff())  # the class of each stored number
-        cells = owner * x.shape[1] + x.col_indices()
-        return torch.bincount(cells, x.values(), minlength=num_classes * x.shape[1]).view(num_classes, -1)
+        row_starts = (y * x.shape[1]).repeat_interleave(x.crow_indices().diff())  # of each stored number in the result
+        result = x.values().new_zeros(num_classes * x.shape[1])
+        return result.index_add_(0, row_starts.add_(x.col_indices()), x.values()).view(num_classes, -1)
     return x.new_zeros(num_classes, x.shape[1]).index_add_(0, y, x)
 
 
@@ -76,9 +81,20 @@ def scaled_rows(x: Tensor, weight: Tensor | None) -> Tensor:
         return x
     if x.layout == torch.sparse_csr:
         crow = x.crow_indices()
-        values = x.values() * weight.repeat_interleave(crow.diff())
-        return torch.sparse_csr_tensor(crow, x.col_indices(), values, x.shape, check_invariants=False)
+        return sparse_rows(crow, x.col_indices(), x.values() * weight.repeat_interleave(crow.diff()), x.shape)
     return x * weight.unsqueeze(1)
+
+
+def sparse_rows(crow: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return a sparse matrix (CSR) from the starts of its rows, and the columns and values of what is stored.
+
+    >>> sparse_rows(torch.tensor([0, 1, 1]), torch.tensor([2]), torch.tensor([5.0]), (2, 3)).to_dense()
+    tensor([[0., 0., 5.],
+            [0., 0., 0.]])
+    """
+    with warnings.catch_warnings():  # torch says of the layout that it is in beta; products are tested
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(crow, columns, values, shape, check_invariants=False)
 
 
 def row_blocks(x: Tensor, width: int, least: int = 1) -> Iterator[slice]:

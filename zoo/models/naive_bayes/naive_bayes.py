@@ -24,7 +24,7 @@ Letters: B rows, D features, C classes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -39,6 +39,9 @@ from zoo.models.naive_bayes.counts import Bernoulli, Complement, Multinomial
 from zoo.models.naive_bayes.gaussian import Gaussian
 from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, row_blocks
 from zoo.registry import register_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     pass
@@ -209,6 +212,47 @@ class NaiveBayes(StreamingModel):
         logs = self(batch.x)
         return {"prediction": logs.argmax(1), "probability": logs.exp()}
 
+    # -- what it looks like --------------------------------------------------------------------------------------
+
+    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        from zoo import visual
+
+        assert self.spec is not None
+        if batch.y is not None:
+            yield "confusion_matrix", visual.confusion_matrix(batch.y, columns["prediction"], self.spec)
+            if self.spec.kind == "tabular" and self.spec.num_features == 2:
+                yield "decision_boundary", visual.decision_boundary(self, batch)
+        counted = self.density.occurrences(self._state())
+        if counted is None:
+            share = self.class_count / self.class_count.sum()
+            rows = batch.x.flatten(1)
+            yield "densities", visual.densities(self.mean, self.variance, share, self.spec, rows, batch.y)
+        elif self.spec.kind == "tabular":
+            odds = self.log_odds()
+            yield "telling_features", visual.telling_features(odds, counted, self.feature_labels(), self.spec)
+        if self.spec.kind == "image" and self.hparams.likelihood != "categorical":
+            shown = self.mean if counted is None else counted / self.class_count.unsqueeze(1).clamp_min(1)
+            yield (
+                "classes",
+                visual.images(shown.unflatten(1, self.spec.shape), self.spec.class_names, title="class means"),
+            )
+
+    def log_odds(self) -> Tensor:
+        """By how much an occurrence of each feature moves a class above the mean of the others, (C, D)."""
+        logs = self.feature_log_prob
+        others = (logs.sum(0) - logs) / max(1, len(logs) - 1)
+        return logs - others
+
+    def feature_labels(self) -> list[str]:
+        """A name for each column of `feature_log_prob`: features, or their categories."""
+        assert self.spec is not None
+        names = self.spec.feature_names or [f"feature {i}" for i in range(self.spec.num_features)]
+        if self.hparams.likelihood != "categorical":
+            return list(names)
+        return [
+            f"{name} = {k}" for name, size in zip(names, self.categories.tolist(), strict=True) for k in range(size)
+        ]
+
 
 def as_rows(x: Tensor) -> Tensor:
     """Inputs (B, *shape) as rows (B, D); a sparse matrix (CSR) is one already."""
@@ -217,7 +261,9 @@ def as_rows(x: Tensor) -> Tensor:
 
 def taken(x: Tensor, rows: slice) -> Tensor:
     """Some rows in float64; all of a sparse matrix, which comes as one block."""
-    return x.double() if x.layout == torch.sparse_csr else x[rows].double().contiguous()
+    if x.layout == torch.sparse_csr:
+        return x.double()
+    return x[rows].to(torch.float64, memory_format=torch.contiguous_format).contiguous()
 
 
 def class_scores(density: Likelihood, x: Tensor, parameters: Statistics) -> Tensor:
