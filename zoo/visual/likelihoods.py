@@ -144,10 +144,11 @@ def telling_features(
             weight = occurrences[label] * log_odds[label]
             best = weight.argsort(descending=True, stable=True)[:bars]
             best = best[weight[best] > 0].flip(0)
-            axes.barh(range(len(best)), to_numpy(log_odds[label, best]), color=colors[label], height=0.7)
-            axes.set_yticks(range(len(best)), [labels[i] for i in best.tolist()])
+            places = range(bars - len(best), bars)
+            axes.barh(places, to_numpy(log_odds[label, best]), color=colors[label], height=0.7)
+            axes.set_yticks(places, [labels[i] for i in best.tolist()])
             axes.tick_params(axis="y", length=0, labelsize=8)
-            axes.set_ylim(-0.6, max(len(best), 1) - 0.4)
+            axes.set_ylim(-0.6, bars - 0.4)
             axes.set_title(names[label])
             axes.grid(True, axis="x")
         figure.supxlabel("log-odds of an occurrence against the other classes", fontsize=10, color=INK)

@@ -34,6 +34,8 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import StreamingModel
+from zoo.models.base.evaluation import Pooling
+from zoo.models.base.objectives import Classification
 from zoo.models.naive_bayes.categorical import Categorical
 from zoo.models.naive_bayes.counts import Bernoulli, Complement, Multinomial
 from zoo.models.naive_bayes.gaussian import Gaussian
@@ -72,8 +74,7 @@ def log_posterior(joint: Tensor, log_prior: Tensor) -> Tensor:
 @register_model(
     "naive_bayes",
     family="naive_bayes",
-    task="classification",
-    accepts=("tabular", "image"),
+    accepts={"tabular": "class", "image": "class"},
     source="Maron 1961",
 )
 class NaiveBayes(StreamingModel):
@@ -212,6 +213,20 @@ class NaiveBayes(StreamingModel):
         logs = self(batch.x)
         return {"prediction": logs.argmax(1), "probability": logs.exp()}
 
+    # -- evaluation ----------------------------------------------------------------------------------------------
+
+    @property
+    def objective(self) -> Classification:
+        """What the class log-probabilities are measured by, as other classifiers' logits are."""
+        assert self.spec is not None
+        return Classification(self.spec)
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        return self.objective.evaluate(self(batch.x), batch)
+
+    def pooling(self) -> dict[str, Pooling]:
+        return self.objective.pooling()
+
     # -- what it looks like --------------------------------------------------------------------------------------
 
     def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
@@ -221,7 +236,7 @@ class NaiveBayes(StreamingModel):
         if batch.y is not None:
             yield "confusion_matrix", visual.confusion_matrix(batch.y, columns["prediction"], self.spec)
             if self.spec.kind == "tabular" and self.spec.num_features == 2:
-                yield "decision_boundary", visual.decision_boundary(self, batch)
+                yield "decision_boundary", visual.decision_boundary(self.predict_columns, batch.x, batch.y, self.spec)
         counted = self.density.occurrences(self._state())
         if counted is None:
             share = self.class_count / self.class_count.sum()
