@@ -9,12 +9,14 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import hydra
+import sklearn.datasets
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
@@ -105,6 +107,29 @@ def default_data(name: str) -> ZooDataModule:
     return create_data(options.pop("name"), **options)
 
 
+@functools.cache
+def counts_folder() -> tempfile.TemporaryDirectory:
+    """A folder, gone at the end, with a table of whole numbers from 0: iris in millimetres, and the species."""
+    iris, folder = sklearn.datasets.load_iris(), tempfile.TemporaryDirectory()
+    rows = zip((10 * iris.data).round().astype(int), iris.target_names[iris.target], strict=True)
+    lines = ["a,b,c,d,species", *(",".join([*map(str, row), name]) for row, name in rows)]
+    Path(folder.name, "counts.csv").write_text("\n".join(lines))
+    return folder
+
+
+def variant_options(name: str, hparams: dict[str, Any]) -> dict[str, Any]:
+    """The data of a model with one of its solvers or likelihoods: its own, or whole numbers for counts."""
+    if hparams.get("likelihood", "gaussian") == "gaussian":
+        return dict(model_config(name)["data"])
+    return {"name": "csv", "path": f"{counts_folder().name}/counts.csv", "target": "species", "standardize": False}
+
+
+def variant_data(name: str, hparams: dict[str, Any]) -> ZooDataModule:
+    """The data that a model with these hyperparameters takes."""
+    options = variant_options(name, hparams)
+    return create_data(options.pop("name"), **options)
+
+
 def tiny_batch(data: ZooDataModule, num_rows: int = 48) -> Batch:
     """Some training rows, spread over the data so that every class is there."""
     rows = data.rows("train")
@@ -142,7 +167,8 @@ def has_module(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-NEEDED = {"randomized": {"num_components": 2}}  # what a solver asks for beside its name
+# What a solver or a likelihood asks for beside its name.
+NEEDED: dict[str, dict[str, Any]] = {"randomized": {"num_components": 2}, "bernoulli": {"threshold": 30.0}}
 
 
 def label(hparams: Any) -> str:
@@ -150,12 +176,13 @@ def label(hparams: Any) -> str:
 
 
 def streaming_variants() -> list[tuple[str, dict[str, Any]]]:
-    """Every streaming model, and those that stream with one of their solvers."""
+    """Every streaming model with each of its likelihoods, and those that stream with one of their solvers."""
     found: list[tuple[str, dict[str, Any]]] = []
     for name in zoo.list_models():
-        solver = typing.get_type_hints(model_entry(name).cls.__init__).get("solver")
-        choices = typing.get_args(solver) if typing.get_origin(solver) is Literal else ()
-        variants = [{"solver": choice, **NEEDED.get(choice, {})} for choice in choices] or [{}]
+        hints = typing.get_type_hints(model_entry(name).cls.__init__)
+        option = next((option for option in ("solver", "likelihood") if option in hints), "solver")
+        choices = typing.get_args(hints.get(option)) if typing.get_origin(hints.get(option)) is Literal else ()
+        variants = [{option: choice, **NEEDED.get(choice, {})} for choice in choices] or [{}]
         found += [(name, hparams) for hparams in variants if zoo.create_model(name, **hparams).streaming]
     return found
 

@@ -24,6 +24,7 @@ from support import (
     result,
     shuffled_halves,
     tiny_batch,
+    variant_data,
 )
 from torch import Tensor
 
@@ -42,7 +43,7 @@ MODELS = zoo.list_models()
 @pytest.mark.parametrize(("name", "hparams"), VARIANTS, ids=label)
 def test_a_second_fit_forgets_the_first(name: str, hparams: dict[str, Any], face: str) -> None:
     """Fitted on A and then on B, a streaming model is the one that was fitted on B alone."""
-    data = default_data(name)
+    data = variant_data(name, hparams)
     first, second = shuffled_halves(tiny_batch(data, 120))
 
     def fit(model: Any, batch: Batch) -> None:

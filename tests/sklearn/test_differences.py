@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sklearn
 from sklearn.base import clone, is_classifier
-from sklearn.utils import all_estimators
+from sklearn.utils import all_estimators, get_tags
 from sklearn.utils.estimator_checks import check_param_validation
 
 import zoo.sklearn as zs
@@ -82,6 +82,8 @@ def fitted(estimator):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((30, 3))
     y = (x[:, 0] > 0).astype(int) if is_classifier(estimator) else x @ [1.0, 2.0, 3.0]
+    if get_tags(estimator).input_tags.positive_only:
+        x = np.abs(x).round()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return clone(estimator).fit(x, y)

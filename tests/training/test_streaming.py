@@ -27,6 +27,8 @@ from support import (
     run_command,
     spawn,
     tiny_batch,
+    variant_data,
+    variant_options,
 )
 from torch import Tensor
 
@@ -41,7 +43,7 @@ BOUNDS = {"tsne": 1e-3}
 
 @pytest.mark.parametrize(("name", "hparams"), VARIANTS, ids=label)
 def test_batch_sizes_and_the_order_of_rows_do_not_matter(name: str, hparams: dict[str, Any]) -> None:
-    data = default_data(name)
+    data = variant_data(name, hparams)
     batch = tiny_batch(data, 150)
     batch = Batch(*(c.double() if c is not None and c.is_floating_point() else c for c in batch))
     spec = replace(data.spec, dtype="float64")
@@ -93,7 +95,10 @@ def job(name: str, hparams: dict[str, Any], folder: Path, devices: int) -> dict[
     """A short training on the smallest data that fit, with a last batch that the processes cannot share evenly."""
     settings = {**model_config(name)}
     settings["model"] = {**settings["model"], **hparams}
-    if "iris" in fitting_data(name):
+    settings["data"] = variant_options(name, hparams)
+    if settings["data"]["name"] == "csv":
+        settings["data"]["batch_size"] = 26
+    elif "iris" in fitting_data(name):
         settings["data"] = {"name": "iris", "batch_size": 26}  # 105 rows: the last global batch of two has one
     settings["trainer"] = {**settings["trainer"], "accelerator": "cpu"}
     if name == "logistic_regression":  # separable classes have no minimum without a penalty

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import sklearn.naive_bayes
 import torch
 from sklearn.base import ClassifierMixin
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 from torch import Tensor
@@ -17,7 +16,7 @@ from torch import Tensor
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.naive_bayes.likelihood import sparse_rows
 from zoo.models.naive_bayes.naive_bayes import class_scores, log_posterior
-from zoo.sklearn.base import ZooEstimator, create
+from zoo.sklearn.base import ZooEstimator, constraints, create
 
 __all__ = ["BernoulliNB", "CategoricalNB", "ComplementNB", "GaussianNB", "MultinomialNB"]
 
@@ -49,7 +48,7 @@ class _NaiveBayes(ClassifierMixin, ZooEstimator):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Fit to rows X (N, F) and classes y (N,), with weights (N,)."""
-        self._validate_params()
+        self._check_parameters()
         X, y = self._check_rows(X, y, reset=True)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -58,9 +57,8 @@ class _NaiveBayes(ClassifierMixin, ZooEstimator):
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Any:
         """Go on with more rows; the first call names all `classes` that will ever come."""
+        self._check_parameters()
         first = not hasattr(self, "classes_")
-        if first:
-            self._validate_params()
         _check_partial_fit_first_call(self, classes)
         X, y = self._check_rows(X, y, reset=first)
         if first:
@@ -137,11 +135,7 @@ class GaussianNB(_NaiveBayes):
         (['low'], [8.5, 1.5])
     """
 
-    _parameter_constraints = {
-        "priors": ["array-like", None],
-        "var_smoothing": [Interval(Real, 0, None, closed="left")],
-        "device": [str],
-    }
+    _parameter_constraints = constraints(sklearn.naive_bayes.GaussianNB)
     _checks = {"dtype": "numeric"}
 
     def __init__(self, *, priors: Any = None, var_smoothing: float = 1e-9, device: str = "cpu") -> None:
@@ -191,13 +185,6 @@ class GaussianNB(_NaiveBayes):
 class _DiscreteNB(_NaiveBayes):
     """What the estimators of counts share."""
 
-    _parameter_constraints: dict[str, Any] = {
-        "alpha": [Interval(Real, 0, None, closed="left"), "array-like"],
-        "force_alpha": ["boolean"],
-        "fit_prior": ["boolean"],
-        "class_prior": ["array-like", None],
-        "device": [str],
-    }
     _checks = {"accept_sparse": "csr"}
     _name = ""
     alpha: Any
@@ -279,6 +266,7 @@ class MultinomialNB(_DiscreteNB):
         ['spam']
     """
 
+    _parameter_constraints = constraints(sklearn.naive_bayes.MultinomialNB)
     _name = "multinomial"
 
     def __init__(
@@ -310,8 +298,8 @@ class ComplementNB(_DiscreteNB):
         ['spam']
     """
 
+    _parameter_constraints = constraints(sklearn.naive_bayes.ComplementNB)
     _name = "complement"
-    _parameter_constraints = {**_DiscreteNB._parameter_constraints, "norm": ["boolean"]}
 
     def __init__(
         self,
@@ -350,11 +338,8 @@ class BernoulliNB(_DiscreteNB):
         ['spam']
     """
 
+    _parameter_constraints = constraints(sklearn.naive_bayes.BernoulliNB)
     _name = "bernoulli"
-    _parameter_constraints = {
-        **_DiscreteNB._parameter_constraints,
-        "binarize": [None, Interval(Real, 0, None, closed="left")],
-    }
 
     def __init__(
         self,
@@ -391,12 +376,8 @@ class CategoricalNB(_DiscreteNB):
         ['yes']
     """
 
+    _parameter_constraints = constraints(sklearn.naive_bayes.CategoricalNB)
     _name = "categorical"
-    _parameter_constraints = {
-        **_DiscreteNB._parameter_constraints,
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "min_categories": [None, "array-like", Interval(Integral, 1, None, closed="left")],
-    }
     _checks = {"dtype": "int"}
 
     def __init__(

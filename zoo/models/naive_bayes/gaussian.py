@@ -13,7 +13,8 @@ n = n_a + n_b,\qquad \mu = \mu_a + \frac{n_b}{n} \delta,\qquad
 M = M_a + M_b + \frac{n_a n_b}{n} \delta^2,\qquad \delta = \mu_b - \mu_a
 ```
 
-so that nothing cancels where rows lie far from zero. Squares are of differences, at prediction too.
+so that nothing cancels where rows lie far from zero. Beside each mean stands what rounding left of it, so that small
+differences of large means keep their digits over any number of batches. Squares are of differences, at prediction too.
 
 - $n_c$: number of rows of a class, or the sum of their weights; $\mu$, $M$, $\sigma^2$ $(C, D)$
 - $\nu$: `var_smoothing`; $\operatorname{Var}(x_d)$: variance of a feature over all rows
@@ -36,11 +37,10 @@ import torch
 from torch import Tensor
 
 from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, class_counts, class_sums, row_blocks, scaled_rows
-from zoo.numerics.moments import mean_shift
 
 __all__ = ["Gaussian", "class_moments", "gaussian_log_density"]
 
-NAMES = ("class_count", "class_mean", "class_scatter")
+NAMES = ("class_count", "class_mean", "class_rest", "class_scatter")
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,26 @@ class Gaussian(Likelihood):
         return dict(zip(NAMES, class_moments(x, y, num_classes, weight), strict=True))
 
     def merge(self, one: Statistics, other: Statistics) -> Statistics:
-        n, mu, m = (one[name] for name in NAMES)
-        n_other, mu_other, m_other = (other[name] for name in NAMES)
-        count, mean, row = mean_shift(n.unsqueeze(1), mu, n_other.unsqueeze(1), mu_other)
-        return dict(zip(NAMES, (count.squeeze(1), mean, m + m_other + row.square()), strict=True))
+        n, mu, rest, scatter = (one[name] for name in NAMES)
+        n_other, mu_other, rest_other, scatter_other = (other[name] for name in NAMES)
+        count = n + n_other
+        share = torch.where(count > 0, n_other / count, 0.0).unsqueeze(1)  # nothing and nothing is nothing
+        filled = (n > 0).unsqueeze(1)
+        mu, rest = torch.where(filled, mu, mu_other), torch.where(filled, rest, rest_other)
+        shift = (mu_other - mu) + (rest_other - rest)
+        step = rest + share * shift
+        mean = mu + step
+        scatter = scatter + scatter_other + n.unsqueeze(1) * share * shift.square()
+        return dict(zip(NAMES, (count, mean, step - (mean - mu), scatter), strict=True))
 
     def estimate(self, statistics: Statistics) -> Statistics:
-        count, mean, scatter = (statistics[name] for name in NAMES)
+        count, mean, rest, scatter = (statistics[name] for name in NAMES)
+        mean = mean + rest
         total = count.sum()
         between = count @ (mean - count @ mean / total).square()  # (D,)
         epsilon = self.var_smoothing * ((scatter.sum(0) + between) / total).max()
         variance = torch.where(count > 0, scatter.T / count + epsilon, torch.inf).T.contiguous()
-        return {"mean": mean.clone(), "variance": variance, "epsilon": epsilon}
+        return {"mean": mean, "variance": variance, "epsilon": epsilon}
 
     def log_likelihood(self, x: Tensor, parameters: Statistics) -> Tensor:
         return gaussian_log_density(x, parameters["mean"], parameters["variance"])
@@ -77,7 +85,7 @@ class Gaussian(Likelihood):
 
 def class_moments(
     x: Tensor, y: Tensor, num_classes: int, weight: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Count, mean and squared deviations of the rows of each class.
 
     Args:
@@ -87,11 +95,11 @@ def class_moments(
         weight: non-negative weights, (B,).
 
     Returns:
-        The (weighted) number of rows (C,), their mean (C, D) and the sum of the squared deviations from it (C, D); 0
-        for a class without rows.
+        The (weighted) number of rows (C,), their mean (C, D), what rounding left of the mean (C, D), and the sum of the
+        squared deviations (C, D); 0 for a class without rows.
 
     Example:
-        >>> n, mean, scatter = class_moments(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([0, 0, 1]), 3)
+        >>> n, mean, rest, scatter = class_moments(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([0, 0, 1]), 3)
         >>> n.tolist(), mean.flatten().tolist(), scatter.flatten().tolist()
         ([2.0, 1.0, 0.0], [2.0, 7.0, 0.0], [2.0, 0.0, 0.0])
     """
@@ -99,9 +107,9 @@ def class_moments(
     divisor = torch.where(count > 0, count, 1.0).to(x.dtype).unsqueeze(1)
     mean = class_sums(scaled_rows(x, weight), y, num_classes) / divisor  # (C, D)
     centred = x - mean[y]
-    rest = class_sums(scaled_rows(centred, weight), y, num_classes) / divisor  # what rounding left of the mean
+    rest = class_sums(scaled_rows(centred, weight), y, num_classes) / divisor
     squares = class_sums(scaled_rows(centred.square_(), weight), y, num_classes)
-    return count, mean + rest, (squares - divisor * rest.square()).clamp_min_(0)
+    return count, mean, rest, (squares - divisor * rest.square()).clamp_min_(0)
 
 
 def gaussian_log_density(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

@@ -246,11 +246,9 @@ class NaiveBayes(StreamingModel):
             odds = self.log_odds()
             yield "telling_features", visual.telling_features(odds, counted, self.feature_labels(), self.spec)
         if self.spec.kind == "image" and self.hparams.likelihood != "categorical":
-            shown = self.mean if counted is None else counted / self.class_count.unsqueeze(1).clamp_min(1)
-            yield (
-                "classes",
-                visual.images(shown.unflatten(1, self.spec.shape), self.spec.class_names, title="class means"),
-            )
+            means = self.mean if counted is None else counted / self.class_count.unsqueeze(1).clamp_min(1)
+            tiles = means.unflatten(1, self.spec.shape)
+            yield "class_means", visual.images(tiles, self.spec.class_names, title="class means")
 
     def log_odds(self) -> Tensor:
         """By how much an occurrence of each feature moves a class above the mean of the others, (C, D)."""
