@@ -1,4 +1,4 @@
-"""Recurrent layers beside torch's own: a training step (forward and backward) and inference, at four sizes."""
+"""Recurrent layers beside torch's own, with the kernels and without: training (forward and backward) and inference."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+import zoo.kernels
 import zoo.layers
 from benchmarks import Job
 
@@ -42,17 +43,29 @@ def agree(ours: Tensor, peer: Tensor) -> None:
     assert (ours - peer).norm() <= 1e-4 * peer.norm()
 
 
+def pair(kind: str, size: tuple[int, ...], way: str, pairs: int, bound: float) -> Iterator[Job]:
+    """Training and inference of one kind of layer at one size."""
+    steps, rows, inputs, hidden = size
+    torch.manual_seed(0)
+    modules = [getattr(home, kind)(inputs, hidden) for home in (zoo.layers, nn)]
+    modules[1].load_state_dict(modules[0].state_dict())
+    x, gradient = torch.randn(steps, rows, inputs), torch.randn(steps, rows, hidden)
+    # several steps a call, so that a call is long beside the clock and the scheduler
+    times = max(1, round(2e8 / (steps * rows * (inputs + hidden) * hidden)))
+    name = f"(T, B, D, H) = {size}, {times} ×, threads={torch.get_num_threads()}, {way}"
+    options: dict = {"pairs": pairs, "check": agree, "bound": bound}
+    ours, peer = (training(m, x, gradient, times) for m in modules)
+    yield Job(f"{kind} training, {name}", ours, peer, f"torch.nn.{kind}", **options)
+    ours, peer = (inference(m, x, times) for m in modules)
+    yield Job(f"{kind} inference, {name}", ours, peer, f"torch.nn.{kind}", **options)
+
+
 def jobs() -> Iterator[Job]:
     for kind in ("LSTM", "GRU", "RNN"):
-        for steps, rows, inputs, hidden in SIZES:
-            torch.manual_seed(0)
-            modules = [getattr(home, kind)(inputs, hidden) for home in (zoo.layers, nn)]
-            modules[1].load_state_dict(modules[0].state_dict())
-            x, gradient = torch.randn(steps, rows, inputs), torch.randn(steps, rows, hidden)
-            # several steps a call, so that a call is long beside the clock and the scheduler
-            times = max(1, round(2e9 / (steps * rows * (inputs + hidden) * hidden)))
-            size = f"(T, B, D, H) = {(steps, rows, inputs, hidden)}, {times} ×"
-            ours, peer = (training(m, x, gradient, times) for m in modules)
-            yield Job(f"{kind} training, {size}", ours, peer, f"torch.nn.{kind}", pairs=11, check=agree)
-            ours, peer = (inference(m, x, times) for m in modules)
-            yield Job(f"{kind} inference, {size}", ours, peer, f"torch.nn.{kind}", pairs=11, check=agree)
+        for size in SIZES:
+            yield from pair(kind, size, str(zoo.kernels.status()), pairs=9, bound=1)
+    zoo.kernels.use(False)  # as ZOO_KERNELS=0
+    for kind in ("LSTM", "GRU", "RNN"):
+        for size in SIZES:
+            yield from pair(kind, size, "without kernels", pairs=5, bound=4)
+    zoo.kernels.use(True)

@@ -151,6 +151,37 @@ def test_single_precision(kind: str, sizes: tuple[int, int, int, int], device: t
     assert max(relative_error(mine, oracle) for mine, oracle in pairs) <= 1e-5
 
 
+def views(features: int) -> dict[str, Tensor]:
+    """Inputs as they come from other layers: views whose rows do not lie side by side."""
+    return {
+        "columns of a table": torch.randn(6, 4, 2 * features)[..., :features],
+        "the output of a convolution": nn.Conv1d(2, features, 3)(torch.randn(1, 2, 9)).detach().transpose(1, 2),
+        "unbatched features.T": torch.randn(features, 6).T,
+        "one sequence for all rows": torch.randn(6, 1, features).expand(6, 4, features),
+        "every other step": torch.randn(12, 4, features)[::2],
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", views(1))
+def test_views_are_read_as_they_are(kind: str, name: str, device: torch.device) -> None:
+    ours, theirs = both(kind, 5, 7, bidirectional=True, device=device)
+    x = views(5)[name].to(device)
+    assert not x.is_contiguous()
+    for mine, oracle in zip(flat(ours(x)), flat(theirs(x)), strict=True):
+        assert relative_error(mine, oracle) <= 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bias_may_be_a_column(kind: str) -> None:
+    ours, theirs = both(kind, 5, 7)
+    ours.bias_ih_l0.data = ours.bias_ih_l0.data.unsqueeze(1).repeat(1, 3)[:, 0]
+    assert not ours.bias_ih_l0.is_contiguous()
+    x = torch.randn(6, 4, 5)
+    for mine, oracle in zip(flat(ours(x)), flat(theirs(x)), strict=True):
+        assert relative_error(mine, oracle) <= 1e-6
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_parameters_from_a_seed(kind: str) -> None:
     extra = {"proj_size": 2} if kind == "LSTM" else {}

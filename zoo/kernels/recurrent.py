@@ -154,10 +154,9 @@ class Recurrence:
             back = PASSES[self.name].backward
             d_x, d_state, d_w = back(steps, x, state, w, h, (gates, memory), d_h, tuple(carries), need_x)
             carries = list(d_state)
-        absent = x.new_empty(0)
         d_c0 = carries[1] if self.states == 2 else None
         found = (None if d_x is None else d_x.view(shape), carries[0], d_c0, *d_w)
-        return tuple(absent.clone() if t is None else t for t in found)
+        return tuple(x.new_empty(0) if t is None else t for t in found)
 
     def _compiled_backward(
         self, kernel: Callable, steps: Steps, x: Tensor, state: State, w: Weights, sizes: Tensor | None, h: Tensor,
