@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.numerics.moments import gram
+
 __all__ = ["cost", "cost_gradient", "derivatives", "link"]
 
 
@@ -88,7 +90,7 @@ def _curvature(p: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:
     """Σ s p_k (δ_kl − p_l) x xᵀ in blocks k ≥ l, of which the others are mirror images, (K P, K P)."""
     weighted = p if weight is None else p * weight.unsqueeze(1)  # s p_k, (B, K)
     if p.shape[1] == 1:
-        return x.T @ (x * (weighted * (1 - p)))
+        return gram(x * (weighted * (1 - p)).sqrt())
     (rows, classes), columns = p.shape, x.shape[1]
     hessian = x.new_zeros(classes * columns, classes * columns)
     for k in range(classes):

@@ -34,8 +34,8 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +133,8 @@ class LogisticRegression(StreamingModel, GradientModel):
     looked: Tensor
     shift: Tensor
     inverse_scale: Tensor
+    l1: Tensor
+    l2: Tensor
     row_counts: Tensor
     mean: Tensor
     spread: Tensor
@@ -185,8 +187,9 @@ class LogisticRegression(StreamingModel, GradientModel):
         positive = (torch.arange(columns) < features).repeat(rows) if self.hparams.positive else None
         self.minimizer = (Newton if newton else LBFGS)(size, self.hparams.tol, self.hparams.max_iter, positive)
         self.register_buffer("looked", torch.zeros((), dtype=torch.bool))
-        for name in ("shift", "inverse_scale"):
-            self.register_buffer(name, torch.zeros(features, dtype=torch.float64))
+        sizes = {"shift": features, "inverse_scale": features, "l1": size, "l2": size}
+        for name, length in sizes.items():
+            self.register_buffer(name, torch.zeros(length, dtype=torch.float64))
         shapes: dict[str, tuple[int, ...]] = {"loss_sum": (), "gradient_sum": (size,), "num_wrong": ()}
         shapes |= {"row_counts": (self.objective.num_classes,), "mean": (features,), "spread": (features,)}
         for name, shape in {**shapes, **({"hessian_sum": (size, size)} if newton else {})}.items():
@@ -217,7 +220,13 @@ class LogisticRegression(StreamingModel, GradientModel):
         weight = None if weight is None else weight.double()
         return torch.bincount(y, weight, minlength=self.objective.num_classes).double()
 
-    # -- exact solver: the pass ----------------------------------------------------------------------------
+    # -- exact solver: the passes ----------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        before = [p.clone() for p in self.linear.parameters()] if self.hparams.warm_start and self.spec else []
+        super().begin()
+        for parameter, value in zip(self.linear.parameters() if before else (), before, strict=True):
+            parameter.data.copy_(value)
 
     def accumulate(self, batch: Batch) -> None:
         assert batch.y is not None
@@ -226,7 +235,12 @@ class LogisticRegression(StreamingModel, GradientModel):
         weights = itertools.repeat(None) if batch.weight is None else batch.weight.split(rows)
         for x, y, s in zip(*chunks, weights, strict=False):
             if self.looked:
-                self._evaluate(x, y, s)
+                loss, gradient, hessian, wrong = self._evaluate(self._design(x), y, s)
+                self.loss_sum += loss
+                self.gradient_sum += gradient
+                self.num_wrong += wrong
+                if hessian is not None:
+                    self.hessian_sum += hessian
             else:
                 self._look(x, s)
             self.row_counts += self._count(y, s)
@@ -240,21 +254,21 @@ class LogisticRegression(StreamingModel, GradientModel):
         _, self.mean, joint = mean_shift(self.row_counts.sum(), self.mean, total, middle)
         self.spread = torch.hypot(torch.hypot(self.spread, spread), joint)
 
-    def _evaluate(self, x: Tensor, y: Tensor, s: Tensor | None) -> None:
-        """Add the loss of rows (B, F) and its derivatives at the minimizer's point."""
-        w = self.minimizer.point.view(self.objective.num_outputs, -1)  # (K, P)
-        design = x.new_ones(len(x), w.shape[1])  # (B, P)
+    def _design(self, x: Tensor) -> Tensor:
+        """Standardized rows (B, F), with a column of ones for an intercept, (B, P)."""
+        design = x.new_ones(len(x), len(self.shift) + int(self.hparams.fit_intercept))
         torch.sub(x, self.shift, out=design[:, : x.shape[1]]).mul_(self.inverse_scale)
-        z = design @ w.T
+        return design
+
+    def _evaluate(self, design: Tensor, y: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """Sum of the losses at the minimizer's point, gradient (D,) and Hessian (D, D) of it, and the rows it errs in."""
+        z = design @ self.minimizer.point.view(self.objective.num_outputs, -1).T  # (B, K)
         wrong = self.objective.predict(z) != y
-        self.num_wrong += wrong.sum() if s is None else s @ wrong.to(s.dtype)
+        errors = wrong.sum() if s is None else s @ wrong.to(s.dtype)
         if self.hparams.class_weight is not None:
             s = self.objective.class_weight[y] * (1.0 if s is None else s)
         loss, gradient, hessian = derivatives(z, design, y, s, hessian="hessian_sum" in self._accumulators)
-        self.loss_sum += loss
-        self.gradient_sum += gradient.flatten()
-        if hessian is not None:
-            self.hessian_sum += hessian
+        return loss, gradient.flatten(), hessian, errors
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Combine the passes of several processes: sums add up, means and spreads merge."""
@@ -274,18 +288,43 @@ class LogisticRegression(StreamingModel, GradientModel):
         if not self.looked:
             self._begin_iterations(total)
             return {"rows": total}
-        point, l1, l2 = self.minimizer.point, *self._penalties()
-        value = self.loss_sum / total + l2 @ point.square()
-        gradient = self.gradient_sum / total + 2 * l2 * point
-        hessian = self._hessian(total, l2) if "hessian_sum" in self._accumulators else None
+        hessian = self.hessian_sum if "hessian_sum" in self._accumulators else None
+        return self._advance(total, self.loss_sum, self.gradient_sum, hessian, self.num_wrong)
+
+    def _advance(
+        self, total: Tensor, loss: Tensor, gradient: Tensor, hessian: Tensor | None, wrong: Tensor
+    ) -> dict[str, float | Tensor]:
+        """Take the sums of a pass to the minimizer, and show its next point; return what is logged of the last one."""
+        point, l1, l2 = self.minimizer.point, self.l1, self.l2
+        value = loss / total + l2 @ point.square()
+        gradient = gradient / total + 2 * l2 * point
         logged: dict[str, float | Tensor] = {
             "objective": value + l1 @ point.abs(),
             "gradient_norm": pseudo_gradient(gradient, point, l1, self.minimizer.positive).abs().max(),
-            "accuracy": 1 - self.num_wrong / total,
+            "accuracy": 1 - wrong / total,
         }
-        self.minimizer.update(value, gradient, l1, hessian)
+        self.minimizer.update(value, gradient, l1, None if hessian is None else self._hessian(hessian, total))
         self._show()
+        if self.minimizer.finished:
+            self._warn(wrong)
         return logged
+
+    def run_passes(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
+        """Take passes; few rows that lie in memory are standardized once."""
+        rows = batches() if self.streaming else None
+        if not (isinstance(rows, list) and len(rows) == 1 and rows[0].size * self.minimizer.size <= CHUNK):
+            return super().run_passes(batches, max_passes)
+        values = {} if self.looked else super().run_passes(lambda: rows, 1)
+        with torch.no_grad():
+            batch = self.as_batch(rows[0])
+            assert batch.y is not None
+            design, total = self._design(batch.x.flatten(1)), self._count(batch.y, batch.weight).sum()
+            for _ in range(self.hparams.max_iter + 1 if max_passes is None else max_passes - 1):
+                if self.done:
+                    break
+                loss, gradient, hessian, wrong = self._evaluate(design, batch.y, batch.weight)
+                values = self._advance(total, loss, gradient, hessian, wrong)
+        return values
 
     def _begin_iterations(self, total: Tensor) -> None:
         """Take shift and scale from the pass that was made, and the weights as they are for the first point."""
@@ -301,24 +340,24 @@ class LogisticRegression(StreamingModel, GradientModel):
         point[:, : len(scale)] = self.weight * torch.where(self.inverse_scale > 0, scale, 0.0)
         if self.hparams.fit_intercept:
             point[:, -1] = self.bias + self.weight @ self.shift
+        self._take_penalties()
         self.looked.fill_(True)
 
-    def _penalties(self) -> tuple[Tensor, Tensor]:
-        """λ₁ and λ₂ of each coordinate, (D,): zero for the intercepts."""
-        l1, l2 = torch.zeros_like(self.minimizer.point.view(self.objective.num_outputs, -1)).repeat(2, 1, 1)
-        l1[:, : len(self.shift)] = self.recipe.l1 * self.inverse_scale
+    def _take_penalties(self) -> None:
+        """Set λ₁ and λ₂ of each coordinate, (D,): zero for the intercepts."""
+        features, rows = len(self.shift), self.objective.num_outputs
         # A feature that does not vary is held at zero.
-        l2[:, : len(self.shift)] = torch.where(
-            self.inverse_scale > 0, (self.recipe.l2**0.5 * self.inverse_scale).square(), 1.0
-        )
-        return l1.flatten(), l2.flatten()
+        bend = torch.where(self.inverse_scale > 0, (self.recipe.l2**0.5 * self.inverse_scale).square(), 1.0)
+        self.l1.view(rows, -1)[:, :features] = self.recipe.l1 * self.inverse_scale
+        self.l2.view(rows, -1)[:, :features] = bend
 
     def _free_columns(self) -> slice:
         """Columns of the weights to which softmax lets one number be added for all classes at no cost."""
         return slice(len(self.shift) if self.recipe.l1 or self.hparams.positive else 0, None)
 
-    def _hessian(self, total: Tensor, l2: Tensor) -> Tensor:
-        hessian = self.hessian_sum / total + torch.diag(2 * l2)
+    def _hessian(self, total_hessian: Tensor, total: Tensor) -> Tensor:
+        hessian = total_hessian / total
+        hessian.diagonal().add_(2 * self.l2)
         rows = self.objective.num_outputs
         if rows > 1:  # curvature in the directions that cost nothing, so that the system has one solution
             blocks = hessian.view(rows, -1, rows, hessian.shape[1] // rows).diagonal(dim1=1, dim2=3)  # (K, K, P)
@@ -334,11 +373,9 @@ class LogisticRegression(StreamingModel, GradientModel):
         if self.linear.bias is not None:
             bias = w[:, -1] - self.weight @ self.shift
             self.linear.bias.copy_(bias - bias.mean() if len(w) > 1 else bias)
-        if self.minimizer.finished:
-            self._warn()
 
-    def _warn(self) -> None:
-        if not (self.num_wrong or self.recipe.l1 or self.recipe.l2):
+    def _warn(self, wrong: Tensor) -> None:
+        if not (wrong or self.recipe.l1 or self.recipe.l2):
             warnings.warn(
                 "The classes are linearly separable: without a penalty the loss has no minimum and the weights "
                 "grow with every pass. Set regularization=l2 (recipe.l2 above 0).",
