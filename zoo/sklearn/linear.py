@@ -19,10 +19,11 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from zoo.data.spec import Batch, DataSpec
+from zoo.models import linear as models
 from zoo.models.linear.least_squares import elastic_net_path, solve_least_squares
 from zoo.models.linear.statistics import Statistics
 from zoo.optimizers import Recipe
-from zoo.sklearn.base import ZooEstimator, constraints, create
+from zoo.sklearn.base import ZooEstimator, constraints
 
 __all__ = ["ElasticNet", "Lasso", "LinearRegression", "LogisticRegression", "Ridge"]
 
@@ -52,10 +53,7 @@ class _Linear(ZooEstimator):
     def _check_weight(self, sample_weight: Any, X: Any) -> Tensor | None:
         if sample_weight is None:
             return None
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        if not weight.any():
-            raise ValueError("sample_weight is zero everywhere: no row is left to fit to.")
-        return _tensor(weight)
+        return _tensor(_check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
 
     def _linear_scores(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
@@ -124,8 +122,8 @@ class _LeastSquares(MultiOutputMixin, RegressorMixin, _Linear):
         check_is_fitted(self)
         weight = np.atleast_2d(np.asarray(self.coef_, dtype=np.float64))
         spec = DataSpec("tabular", weight.shape[1:], "value", num_targets=len(weight), dtype=str(self._dtype))
-        options = {"fit_intercept": self.fit_intercept, "positive": getattr(self, "positive", False)}
-        model = create("linear_regression", **options).build(spec)
+        model: Any = models.LinearRegression(fit_intercept=self.fit_intercept, positive=self.positive)
+        model.build(spec)
         for name, value in self._statistics._asdict().items():
             setattr(model, name, value)
         model.linear.weight.copy_(torch.from_numpy(weight))
@@ -510,8 +508,7 @@ class LogisticRegression(ClassifierMixin, _Linear):
         """Fit the zoo's model, and show its weights in the type of the rows."""
         penalized = self.solver == "liblinear" and self.fit_intercept  # liblinear's intercept is a feature's weight
         features = X.shape[1] + int(penalized)
-        model: Any = create(
-            "logistic_regression",
+        model: Any = models.LogisticRegression(
             solver="exact",
             fit_intercept=self.fit_intercept and not penalized,
             tol=float(self.tol) ** 2,

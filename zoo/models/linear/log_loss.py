@@ -73,10 +73,9 @@ def derivatives(
         Value (), gradient (K, P) and Hessian (K P, K P).
     """
     if z.shape[1] == 1:
-        small, y_column = torch.exp(-z.abs()), y.unsqueeze(1).to(z.dtype)
-        p = torch.where(z >= 0, 1.0, small) / (1 + small)
-        losses = (z.clamp_min(0) + torch.log1p(small) - y_column * z).squeeze(1)
-        residual = p - y_column
+        p, z = z.sigmoid(), z.squeeze(1)
+        losses = torch.logaddexp(z, z.new_zeros(())) - y * z
+        residual = p - y.unsqueeze(1)
     else:
         p = z.softmax(1)
         losses = torch.logsumexp(z, 1) - z.gather(1, y.unsqueeze(1)).squeeze(1)

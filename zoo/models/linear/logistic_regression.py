@@ -235,10 +235,10 @@ class LogisticRegression(StreamingModel, GradientModel):
         weights = itertools.repeat(None) if batch.weight is None else batch.weight.split(rows)
         for x, y, s in zip(*chunks, weights, strict=False):
             if self.looked:
-                loss, gradient, hessian, wrong = self._evaluate(self._design(x), y, s)
+                z, (loss, gradient, hessian) = self._evaluate(self._design(x), y, s)
                 self.loss_sum += loss
-                self.gradient_sum += gradient
-                self.num_wrong += wrong
+                self.gradient_sum += gradient.flatten()
+                self.num_wrong += self._wrong(z, y, s)
                 if hessian is not None:
                     self.hessian_sum += hessian
             else:
@@ -247,12 +247,15 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     def _look(self, x: Tensor, s: Tensor | None) -> None:
         """Add rows (B, F) to mean and spread, √Σ s (x − m)²; both about zero where there is no intercept."""
-        s = x.new_ones(len(x)) if s is None else s
-        total = s.sum()
-        middle = s @ x / total if self.hparams.fit_intercept and total > 0 else torch.zeros_like(self.mean)
-        spread = column_norms(torch.where(s.unsqueeze(1) > 0, x - middle, 0.0) * s.sqrt().unsqueeze(1))
+        total = x.new_tensor(len(x)) if s is None else s.sum()
+        middle = torch.zeros_like(self.mean)
+        if self.hparams.fit_intercept and total > 0:
+            middle = x.mean(0) if s is None else s @ x / total
+        centred = x - middle
+        if s is not None:
+            centred = torch.where(s.unsqueeze(1) > 0, centred, 0.0) * s.sqrt().unsqueeze(1)
         _, self.mean, joint = mean_shift(self.row_counts.sum(), self.mean, total, middle)
-        self.spread = torch.hypot(torch.hypot(self.spread, spread), joint)
+        self.spread = torch.hypot(torch.hypot(self.spread, column_norms(centred)), joint)
 
     def _design(self, x: Tensor) -> Tensor:
         """Standardized rows (B, F), with a column of ones for an intercept, (B, P)."""
@@ -260,15 +263,17 @@ class LogisticRegression(StreamingModel, GradientModel):
         torch.sub(x, self.shift, out=design[:, : x.shape[1]]).mul_(self.inverse_scale)
         return design
 
-    def _evaluate(self, design: Tensor, y: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        """Sum of the losses at the minimizer's point, gradient (D,) and Hessian (D, D) of it, and the rows it errs in."""
-        z = design @ self.minimizer.point.view(self.objective.num_outputs, -1).T  # (B, K)
-        wrong = self.objective.predict(z) != y
-        errors = wrong.sum() if s is None else s @ wrong.to(s.dtype)
+    def _evaluate(self, design: Tensor, y: Tensor, s: Tensor | None) -> tuple[Tensor, Any]:
+        """Logits (B, K) at the minimizer's point, and the sum of their losses with its derivatives."""
+        z = design @ self.minimizer.point.view(self.objective.num_outputs, -1).T
         if self.hparams.class_weight is not None:
             s = self.objective.class_weight[y] * (1.0 if s is None else s)
-        loss, gradient, hessian = derivatives(z, design, y, s, hessian="hessian_sum" in self._accumulators)
-        return loss, gradient.flatten(), hessian, errors
+        return z, derivatives(z, design, y, s, hessian="hessian_sum" in self._accumulators)
+
+    def _wrong(self, z: Tensor, y: Tensor, s: Tensor | None) -> Tensor:
+        """How many rows, by weight, the logits put into another class than theirs, ()."""
+        wrong = self.objective.predict(z) != y
+        return wrong.sum() if s is None else s @ wrong.to(s.dtype)
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Combine the passes of several processes: sums add up, means and spreads merge."""
@@ -289,25 +294,24 @@ class LogisticRegression(StreamingModel, GradientModel):
             self._begin_iterations(total)
             return {"rows": total}
         hessian = self.hessian_sum if "hessian_sum" in self._accumulators else None
-        return self._advance(total, self.loss_sum, self.gradient_sum, hessian, self.num_wrong)
+        point = self.minimizer.point
+        value, gradient = self._advance(total, self.loss_sum, self.gradient_sum, hessian)
+        self._show(self.num_wrong)
+        return self._logged(point, value, gradient, self.num_wrong / total)
 
-    def _advance(
-        self, total: Tensor, loss: Tensor, gradient: Tensor, hessian: Tensor | None, wrong: Tensor
-    ) -> dict[str, float | Tensor]:
-        """Take the sums of a pass to the minimizer, and show its next point; return what is logged of the last one."""
-        point, l1, l2 = self.minimizer.point, self.l1, self.l2
-        value = loss / total + l2 @ point.square()
-        gradient = gradient / total + 2 * l2 * point
-        logged: dict[str, float | Tensor] = {
-            "objective": value + l1 @ point.abs(),
-            "gradient_norm": pseudo_gradient(gradient, point, l1, self.minimizer.positive).abs().max(),
-            "accuracy": 1 - wrong / total,
-        }
+    def _advance(self, total: Tensor, loss: Tensor, gradient: Tensor, hessian: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Take the sums of a pass to the minimizer; return the smooth part of the objective and its gradient."""
+        point = self.minimizer.point
+        value = loss / total + self.l2 @ point.square()
+        gradient = (gradient / total).addcmul_(self.l2, point, value=2)
+        l1 = self.l1 if self.recipe.l1 else None
         self.minimizer.update(value, gradient, l1, None if hessian is None else self._hessian(hessian, total))
-        self._show()
-        if self.minimizer.finished:
-            self._warn(wrong)
-        return logged
+        return value, gradient
+
+    def _logged(self, point: Tensor, value: Tensor, gradient: Tensor, wrong: Tensor) -> dict[str, float | Tensor]:
+        slope = pseudo_gradient(gradient, point, self.l1, self.minimizer.positive)
+        objective = value + self.l1 @ point.abs()
+        return {"objective": objective, "gradient_norm": slope.abs().max(), "accuracy": 1 - wrong}
 
     def run_passes(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
         """Take passes; few rows that lie in memory are standardized once."""
@@ -315,16 +319,20 @@ class LogisticRegression(StreamingModel, GradientModel):
         if not (isinstance(rows, list) and len(rows) == 1 and rows[0].size * self.minimizer.size <= CHUNK):
             return super().run_passes(batches, max_passes)
         values = {} if self.looked else super().run_passes(lambda: rows, 1)
+        left = self.hparams.max_iter if max_passes is None else max_passes - 1
+        if self.done or left < 1:
+            return values
         with torch.no_grad():
-            batch = self.as_batch(rows[0])
-            assert batch.y is not None
-            design, total = self._design(batch.x.flatten(1)), self._count(batch.y, batch.weight).sum()
-            for _ in range(self.hparams.max_iter + 1 if max_passes is None else max_passes - 1):
-                if self.done:
-                    break
-                loss, gradient, hessian, wrong = self._evaluate(design, batch.y, batch.weight)
-                values = self._advance(total, loss, gradient, hessian, wrong)
-        return values
+            x, y, s = (batch := self.as_batch(rows[0])).x.flatten(1), batch.y, batch.weight
+            assert y is not None
+            design, total = self._design(x), self._count(y, s).sum()
+            while left and not self.done:
+                point, left = self.minimizer.point, left - 1
+                z, (loss, gradient, hessian) = self._evaluate(design, y, s)
+                value, gradient = self._advance(total, loss, gradient.flatten(), hessian)
+            wrong = self._wrong(z, y, s)
+            self._show(wrong)
+            return self._logged(point, value, gradient, wrong / total)
 
     def _begin_iterations(self, total: Tensor) -> None:
         """Take shift and scale from the pass that was made, and the weights as they are for the first point."""
@@ -364,7 +372,7 @@ class LogisticRegression(StreamingModel, GradientModel):
             blocks[..., self._free_columns()] += blocks.diagonal().mean(-1)[self._free_columns()] / rows
         return hessian
 
-    def _show(self) -> None:
+    def _show(self, wrong: Tensor) -> None:
         """Copy the minimizer's point to the weights: of all that softmax cannot tell apart, that of sum 0."""
         w = self.minimizer.point.view(self.objective.num_outputs, -1)
         if len(w) > 1:
@@ -373,6 +381,8 @@ class LogisticRegression(StreamingModel, GradientModel):
         if self.linear.bias is not None:
             bias = w[:, -1] - self.weight @ self.shift
             self.linear.bias.copy_(bias - bias.mean() if len(w) > 1 else bias)
+        if self.minimizer.finished:
+            self._warn(wrong)
 
     def _warn(self, wrong: Tensor) -> None:
         if not (wrong or self.recipe.l1 or self.recipe.l2):
@@ -390,4 +400,4 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     @property
     def done(self) -> bool:
-        return bool(self.minimizer.finished)
+        return self.minimizer.finished

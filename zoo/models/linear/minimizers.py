@@ -27,6 +27,8 @@ alone, and values are compared up to rounding.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -38,20 +40,25 @@ ARMIJO = 1e-4
 ROUNDING = 64 * torch.finfo(torch.float64).eps  # relative error that a sum of many losses may carry
 
 
-def newton_step(hessian: Tensor, gradient: Tensor, point: Tensor, l1: Tensor, positive: Tensor | None = None) -> Tensor:
+def newton_step(
+    hessian: Tensor, gradient: Tensor, point: Tensor, l1: Tensor | None, positive: Tensor | None = None
+) -> Tensor:
     """Return d = argmin ∇fᵀd + ½ dᵀ∇²f d + Σ λ_i |w_i + d_i|, (D,), with w_i + d_i ≥ 0 where `positive`."""
-    diagonal = hessian.diagonal()
-    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
-    scaled = hessian * scale.unsqueeze(1) * scale
-    if positive is None and not l1.any():
+    scale = hessian.diagonal().clamp_min(1e-300).rsqrt()
+    scaled = hessian * torch.outer(scale, scale)
+    if positive is None and (l1 is None or not l1.any()):
         return scale * solve_semidefinite(scaled, -scale * gradient)
+    l1 = torch.zeros_like(point) if l1 is None else l1
     scaled.diagonal().add_(1e-10)  # a step that is a little too short where nothing bends
     x = point / scale
     return scale * (minimize_quadratic(scaled, scale * gradient - scaled @ x, l1 * scale, x, positive=positive).x - x)
 
 
-def pseudo_gradient(gradient: Tensor, point: Tensor, l1: Tensor, positive: Tensor | None = None) -> Tensor:
+def pseudo_gradient(gradient: Tensor, point: Tensor, l1: Tensor | None, positive: Tensor | None = None) -> Tensor:
     """Return the shortest subgradient of f + Σ λ|w|: zero at the minimum and nowhere else."""
+    if l1 is None and positive is None:
+        return gradient
+    l1 = torch.zeros_like(point) if l1 is None else l1
     at_zero = gradient.sign() * (gradient.abs() - l1).clamp_min(0)
     if positive is not None:
         at_zero = torch.where(positive, (gradient + l1).clamp_max(0), at_zero)
@@ -61,25 +68,29 @@ def pseudo_gradient(gradient: Tensor, point: Tensor, l1: Tensor, positive: Tenso
 class Minimizer(nn.Module):
     """Base: which point is evaluated next. A subclass says in which direction to go.
 
-    Its state is in buffers, so that it travels in checkpoints.
+    Its state travels in checkpoints: points in buffers, numbers in one tensor more.
 
     Args:
         size: D.
         tolerance: stop when the decrease that a full step promises is below this share of max(1, |F|).
         max_passes: stop after so many evaluations.
         positive: coordinates that may not be negative, (D,) bool; none by default.
+
+    Attributes:
+        point: where the next pass evaluates; where the search ended, in the end, (D,).
+        value: F at the last accepted point.
+        promise: the decrease that a full step from there promises.
+        passes: evaluations so far.
+        finished: whether no further one is needed.
+        converged: whether that is because no step promises anything.
     """
+
+    NUMBERS = {"value": float, "promise": float, "step": float, "passes": int, "finished": bool, "converged": bool}
 
     positive: Tensor | None
     point: Tensor
     accepted: Tensor
     direction: Tensor
-    value: Tensor
-    promise: Tensor
-    step: Tensor
-    passes: Tensor
-    finished: Tensor
-    converged: Tensor
 
     def __init__(
         self, size: int, tolerance: float = 1e-12, max_passes: int = 100, positive: Tensor | None = None
@@ -89,64 +100,68 @@ class Minimizer(nn.Module):
         self.size, self.tolerance, self.max_passes = size, tolerance, max_passes
         for name in ("point", "accepted", "direction"):
             self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
-        for name in ("value", "promise"):
-            self.register_buffer(name, torch.full((), torch.inf, dtype=torch.float64))
-        self.register_buffer("step", torch.ones((), dtype=torch.float64))
-        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
-        for name in ("finished", "converged"):
-            self.register_buffer(name, torch.zeros((), dtype=torch.bool))
+        self.value, self.promise, self.step, self.passes = math.inf, math.inf, 1.0, 0
+        self.finished, self.converged = False, False
 
     def extra_repr(self) -> str:
         return f"{self.size}, tolerance={self.tolerance}, max_passes={self.max_passes}"
 
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor([float(getattr(self, name)) for name in self.NUMBERS], dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        for (name, kind), number in zip(self.NUMBERS.items(), state.tolist(), strict=True):
+            setattr(self, name, kind(number))
+
     @torch.no_grad()
-    def update(self, smooth: Tensor, gradient: Tensor, l1: Tensor, hessian: Tensor | None = None) -> None:
+    def update(self, smooth: Tensor, gradient: Tensor, l1: Tensor | None, hessian: Tensor | None = None) -> None:
         """Take f, ∇f and ∇²f at `point`: accept it and aim anew, or come back half the way.
 
         Args:
             smooth: f, ().
             gradient: ∇f, (D,).
-            l1: λ, (D,).
+            l1: λ, (D,), or None for no penalty.
             hessian: ∇²f, (D, D), for Newton.
         """
         self.passes += 1
-        value = smooth + (l1 * self.point.abs()).sum()
-        if self._acceptable(value, gradient, l1):
-            self.value, self.accepted = value.clone(), self.point.clone()
+        value = float(smooth if l1 is None else smooth + l1 @ self.point.abs())
+        if self._acceptable(value, gradient):
+            self.value, self.accepted = value, self.point.clone()
             self.direction = self._aim(gradient, l1, hessian)
             self.promise = self._promise(gradient, l1)
-            self.step = self._first_step(gradient)
-            self.converged = self.promise <= self.tolerance * value.abs().clamp_min(1)
+            self.step = self._first_step()
+            self.converged = self.promise <= self.tolerance * max(1.0, abs(value))
         else:
-            self.step = self.step / 2
+            self.step /= 2
             # After thirty halvings the values cannot tell the points apart any more.
             self.converged = self.step < 2.0**-30
-        self.finished = self.converged | (self.passes >= self.max_passes)
+        self.finished = self.converged or self.passes >= self.max_passes
         self.point = self._arrive() if self.finished else self._trial(l1)
 
-    def _acceptable(self, value: Tensor, gradient: Tensor, l1: Tensor) -> bool:
-        if not torch.isfinite(value) or not torch.isfinite(gradient).all():
+    def _acceptable(self, value: float, gradient: Tensor) -> bool:
+        if not math.isfinite(value) or not math.isfinite(gradient.abs().max()):
             return False
-        slack = ROUNDING * self.value.abs() if torch.isfinite(self.value) else 0.0
-        return bool(self.passes == 1) or bool(value <= self.value - ARMIJO * self._expected() + slack)
+        return self.passes == 1 or value <= self.value - ARMIJO * self._expected() + ROUNDING * abs(self.value)
 
-    def _aim(self, gradient: Tensor, l1: Tensor, hessian: Tensor | None) -> Tensor:
+    def _aim(self, gradient: Tensor, l1: Tensor | None, hessian: Tensor | None) -> Tensor:
         raise NotImplementedError
 
-    def _first_step(self, gradient: Tensor) -> Tensor:
-        return torch.ones_like(self.step)
+    def _first_step(self) -> float:
+        return 1.0
 
-    def _promise(self, gradient: Tensor, l1: Tensor) -> Tensor:
+    def _promise(self, gradient: Tensor, l1: Tensor | None) -> float:
         """The decrease that the model of F promises for a full step, to first order."""
+        if l1 is None:
+            return -float(gradient @ self.direction)
         change = (self.accepted + self.direction).abs() - self.accepted.abs()
-        return -(gradient @ self.direction + l1 @ change)
+        return -float(gradient @ self.direction + l1 @ change)
 
-    def _expected(self) -> Tensor:
+    def _expected(self) -> float:
         """The same for the step that was taken."""
         return self.step * self.promise
 
-    def _trial(self, l1: Tensor) -> Tensor:
-        return self.accepted + self.step * self.direction
+    def _trial(self, l1: Tensor | None) -> Tensor:
+        return torch.add(self.accepted, self.direction, alpha=self.step)
 
     def _arrive(self) -> Tensor:
         """The point to end at."""
@@ -156,7 +171,7 @@ class Minimizer(nn.Module):
 class Newton(Minimizer):
     """(Proximal) Newton: quadratic convergence, one D × D system a pass."""
 
-    def _aim(self, gradient: Tensor, l1: Tensor, hessian: Tensor | None) -> Tensor:
+    def _aim(self, gradient: Tensor, l1: Tensor | None, hessian: Tensor | None) -> Tensor:
         assert hessian is not None
         return newton_step(hessian, gradient, self.accepted, l1, self.positive)
 
@@ -182,18 +197,18 @@ class LBFGS(Minimizer):
         for name in ("last_point", "last_gradient", "steepest"):
             self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
 
-    def _aim(self, gradient: Tensor, l1: Tensor, hessian: Tensor | None) -> Tensor:
+    def _aim(self, gradient: Tensor, l1: Tensor | None, hessian: Tensor | None) -> Tensor:
         self._remember(self.accepted - self.last_point, gradient - self.last_gradient)
         self.last_point, self.last_gradient = self.accepted.clone(), gradient.clone()
         self.steepest = pseudo_gradient(gradient, self.accepted, l1, self.positive)
         direction = -self._inverse_times(self.steepest)
         return torch.where(self._held(l1) & (direction * self.steepest >= 0), 0.0, direction)
 
-    def _promise(self, gradient: Tensor, l1: Tensor) -> Tensor:
-        return -self.steepest @ self.direction
+    def _promise(self, gradient: Tensor, l1: Tensor | None) -> float:
+        return -float(self.steepest @ self.direction)
 
-    def _expected(self) -> Tensor:
-        return self.steepest @ (self.accepted - self.point)
+    def _expected(self) -> float:
+        return float(self.steepest @ (self.accepted - self.point))
 
     def _remember(self, move: Tensor, turn: Tensor) -> None:
         if self.passes > 1 and move @ turn > torch.finfo(move.dtype).eps * turn.square().sum():
@@ -214,16 +229,15 @@ class LBFGS(Minimizer):
             vector = vector + s * (share - rho * (y @ vector))
         return vector
 
-    def _first_step(self, gradient: Tensor) -> Tensor:
-        if self.moves.any():
-            return torch.ones_like(self.step)
-        return (1 / self.direction.abs().sum().clamp_min(1e-300)).clamp_max(1.0)
+    def _first_step(self) -> float:
+        return 1.0 if self.moves.any() else 1 / max(1.0, float(self.direction.abs().sum()))
 
-    def _trial(self, l1: Tensor) -> Tensor:
-        trial = self.accepted + self.step * self.direction
+    def _trial(self, l1: Tensor | None) -> Tensor:
+        trial = super()._trial(l1)
         orthant = torch.where(self.accepted == 0, -self.steepest.sign(), self.accepted.sign())
         return torch.where(self._held(l1) & (trial.sign() * orthant < 0), 0.0, trial)
 
-    def _held(self, l1: Tensor) -> Tensor:
+    def _held(self, l1: Tensor | None) -> Tensor:
         """Which coordinates have a kink or an end at zero."""
-        return l1 > 0 if self.positive is None else (l1 > 0) | self.positive
+        kink = torch.zeros_like(self.point, dtype=torch.bool) if l1 is None else l1 > 0
+        return kink if self.positive is None else kink | self.positive

@@ -51,7 +51,7 @@ def solve_semidefinite(a: Tensor, b: Tensor) -> Tensor:
     """
     definite, failed = torch.linalg.cholesky_ex(a)
     # A diagonal near zero in the factor tells a singular matrix well enough: the matrix is scaled.
-    if not failed and definite.diagonal().square().min() > FLAT * len(a):
+    if not failed and definite.diagonal().min() > (FLAT * len(a)) ** 0.5:
         return torch.cholesky_solve(b.unsqueeze(1), definite).squeeze(1)
     values, vectors = torch.linalg.eigh(a)
     cutoff = max(FLAT, len(a) * torch.finfo(a.dtype).eps) * values[-1]
