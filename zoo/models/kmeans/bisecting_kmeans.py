@@ -17,8 +17,10 @@ Deviations: none; `split_by=weight` is the source's other choice, the largest cl
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,7 +29,7 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import StreamingModel
-from zoo.models.kmeans.kmeans import MEASURE, CentroidModel, KMeans
+from zoo.models.kmeans.kmeans import DRAW, MEASURE, CentroidModel, KMeans
 from zoo.models.kmeans.lloyd import assign
 from zoo.numerics.hashing import stream_key
 from zoo.registry import register_model
@@ -190,6 +192,31 @@ class BisectingKMeans(CentroidModel, StreamingModel):
                 self.child_inertia[restart].index_add_(0, label, distance * mass)
                 self.child_weight[restart].index_add_(0, label, mass)
 
+    @torch.no_grad()
+    def run_passes(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
+        first = list(itertools.islice(batches(), 2))
+        fresh = int(self.split.phase) == DRAW and not int(self.split.round)
+        if max_passes is not None or len(first) != 1 or not fresh:
+            return super().run_passes(batches, max_passes)
+        return self._split_in_memory(self.as_batch(first[0]))
+
+    def _split_in_memory(self, batch: Batch) -> dict[str, Any]:
+        """Make all splits of rows in memory: each looks at the rows of its cluster alone, and they remember theirs."""
+        rows, weight, values = self.rows_of(batch), batch.weight, {}
+        label = self.labels(rows)[0]
+        while not self.done:
+            current = int(self._current())
+            mine = (label == current).nonzero()[:, 0]
+            part = Batch(rows[mine], weight=None if weight is None else weight[mine])
+            self.split.run_passes(lambda part=part: [part])
+            child, distance = (found[0] for found in assign(part.x, self.split.centroids.unsqueeze(0)))
+            mass = torch.ones_like(distance) if part.weight is None else part.weight.double()
+            none = distance.new_zeros(len(self.split.centroids))
+            inertia, size = none.index_add(0, child, distance * mass), none.index_add(0, child, mass)
+            label[mine] = torch.where(child == 1, int(self.num_splits) + 1, current)
+            values = self._finish_split(current, inertia, size)
+        return values
+
     def _current(self) -> Tensor:
         """The cluster that is being split."""
         if not int(self.num_splits):
@@ -206,21 +233,24 @@ class BisectingKMeans(CentroidModel, StreamingModel):
         if not self.split.done:
             return {"splits": self.num_splits, **{f"split_{name}": value for name, value in values.items()}}
         best = self.split.best
-        new = int(self.num_splits) + 1
+        return self._finish_split(current, self.child_inertia[best], self.child_weight[best])
+
+    def _finish_split(self, current: int, inertia: Tensor, weight: Tensor) -> dict[str, float | Tensor]:
+        """Put two children, of inertia (2,) and weight (2,), in the place of a cluster, and begin the next split."""
+        device, new = inertia.device, int(self.num_splits) + 1
         places = [current, new][: self.split.centroids.shape[0]]
         self.leaf_centroids[places] = self.split.centroids
-        self.cluster_inertia[places] = self.child_inertia[best]
-        self.cluster_weight[places] = self.child_weight[best]
+        self.cluster_inertia[places], self.cluster_weight[places] = inertia, weight
         if len(places) == 2:
             self.split_centroids[new - 1], self.split_of[new - 1] = self.split.centroids, current
             self.num_splits += 1
         exhausted = not bool((self.cluster_inertia > 0).any())
-        self.finished = torch.tensor(new >= self.hparams.num_clusters - 1 or exhausted, device=best.device)
+        self.finished = torch.tensor(new >= self.hparams.num_clusters - 1 or exhausted, device=device)
         if exhausted and new < self.hparams.num_clusters - 1:
             warnings.warn(
                 f"bisecting_kmeans found {new + 1} different rows only: no cluster is left to split.", stacklevel=2
             )
         if not self.done:
             assert self.spec is not None
-            self.split = self._new_split(stream_key(int(self.seed), new)).build(self.spec).to(best.device)
+            self.split = self._new_split(stream_key(int(self.seed), new)).build(self.spec).to(device)
         return {"splits": self.num_splits, "inertia": self.inertia}
