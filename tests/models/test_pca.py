@@ -341,7 +341,7 @@ def test_projections_and_rows_of_another_width_are_refused_in_one_line() -> None
     close(model.log_likelihood(x.numpy()), model.log_likelihood(x))
     with pytest.raises(zoo.ZooError, match=r"Expected projections of shape \(N, 2\), got \(4, 3\)"):
         model.inverse_transform(torch.zeros(4, 3))
-    with pytest.raises(zoo.ZooError, match=r"Expected rows of shape"):
+    with pytest.raises(zoo.ZooError, match=r"Expected inputs of shape"):
         model.log_likelihood(x[:, :3])
 
 

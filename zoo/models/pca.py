@@ -304,13 +304,11 @@ class PCA(StreamingModel):
 
     def log_likelihood(self, x: Any) -> Tensor:
         """Log density of rows (B, *shape), an array or a tensor, under the probabilistic model, (B,)."""
-        from zoo.data.arrays import to_tensor
+        from zoo.data.arrays import inputs_from
 
         self.check_fitted()
         assert self.spec is not None
-        x = to_tensor(x).to(self.center.device)
-        if tuple(x.shape[1:]) != self.spec.shape:
-            raise ZooError(f"Expected rows of shape {('N', *self.spec.shape)}, got {tuple(x.shape)}.")
+        x = inputs_from(x, self.spec).x.to(self.center.device)
         centred = x.flatten(1).double() - self.center
         return probabilistic_log_density(centred, self.components, self.explained_variance, self.noise_variance)
 

@@ -413,6 +413,15 @@ def test_mistakes_are_explained_in_one_line() -> None:
 # -- the model around it ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["kmeans", "bisecting_kmeans"])
+def test_rows_of_another_width_are_refused_in_one_line(name: str) -> None:
+    model = zoo.fit(zoo.create_model(name, num_clusters=3), blobs())
+    for call in (model.transform, model.predict, lambda x: zoo.fit(model, x)):
+        with pytest.raises(ZooError) as caught:
+            call(blobs()[:, :3])
+        assert "\n" not in str(caught.value)
+
+
 def test_images_are_flattened_and_drawn() -> None:
     x = torch.rand(60, 1, 4, 4)
     model = zoo.fit(zoo.create_model("kmeans", num_clusters=3), x)

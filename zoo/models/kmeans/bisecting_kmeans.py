@@ -36,6 +36,8 @@ from zoo.registry import register_model
 
 __all__ = ["BisectingKMeans"]
 
+_ROWS = 4096  # whose distances are taken at once, in float64
+
 
 @register_model(
     "bisecting_kmeans",
@@ -157,12 +159,19 @@ class BisectingKMeans(CentroidModel, StreamingModel):
 
     def labels(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cluster of each row (B, D), found down the tree, and the squared distance to its centroid."""
+        label = self._descend(rows)
+        parts = zip(rows.split(_ROWS), label.split(_ROWS), strict=True)
+        distance = [(part.double() - self.leaf_centroids[own]).square_().sum(1) for part, own in parts]
+        return label, torch.cat(distance) if distance else rows.new_zeros(0).double()
+
+    def _descend(self, rows: Tensor) -> Tensor:
+        """The clusters of rows (B, D): each split parts those that have come to its own cluster."""
         label = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
         for split in range(int(self.num_splits)):
-            of = self.split_of[split]
-            second = assign(rows, self.split_centroids[split].unsqueeze(0))[0][0] == 1
-            label = torch.where((label == of) & second, split + 1, label)
-        return label, (rows.double() - self.leaf_centroids[label]).square().sum(1)
+            mine = (label == self.split_of[split]).nonzero()[:, 0]
+            second = assign(rows[mine], self.split_centroids[split].unsqueeze(0))[0][0] == 1
+            label[mine[second]] = split + 1
+        return label
 
     # -- passes --------------------------------------------------------------------------------------------------
 
@@ -179,7 +188,7 @@ class BisectingKMeans(CentroidModel, StreamingModel):
 
     def accumulate(self, batch: Batch) -> None:
         rows, weight = self.rows_of(batch), batch.weight
-        mine = (self.labels(rows)[0] == self._current()).nonzero()[:, 0]
+        mine = (self._descend(rows) == self._current()).nonzero()[:, 0]
         rows, weight = rows[mine], None if weight is None else weight[mine]
         if not len(rows):
             return
@@ -203,7 +212,7 @@ class BisectingKMeans(CentroidModel, StreamingModel):
     def _split_in_memory(self, batch: Batch) -> dict[str, Any]:
         """Make all splits of rows in memory: each looks at the rows of its cluster alone, and they remember theirs."""
         rows, weight, values = self.rows_of(batch), batch.weight, {}
-        label = self.labels(rows)[0]
+        label = self._descend(rows)
         while not self.done:
             current = int(self._current())
             mine = (label == current).nonzero()[:, 0]

@@ -100,10 +100,12 @@ class CentroidModel(StreamingModel if TYPE_CHECKING else object):  # type: ignor
     @torch.inference_mode()
     def transform(self, x: Any, batch_size: int = 4096) -> Tensor:
         """Return the distances of inputs (N, *shape), an array or a tensor, to all centroids, (N, K)."""
-        from zoo.data.arrays import to_tensor
+        from zoo.data.arrays import inputs_from
 
         self.check_fitted()
-        return torch.cat([self(self.as_batch(chunk).x) for chunk in to_tensor(x).split(batch_size)])
+        assert self.spec is not None
+        rows = inputs_from(x, self.spec).x
+        return torch.cat([self(self.as_batch(Batch(part)).x) for part in rows.split(batch_size)])
 
     def labels(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cluster of each row (B, D) and the squared distance to its centroid, both (B,)."""

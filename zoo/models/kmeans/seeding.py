@@ -173,7 +173,7 @@ def kmeans_plusplus(x: Tensor, weight: Tensor | None, num_clusters: int, num_res
         >>> kmeans_plusplus(x, None, 2, 1, seed=0).sort(1).values.tolist()
         [[[0.0], [5.0]]]
     """
-    size, content, mean = num_candidates(num_clusters), content_hash(x), x.double().mean(0)
+    size, content, mean = num_candidates(num_clusters), content_hash(x), x.mean(0, dtype=torch.float64)
     rows = x.double() - mean
     norm = rows.square().sum(1)  # (B,)
     rounding = 16 * torch.finfo(rows.dtype).eps * (norm + norm.max())
