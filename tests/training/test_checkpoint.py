@@ -324,6 +324,7 @@ def test_a_disk_that_fills_up_at_any_byte_leaves_the_old_checkpoint(
 
 
 def resave(path: Path, change: Any) -> None:
+    """What someone would write who computes the digests anew."""
     content = torch.load(path, weights_only=True)
     change(content)
     save_checkpoint(content, path)

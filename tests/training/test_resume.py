@@ -22,12 +22,19 @@ from zoo.training.trainer import make_trainer, seed_all
 
 MLP = ["model=mlp", "data=iris", "data.batch_size=32", "model.widths=[8]", "model.dropout=0.3"]
 SHORT = ["trainer.limit_train_batches=3", "trainer.max_epochs=3"]
+PLATEAU = ["scheduler=plateau", "scheduler.patience=0", "scheduler.factor=0.5", "optimizer.lr=0.3"]
+STOPPING = ["regularization=early_stopping", "regularization.early_stopping.patience=1", "optimizer.lr=0.3"]
 RUNS = {
     "momentum and cosine": [*MLP, "optimizer=sgd", "optimizer.momentum=0.9", "scheduler=cosine"],
     "adam and one cycle": [*MLP, "scheduler=one_cycle", "model.batch_norm=true"],
     "plateau and clipping": [*MLP, "scheduler=plateau", "scheduler.patience=0", "regularization=gradient_clipping"],
     "accumulated gradients": [*MLP, "trainer.accumulate_grad_batches=2"],
+    "plateau that falls": [*MLP, *PLATEAU, "trainer.max_epochs=5"],
+    "plateau every second epoch": [*MLP, *PLATEAU, "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=5"],
     "early stopping": [*MLP, "regularization=early_stopping", "regularization.early_stopping.patience=1"],
+    "early stopping that stops": [*MLP, *STOPPING, "trainer.max_epochs=6"],
+    "early stopping within epochs": [*MLP, *STOPPING, "trainer.val_check_interval=2", "trainer.max_epochs=6"],
+    "plateau and early stopping": [*MLP, *PLATEAU, *STOPPING, "trainer.max_epochs=6"],
     "validation within epochs": [*MLP, "trainer.val_check_interval=2", "scheduler=plateau", "scheduler.patience=0"],
     "a limit on the batches": [*MLP, "trainer.limit_train_batches=2"],
     "a limit on the steps": [*MLP, "trainer.max_steps=7"],
@@ -63,7 +70,7 @@ def train(overrides: Sequence[str], folder: Path, resume: Path | None = None) ->
 
 
 def final(checkpoint: dict[str, Any]) -> tuple[str, str]:
-    """Digests of the model, and of the optimizer, the schedule and the random states."""
+    """Digests of the model, and of the optimizer, the schedule, what stops the run and the random states."""
     rest = {f"{i}.{k}.{key}": value for i, state in enumerate(checkpoint["optimizer_states"])
             for k, values in state.get("state", {}).items() for key, value in values.items()
             if isinstance(value, torch.Tensor)}  # fmt: skip
@@ -73,6 +80,9 @@ def final(checkpoint: dict[str, Any]) -> tuple[str, str]:
     rest["where"] = torch.tensor([checkpoint["epoch"], checkpoint["global_step"]])
     bests = [state["best"] for state in checkpoint["callbacks"].values() if "best" in state]
     rest["best"] = torch.tensor([best for best in bests if best is not None], dtype=torch.float64)
+    stops = [{key: state.get(key) for key in ("wait_count", "stopped", "validated")}
+             for name, state in sorted(checkpoint["callbacks"].items())]  # fmt: skip
+    rest["decisions"] = torch.tensor(list(repr((checkpoint["lr_schedulers"], stops)).encode()))
     return bits(checkpoint["state_dict"]), bits(rest)
 
 

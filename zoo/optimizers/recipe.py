@@ -100,7 +100,9 @@ class Recipe:
             raise ZooError(f"scheduler={self.scheduler} needs the run's end: set trainer.max_epochs or max_steps.")
         scheduler = SCHEDULERS[self.scheduler](optimizer, steps, **self.scheduler_options)
         if self.scheduler == "plateau":
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+            every = module.trainer.check_val_every_n_epoch or 1  # one step a validation
+            schedule = {"scheduler": scheduler, "monitor": "val/loss", "frequency": every}
+            return {"optimizer": optimizer, "lr_scheduler": schedule}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def penalty(self, module: nn.Module) -> Tensor | None:

@@ -32,9 +32,10 @@ class Checkpointer(Checkpoint):
 
     The last one is written when `every_seconds` have passed: between two batches, or between two epochs, when all the
     epoch's own work is done (Lightning would resume past the end of an epoch whose last batch was saved).
-    Nothing is written while a parameter is not finite, so that the last checkpoint is always a good one.
+    Nothing is written while a number of the model is not finite, so that either file is always a good one.
 
-    Lightning's `ModelCheckpoint` counts by optimizer steps, of which a streaming model has none.
+    Lightning's `ModelCheckpoint` counts by optimizer steps, of which a streaming model has none. Validation values, by
+    which a schedule or early stopping may decide in an epoch without validation, travel along.
 
     Args:
         folder: where the two files go.
@@ -45,6 +46,8 @@ class Checkpointer(Checkpoint):
         self.folder, self.every_seconds = Path(folder), every_seconds
         self.best: float | None = None
         self.stopped = False  # whether the run ended by itself, before its last epoch or step
+        self.validated: dict[str, float] = {}  # the values of the last validation
+        self._unknown: set[str] = set()  # buffers that are NaN until they are known
         self._saved_at = time.monotonic()
 
     @property
@@ -56,16 +59,26 @@ class Checkpointer(Checkpoint):
         return self.folder / "best.ckpt"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "stopped": self.stopped}
+        return {"best": self.best, "stopped": self.stopped, "validated": self.validated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.stopped = state_dict["best"], state_dict["stopped"]
+        self.validated = state_dict["validated"]
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write `last.ckpt`."""
-        check_parameters(trainer.lightning_module)
+        self._check_finite(trainer.lightning_module)
         trainer.save_checkpoint(self.last_path)
         self._saved_at = time.monotonic()
+
+    def _check_finite(self, model: Any) -> None:
+        """Raise one line if a number of the model that was finite is so no more."""
+        for name in non_finite(model):
+            if name not in self._unknown:
+                raise NonFiniteLossError(
+                    f"{name} is not finite at step {model.global_step} (epoch {model.current_epoch}): no checkpoint "
+                    "was written. Lower optimizer.lr, or clip gradients (regularization=gradient_clipping)."
+                )
 
     def _due(self, trainer: pl.Trainer) -> bool:
         return bool(trainer.strategy.broadcast(time.monotonic() - self._saved_at >= self.every_seconds))
@@ -74,17 +87,31 @@ class Checkpointer(Checkpoint):
         if can_stop_after(trainer, batch_idx) and self._due(trainer):
             self.save(trainer)
 
+    def on_train_start(self, trainer: pl.Trainer, model: Any) -> None:
+        self._unknown = set(non_finite(model)) - {name for name, _ in model.named_parameters()}
+        values = {key: torch.tensor(value, dtype=torch.float64) for key, value in self.validated.items()}
+        trainer.callback_metrics.update(values)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         begin_epoch(trainer)
         if trainer.current_epoch > 0 and self._due(trainer):
             self.save(trainer)
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        # In the first epoch of a resumed run Lightning would leave out the schedule's step at the epoch's end, for want
+        # of validation values, which are here.
+        trainer.fit_loop._restarting = False
+
     def on_validation_end(self, trainer: pl.Trainer, model: Any) -> None:
-        if trainer.sanity_checking or model.monitor not in trainer.callback_metrics:
+        if trainer.sanity_checking:
             return
-        value = float(trainer.callback_metrics[model.monitor])
-        sign = 1 if model.monitor_mode == "min" else -1
-        if not math.isnan(value) and (self.best is None or sign * value < sign * self.best):
+        values = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        self.validated = {key: value for key, value in values.items() if key.startswith("val/")}
+        if model.monitor not in values:
+            return
+        value, sign = values[model.monitor], 1 if model.monitor_mode == "min" else -1
+        if math.isfinite(value) and (self.best is None or sign * value < sign * self.best):
+            self._check_finite(model)
             self.best = value
             trainer.save_checkpoint(self.best_path)
 
@@ -121,14 +148,14 @@ def begin_epoch(trainer: pl.Trainer) -> None:
         loop.val_loop.batch_progress.total.reset()
 
 
-def check_parameters(model: Any) -> None:
-    """Raise one line if a parameter is infinite or not a number."""
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise NonFiniteLossError(
-                f"{name} is not finite at step {model.global_step} (epoch {model.current_epoch}): no checkpoint was "
-                "written. Lower optimizer.lr, or clip gradients (regularization=gradient_clipping)."
-            )
+def non_finite(model: Any) -> list[str]:
+    """Return the names of the parameters and saved buffers that hold an infinite value or NaN.
+
+    Buffers of a streaming model are left out: it checks its statistics itself, and a minimum over no rows is infinite.
+    """
+    parameters = dict(model.named_parameters())
+    state = parameters if model.streaming else {**parameters, **model.state_dict()}
+    return [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
 
 
 class RandomStates(Callback):

@@ -3,13 +3,15 @@
 A checkpoint is written to a temporary file in its own folder, synced and moved into place, so that a process killed at
 any moment leaves the previous one intact. `NAME.sha256` beside it, in the format of `sha256sum`, holds the digest. It
 is written first, with the old digest kept as a second line until the move is done, so that at no moment (not even
-after several kills) a whole checkpoint stands beside a digest that denies it.
+after several kills) a whole checkpoint stands beside a digest that denies it. The digests of its tensors and values
+travel inside (`zoo.training.digests`): they are checked too, and hold where the sidecar was lost.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import pickle
 import zipfile
@@ -21,6 +23,8 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from zoo.errors import ZooError
+from zoo.training.bounds import BoundedBuild
+from zoo.training.digests import check_digests, digests_of
 
 if TYPE_CHECKING:
     from zoo.models.base import ZooModel
@@ -34,6 +38,9 @@ __all__ = [
     "save_model",
     "write_whole",
 ]
+
+
+log = logging.getLogger("zoo")
 
 
 class _HashingFile:
@@ -77,8 +84,10 @@ def _sync_folder(folder: Path) -> None:
 def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Call `write(file)` on a temporary file beside `path`, sync it and move it into place."""
     temporary = path.with_name(f".{path.name}.partial")  # one name, so that killed writes do not pile up
+    with contextlib.suppress(FileNotFoundError):  # in a folder from elsewhere it may be a link to a file of the user's
+        os.unlink(temporary)
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -96,6 +105,8 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = {key: value for key, value in checkpoint.items() if key != "digests"}  # a loaded one may bring its own
+    checkpoint["digests"] = digests_of(checkpoint)
 
     def write(file: IO[bytes]) -> None:
         hashing = _HashingFile(file)
@@ -128,28 +139,40 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
                     f"{path} was altered or truncated: its SHA-256 differs from {_sidecar(path).name}. Use another."
                 )
     else:
-        _check_archive(path)
+        log.warning("%s has no %s beside it: its inner digests are checked alone.", path, _sidecar(path).name)
+    _check_archive(path, sums=not digests)
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ZooError(
             f"{path} holds more than tensors and plain values and was refused; nothing in it was executed."
         ) from error
     except Exception as error:  # damaged bytes make torch's reader fail in many ways
         raise ZooError(f"{path} is not a whole checkpoint: {_first_line(error)}") from error
+    if not isinstance(checkpoint, dict):
+        raise ZooError(f"{path} is not a checkpoint of the zoo: it holds a {type(checkpoint).__name__}.")
+    inner = checkpoint.pop("digests", None)
+    try:
+        check_digests(checkpoint, inner, most_values=path.stat().st_size)
+    except Exception as error:  # what a hostile file holds fails in many ways
+        raise ZooError(f"{path} was refused: {_first_line(error)}. Use another.") from error
+    return checkpoint
 
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _check_archive(path: Path) -> None:
-    """Check the archive's own CRC sums, which torch does not, where no digest lies beside it."""
+def _check_archive(path: Path, sums: bool) -> None:
+    """Check that the archive is no larger than its file, and, with `sums`, its CRC sums, which torch does not."""
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+            unpacked = sum(part.file_size for part in archive.infolist())
+            damaged = archive.testzip() if sums and unpacked <= path.stat().st_size else None
     except Exception as error:  # damaged bytes make the archive's reader fail in many ways
         raise ZooError(f"{path} is not a whole checkpoint of the zoo: {_first_line(error)}.") from error
+    if unpacked > path.stat().st_size:
+        raise ZooError(f"{path} was refused: it unpacks to {unpacked:,} bytes, more than it holds.")
     if damaged:
         raise ZooError(f"{path} was altered or truncated: its part {damaged} fails its checksum. Use another.")
 
@@ -208,8 +231,9 @@ def load_model(path: str | Path, map_location: Any = "cpu") -> ZooModel:
     if not isinstance(about, dict):
         raise ZooError(f"{file} is not a checkpoint of the zoo: it does not name its model.")
     try:
-        model = create_model(about["model"], **checkpoint.get("hyper_parameters", {}))
-        model.build(DataSpec.from_dict(about["spec"]))
+        with BoundedBuild(checkpoint["state_dict"]):
+            model = create_model(about["model"], **checkpoint.get("hyper_parameters", {}))
+            model.build(DataSpec.from_dict(about["spec"]))
         _take_dtypes(model, checkpoint["state_dict"])
         model.load_state_dict(checkpoint["state_dict"])
     except ZooError as error:

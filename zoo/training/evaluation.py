@@ -18,7 +18,7 @@ from zoo.models.base import Generates, ZooModel
 from zoo.training.checkpoint import find_checkpoint, load_checkpoint, load_model
 from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw, held_out
-from zoo.training.plugins import import_plugins
+from zoo.training.plugins import confirm_plugins, import_plugins
 from zoo.training.run import device_of, named
 from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all
@@ -34,7 +34,8 @@ def evaluate_run(config: DictConfig) -> None:
     if not (run / "config.yaml").is_file():
         raise ZooError(f"{run} is not a run folder: it has no config.yaml.")
     settings: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
-    import_plugins([*settings["plugins"], *options["plugins"]])
+    confirm_plugins(settings.get("plugins"), options["plugins"], run)
+    import_plugins(options["plugins"])
     seed_all(settings["seed"])
     model = load_model(checkpoint)
     name, data_options = named(settings["data"])

@@ -39,6 +39,13 @@ def detach(state: State) -> State:
     return state.detach() if isinstance(state, Tensor) else type(state)(detach(part) for part in state)
 
 
+def move(state: State, device: torch.device) -> State:
+    """Return the state on another device; None, the state before the first step, stays None."""
+    if state is None or isinstance(state, Tensor):
+        return state if state is None else state.to(device)
+    return type(state)(move(part, device) for part in state)
+
+
 class RecurrentModel(Generates):
     """A mixin for gradient models: everything but the recurrent layers themselves.
 
@@ -56,7 +63,7 @@ class RecurrentModel(Generates):
         """Raise one line for a hyperparameter out of range."""
         for size in self._sizes:
             check_range("hidden_size", size, 1)
-        check_range("num_layers", self.hparams.num_layers, 1)
+        check_range("num_layers", self.hparams.num_layers, 1, 1000)
         check_range("dropout", self.hparams.dropout, 0, 1)
         check_range("embedding_size", self.hparams.embedding_size, 1)
         self._carried: dict[str, State] = {}
@@ -174,11 +181,17 @@ class RecurrentModel(Generates):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
-        checkpoint["zoo"]["carried"] = self._carried.get("train")
+        carried: list[State] = [self._carried.get("train")]
+        if self._trainer is not None and self.trainer.world_size > 1:  # each process reads a text of its own
+            carried = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(carried, move(self._carried.get("train"), torch.device("cpu")))
+        checkpoint["zoo"]["carried"] = carried
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if checkpoint["zoo"].get("carried") is not None:
-            self._carried["train"] = checkpoint["zoo"]["carried"]
+        carried = checkpoint["zoo"].get("carried", [])
+        rank = self.trainer.global_rank if self._trainer is not None else 0
+        if rank < len(carried) and carried[rank] is not None:
+            self._carried["train"] = move(carried[rank], self.device)
 
     # -- going on --------------------------------------------------------------------------------------------------
 
