@@ -49,6 +49,7 @@ __all__ = [
     "take_sample",
 ]
 
+_FEW = 32  # rows of a sample, up to which repeats are looked for among all pairs
 _STEP_INVERSE = pow(0x9E37_79B9_7F4A_7C15, -1, 2**64)
 
 
@@ -115,6 +116,11 @@ def take_sample(score: Tensor, content: Tensor, x: Tensor, size: int) -> Sample:
         [[[2.0], [1.0]]]
     """
     num_rows = len(x)
+    if size <= min(num_rows, _FEW):
+        value, index = score.topk(size)
+        found = content[index]  # (G, L)
+        if int((found.unsqueeze(2) == found.unsqueeze(1)).sum()) == found.numel():
+            return Sample(value, found, x[index].double())
     # Twice the size allows for some repeated rows; where that is not enough, all rows are looked at.
     for reach in (min(num_rows, size if size == 1 else 2 * size), num_rows):
         value, index = score.topk(reach)  # (G, reach)
