@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from zoo.kernels import function
-from zoo.kernels.recurrent_passes import PASSES, State, Steps, Weights, product
+from zoo.kernels.onednn import product
+from zoo.kernels.recurrent_passes import PASSES, State, Steps, Weights
 
 __all__ = ["Recurrence"]
 

@@ -31,10 +31,11 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["PASSES", "Passes", "Steps", "Weights", "product"]
+from zoo.kernels.onednn import product
+
+__all__ = ["PASSES", "Passes", "Steps", "Weights"]
 
 State = tuple[Tensor, ...]
 """(h,) for RNN and GRU, (h, c) for LSTM; h: (B, P), c: (B, H)."""
@@ -109,18 +110,6 @@ class Passes:
 
     forward: Callable[..., tuple[Tensor, State, tuple[Tensor, ...]]]
     backward: Callable[..., tuple[Tensor | None, State, Weights]]
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x Wᵀ + b` by whichever library is faster at it: oneDNN for float32 on a CPU, where torch has it.
-
-    torch's own name for that product is private, and called here alone: `F.linear` takes MKL, up to twice as slow.
-    It reads a bias as if it were contiguous.
-    """
-    if x.dtype == torch.float32 and x.device.type == "cpu" and torch.backends.mkldnn.is_available() and x.numel():
-        bias = None if bias is None else bias.contiguous()
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return F.linear(x, weight, bias)
 
 
 def input_gates(x: Tensor, w: Weights) -> Tensor:

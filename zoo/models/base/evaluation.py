@@ -174,16 +174,19 @@ class Evaluation(nn.Module):
     def __init__(self, pooling: dict[str, Pooling]) -> None:
         super().__init__()
         self.pooling = nn.ModuleDict(pooling)
+        self._seen: dict[str, None] = {}  # names that this pass over the split has met, in order
 
     def update(self, values: dict[str, Tensor], y: Tensor | None, weight: Tensor) -> None:
         """Add the rows of a batch: values of each name (B, ...), their targets and their weights (B,)."""
         for name, value in values.items():
+            self._seen[name] = None
             self._pooling(name).to(weight.device).update(value.detach(), y, weight)
 
     def compute(self) -> dict[str, Tensor]:
         """Return the metrics over all processes, and start anew."""
         found = {}
-        for name in self._names():
+        names, self._seen = self._names(), {}
+        for name in names:
             metric: Any = self._pooling(name)
             found[name] = metric.compute()
             metric.reset()
@@ -196,7 +199,7 @@ class Evaluation(nn.Module):
 
     def _names(self) -> list[str]:
         """The names that any process has seen: with few rows one may have seen none."""
-        names = list(self.pooling)
+        names = list(self._seen)
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return names
         everybody: list[list[str]] = [[]] * torch.distributed.get_world_size()

@@ -43,6 +43,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.kernels.onednn import product
 
 __all__ = [
     "Iterations",
@@ -58,9 +59,6 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
-
-# What torch's own compiler emits for float32; torch.mm computes the same where it is missing.
-_onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 _CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
 _WORK_PER_THREAD = 1 << 23  # multiplications, of which a thread does some ten thousand in a microsecond
@@ -108,8 +106,8 @@ def with_bias(centroids: Tensor) -> Tensor:
 
 def score_rows(centroids: Tensor, rows: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the products of centroids (RK, D + 1), with their bias, and rows (B, D + 1) that end in 1, as (RK, B)."""
-    if _onednn is not None and rows.dtype == torch.float32 and not rows.is_cuda:
-        return _onednn(centroids, rows, None, "none", [], "")
+    if rows.dtype == torch.float32 and rows.device.type == "cpu":
+        return product(centroids, rows)
     return torch.mm(centroids, rows.t(), out=out)
 
 
