@@ -290,8 +290,9 @@ def test_one_row_of_each_class(name: str) -> None:
     assert model.predict(x[:0].reshape(0, 2)).shape == (0,)
 
 
-def test_far_rows_have_probabilities() -> None:
-    x, y = torch.randn(60, 2, dtype=torch.float64), torch.arange(60) % 3
+@pytest.mark.parametrize("classes", [[0, 1, 2], [0, 2, 3]])  # class 1 without rows
+def test_far_rows_have_probabilities(classes: list[int]) -> None:
+    x, y = torch.randn(60, 2, dtype=torch.float64), torch.tensor(classes).repeat(20)
     model = fitted(x, y)
     probability = model.log_probability(torch.tensor([[1e200, 0.0], [1e100, 1e100]], dtype=torch.float64)).exp()
     torch.testing.assert_close(probability.sum(1), torch.ones(2, dtype=torch.float64))

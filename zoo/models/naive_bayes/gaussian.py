@@ -62,8 +62,7 @@ class Gaussian(Likelihood):
         n_other, mu_other, rest_other, scatter_other = (other[name] for name in NAMES)
         count = n + n_other
         share = torch.where(count > 0, n_other / count, 0.0).unsqueeze(1)  # nothing and nothing is nothing
-        filled = (n > 0).unsqueeze(1)
-        mu, rest = torch.where(filled, mu, mu_other), torch.where(filled, rest, rest_other)
+        mu = torch.where((n > 0).unsqueeze(1), mu, mu_other)
         shift = (mu_other - mu) + (rest_other - rest)
         step = rest + share * shift
         mean = mu + step
