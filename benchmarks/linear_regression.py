@@ -1,7 +1,12 @@
-"""The exact solver beside scikit-learn's, from arrays to coefficients."""
+"""The exact solver beside scikit-learn's, from arrays to coefficients.
+
+A path of a hundred lasso penalties beside scikit-learn's, which stops where a gap is small: as it comes, and asked for
+as many digits as ours has, which ends at the minimum but for rounding.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +17,7 @@ from benchmarks import Job
 
 
 def jobs() -> Iterator[Job]:
+    from sklearn.datasets import load_diabetes
     from sklearn.linear_model import LinearRegression
 
     rng = np.random.default_rng(0)
@@ -29,3 +35,36 @@ def jobs() -> Iterator[Job]:
             np.testing.assert_allclose(a.numpy(), b, rtol=1e-8)
 
         yield Job(f"least squares, {rows:,} × {features}, float64", ours, peer, "scikit-learn", check=check)
+
+    diabetes = load_diabetes(return_X_y=True)
+    x = rng.standard_normal((20_000, 100)) @ (np.eye(100) + 0.1 * rng.standard_normal((100, 100)))
+    tall = x, x[:, :20] @ rng.standard_normal(20) + 5 * rng.standard_normal(len(x))
+    yield path_job("lasso path of 100, diabetes, 442 × 10, as it comes", *diabetes, 1e-4)
+    yield path_job("lasso path of 100, diabetes, 442 × 10, to rounding", *diabetes, 1e-15)
+    yield path_job("lasso path of 100, 20,000 × 100, as it comes", *tall, 1e-4)
+
+
+def path_job(name: str, x: np.ndarray, y: np.ndarray, tol: float) -> Job:
+    from sklearn.linear_model import lasso_path
+
+    def ours() -> np.ndarray:
+        return zoo.fit(zoo.create_model("linear_regression"), x, y).path(100).weight[:, 0].numpy()
+
+    def peer() -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            options = {"alphas": 100, "tol": tol, "max_iter": 1_000_000, "precompute": "auto" if tol == 1e-4 else False}
+            return lasso_path(x - x.mean(0), y - y.mean(), **options)[1].T
+
+    def objective(w: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+        residual = (y - y.mean())[:, None] - (x - x.mean(0)) @ w.T
+        return np.square(residual).mean(0) / 2 + alphas * np.abs(w).sum(1)
+
+    def check(a: np.ndarray, b: np.ndarray) -> None:
+        largest = np.abs((x - x.mean(0)).T @ (y - y.mean())).max() / len(x)
+        alphas = np.geomspace(largest, largest / 1000, 100)
+        assert (objective(a, alphas) <= objective(b, alphas) * (1 + 1e-12)).all()
+        if tol < 1e-4:
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-8)
+
+    return Job(name, ours, peer, "scikit-learn", check=check, bound=5.0 if tol == 1e-4 else 1.0)

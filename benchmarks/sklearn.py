@@ -27,13 +27,11 @@ def jobs() -> Iterator[Job]:
     z = zoo.sklearn
     yield job("KMeans(10), digits", lambda: z.KMeans(10), lambda: sklearn.cluster.KMeans(10), digits)
     yield job("PCA(20), digits", lambda: z.PCA(20), lambda: sklearn.decomposition.PCA(20), digits)
-    yield job(
-        "LogisticRegression(), breast cancer",
-        z.LogisticRegression,
-        sklearn.linear_model.LogisticRegression,
-        cancer,
-        classes,
-    )
-    yield job(
-        "LinearRegression(), diabetes", z.LinearRegression, sklearn.linear_model.LinearRegression, diabetes, values
-    )
+    for name, ours, *data in (
+        ("LogisticRegression(), breast cancer", z.LogisticRegression, cancer, classes),
+        ("LinearRegression(), diabetes", z.LinearRegression, diabetes, values),
+        ("Ridge(), diabetes", z.Ridge, diabetes, values),
+        ("Lasso(), diabetes", z.Lasso, diabetes, values),
+        ("ElasticNet(), diabetes", z.ElasticNet, diabetes, values),
+    ):
+        yield job(name, ours, getattr(sklearn.linear_model, ours.__name__), *data, bound=1.5)

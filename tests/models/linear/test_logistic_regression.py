@@ -241,6 +241,35 @@ def test_the_device_changes_nothing(options, device):
     close(model.weight.cpu(), expected, 1e-9, 1e-9)
 
 
+@pytest.mark.parametrize("method", ["newton", "lbfgs"])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_a_second_fit_knows_nothing_of_the_first(method, class_weight):
+    """What was wrong: the old weights stood, 0.0397 where a fresh model gives −0.0397."""
+    x, y = data(load_breast_cancer)
+    options = {"l2": 1e-2, "method": method, "class_weight": class_weight, "max_iter": 300}
+    fresh, again = fit(x, y, **options), fit(1e6 - 5 * x[:300], y[:300], **options)
+    again.fit_batches(lambda: [Batch(x, y)])
+    assert torch.equal(again.weight, fresh.weight)
+    assert torch.equal(again.bias, fresh.bias)
+
+
+def test_a_warm_start_goes_on_from_the_last_weights():
+    x, y = data(load_breast_cancer)
+    model = fit(x, y, l2=1e-2, warm_start=True)
+    cold, weight = model.minimizer.passes, model.weight.clone()
+    model.fit_batches(lambda: [Batch(x, y)])
+    assert model.minimizer.passes <= 2 < cold
+    close(model.weight, weight, 1e-9, 1e-10)
+
+
+def test_rows_in_memory_and_rows_in_batches_take_the_same_passes():
+    x, y = data(load_iris)
+    weight = torch.linspace(0.1, 2, len(x), dtype=torch.float64)
+    whole, parts = (fit(x, y, weight, l1=1e-3, l2=1e-3, class_weight="balanced", batch_size=n) for n in (None, 40))
+    assert whole.minimizer.passes == parts.minimizer.passes
+    close(whole.weight, parts.weight, 1e-10, 1e-11)
+
+
 def test_state_in_the_middle_travels_in_the_state_dict():
     x, y = data(load_breast_cancer)
     batches = [Batch(x, y)]
