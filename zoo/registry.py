@@ -33,6 +33,7 @@ _MODULES: dict[str, str] = {
     "apriori": "zoo.models.apriori",
     "bisecting_kmeans": "zoo.models.kmeans",
     "cnn": "zoo.models.cnn",
+    "decision_tree": "zoo.models.trees",
     "gru": "zoo.models.recurrent",
     "kmeans": "zoo.models.kmeans",
     "linear_regression": "zoo.models.linear",
@@ -41,6 +42,7 @@ _MODULES: dict[str, str] = {
     "mlp": "zoo.models.mlp",
     "naive_bayes": "zoo.models.naive_bayes",
     "pca": "zoo.models.pca",
+    "random_forest": "zoo.models.trees",
     "rnn": "zoo.models.recurrent",
     "tsne": "zoo.models.tsne",
 }

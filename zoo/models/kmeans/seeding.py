@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from zoo.models.kmeans.lloyd import assign
-from zoo.numerics.hashing import splitmix64, stream_key
+from zoo.numerics.hashing import content_hash, splitmix64, stream_key
 
 __all__ = [
     "Sample",
@@ -72,18 +72,6 @@ class Sample(NamedTuple):
         score = torch.zeros(num_groups, size, dtype=torch.float64)
         content = torch.zeros(num_groups, size, dtype=torch.int64)
         return cls(score, content, torch.zeros(num_groups, size, num_features, dtype=torch.float64))
-
-
-def content_hash(x: Tensor) -> Tensor:
-    """Return an int64 for each row of x (B, D) that equal rows share, in float32 and float64 alike, and others do not.
-
-    >>> content_hash(torch.tensor([[0.0, 1.0], [-0.0, 1.0], [1.0, 0.0]])).unique().numel()
-    2
-    """
-    bits = x.double().add(0.0).view(torch.int64)  # + 0.0 turns −0 into 0
-    bits ^= bits >> 32  # floats of few digits differ in their upper half only
-    bits *= splitmix64(0, torch.arange(x.shape[1], device=x.device)) | 1
-    return splitmix64(0, bits.sum(1))
 
 
 def draw_scores(content: Tensor, keys: Sequence[int]) -> Tensor:

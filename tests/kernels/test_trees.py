@@ -1,0 +1,178 @@
+"""The compiled growth of trees beside the form in torch operations: the same trees, to the bit."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+
+from zoo import kernels
+from zoo.kernels.trees import encode_rows, grow_trees
+from zoo.models.trees import growth
+from zoo.models.trees.bins import Bins, Codes, bins_of, code_rows, encode, sketch_rows
+from zoo.models.trees.bootstrap import Bootstrap, bootstrap_keys, poisson_thresholds
+from zoo.models.trees.criteria import Criterion, units_for
+from zoo.models.trees.growth import Limits, RowSums
+from zoo.models.trees.splits import Rules
+from zoo.models.trees.trees import Trees, trees_of
+from zoo.numerics.hashing import content_hash
+
+COMPILED = list(kernels.runnable())
+
+
+@pytest.fixture(params=COMPILED)
+def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("ZOO_KERNELS", request.param)
+    if kernels.status().variant is None:
+        pytest.skip(str(kernels.status()))
+    return request.param
+
+
+def a_case(seed: int) -> tuple[Bins, Codes, RowSums, Rules, Limits, dict[str, Any]]:
+    """Rows, rules and limits of every kind, drawn."""
+    draw, make = random.Random(seed), torch.Generator().manual_seed(seed)
+    rows, features = draw.choice([1, 2, 3, 10, 60, 300, 1500]), draw.choice([1, 2, 5, 12])
+    x = torch.randn(rows, features, generator=make, dtype=torch.float64) * 10.0 ** draw.randint(-3, 4)
+    if draw.random() < 0.5:
+        x = x.round()
+    if draw.random() < 0.4:
+        x[torch.rand(rows, features, generator=make) < 0.1] = torch.nan
+    bins, codes = code_rows(x, draw.choice([2, 4, 16, 255, None]))
+    trees = draw.choice([1, 3])
+    weight = torch.ones(rows, dtype=torch.float64)
+    if draw.random() < 0.4:
+        weight = torch.rand(rows, generator=make, dtype=torch.float64)
+    if draw.random() < 0.2:
+        weight[::3] = 0
+    bootstrap, most = None, 1.0
+    if trees > 1:
+        rate = draw.choice([1.0, 0.4])
+        bootstrap, most = Bootstrap(content_hash(x), bootstrap_keys(5, trees), poisson_thresholds(rate)), 15.0
+    name = draw.choice(["gini", "entropy", "newton", "poisson"])
+    monotone = None
+    if name in ("gini", "entropy"):
+        sums = draw.choice([2, 3, 7])
+        y = torch.randint(sums, (rows,), generator=make)
+        criterion = Criterion(name, units_for(rows, float(weight.max()) * most))
+        amounts = RowSums(criterion.units.fixed_weight(weight), y, None, bootstrap)
+        directed = sums == 2
+    else:
+        sums = 2 if name == "poisson" else draw.choice([2, 2, 4])
+        noise = torch.randn(rows, sums - 1, generator=make, dtype=torch.float64).round(decimals=1)
+        y = x.nan_to_num(0)[:, :1].tanh() + noise
+        gradient = (y.abs().round() if name == "poisson" else y) * weight.unsqueeze(1)
+        units = units_for(rows, float(weight.max()) * most, float(gradient.abs().max()) * most)
+        criterion = Criterion(name, units, l2=draw.choice([0.0, 1.0]) if name == "newton" else 0.0)
+        amounts = RowSums(units.fixed_weight(weight), None, units.fixed_gradient(gradient), bootstrap)
+        directed = sums == 2 and name == "newton"
+    if directed and draw.random() < 0.4:
+        monotone = tuple(draw.choice([-1, 0, 1]) for _ in range(features))
+    rules = Rules(
+        criterion, min_samples_leaf=draw.choice([1, 1, 3]), min_weight_leaf=draw.choice([0.0, 0.0, 1.5]),
+        monotone=monotone, random_thresholds=draw.random() < 0.3,
+    )  # fmt: skip
+    limits = Limits(
+        max_depth=draw.choice([None, None, 3]), min_gain=draw.choice([0.0, 0.0, 1e-3]),
+        max_leaf_nodes=draw.choice([None, None, 2, 9]), max_features=draw.choice([None, 1, 2]),
+        histogram_size=1 << draw.choice([19, 25]),
+    )  # fmt: skip
+    return bins, codes, amounts, rules, limits, {"num_trees": trees, "num_sums": sums, "seed": draw.randrange(100)}
+
+
+def assert_same_trees(ours: Trees, theirs: Trees) -> None:
+    """The same questions and rows in every node; what is computed from sums agrees to rounding."""
+    for name, a, b in zip(Trees._fields, ours, theirs, strict=True):
+        if name in ("gain", "value", "weight"):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12, equal_nan=True, msg=name)
+        else:
+            torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("block", range(6))
+def test_the_kernel_grows_the_trees_of_the_torch_form(variant: str, threads: int, block: int) -> None:
+    torch.set_num_threads(threads)
+    for seed in range(15 * block, 15 * block + 15):
+        bins, codes, amounts, rules, limits, options = a_case(seed)
+        nodes, leaf = growth.grow(codes.rows, amounts, bins, rules, limits, **options)
+        compiled, compiled_leaf = growth.grow_trees(codes, amounts, bins, rules, limits, **options)
+        number = options["num_trees"]
+        plain = trees_of(nodes, number, rules, bins)
+        assert_same_trees(trees_of(compiled, number, rules, bins), plain)
+        drawn = (amounts.weight > 0) & (amounts.bootstrap is None or amounts.bootstrap.factor() > 0)
+        drawn = drawn.expand(number, -1)
+        assert torch.equal(compiled_leaf >= 0, drawn), seed
+        assert torch.equal(compiled.sums[compiled_leaf[drawn]], nodes.sums[leaf[drawn]]), seed
+
+
+def test_a_large_node_shares_its_features_among_threads(variant: str) -> None:
+    x = torch.randn(60_000, 7, dtype=torch.float64)
+    y = (x[:, 0] * x[:, 1] + 0.3 * torch.randn(60_000) > 0).long()
+    for num_bins in (64, None):
+        bins, codes = code_rows(x, num_bins)
+        criterion = Criterion("gini", units_for(len(x), 1.0))
+        amounts = RowSums(criterion.units.fixed_weight(torch.ones(len(x))), y)
+        found = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            nodes, _ = growth.grow_trees(
+                codes, amounts, bins, Rules(criterion), Limits(max_depth=6), num_trees=1, num_sums=2
+            )
+            found.append(trees_of(nodes, 1, Rules(criterion), bins))
+        assert_same_trees(found[1], found[0])
+        assert_same_trees(found[2], found[0])
+
+
+def test_rows_are_encoded_as_by_searching(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(12):
+        make = torch.Generator().manual_seed(seed)
+        x = torch.randn(1 + 300 * seed, 4, generator=make, dtype=torch.float64) * 10.0 ** (50 * seed - 300)
+        x[torch.rand(x.shape, generator=make) < 0.1] = torch.nan
+        x[torch.rand(x.shape, generator=make) < 0.05] = torch.inf
+        x[torch.rand(x.shape, generator=make) < 0.05] = -torch.inf
+        for rows in (x, x[::2], x.T.contiguous().T, x[:, 1:3], x[:0], x[:1].expand(5, -1)):
+            for num_bins in (3, 255, None):
+                bins = bins_of(sketch_rows(x[:, : rows.shape[1]], num_bins), num_bins)
+                monkeypatch.setenv("ZOO_KERNELS", variant)
+                ours = encode(rows, bins)
+                monkeypatch.setenv("ZOO_KERNELS", "0")
+                theirs = encode(rows, bins)
+                assert torch.equal(ours.rows, theirs.rows)
+                assert torch.equal(ours.columns, theirs.columns)
+
+
+def test_what_does_not_fit_is_refused(variant: str) -> None:
+    bins, codes, *_ = a_case(9)
+    edges, count = bins.edges, (bins.number - 1).clamp_min(0)
+    x = torch.zeros(2, len(count), dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="zoo::encode_rows: x and edges must be float64"):
+        encode_rows(x.float(), edges, count, bins.missing)
+    with pytest.raises(RuntimeError, match="count and missing must fit"):
+        encode_rows(x, edges, count + bins.missing + 1, bins.missing)
+    rest = (torch.zeros(1, dtype=torch.int64), None, 2, 0, 12, 1.0, 1.0, 0.0, -1, 2, 1, -1, 1, False, 0.0, 0.0, False)
+    rows, features = codes.rows.shape
+    weight, index = torch.ones(rows, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64)
+    bin_ends = (torch.zeros(features, 2, dtype=torch.float64),) * 2
+    columns = torch.zeros(features, rows, dtype=torch.uint8)
+    arguments = [columns, columns.T.contiguous(), *bin_ends, weight, index, None, None, None, None, *rest]
+    grow_trees(*arguments)
+    for place, wrong, message in (
+        (0, columns + 3, "out of range"), (5, index + 2, "out of range"), (5, index - 1, "out of range"),
+        (4, weight.float(), "weight must be int64"), (5, None, "one of index and gradient"),
+        (1, columns, "rows must be"),
+    ):  # fmt: skip
+        with pytest.raises(RuntimeError, match=f"zoo::grow_trees: .*{message}"):
+            grow_trees(*[wrong if i == place else value for i, value in enumerate(arguments)])
+
+
+def test_fake_tensors_pass_through() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        columns, rows = encode_rows(
+            torch.empty(5, 3, dtype=torch.float64), torch.empty(3, 9, dtype=torch.float64),
+            torch.empty(3, dtype=torch.int64), 10,
+        )  # fmt: skip
+    assert (tuple(columns.shape), tuple(rows.shape), rows.dtype) == ((3, 5), (5, 3), torch.uint8)

@@ -1,0 +1,595 @@
+"""What a decision tree and a forest share: the passes that grow them, and what is read off them.
+
+The first pass sketches the features and measures the targets; each pass after that counts the open nodes and splits
+them (`growth`). Rows that come as one batch are coded once and grown in memory, to the same bits.
+
+Letters: B rows of a batch, F features, T trees, S sums, C classes, K targets.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from zoo.checks import check_range
+from zoo.data.spec import Batch, DataSpec
+from zoo.errors import ZooError
+from zoo.models.base import StreamingModel
+from zoo.models.trees.bins import Bins, Sketch, bins_of, code_rows, encode, merge_sketches, sketch_rows
+from zoo.models.trees.bootstrap import Bootstrap, bootstrap_keys, poisson_thresholds
+from zoo.models.trees.criteria import Criterion, Units, units_for
+from zoo.models.trees.export import describe, to_graphviz, to_text
+from zoo.models.trees.growth import (
+    Limits,
+    Nodes,
+    Plan,
+    RowSums,
+    add_rows,
+    close,
+    end_pass,
+    grow_trees,
+    is_open,
+    plan_pass,
+    roots,
+    route,
+    subtract,
+    total_of,
+)  # fmt: skip
+from zoo.models.trees.splits import Rules, cells_of_histogram
+from zoo.models.trees.trees import Trees, find_leaves, importances, pruned, trees_of
+from zoo.numerics.hashing import content_hash
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Grows", "check_tree_hparams"]
+
+SKETCH, GROW, SCORE, DONE = range(4)  # what a pass is for
+
+_OF_GRADIENTS = ("squared_error", "poisson")
+
+_MEASURES = {  # of the targets: how batches and processes are joined
+    "num_rows": "sum",
+    "total_weight": "sum",
+    "most_weight": "amax",
+    "low": "amin",
+    "high": "amax",
+    "class_weight": "sum",
+}
+
+
+def check_tree_hparams(hparams: dict[str, Any]) -> None:
+    """Raise one line unless the hyperparameters that all trees share are in range."""
+    for name, low, high in (
+        ("max_depth", 1, math.inf), ("min_samples_split", 2, math.inf), ("min_samples_leaf", 1, math.inf),
+        ("min_weight_fraction_leaf", 0, 0.5), ("min_gain", 0, math.inf), ("max_leaf_nodes", 2, math.inf),
+        ("ccp_alpha", 0, math.inf), ("num_bins", 2, 1 << 24), ("histogram_mb", 1, math.inf),
+    ):  # fmt: skip
+        check_range(name, hparams[name], low, high)
+    if not isinstance(hparams["max_features"], str):
+        check_range("max_features", hparams["max_features"], 0, open_low=True)
+    if isinstance(hparams["max_features"], float):
+        check_range("max_features", hparams["max_features"], 0, 1, open_low=True)
+    if any(sign not in (-1, 0, 1) for sign in hparams["monotone"] or ()):
+        raise ZooError(f"model.monotone must hold 1, 0 or -1 for each feature, not {hparams['monotone']}.")
+
+
+# A mixin, whose attributes are those of the streaming model that it is mixed into.
+_Base: Any = StreamingModel if TYPE_CHECKING else object
+
+
+class Grows(_Base):
+    """A mixin for streaming models of one tree or many; a subclass says how many and how rows are drawn for each."""
+
+    has_weights = False
+
+    @property
+    def num_trees(self) -> int:
+        """T."""
+        return 1
+
+    @property
+    def draw_rate(self) -> float | None:
+        """How often a tree sees a row on average; None where each sees every row once."""
+        return None
+
+    @property
+    def wants_score(self) -> bool:
+        """Whether the rows that a tree did not see are predicted in a last pass."""
+        return False
+
+    @property
+    def random_thresholds(self) -> bool:
+        """Whether thresholds are drawn."""
+        return False
+
+    # -- building ------------------------------------------------------------------------------------------------------
+
+    def initialize(self, spec: DataSpec) -> None:
+        hp, num_features = self.hparams, spec.num_features
+        for name in ("categorical_features", "monotone"):
+            given = getattr(hp, name) or []
+            if name == "monotone" and given and len(given) != num_features:
+                raise ZooError(
+                    f"model.monotone needs a number for each of the {num_features} features, not {len(given)}."
+                )
+            if name == "categorical_features" and any(not 0 <= f < num_features for f in given):
+                raise ZooError(
+                    f"model.categorical_features must be between 0 and {num_features - 1}, not {list(given)}."
+                )
+        if hp.monotone and any(hp.monotone) and (spec.num_classes or 2) > 2:
+            raise ZooError("model.monotone needs values or two classes to rise and fall: leave it at null.")
+        if hp.monotone and any(hp.monotone[f] for f in hp.categorical_features or ()):
+            raise ZooError("A feature cannot be in model.categorical_features and have a direction in model.monotone.")
+        if self.random_thresholds and hp.categorical_features:
+            raise ZooError("Thresholds are not drawn between categories: leave model.categorical_features at null.")
+        self._check_criterion(spec)
+        self.register_buffer("phase", torch.tensor(SKETCH))
+        seed = torch.initial_seed() if hp.seed is None else hp.seed
+        self.register_buffer("seed", torch.tensor(seed % 2**63))
+        zero = torch.zeros((), dtype=torch.float64)
+        self.register_accumulator("num_rows", torch.tensor(0))
+        for name, value in (("total_weight", 0.0), ("most_weight", 0.0), ("low", torch.inf), ("high", -torch.inf)):
+            self.register_accumulator(name, zero + value)
+        self.register_accumulator("class_weight", torch.zeros(spec.num_classes or 0, dtype=torch.float64))
+        # Of absolute errors the target is sketched as one more feature.
+        columns = num_features + (self.criterion_name == "absolute_error")
+        for name, value in Sketch.empty(columns)._asdict().items():
+            self.register_accumulator(f"sketch_{name}", value)
+        self.register_accumulator("histogram", torch.zeros(0, dtype=torch.int64))
+        self.register_accumulator("root_sums", torch.zeros(0, dtype=torch.int64))
+        self.register_accumulator("score_sums", torch.zeros(4, dtype=torch.float64))
+        self._forget_growth()
+        # Bits that count rows, units of weights and gradients, what is taken from targets, what they and weights are
+        # divided by: a power of two, so that sums of squares neither overflow nor vanish.
+        self.register_buffer("units", torch.zeros(6, dtype=torch.float64))
+        self._keep("tree", _stump(spec.num_classes or spec.num_targets, bool(spec.num_classes)))
+        self.register_buffer("importances", torch.zeros(num_features, dtype=torch.float64))
+        self.register_buffer("score", torch.tensor(torch.nan, dtype=torch.float64))
+
+    def _check_criterion(self, spec: DataSpec) -> None:
+        fitting = ("gini", "entropy") if spec.target == "class" else ("squared_error", "absolute_error", "poisson")
+        chosen = self.hparams.criterion
+        if chosen is not None and chosen not in fitting:
+            raise ZooError(
+                f"model.criterion={chosen} does not fit {spec.target} targets: choose {' or '.join(fitting)}."
+            )
+        self.criterion_name = chosen or fitting[0]
+        if spec.num_targets > 1 and self.criterion_name != "squared_error":
+            raise ZooError(
+                f"model.criterion={chosen} takes one target, and there are {spec.num_targets}: use squared_error."
+            )
+
+    def _forget_growth(self) -> None:
+        empty = torch.zeros(0)
+        self._keep("bin", Bins(empty, empty, empty))
+        self._keep("node", Nodes(*(empty for _ in Nodes._fields)))
+        self.register_buffer("target_values", empty)
+        self.register_buffer("kept", torch.zeros(0, dtype=torch.int64))  # the histogram of the pass before
+        self.register_buffer("kept_nodes", torch.zeros(0, dtype=torch.int64))
+        self._plan: Plan | None = None
+
+    def _keep(self, prefix: str, columns: Any) -> None:
+        for name, value in columns._asdict().items():
+            self.register_buffer(f"{prefix}_{name}", value)
+
+    def _kept(self, prefix: str, kind: Any) -> Any:
+        return kind(*(getattr(self, f"{prefix}_{name}") for name in kind._fields))
+
+    @property
+    def trees(self) -> Trees:
+        """The grown trees."""
+        return self._kept("tree", Trees)
+
+    @property
+    def done(self) -> bool:
+        return int(self.phase) == DONE
+
+    # -- what growing needs --------------------------------------------------------------------------------------------
+
+    @property
+    def categorical(self) -> tuple[int, ...]:
+        """The features whose values are categories."""
+        return tuple(self.hparams.categorical_features or ())
+
+    @property
+    def num_sums(self) -> int:
+        """S."""
+        assert self.spec is not None
+        if self.criterion_name == "absolute_error":
+            return len(self.target_values)
+        return self.spec.num_classes or 1 + self.spec.num_targets
+
+    def _rules(self) -> Rules:
+        bits, weight, gradient, _, _, weight_scale = self.units.tolist()
+        name: Any = "newton" if self.criterion_name == "squared_error" else self.criterion_name
+        values = self.target_values if self.criterion_name == "absolute_error" else None
+        criterion = Criterion(name, Units(int(bits), weight, gradient), values=values)
+        hp = self.hparams
+        return Rules(
+            criterion,
+            min_samples_leaf=hp.min_samples_leaf,
+            min_weight_leaf=hp.min_weight_fraction_leaf * float(self.total_weight) / weight_scale,
+            categorical=self.categorical,
+            monotone=tuple(hp.monotone) if hp.monotone and any(hp.monotone) else None,
+            random_thresholds=self.random_thresholds,
+        )
+
+    def _limits(self) -> Limits:
+        hp = self.hparams
+        return Limits(
+            max_depth=hp.max_depth,
+            min_samples_split=hp.min_samples_split,
+            min_gain=hp.min_gain / self._gain_scale(),
+            max_leaf_nodes=hp.max_leaf_nodes,
+            max_features=self._max_features(),
+            histogram_size=hp.histogram_mb * (1 << 17),  # of eight bytes
+        )
+
+    def _max_features(self) -> int | None:
+        assert self.spec is not None
+        wanted, number = self.hparams.max_features, self.spec.num_features
+        if wanted == "auto":
+            wanted = "sqrt" if self.spec.target == "class" else None
+        if wanted == "sqrt":
+            return max(1, math.isqrt(number))
+        if wanted == "log2":
+            return max(1, int(math.log2(number)))
+        if isinstance(wanted, float):
+            return max(1, int(wanted * number))
+        return None if wanted is None else min(wanted, number)
+
+    def _row_sums(self, x: Tensor, y: Tensor, weight: Tensor) -> RowSums:
+        """What rows (B, F) with targets and weights add to the sums of their nodes."""
+        rules = self._rules()
+        units, bootstrap = rules.criterion.units, None
+        middle, scale, weight_scale = self.units[3:]
+        weight = weight / weight_scale
+        if self.draw_rate is not None:
+            content = content_hash(torch.cat([x, y.view(len(y), -1).double()], dim=1))
+            keys = bootstrap_keys(int(self.seed), self.num_trees).to(x.device)
+            bootstrap = Bootstrap(content, keys, poisson_thresholds(self.draw_rate).to(x.device))
+        fixed = units.fixed_weight(weight)
+        if rules.criterion.by_value:
+            index = y.long()
+            if rules.criterion.values is not None:
+                values = self.target_values  # of bins, by their middle
+                edges = (values[1:] + values[:-1]) / 2
+                index = torch.searchsorted(edges, y.contiguous())
+            return RowSums(fixed, index, None, bootstrap)
+        gradient = (y.view(len(y), -1).double() - middle) / scale * weight.unsqueeze(1)
+        return RowSums(fixed, None, units.fixed_gradient(gradient), bootstrap)
+
+    # -- the first pass ------------------------------------------------------------------------------------------------
+
+    def _targets(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows (B, F), targets and weights (B,) of a batch, checked."""
+        if batch.y is None:
+            raise ZooError(f"{self.entry.name} learns from targets, and the data have none: pass y.")
+        weight = (
+            torch.ones(batch.size, dtype=torch.float64, device=self.device) if batch.weight is None else batch.weight
+        )
+        if bool((weight < 0).any()):
+            raise ZooError(f"{self.entry.name} was given negative sample weights: weights must be 0 or more.")
+        if batch.y.is_floating_point() and not bool(batch.y.isfinite().all()):
+            raise ZooError(f"{self.entry.name} was given targets that are NaN or infinite: drop those rows first.")
+        if self.criterion_name == "poisson" and bool((batch.y < 0).any()):
+            raise ZooError("model.criterion=poisson needs targets of 0 or more: use squared_error.")
+        return batch.x.flatten(1).double() + 0.0, batch.y, weight.double()
+
+    def _measure(self, x: Tensor, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """The measures of some rows; those without weight do not count."""
+        there = weight > 0
+        y, weight = y[there], weight[there]
+        found = {"num_rows": there.sum(), "total_weight": weight.sum()}
+        if len(y):
+            found |= {"most_weight": weight.amax()}
+            if self.spec.target != "class":  # type: ignore[union-attr]
+                found |= {"low": y.double().amin(), "high": y.double().amax()}
+        if self.spec.target == "class":  # type: ignore[union-attr]
+            found["class_weight"] = torch.bincount(y, weight, minlength=len(self.class_weight))
+        return found
+
+    def _sketched(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([x, y.double().view(-1, 1)], dim=1) if self.criterion_name == "absolute_error" else x
+
+    def accumulate(self, batch: Batch) -> None:
+        x, y, weight = self._targets(batch)
+        phase = int(self.phase)
+        if phase == SKETCH:
+            for name, value in self._measure(x, y, weight).items():
+                pair = torch.stack([getattr(self, name), value.to(getattr(self, name).dtype)])
+                setattr(self, name, getattr(pair, _MEASURES[name])(0))
+            rows = self._sketched(x, y)[weight > 0]
+            sketches = [self._kept("sketch", Sketch), sketch_rows(rows, self.hparams.num_bins)]
+            self._set_sketch(merge_sketches(sketches, self.hparams.num_bins))
+        elif phase == GROW:
+            self._count(x, y, weight)
+        else:
+            self.score_sums += self._score(x, y, weight)
+
+    def _set_sketch(self, sketch: Sketch) -> None:
+        for name, value in sketch._asdict().items():
+            setattr(self, f"sketch_{name}", value)
+
+    def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        merged = {}
+        for name in states[0]:
+            values = [state[name] for state in states]
+            if not name.startswith("sketch_"):
+                merged[name] = getattr(torch.stack(values), _MEASURES.get(name, "sum"))(0)
+        sketches = [Sketch(*(state[f"sketch_{name}"] for name in Sketch._fields)) for state in states]
+        sketch = merge_sketches(sketches, self.hparams.num_bins)
+        return merged | {f"sketch_{name}": value for name, value in sketch._asdict().items()}
+
+    def _check_sums(self) -> None:
+        pass  # NaN stands for a missing value in a sketch, and targets are checked batch by batch
+
+    def _begin_growth(self, bins: Bins, target: Tensor) -> None:
+        """Settle what follows from the measures: the units of the sums, and the bins of the target."""
+        if not int(self.num_rows):
+            raise ZooError(
+                f"{self.entry.name} was given no rows with a weight above 0: there is nothing to learn from."
+            )
+        assert self.spec is not None
+        if self.spec.target == "class" and int((self.class_weight > 0).sum()) < 2:  # type: ignore[union-attr]
+            raise ZooError(f"{self.entry.name} was given a single class: at least two are needed to tell them apart.")
+        self._keep("bin", bins)
+        self.register_buffer("target_values", target)
+        middle = torch.zeros((), dtype=torch.float64)
+        if self.criterion_name == "squared_error":
+            middle = self.low / 2 + self.high / 2
+        most = 1.0 if self.draw_rate is None else 15.0  # a bootstrap's largest weight
+        if self.spec.target == "class":
+            spread = 1.0
+        elif self.criterion_name == "squared_error":
+            spread = float(torch.maximum(middle - self.low, self.high - middle))
+        else:
+            spread = float(torch.maximum(self.low.abs(), self.high.abs()))
+        scales = [_power_of_two(spread), _power_of_two(float(self.most_weight))]
+        units = units_for(int(self.num_rows), most, most)
+        values = [units.count_bits, units.weight, units.gradient, float(middle), *scales]
+        self.register_buffer("units", torch.tensor(values, dtype=torch.float64, device=self.device))
+
+    # -- a pass that grows ---------------------------------------------------------------------------------------------
+
+    def reset_accumulators(self) -> None:
+        super().reset_accumulators()
+        self._plan = None
+        if self.spec is None or int(self.phase) != GROW:
+            return
+        plan = self._current_plan()
+        shape = (len(plan.nodes), plan.features.shape[1], self.bin_upper.shape[1] + 1, self.num_sums)
+        self.histogram = torch.zeros(shape, dtype=torch.int64, device=self.device)
+        self.root_sums = torch.zeros(self.num_trees, self.num_sums, dtype=torch.int64, device=self.device)
+
+    def _current_plan(self) -> Plan:
+        if self._plan is None:  # a resumed pass makes the same one again
+            before = self.kept_nodes if len(self.kept_nodes) else None
+            nodes, bins = self._kept("node", Nodes), self._kept("bin", Bins)
+            self._plan = plan_pass(nodes, bins, self._rules(), self._limits(), before)
+        return self._plan
+
+    def _count(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+        nodes, bins, rules = self._kept("node", Nodes), self._kept("bin", Bins), self._rules()
+        codes = encode(x, bins, self.categorical).rows
+        sums = self._row_sums(x, y, weight)
+        amounts = sums.amounts(rules.criterion.units)
+        at = torch.arange(self.num_trees, device=x.device).unsqueeze(1).expand(-1, len(x))
+        at = route(nodes, at, codes, bins, rules)
+        add_rows(self.histogram, self._current_plan(), at, codes, amounts, sums.place)
+        if not bool(self.node_sums.any()):
+            self.root_sums += total_of(amounts, sums.place, self.num_sums)
+
+    def solve(self) -> dict[str, float | Tensor]:
+        phase = int(self.phase)
+        if phase == SKETCH:
+            bins = bins_of(self._kept("sketch", Sketch), self.hparams.num_bins, self.categorical)
+            target = torch.zeros(0, dtype=torch.float64, device=self.device)
+            if self.criterion_name == "absolute_error":
+                bins, target = _part_target(bins)
+            self._begin_growth(bins, target)
+            sums = torch.zeros(self.num_trees, self.num_sums, dtype=torch.int64, device=self.device)
+            width = bins.missing + 1
+            self._keep("node", roots(sums, int(self.seed), self._rules(), self._limits(), width, known=False))
+            self._set_sketch(Sketch.empty(self.spec.num_features, self.device))  # type: ignore[union-attr]
+            self.phase.fill_(GROW)
+            self._current_plan()  # says now what does not fit
+        elif phase == GROW:
+            self._end_growth_pass()
+        else:
+            self._take_score(self.score_sums)
+        return self._report()
+
+    def _end_growth_pass(self) -> None:
+        nodes, bins, rules, limits = self._kept("node", Nodes), self._kept("bin", Bins), self._rules(), self._limits()
+        plan = self._current_plan()
+        if not bool(nodes.sums.any()):  # the first one: what the roots hold is known now
+            nodes = close(nodes._replace(sums=self.root_sums), rules, limits)
+        if len(plan.subtracted):
+            subtract(self.histogram, plan, self.kept)
+        nodes = end_pass(nodes, plan, cells_of_histogram(self.histogram), bins, rules, limits)
+        self.kept, self.kept_nodes = self.histogram, plan.nodes
+        self._keep("tree", self._trees_so_far(nodes))
+        if is_open(nodes):
+            self._keep("node", nodes)
+        else:
+            self._finish()
+
+    def _gain_scale(self) -> float:
+        """What a gain of targets of unit size is multiplied by."""
+        scale = float(self.units[4])
+        return {"squared_error": max(scale * scale, 2.0**-1022), "poisson": scale}.get(self.criterion_name, 1.0)
+
+    def _trees_so_far(self, nodes: Nodes) -> Trees:
+        """The nodes as trees, in the units of targets and weights."""
+        trees = trees_of(nodes, self.num_trees, self._rules(), self._kept("bin", Bins))
+        middle, scale, weight_scale = self.units[3:]
+        gain = trees.gain * self._gain_scale() * weight_scale
+        trees = trees._replace(weight=trees.weight * weight_scale, gain=gain)
+        return trees._replace(value=trees.value * scale + middle) if self.criterion_name in _OF_GRADIENTS else trees
+
+    def _finish(self) -> None:
+        """Prune the trees, and forget what growing them needed."""
+        trees = pruned(self.trees, self.hparams.ccp_alpha) if self.hparams.ccp_alpha > 0 else self.trees
+        assert self.spec is not None
+        self._keep("tree", trees)
+        self.register_buffer("importances", importances(trees, self.spec.num_features))
+        self._forget_growth()
+        self.histogram = self.histogram.new_zeros(0)
+        self.root_sums = self.root_sums.new_zeros(0)
+        self.phase.fill_(SCORE if self.wants_score else DONE)
+
+    def _report(self) -> dict[str, float | Tensor]:
+        nodes = self.node_depth
+        if int(self.phase) < SCORE:
+            return {"depth": float(nodes.max()) if len(nodes) else 0.0}
+        values: dict[str, float | Tensor] = {
+            "leaves": float(self.trees.num_leaves),
+            "depth": float(self.trees.max_depth),
+        }
+        return values | ({"oob_score": self.score} if self.wants_score and self.done else {})
+
+    # -- rows in memory ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def run_passes(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
+        first = list(itertools.islice(batches(), 2))
+        if max_passes is not None or len(first) != 1 or int(self.phase) != SKETCH:
+            return super().run_passes(batches, max_passes)
+        x, y, weight = self._targets(self.as_batch(first[0]))
+        there = weight > 0
+        if not bool(there.all()):
+            x, y, weight = x[there], y[there], weight[there]
+        for name, value in self._measure(x, y, weight).items():
+            setattr(self, name, value.to(getattr(self, name).dtype))
+        target = torch.zeros(0, dtype=torch.float64, device=self.device)
+        if self.criterion_name == "absolute_error":
+            sketch = sketch_rows(self._sketched(x, y), self.hparams.num_bins)
+            bins, target = _part_target(bins_of(sketch, self.hparams.num_bins, self.categorical))
+            codes = encode(x, bins, self.categorical)
+        else:
+            bins, codes = code_rows(x, self.hparams.num_bins, self.categorical)
+        self._begin_growth(bins, target)
+        nodes, _ = grow_trees(
+            codes, self._row_sums(x, y, weight), bins, self._rules(), self._limits(), num_trees=self.num_trees,
+            num_sums=self.num_sums, seed=int(self.seed), leaves=False,
+        )  # fmt: skip
+        self._keep("tree", self._trees_so_far(nodes))
+        self._finish()
+        if not self.done:
+            self._take_score(self._score(x, y, weight))
+        return self._report()
+
+    # -- rows that a tree did not see ----------------------------------------------------------------------------------
+
+    def _score(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _take_score(self, sums: Tensor) -> None:
+        raise NotImplementedError
+
+    # -- what is read off the trees ------------------------------------------------------------------------------------
+
+    def leaf_values(self, x: Tensor) -> Tensor:
+        """Return the mean over trees of what the leaves of rows (B, F) predict, (B, C) or (B, K)."""
+        trees = self.trees
+        leaves = find_leaves(trees, x)
+        return trees.value[leaves].mean(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return log-probabilities (B, C), or values (B, K), of inputs (B, *shape)."""
+        value = self.leaf_values(x.flatten(1))
+        if self.spec is not None and self.spec.target == "class":
+            return value.clamp_min(torch.finfo(value.dtype).eps).log()  # as scikit-learn's log loss is clipped
+        return value
+
+    def apply_trees(self, x: Tensor) -> Tensor:
+        """Return the leaf that inputs (B, *shape) come to in each tree, (T, B)."""
+        return find_leaves(self.trees, x.flatten(1).double())
+
+    def to_text(self, tree: int = 0, max_depth: int = 10) -> str:
+        """Return a tree as indented text."""
+        self.check_fitted()
+        return to_text(self.trees, self.spec, tree, max_depth)  # type: ignore[arg-type]
+
+    def to_graphviz(self, tree: int = 0, max_depth: int = 10) -> str:
+        """Return a tree in Graphviz's language."""
+        self.check_fitted()
+        return to_graphviz(self.trees, self.spec, tree, max_depth)  # type: ignore[arg-type]
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        if self.done:
+            yield "tree", f"```\n{self.to_text(max_depth=6)}\n```"
+
+    def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        assert self.spec is not None
+        names = self.spec.feature_names or [f"feature {f}" for f in range(self.spec.num_features)]
+        shares = self.importances.tolist()
+        order = sorted(range(len(shares)), key=lambda f: -shares[f])
+        yield "importances", [{"feature": names[f], "importance": shares[f]} for f in order]
+
+    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        from zoo.visual.trees import importance_bars
+
+        assert self.spec is not None
+        yield from super().pictures(batch, columns)
+        if self.done:
+            yield "tree", self.diagram()
+            yield "importances", importance_bars(self.importances, self.spec.feature_names)
+
+    def diagram(self, tree: int = 0, max_depth: int = 4) -> Figure:
+        """Return a tree as a picture."""
+        from zoo.visual.trees import DiagramNode, tree_diagram
+
+        self.check_fitted()
+        nodes = [
+            DiagramNode(
+                node.number,
+                node.parent,
+                node.depth,
+                "\n".join(filter(None, (node.question, node.answer, f"{node.num_rows:,} rows"))),
+                node.label,
+                node.purity,
+            )
+            for node in describe(self.trees, self.spec, tree, max_depth)  # type: ignore[arg-type]
+        ]
+        cut = "" if self.trees.max_depth <= max_depth else f", the first {max_depth} levels"
+        return tree_diagram(nodes, self.spec.num_classes, f"tree {tree + 1} of {self.num_trees}{cut}")  # type: ignore[union-attr]
+
+
+def _power_of_two(value: float) -> float:
+    """The power of two above a value; 1 for 0."""
+    return 2.0 ** min(max(math.frexp(value)[1], -1022), 1023) if value > 0 else 1.0
+
+
+def _stump(num_values: int, is_class: bool) -> Trees:
+    """The tree of no rows: a leaf, which takes all classes for equally likely, or values for 0."""
+    long, real = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.float64)
+    return Trees(
+        root=long,
+        feature=long - 1,
+        threshold=real,
+        missing_left=long.bool(),
+        left=long - 1,
+        value=torch.full((1, num_values), 1 / num_values if is_class else 0.0, dtype=torch.float64),
+        gain=real,
+        weight=real,
+        num_rows=long,
+        depth=long,
+        subset=torch.zeros(1, 0, dtype=torch.bool),
+        category=torch.zeros(0, 0, dtype=torch.float64),
+    )
+
+
+def _part_target(bins: Bins) -> tuple[Bins, Tensor]:
+    """Part the sketched target from the features: its values, by the middle of their bins."""
+    last = int(bins.number[-1])
+    target = bins.lower[-1, :last] / 2 + bins.upper[-1, :last] / 2
+    width = max(1, int(bins.number[:-1].max()) if len(bins.number) > 1 else 1)
+    return Bins(bins.lower[:-1, :width], bins.upper[:-1, :width], bins.number[:-1]), target

@@ -1,0 +1,194 @@
+r"""Grown trees: what a row's turns lead to, what the features contributed, and which branches are worth their leaves.
+
+Letters: T trees, M nodes, N rows, F features, V values of a leaf, W codes.
+Source: Breiman, Friedman, Olshen & Stone, "Classification and regression trees", 1984, ch. 3 (pruning), §5.3
+    (importance).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.models.trees.bins import Bins
+from zoo.models.trees.growth import Nodes
+from zoo.models.trees.splits import Rules
+
+__all__ = ["Trees", "find_leaves", "importances", "pruned", "trees_of"]
+
+
+class Trees(NamedTuple):
+    """T trees, one after the other, each level by level; the right child of a node stands after the left one.
+
+    Attributes:
+        root: the root of each tree, (T,).
+        feature: that a node asks about, (M,); −1 at a leaf.
+        threshold: rows with values up to it go left, (M,).
+        missing_left: whether missing values go left, (M,).
+        left: the left child, (M,); −1 at a leaf.
+        value: class shares (M, C) or values (M, K), of leaves and inner nodes alike.
+        gain: what the split gained, (M,).
+        weight: of the training rows in the node, (M,).
+        num_rows: number of training rows, (M,).
+        depth: (M,).
+        subset: whether each category goes left, (M, B); (M, 0) without categorical features.
+        category: the categories, (F, B), ascending, NaN behind the last; (F, 0) without.
+    """
+
+    root: Tensor
+    feature: Tensor
+    threshold: Tensor
+    missing_left: Tensor
+    left: Tensor
+    value: Tensor
+    gain: Tensor
+    weight: Tensor
+    num_rows: Tensor
+    depth: Tensor
+    subset: Tensor
+    category: Tensor
+
+    @property
+    def max_depth(self) -> int:
+        """The depth of the deepest leaf."""
+        return int(self.depth.max()) if len(self.depth) else 0
+
+    @property
+    def num_leaves(self) -> int:
+        """The number of leaves, of all trees."""
+        return int((self.feature < 0).sum())
+
+
+_PER_NODE = ("feature", "threshold", "missing_left", "value", "gain", "weight", "num_rows", "depth", "subset")
+
+
+def trees_of(nodes: Nodes, num_trees: int, rules: Rules, bins: Bins) -> Trees:
+    """Return grown nodes as trees, in their final order."""
+    criterion, categorical = rules.criterion, list(rules.categorical)
+    category = torch.full_like(bins.upper[:, : bins.missing if categorical else 0], torch.nan)
+    known = bins.upper[categorical][:, : category.shape[1]]
+    category[categorical] = torch.where(
+        known.isnan(), torch.nan, known
+    )  # one kind of NaN, so that bits can be compared
+    inner = nodes.child >= 0
+    trees = Trees(
+        root=torch.arange(num_trees, device=nodes.child.device),
+        feature=torch.where(inner, nodes.feature, -1),
+        threshold=torch.where(inner, nodes.threshold, 0.0),
+        missing_left=inner & nodes.missing_left,
+        left=nodes.child,
+        value=criterion.value(nodes.sums),
+        gain=torch.where(inner, nodes.gain, 0.0),
+        weight=criterion.weight(nodes.sums),
+        num_rows=criterion.count(nodes.sums),
+        depth=nodes.depth,
+        subset=inner.unsqueeze(1) & nodes.subset[:, :-1],
+        category=category,
+    )
+    trees = in_order(trees)
+    return trees if rules.monotone is None else _clipped(trees, rules.monotone)
+
+
+def _clipped(trees: Trees, monotone: tuple[int, ...]) -> Trees:
+    """Keep predictions between those of the branches that a monotone feature parted."""
+    value = trees.value.clone()
+    last = trees.value[:, -1]
+    low, high = torch.full_like(last, -torch.inf), torch.full_like(last, torch.inf)
+    signs = torch.tensor(monotone, device=value.device)
+    for depth in range(trees.max_depth):
+        node = ((trees.depth == depth) & (trees.left >= 0)).nonzero()[:, 0]
+        left, sign = trees.left[node], signs[trees.feature[node]]
+        middle = (last[left] + last[left + 1]) / 2
+        for side, upper in ((left, sign < 0), (left + 1, sign > 0)):
+            low[side] = torch.where(upper, middle, low[node])
+            high[side] = torch.where(~upper & (sign != 0), middle, high[node])
+    value[:, -1] = last.clamp(low, high)
+    if value.shape[1] == 2:  # shares of two classes
+        value[:, 0] = 1 - value[:, 1]
+    return trees._replace(value=value)
+
+
+def in_order(trees: Trees) -> Trees:
+    """Return the nodes that can be reached, tree by tree, level by level, from left to right."""
+    level, owner = trees.root, torch.arange(len(trees.root), device=trees.root.device)
+    levels, owners = [], []
+    while len(level):
+        levels.append(level)
+        owners.append(owner)
+        inner = trees.left[level] >= 0
+        level = (trees.left[level[inner]].unsqueeze(1) + torch.arange(2, device=level.device)).view(-1)
+        owner = owner[inner].repeat_interleave(2)
+    order, owner = torch.cat(levels), torch.cat(owners)
+    by_tree = owner.argsort(stable=True)
+    order, owner = order[by_tree], owner[by_tree]
+    place = order.new_full((len(trees.left) + 1,), -1)  # the last one stands for "none"
+    place[order] = torch.arange(len(order), device=order.device)
+    return trees._replace(
+        root=place[trees.root],
+        left=place[trees.left[order]],
+        **{name: getattr(trees, name)[order] for name in _PER_NODE},
+    )
+
+
+def find_leaves(trees: Trees, x: Tensor) -> Tensor:
+    """Return the leaf that each row x (N, F) comes to in each tree, (T, N); NaN stands for a missing value."""
+    at = trees.root.unsqueeze(1).expand(-1, len(x)).contiguous()
+    row = torch.arange(len(x), device=x.device)
+    while True:
+        left = trees.left[at]
+        inner = left >= 0
+        if not bool(inner.any()):
+            return at
+        feature = trees.feature[at].clamp_min(0)
+        value = x[row, feature].to(trees.threshold.dtype)
+        turn, missing = value <= trees.threshold[at], value.isnan()
+        if trees.category.shape[1]:
+            categories = trees.category[feature]  # (T, N, B)
+            known = categories == value.unsqueeze(-1)
+            is_category = ~categories[..., 0].isnan()
+            turn = torch.where(is_category, (known & trees.subset[at]).any(-1), turn)
+            missing |= is_category & ~known.any(-1)
+        turn = torch.where(missing, trees.missing_left[at], turn)
+        at = torch.where(inner, left + (~turn).long(), at)
+
+
+def importances(trees: Trees, num_features: int) -> Tensor:
+    """Return the share of each feature in the gains, (F,), the mean over trees; zeros where nothing was gained."""
+    inner = trees.feature >= 0
+    tree = torch.searchsorted(trees.root, torch.arange(len(trees.feature), device=inner.device), right=True) - 1
+    cell = tree[inner] * num_features + trees.feature[inner]
+    gain = trees.gain.new_zeros(len(trees.root) * num_features).index_add_(0, cell, trees.gain[inner])
+    gain = gain.view(len(trees.root), num_features)
+    total = gain.sum(1, keepdim=True)
+    share = gain / torch.where(total > 0, total, 1.0)
+    mean = share.sum(0) / (total > 0).sum().clamp_min(1)
+    return mean
+
+
+def pruned(trees: Trees, alpha: float) -> Trees:
+    r"""Return the smallest subtrees that minimize $R(T) + \alpha |T|$, with R the mean impurity of leaves, |T| their
+    number.
+
+    A branch is worth its leaves if they lower the impurity by more than α for each that is more than one: from the
+    leaves up, a node keeps what its children are worth, less α.
+    """
+    worth = torch.zeros_like(trees.gain)  # by how much the best subtree of a node is better than a leaf
+    total = trees.weight[trees.root][torch.searchsorted(trees.root, torch.arange(len(worth)), right=True) - 1]
+    left = trees.left.clone()
+    for depth in range(trees.max_depth - 1, -1, -1):
+        node = ((trees.depth == depth) & (trees.left >= 0)).nonzero()[:, 0]
+        child = trees.left[node]
+        value = trees.gain[node] / total[node] - alpha + worth[child] + worth[child + 1]
+        keep = value > 1e-12
+        worth[node] = torch.where(keep, value, 0.0)
+        left[node[~keep]] = -1
+    cut = left < 0
+    return in_order(
+        trees._replace(
+            left=left, feature=trees.feature.masked_fill(cut, -1), gain=trees.gain.masked_fill(cut, 0.0),
+            threshold=trees.threshold.masked_fill(cut, 0.0), missing_left=trees.missing_left & ~cut,
+            subset=trees.subset & ~cut.unsqueeze(1),
+        )
+    )  # fmt: skip
