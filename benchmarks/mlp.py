@@ -9,7 +9,7 @@ from torch import nn
 
 import zoo
 from benchmarks import Job
-from zoo.data.arrays import ArrayData
+from zoo.data.array_data import ArrayData
 from zoo.training.trainer import make_trainer
 
 ROWS, FEATURES, CLASSES, EPOCHS = 20_000, 64, 10, 2

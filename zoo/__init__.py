@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from zoo.data.spec import Batch, DataSpec
     from zoo.errors import ZooError
     from zoo.registry import ModelEntry, create_model, list_models, model_entry, register_model
-    from zoo.training.checkpoint import load_model
+    from zoo.training.checkpoint import load_model, save_model
+    from zoo.training.evaluation import evaluate
     from zoo.training.fit import fit
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ _HOMES = {
     "ZooError": "zoo.errors",
     "create_data": "zoo.data.registry",
     "create_model": "zoo.registry",
+    "evaluate": "zoo.training.evaluation",
     "fit": "zoo.training.fit",
     "list_data": "zoo.data.registry",
     "list_models": "zoo.registry",
@@ -35,6 +37,7 @@ _HOMES = {
     "model_entry": "zoo.registry",
     "register_data": "zoo.data.registry",
     "register_model": "zoo.registry",
+    "save_model": "zoo.training.checkpoint",
 }
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "ZooError",
     "create_data",
     "create_model",
+    "evaluate",
     "fit",
     "list_data",
     "list_models",
@@ -51,6 +55,7 @@ __all__ = [
     "model_entry",
     "register_data",
     "register_model",
+    "save_model",
 ]
 
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from zoo.data.arrays import ArrayData, encode_targets, spec_from_arrays, to_tensor
+from zoo.data.array_data import ArrayData
+from zoo.data.arrays import encode_targets, spec_from_arrays, to_tensor
 from zoo.errors import ZooError
 
 NUMBERS = [[1.5, 2.0], [3.0, 4.25]]

@@ -8,10 +8,10 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from zoo.data import Batch, create_data
-from zoo.data.arrays import ArrayData
+from zoo.data.array_data import ArrayData
 from zoo.data.base import split_rows
 from zoo.data.groups import GroupSplit
-from zoo.data.splits import Standardize
+from zoo.data.scaling import Standardize
 from zoo.errors import ZooError
 
 
@@ -117,12 +117,11 @@ def test_scaling_comes_from_the_training_rows_alone() -> None:
         torch.testing.assert_close(scaled, (x - mean) / std, rtol=1e-9, atol=1e-12)
 
 
-def test_scaling_travels_in_the_checkpoint() -> None:
-    """New data meet the scale that was learnt, not their own."""
+def test_new_data_follow_the_scale_that_was_learnt() -> None:
     x = torch.randn(50, 2, dtype=torch.float64)
     learnt = ArrayData(x, standardize=True)
     new = ArrayData(x * 10 + 5, standardize=True)
-    new.load_state_dict(learnt.state_dict())
+    new.follow(learnt.preprocessing)
     expected = (x * 10 + 5 - x.mean(0)) / x.std(0, correction=0)
     torch.testing.assert_close(new.rows("train")[torch.arange(50)].x, expected, rtol=1e-12, atol=1e-12)
-    assert ArrayData(x).state_dict() == {}
+    assert ArrayData(x).preprocessing.scaling is None

@@ -81,7 +81,7 @@ def test_the_numbers_agree_with_each_other_and_with_the_model(runs: Runs) -> Non
     rows = data.rows("test")
     batch = rows[torch.arange(len(rows))]
     assert table["target"] == batch.y.tolist()  # type: ignore[union-attr]
-    columns = model.predict_columns(batch.x)
+    columns = model.predict_columns(batch)
     assert table["prediction"] == columns["prediction"].tolist()
     assert table["prediction_name"] == [str(p) for p in table["prediction"]]
     ours = torch.tensor([table[f"probability_{i}"] for i in range(10)]).T

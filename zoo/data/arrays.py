@@ -1,4 +1,4 @@
-"""Arrays as data: what `zoo.fit(model, X, y)` and `model.predict(X)` take.
+"""Arrays and tables of numbers as tensors: what `zoo.fit(model, X, y)` and `model.predict(X)` take.
 
 Legend: N rows, F features, T steps, K targets, C channels, H×W pixels.
 """
@@ -14,18 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.data.base import Rows
 from zoo.data.spec import Batch, DataSpec, Kind
-from zoo.data.splits import TabularData
 from zoo.errors import ZooError
 
 __all__ = [
-    "ArrayData",
+    "column_names",
     "describe_arrays",
+    "describe_inputs",
     "encode_targets",
     "inputs_from",
     "pad",
+    "scored",
     "spec_from_arrays",
+    "targets_for",
     "to_tensor",
     "to_tokens",
 ]
@@ -99,14 +100,21 @@ def _as_numpy(x: Any, name: str) -> np.ndarray:
         raise ZooError(f"{name} is a list of rows of different lengths: all must have the same.") from None
 
 
+def column_names(x: Any) -> list[str] | None:
+    """Return the names of the columns of a pandas, polars or PyArrow table, or None for anything else."""
+    if not hasattr(x, "columns") or not (hasattr(x, "__arrow_c_stream__") or hasattr(x, "__arrow_c_array__")):
+        return None
+    return list(x.schema.names) if hasattr(x, "itercolumns") else [str(name) for name in x.columns]
+
+
 def _columns(x: Any) -> dict[str, np.ndarray] | None:
-    """Return the columns of a pandas DataFrame or a PyArrow table (without importing either), or None."""
-    pandas, arrow = sys.modules.get("pandas"), sys.modules.get("pyarrow")
-    if pandas is not None and isinstance(x, pandas.DataFrame):
-        return {str(name): np.asarray(x[name]) for name in x.columns}
-    if arrow is not None and isinstance(x, arrow.Table | arrow.RecordBatch):
-        return {name: x.column(name).to_numpy(zero_copy_only=False) for name in x.schema.names}
-    return None
+    """Return the columns of a table (without importing a library that may not be there), or None."""
+    names = column_names(x)
+    if names is None:
+        return None
+    if hasattr(x, "itercolumns"):  # PyArrow
+        return {n: values.to_numpy(zero_copy_only=False) for n, values in zip(names, x.itercolumns(), strict=True)}
+    return {str(name): np.asarray(x[name]) for name in x.columns}
 
 
 def _found(values: np.ndarray) -> str:
@@ -263,6 +271,74 @@ def _classes(y: Tensor, name: str, class_names: tuple[str, ...] | None) -> tuple
     return y, {"target": "class", "num_classes": high + 1, "class_names": class_names}
 
 
+def targets_for(y: Any, spec: DataSpec, labels: Sequence[Any] | None, num_rows: int) -> Tensor:
+    """Return targets of further rows as those of the training rows were coded.
+
+    Args:
+        y: targets in the user's labels.
+        spec: what the model was built for.
+        labels: what the user calls the classes 0 … C-1, or None for these numbers.
+        num_rows: how many there must be.
+
+    Raises:
+        ZooError: for a class that the training rows lacked, or another number of targets.
+    """
+    array = y if isinstance(y, Tensor) else _as_numpy(y, "y")
+    if len(array) != num_rows:
+        raise ZooError(f"X has {num_rows} rows and y has {len(array)}: they must agree.")
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if spec.target != "class":
+        return to_tensor(array, "y")
+    values = np.asarray(array)
+    names = np.asarray(labels if labels is not None else range(spec.num_classes or 0))
+    values = values.astype(str) if names.dtype.kind == "U" else values
+    order = names.argsort()
+    places = order[np.searchsorted(names, values, sorter=order).clip(max=len(names) - 1)]
+    unknown = values[names[places] != values]
+    if len(unknown):
+        raise ZooError(f"y has the class {unknown[0].item()!r}, which the training rows lack.")
+    return torch.from_numpy(places)
+
+
+def scored(predicted: Any, y: Any, weight: Any = None, *, classes: bool) -> float:
+    """Return the share of equal labels, or R² = 1 - Σ(y - ŷ)² / Σ(y - ȳ)², the mean over several targets.
+
+    A constant target is 1 where it is met exactly, else 0.
+
+    Args:
+        predicted: labels or values (N,) or (N, K).
+        y: the true ones.
+        weight: of each row, (N,).
+        classes: whether they are labels.
+
+    Example:
+        >>> scored(torch.tensor([1, 0]), [1, 1], classes=True)
+        0.5
+    """
+    truth, found = (a.detach().cpu().numpy() if isinstance(a, Tensor) else _as_numpy(a, "y") for a in (y, predicted))
+    if truth.ndim == 2 and truth.shape[1] == 1:
+        truth = truth[:, 0]
+    if truth.shape != found.shape:
+        raise ZooError(f"X has answers of shape {found.shape} and y has shape {truth.shape}: they must agree.")
+    if not len(truth):
+        raise ZooError("X and y have no row: there is nothing to score.")
+    weights = np.ones(len(truth)) if weight is None else to_tensor(weight, "weight").double().numpy()
+    if weights.shape != truth.shape[:1]:
+        raise ZooError(f"weight has shape {weights.shape}: one weight for each of the {len(truth)} rows is needed.")
+    if classes:
+        if found.dtype.kind in "OUS":
+            truth = truth.astype(str)
+        return float(np.average(truth == found, weights=weights))
+    truth, found = truth.astype(np.float64), found.astype(np.float64)
+    scale = np.abs(truth).max() or 1.0  # squares of tiny values would vanish
+    truth, found = truth / scale, found / scale
+    left = (weights @ (truth - found) ** 2).ravel()
+    total = (weights @ (truth - np.average(truth, axis=0, weights=weights)) ** 2).ravel()
+    constant = (truth == truth[:1]).reshape(len(truth), -1).all(0)
+    return float(np.where(constant, left == 0, 1 - left / np.where(constant, 1.0, total)).mean())
+
+
 def spec_from_arrays(x: Any, y: Any = None, kind: str | None = None) -> DataSpec:
     """Describe arrays: x (N, F) is tabular, (N, T, F) a sequence, (N, C, H, W) an image; y: `encode_targets`.
 
@@ -273,7 +349,7 @@ def spec_from_arrays(x: Any, y: Any = None, kind: str | None = None) -> DataSpec
         >>> spec_from_arrays(torch.zeros(3, 5), [0, 2, 1]).num_classes
         3
     """
-    return describe_inputs(to_inputs(x, kind), y, _columns(x))[0]
+    return describe_inputs(to_inputs(x, kind), y, column_names(x))[0]
 
 
 def describe_inputs(batch: Batch, y: Any, names: Iterable[str] | None = None) -> tuple[DataSpec, Batch]:
@@ -326,56 +402,3 @@ def _targets(y: Any, num_rows: int) -> tuple[Tensor | None, dict[str, Any]]:
     if len(targets) != num_rows:
         raise ZooError(f"X has {num_rows} rows and y has {len(targets)}: they must agree.")
     return targets, fields
-
-
-class ArrayData(TabularData):
-    """Arrays as a DataModule.
-
-    Args:
-        x: inputs, (N, F), (N, T, F) or (N, C, H, W): anything that `to_tensor` takes, or a list of sequences (T_i, F).
-        y: targets, see `encode_targets`; None without.
-        weight: non-negative sample weights (N,); None for one each.
-        kind: `tokens` where `x` holds the ids of tokens, (N, T) or lists of any lengths; None follows the axes.
-        val_fraction: share of the rows held out for validation.
-        test_fraction: share of the rows held out for the test.
-        standardize: whether each feature is scaled by the training rows.
-        **options: those of `ZooDataModule`.
-
-    Raises:
-        ZooError: for arrays that do not fit together, with what is wrong.
-
-    Example:
-        >>> ArrayData([[0.0], [1.0], [2.0]], ["no", "yes", "yes"]).spec.class_names
-        ('no', 'yes')
-    """
-
-    name = "arrays"
-
-    def __init__(
-        self,
-        x: Any,
-        y: Any = None,
-        weight: Any = None,
-        *,
-        kind: str | None = None,
-        val_fraction: float = 0.0,
-        test_fraction: float = 0.0,
-        standardize: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(val_fraction=val_fraction, test_fraction=test_fraction, standardize=standardize, **options)
-        self._spec, batch = describe_inputs(to_inputs(x, kind), y, _columns(x))
-        weight = None if weight is None else check_weight(to_tensor(weight, "weight"), batch.size)
-        self.batch = batch._replace(weight=weight)
-
-    def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
-        return self._spec, self.scale(self.split_tensors(self.batch, self._spec))
-
-
-def check_weight(weight: Tensor, num_rows: int) -> Tensor:
-    """Return sample weights (N,); raise one line unless they are non-negative, one a row and not all zero."""
-    if tuple(weight.shape) != (num_rows,):
-        raise ZooError(f"weight has shape {tuple(weight.shape)}: one weight for each of the {num_rows} rows is needed.")
-    if bool((weight < 0).any()) or not bool(weight.any()):
-        raise ZooError("weight must be non-negative, and positive for at least one row.")
-    return weight

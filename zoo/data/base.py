@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from zoo.data.preprocessing import Preprocessing
 from zoo.data.sampler import BatchSampler
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
@@ -119,6 +120,8 @@ class ZooDataModule(pl.LightningDataModule):
             raise ZooError(f"data.num_workers must be 0 or more, not {num_workers}.")
         self.batch_size, self.seed, self.num_workers, self.shuffle = batch_size, seed, num_workers, shuffle
         self._loaded: tuple[DataSpec, dict[str, Rows | None]] | None = None
+        self.applied = Preprocessing()
+        self.learnt: Preprocessing | None = None
 
     def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
         """Return the spec and the splits `train`, `val` and `test`; called once."""
@@ -128,6 +131,21 @@ class ZooDataModule(pl.LightningDataModule):
     def spec(self) -> DataSpec:
         """What the batches hold."""
         return self._load()[0]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What makes batches of the user's rows, learnt from the training rows: it becomes part of the model."""
+        self._load()
+        return self.applied
+
+    def follow(self, preprocessing: Preprocessing | None) -> None:
+        """Take over what a trained model has learnt, rather than learn it anew; called before anything is loaded."""
+        assert self._loaded is None
+        self.learnt = preprocessing
+
+    def files(self) -> list[str]:
+        """Return the files of the user that are read; none where the data come with the library."""
+        return []
 
     def rows(self, split: str) -> Rows:
         """Return the rows of `train`, `val` or `test`; a split that does not exist raises in one line."""

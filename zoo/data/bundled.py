@@ -13,6 +13,7 @@ import torch
 
 from zoo.data.base import Rows
 from zoo.data.registry import register_data
+from zoo.data.scaling import Standardize
 from zoo.data.spec import Batch, DataSpec
 from zoo.data.splits import SplitData, TabularData
 
@@ -36,7 +37,8 @@ class Digits(SplitData):
 
     def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
         source = bundled("digits")
-        x = torch.from_numpy(source.images).float().div_(16).unsqueeze(1)  # (N, 1, 8, 8)
+        self.applied.scaling = Standardize(torch.tensor(0.0), torch.tensor(16.0))
+        x = self.applied.scaled(Batch(torch.from_numpy(source.images).float().unsqueeze(1))).x  # (N, 1, 8, 8)
         names = tuple(map(str, source.target_names))
         spec = DataSpec("image", (1, 8, 8), "class", num_classes=10, class_names=names)
         return spec, self.split_tensors(Batch(x, torch.from_numpy(source.target).long()), spec)

@@ -68,6 +68,10 @@ class Column:
     _total: float = 0.0
     _count: int = 0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values: the name, the role, and what was learnt."""
+        return {key: getattr(self, key) for key in ("name", "kind", "integral", "fill", "categories", "coding")}
+
     @property
     def width(self) -> int:
         """Number of features that it becomes."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.columns import Column, TableOptions, clean, distinct, plan
+from zoo.data.preprocessing import check_columns
 from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
 
@@ -41,6 +43,27 @@ class TableEncoder:
         self.options, self.where = options, where
         self.features, self.target = plan(schema, options, where)
         self.is_class = False
+        self.known = list(schema.names)  # all columns of the training table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, fit for a checkpoint."""
+        return {
+            "options": asdict(self.options),
+            "features": [column.to_dict() for column in self.features],
+            "target": None if self.target is None else self.target.to_dict(),
+            "is_class": self.is_class,
+            "known": self.known,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> TableEncoder:
+        """Rebuild the encoder that `to_dict` wrote."""
+        encoder = cls.__new__(cls)
+        encoder.options, encoder.where = TableOptions(**fields["options"]), "the training table"
+        encoder.features = [Column(**column) for column in fields["features"]]
+        encoder.target = None if fields["target"] is None else Column(**fields["target"])
+        encoder.is_class, encoder.known = fields["is_class"], fields["known"]
+        return encoder
 
     @property
     def columns(self) -> list[Column]:
@@ -54,32 +77,42 @@ class TableEncoder:
             ZooError: for a column that is absent, or missing values that are to be refused.
         """
         where = where or self.where
-        for column in self.columns:
-            if column.name not in table.schema.names:
-                raise ZooError(f"{where} has no column '{column.name}', which {self.where} has.")
-        arrays = {c.name: clean(table.column(c.name), c, self.options, where) for c in self.columns}
-        table = pa.table(arrays)
+        table = self._read(table, self.columns, where)
         if self.options.missing == "drop":
             valid = np.ones(len(table), dtype=bool)
             for values in table.columns:
                 valid &= pc.is_valid(values).to_numpy()
             return table if valid.all() else table.filter(pa.array(valid))
-        self._check_missing(table, where)
-        return table
-
-    def _check_missing(self, table: pa.Table, where: str) -> None:
-        lacking = {name: table.column(name).null_count for name in table.schema.names}
-        lacking = {name: count for name, count in lacking.items() if count}
+        lacking = _lacking(table)
         if self.target and self.target.name in lacking:
             lack = f"{lacking[self.target.name]:,} of {len(table):,} values"
             raise ZooError(f"{where}: target column '{self.target.name}' lacks {lack}: pass data.missing=drop.")
         if lacking and self.options.missing == "refuse":
-            name, count = next(iter(lacking.items()))
-            more = f" (and {len(lacking) - 1} more columns)" if len(lacking) > 1 else ""
-            raise ZooError(
-                f"{where}: column '{name}' lacks {count:,} of {len(table):,} values{more}: "
-                f"pass data.missing=mean (or median, zero, drop), or data.drop=[{','.join(lacking)}]."
-            )
+            remedy = f"pass data.missing=mean (or median, zero, drop), or data.drop=[{','.join(lacking)}]"
+            raise _missing(lacking, len(table), where, remedy)
+        return table
+
+    def check(self, names: list[str], where: str) -> None:
+        """Raise one line if a table of such columns lacks a feature; note the columns that are not known."""
+        check_columns(names, [column.name for column in self.features], self.known, where, self.where)
+
+    def encode_inputs(self, table: pa.Table, where: str) -> Tensor:
+        """Return the inputs (N, F) of a table that may have no target, one for each of its rows.
+
+        Raises:
+            ZooError: for a column that is absent, or a missing value that nothing stands in for.
+        """
+        self.check(table.schema.names, where)
+        table = self._read(table, self.features, where)
+        lacking = _lacking(table)
+        if lacking and self.options.missing in ("refuse", "drop"):
+            remedy = "fill them in or leave those rows out (training with data.missing=mean learns what stands for them)"
+            raise _missing(lacking, len(table), where, remedy)
+        return self._inputs(table)
+
+    def _read(self, table: pa.Table, columns: list[Column], where: str) -> pa.Table:
+        check_columns(table.schema.names, [column.name for column in columns], table.schema.names, where, self.where)
+        return pa.table({c.name: clean(table.column(c.name), c, self.options, where) for c in columns})
 
     def learn_target(self, tables: Iterable[pa.Table]) -> None:
         """Decide from the cleaned tables whether the target is a class or a value, and list the classes."""
@@ -118,11 +151,14 @@ class TableEncoder:
         Raises:
             ZooError: for a class that was not among the training rows.
         """
+        return self._inputs(table), None if self.target is None else self.encode_target(table, where)
+
+    def _inputs(self, table: pa.Table) -> Tensor:
         x = torch.empty(len(table), sum(column.width for column in self.features), dtype=torch.float64)
         parts = x.split([column.width for column in self.features], dim=1)
         for column, out in zip(self.features, parts, strict=True):
             column.encode(table.column(column.name), out)
-        return x, None if self.target is None else self.encode_target(table, where)
+        return x
 
     def encode_target(self, table: pa.Table, where: str | None = None) -> Tensor:
         """Return the targets (N,) of a cleaned table."""
@@ -139,6 +175,13 @@ class TableEncoder:
             )
         return codes
 
+    @property
+    def labels(self) -> list[str | int | float] | None:
+        """What the table calls the classes 0 … C-1, or None where the target is no class."""
+        if self.target is None or not self.is_class:
+            return None
+        return [int(v) if isinstance(v, float) and v.is_integer() else v for v in self.target.categories or ()]
+
     def spec(self) -> DataSpec:
         """Return what `encode` yields."""
         names = tuple(name for column in self.features for name in column.feature_names)
@@ -149,6 +192,18 @@ class TableEncoder:
         elif self.target is not None:
             fields = {"target": "value", "target_names": (self.target.name,)}
         return DataSpec("tabular", (len(names),), feature_names=names, dtype="float64", **fields)
+
+
+def _lacking(table: pa.Table) -> dict[str, int]:
+    """Return the number of missing values of each column that has some."""
+    counts = {name: table.column(name).null_count for name in table.schema.names}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _missing(lacking: dict[str, int], num_rows: int, where: str, remedy: str) -> ZooError:
+    name, count = next(iter(lacking.items()))
+    more = f" (and {len(lacking) - 1} more columns)" if len(lacking) > 1 else ""
+    return ZooError(f"{where}: column '{name}' lacks {count:,} of {num_rows:,} values{more}: {remedy}.")
 
 
 def _label(value: Any) -> str:

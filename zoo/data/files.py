@@ -20,6 +20,7 @@ from zoo.data.base import Rows, TensorRows
 from zoo.data.columns import TableOptions
 from zoo.data.encoder import TableEncoder
 from zoo.data.groups import GroupRows, GroupSplit
+from zoo.data.preprocessing import check_columns
 from zoo.data.registry import register_data
 from zoo.data.spec import Batch, DataSpec
 from zoo.data.splits import TabularData
@@ -94,19 +95,34 @@ class TableData(TabularData):
         for name, given in self.held_out_paths.items():
             if given:
                 splits[name] = self._held_out(tables.find_files(given, self.suffixes, f"{name}_path"), encoder)
+        self.applied.encoder, self.applied.labels = encoder, encoder.labels
         return encoder.spec(), self.scale(splits)
+
+    def files(self) -> list[str]:
+        given = {"path": self.path, **{f"{name}_path": path for name, path in self.held_out_paths.items()}}
+        return [file for name, path in given.items() if path for file in tables.find_files(path, self.suffixes, name)]
+
+    def encoder(self, schema: pa.Schema, where: str) -> TableEncoder:
+        """Return the encoder for such a table: a new one, or the one that a trained model brings."""
+        if self.learnt is None or self.learnt.encoder is None:
+            return TableEncoder(schema, self.options, where)
+        encoder = self.learnt.encoder
+        check_columns(schema.names, [column.name for column in encoder.columns], encoder.known, where)
+        return encoder
 
     def _hold(self, paths: list[str]) -> tuple[TableEncoder, dict[str, Rows | None]]:
         """Read everything, split it by class, and learn the coding from the training rows."""
         table, schema = self.table(paths)
-        encoder = TableEncoder(schema, self.options, paths[0])
-        table = encoder.clean(table)
+        encoder = self.encoder(schema, paths[0])
+        table = encoder.clean(table, paths[0])
         if not len(table):
             raise ZooError(f"{paths[0]}: no row is left after data.missing=drop.")
-        encoder.learn_target([table])
-        parts = self.split(len(table), encoder.encode_target(table) if encoder.is_class else None)
-        encoder.learn_features([table.take(parts["train"].numpy())] if "train" in parts else [])
-        x, y = encoder.encode(table)
+        if self.learnt is None:
+            encoder.learn_target([table])
+        parts = self.split(len(table), encoder.encode_target(table, paths[0]) if encoder.is_class else None)
+        if self.learnt is None:
+            encoder.learn_features([table.take(parts["train"].numpy())] if "train" in parts else [])
+        x, y = encoder.encode(table, paths[0])
         return encoder, {name: TensorRows(Batch(x, y).rows(rows)) for name, rows in parts.items()}
 
     def _stream(self, paths: list[str]) -> tuple[TableEncoder, dict[str, Rows | None]]:
@@ -114,11 +130,12 @@ class TableData(TabularData):
         if self.options.missing == "median":
             raise ZooError("data.missing=median needs all rows at once: pass mean, or raise data.in_memory_limit.")
         files = self.stream(paths)
-        encoder = TableEncoder(files.schema, self.options, paths[0])
+        encoder = self.encoder(files.schema, paths[0])
         source = _Encoded(files, encoder)
         split = GroupSplit(source.sizes, (self.val_fraction, self.test_fraction), self.seed)
-        encoder.learn_target(source.tables())
-        encoder.learn_features(source.training_tables(split))
+        if self.learnt is None:
+            encoder.learn_target(source.tables())
+            encoder.learn_features(source.training_tables(split))
         return encoder, {name: GroupRows(source, split, name) for name in split.counts}
 
     def _held_out(self, paths: list[str], encoder: TableEncoder) -> Rows:
@@ -222,7 +239,7 @@ class ParquetData(TableData):
 
     def table(self, paths: list[str]) -> tuple[pa.Table, pa.Schema]:
         schema = tables.ParquetFiles(paths).schema
-        names = [column.name for column in TableEncoder(schema, self.options, paths[0]).columns]
+        names = [column.name for column in self.encoder(schema, paths[0]).columns]
         return tables.concat(paths, lambda path: tables.read_parquet(path, names)), schema
 
     def stream(self, paths: list[str]) -> tables.ParquetFiles:

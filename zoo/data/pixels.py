@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.base import Rows, ZooDataModule
+from zoo.data.scaling import Standardize
 from zoo.data.spec import Batch
 from zoo.errors import ZooError
 from zoo.numerics.hashing import splitmix64, stream_key
@@ -57,8 +58,7 @@ class ImageRows(Rows):
     Args:
         pixels: takes an index tensor (B,) and returns uint8 images (B, C, H, W): a tensor does, or a decoder.
         labels: class of each image, (N,).
-        shift: subtracted from the bytes, (C,).
-        scale: what the difference is divided by, (C,).
+        scaling: of each channel.
         augment: applied while training.
     """
 
@@ -66,12 +66,10 @@ class ImageRows(Rows):
         self,
         pixels: Tensor | Any,
         labels: Tensor,
-        shift: Tensor,
-        scale: Tensor,
+        scaling: Standardize,
         augment: Augment | None = None,
     ) -> None:
-        self.pixels, self.labels, self.augment = pixels, labels, augment
-        self.shift, self.scale = shift.float().view(-1, 1, 1), scale.float().view(-1, 1, 1)
+        self.pixels, self.labels, self.scaling, self.augment = pixels, labels, scaling, augment
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,7 +78,7 @@ class ImageRows(Rows):
         images = self.pixels[index]  # (B, C, H, W)
         if self.augment is not None and self.epoch is not None:
             images = self.augment(images, index, self.epoch)
-        return Batch(images.float().sub_(self.shift).div_(self.scale), self.labels[index])
+        return self.scaling(Batch(images.float(), self.labels[index]))
 
 
 def channel_moments(pixels: Any, num_images: int, chunk: int = 1024) -> tuple[Tensor, Tensor]:
@@ -121,12 +119,14 @@ class ImageData(ZooDataModule):
     def image_rows(self, splits: dict[str, tuple[Any, Tensor]]) -> dict[str, Rows | None]:
         """Return the rows of each split of (pixels, labels)."""
         pixels, labels = splits["train"]
-        if self.normalize:
-            shift, scale = channel_moments(pixels, len(labels))
+        if self.learnt is not None and self.learnt.scaling is not None:
+            scaling = self.learnt.scaling
         else:
-            shift, scale = torch.zeros(1), torch.full((1,), 255.0)
+            moments = channel_moments(pixels, len(labels)) if self.normalize else (torch.zeros(1), torch.full((1,), 255.0))
+            scaling = Standardize(*(moment.float().view(-1, 1, 1) for moment in moments))
+        self.applied.scaling = scaling
         augment = Augment(self.crop_padding, self.flip, self.seed) if self.crop_padding or self.flip else None
         rows: Callable[..., Rows] = ImageRows
         return {
-            name: rows(*split, shift, scale, augment if name == "train" else None) for name, split in splits.items()
+            name: rows(*split, scaling, augment if name == "train" else None) for name, split in splits.items()
         }

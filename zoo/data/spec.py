@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -77,6 +78,19 @@ class Batch(NamedTuple):
         """Return some of the examples (not of baskets, whose items lie one after the other)."""
         assert self.items is None
         return Batch(*(None if column is None else column[index] for column in self))
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Yield the examples `size` at a time; a batch without any comes as it is."""
+        if self.size <= size:
+            yield self
+        elif self.items is None:
+            yield from (self.rows(slice(i, i + size)) for i in range(0, self.size, size))
+        else:
+            ends = self.lengths.cumsum(0)
+            for i in range(0, self.size, size):
+                lengths = self.lengths[i : i + size]
+                stop = int(ends[min(i + size, self.size) - 1])
+                yield Batch(items=self.items[stop - int(lengths.sum()) : stop], lengths=lengths)
 
 
 @dataclass(frozen=True)

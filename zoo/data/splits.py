@@ -5,17 +5,17 @@ Legend: N rows, F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoo.data.base import Rows, TensorRows, ZooDataModule, split_rows
+from zoo.data.scaling import Standardize
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 
-__all__ = ["SplitData", "Standardize", "TabularData"]
+__all__ = ["SplitData", "TabularData"]
 
 
 class SplitData(ZooDataModule):
@@ -50,43 +50,6 @@ class SplitData(ZooDataModule):
         return {name: TensorRows(batch.rows(rows)) for name, rows in parts.items()}
 
 
-class Standardize:
-    """Scale features to mean 0 and (population) standard deviation 1; a constant one is centred and no more.
-
-    Args:
-        mean: (F,).
-        std: (F,), 1 in place of 0.
-
-    Example:
-        >>> Standardize.fit([torch.tensor([[1.0, 5.0], [3.0, 5.0]])])(Batch(torch.tensor([[2.0, 6.0]]))).x
-        tensor([[0., 1.]])
-    """
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.mean, self.std = mean, std
-
-    @classmethod
-    def fit(cls, parts: Iterable[Tensor]) -> Standardize:
-        """Measure rows that come part by part, each (N, F), joined as Chan, Golub & LeVeque 1979 join them."""
-        count, mean, square = 0, torch.zeros(()), torch.zeros(())
-        low, high = torch.tensor(torch.inf), torch.tensor(-torch.inf)
-        for x in parts:
-            if not len(x):
-                continue
-            part_mean = x.mean(0)
-            delta = part_mean - mean
-            total = count + len(x)
-            square = square + ((x - part_mean) ** 2).sum(0) + delta**2 * (count * len(x) / total)
-            mean = mean + delta * (len(x) / total)
-            low, high, count = torch.minimum(low, x.amin(0)), torch.maximum(high, x.amax(0)), total
-        std = (square / count).sqrt()
-        constant = (low == high) | (std == 0)  # exact, where rounding leaves a deviation of 1e-17
-        return cls(torch.where(low == high, low, mean), torch.where(constant, 1.0, std).to(std.dtype))
-
-    def __call__(self, batch: Batch) -> Batch:
-        return batch._replace(x=(batch.x - self.mean) / self.std)
-
-
 class TabularData(SplitData):
     """Tabular data in one piece, standardized by the training rows unless told not to.
 
@@ -98,29 +61,21 @@ class TabularData(SplitData):
     def __init__(self, *, standardize: bool = True, **options: Any) -> None:
         super().__init__(**options)
         self.standardize = standardize
-        self._scaling: Standardize | None = None
 
     def scale(self, splits: dict[str, Rows | None]) -> dict[str, Rows | None]:
-        """Apply to every split the scaling measured on the training rows."""
+        """Apply to every split the scaling measured on the training rows, or learnt before."""
         if not self.standardize:
             return splits
-        train = splits.get("train")
-        if train is None or not len(train):
-            return splits  # the base says that there is nothing to train on
-        index = torch.arange(len(train)).split(train.block_size or len(train))
-        self._scaling = Standardize.fit(train[part].x for part in index)
+        if self.learnt is None:
+            train = splits.get("train")
+            if train is None or not len(train):
+                return splits  # the base says that there is nothing to train on
+            index = torch.arange(len(train)).split(train.block_size or len(train))
+            scaling: Standardize | None = Standardize.fit(train[part].x for part in index)
+        else:
+            scaling = self.learnt.scaling
+        self.applied.scaling = scaling
         for rows in splits.values():
             if rows is not None:
-                rows.transform = self._scaling  # type: ignore[attr-defined]
+                rows.transform = scaling  # type: ignore[attr-defined]
         return splits
-
-    # Lightning keeps this in the checkpoint: a trained model meets new data in the scale that it learnt.
-
-    def state_dict(self) -> dict[str, Any]:
-        self._load()
-        return {} if self._scaling is None else {"mean": self._scaling.mean, "std": self._scaling.std}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._load()
-        if state_dict and self._scaling is not None:
-            self._scaling.mean, self._scaling.std = state_dict["mean"], state_dict["std"]

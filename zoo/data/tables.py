@@ -6,6 +6,7 @@ file's name.
 
 from __future__ import annotations
 
+import csv
 import errno
 import glob
 import hashlib
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -25,7 +27,7 @@ import pyarrow.parquet as pq
 
 from zoo.errors import ZooError, nearest
 
-__all__ = ["CsvFormat", "ParquetFiles", "find_files", "read_csv", "read_parquet", "stream_csv"]
+__all__ = ["CsvFormat", "ParquetFiles", "find_files", "header_of", "open_csv", "read_csv", "read_parquet", "stream_csv"]
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +115,62 @@ def read_csv(path: str, form: CsvFormat) -> pa.Table:
     if not len(table):
         raise ZooError(f"{path} holds a header line but no rows.")
     return table
+
+
+def header_of(source: Any, form: CsvFormat) -> list[str]:
+    """Return the names in the header line of a CSV file, or of a stream, which is left behind the line."""
+    import gzip
+
+    where = source if isinstance(source, str) else "Standard input"
+    try:
+        if not isinstance(source, str):
+            line = source.readline()
+        else:
+            with gzip.open(source) if source.endswith(".gz") else open(source, "rb") as file:
+                line = file.readline()
+        text = line.decode("utf-8-sig" if form.encoding in ("utf8", "utf-8") else form.encoding)
+    except (OSError, UnicodeError, LookupError, EOFError) as error:
+        raise ZooError(f"{where} cannot be read: {error}.") from None
+    names = next(csv.reader([text], delimiter=form.delimiter), [])
+    if not names:
+        raise ZooError(f"{where} has no header line.")
+    return names
+
+
+def open_csv(
+    source: Any, names: list[str], form: CsvFormat, types: dict[str, pa.DataType], where: str
+) -> Iterator[pa.Table]:
+    """Yield some columns of a CSV file, or of a stream whose header line was read, as tables of some megabytes.
+
+    Args:
+        source: the file's name, or the stream.
+        names: all its columns.
+        form: how it is written.
+        types: the columns that are wanted, with their types.
+        where: what messages call it.
+
+    Raises:
+        ZooError: for a value that is not of its column's type, or a damaged file.
+    """
+    for name in types:
+        if names.count(name) != 1:
+            many = f"several columns named '{name}': rename them." if name in names else f"no column '{name}'."
+            raise ZooError(f"{where} has {many}{'' if name in names else nearest(name, names)}")
+    arguments = form.arguments(1 << 23)
+    skipped = 1 if isinstance(source, str) and form.columns is None else 0
+    arguments["read_options"] = pacsv.ReadOptions(
+        column_names=names, skip_rows=skipped, encoding=form.encoding, block_size=1 << 23
+    )
+    arguments["convert_options"] = pacsv.ConvertOptions(
+        null_values=arguments["convert_options"].null_values,
+        strings_can_be_null=True,
+        column_types=types,
+        include_columns=list(types),
+    )
+    with _reading(where, names), pa.input_stream(source) as stream:
+        for batch in pacsv.open_csv(stream, **arguments):
+            if batch.num_rows:
+                yield pa.Table.from_batches([batch])
 
 
 def stream_csv(paths: list[str], form: CsvFormat, folder: str | None) -> str:

@@ -214,14 +214,14 @@ def load_model(path: str | Path, map_location: Any = "cpu") -> ZooModel:
 
     Example:
         >>> import tempfile, torch, zoo
-        >>> from zoo.training.checkpoint import save_model
         >>> model = zoo.fit(zoo.create_model("linear_regression", solver="exact"), torch.eye(3), torch.ones(3))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_model(model, f"{folder}/model.ckpt")
+        ...     zoo.save_model(model, f"{folder}/model.ckpt")
         ...     again = zoo.load_model(f"{folder}/model.ckpt")
         >>> bool((again.predict(torch.eye(3)) == model.predict(torch.eye(3))).all())
         True
     """
+    from zoo.data.preprocessing import Preprocessing
     from zoo.data.spec import DataSpec
     from zoo.registry import create_model
 
@@ -234,6 +234,8 @@ def load_model(path: str | Path, map_location: Any = "cpu") -> ZooModel:
         with BoundedBuild(checkpoint["state_dict"]):
             model = create_model(about["model"], **checkpoint.get("hyper_parameters", {}))
             model.build(DataSpec.from_dict(about["spec"]))
+        if "preprocessing" in about:  # checkpoints of before take prepared rows
+            model.preprocessing = Preprocessing.from_dict(about["preprocessing"])
         _take_dtypes(model, checkpoint["state_dict"])
         model.load_state_dict(checkpoint["state_dict"])
     except ZooError as error:
@@ -252,7 +254,11 @@ def _take_dtypes(model: ZooModel, state: dict[str, torch.Tensor]) -> None:
 
 
 def save_model(model: ZooModel, path: str | Path) -> None:
-    """Write a fitted model so that `load_model` rebuilds it."""
+    """Write a fitted model, with its preprocessing, so that `load_model` rebuilds it.
+
+    Raises:
+        ZooError: if it has not been fitted.
+    """
     model.check_fitted()
     checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     model.on_save_checkpoint(checkpoint)

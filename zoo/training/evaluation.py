@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
 
+from zoo.data.array_data import check_weight
+from zoo.data.arrays import to_tensor
 from zoo.data.registry import create_data
-from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import Generates, ZooModel
-from zoo.training.checkpoint import find_checkpoint, load_checkpoint, load_model
+from zoo.training.checkpoint import find_checkpoint, load_model
 from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw, held_out
 from zoo.training.plugins import confirm_plugins, import_plugins
@@ -23,7 +25,58 @@ from zoo.training.run import device_of, named
 from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all
 
-__all__ = ["evaluate_run", "write_predictions"]
+__all__ = ["evaluate", "evaluate_run", "write_predictions"]
+
+
+def evaluate(
+    model: ZooModel,
+    data: Any,
+    y: Any = None,
+    *,
+    sample_weight: Any = None,
+    split: str = "test",
+    batch_size: int = 4096,
+    device: str = "auto",
+) -> dict[str, float]:
+    """Return the metrics of a fitted model on rows that it may not have seen.
+
+    Args:
+        model: a fitted model.
+        data: the user's rows, as `predict` takes them, or a DataModule of the zoo.
+        y: targets of the rows, in the user's labels; None for models that need none.
+        sample_weight: weights (N,) of the rows.
+        split: which rows of a DataModule.
+        batch_size: rows at a time.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ZooError: for rows or targets that the model was not made for.
+
+    Example:
+        >>> import zoo
+        >>> model = zoo.fit(zoo.create_model("linear_regression", solver="exact"), [[0.0], [1.0]], [1.0, 3.0])
+        >>> zoo.evaluate(model, [[2.0], [3.0]], [5.0, 8.0])["mae"]
+        0.5
+    """
+    model.check_fitted()
+    if hasattr(data, "loader"):
+        if y is not None or sample_weight is not None:
+            raise ZooError("A DataModule brings its own targets and weights: pass y with arrays only.")
+        loader = data.loader(split)
+    else:
+        batch = model.prepare(data)
+        if y is not None:
+            batch = batch._replace(y=model.encode_targets(y, batch.size))
+        elif not model.entry.unsupervised and batch.y is None and model.spec and model.spec.target != "tokens":
+            raise ZooError(f"{model.entry.name} is measured against targets: pass y.")
+        if sample_weight is not None:
+            batch = batch._replace(weight=check_weight(to_tensor(sample_weight, "weight"), batch.size))
+        loader = DataLoader(list(batch.split(batch_size)), batch_size=None)  # type: ignore[arg-type]
+    accelerator = "gpu" if device == "cuda" else device
+    trainer = make_trainer(model, accelerator=accelerator, progress=False)
+    tested = trainer.test(model, dataloaders=loader, verbose=False)
+    model.eval()
+    return {key.removeprefix("test/"): float(value) for result in tested for key, value in result.items()}
 
 
 def evaluate_run(config: DictConfig) -> None:
@@ -40,8 +93,7 @@ def evaluate_run(config: DictConfig) -> None:
     model = load_model(checkpoint)
     name, data_options = named(settings["data"])
     data = create_data(name, **data_options)
-    # The scale that the model learnt, should the files have changed since.
-    data.load_state_dict(load_checkpoint(checkpoint).get(type(data).__qualname__, {}))
+    data.follow(model.preprocessing)  # what the model learnt, should the files have changed since
     split = options["split"] or ("test" if data.has("test") else "train")
     options["split"] = split
     if not data.has(split):
@@ -97,29 +149,8 @@ def write_predictions(model: ZooModel, data: Any, split: str, path: Path) -> Non
 @torch.inference_mode()
 def prediction_tables(model: ZooModel, data: Any, split: str) -> Iterator[Any]:
     """Yield an Arrow table for each batch of the split."""
-    import pyarrow as pa
-
     model.eval()
-    spec = model.spec
-    assert spec is not None
     for batch in data.loader(split):
         batch = model.as_batch(batch)
         columns = {} if batch.y is None else {"target": batch.y}
-        columns |= model.predict_batch(batch)
-        arrays: dict[str, Any] = {}
-        for name, values in columns.items():
-            arrays |= _arrow_columns(name, values.cpu(), spec)
-        yield pa.table(arrays)
-
-
-def _arrow_columns(name: str, values: torch.Tensor, spec: DataSpec) -> dict[str, Any]:
-    """One column for a vector, one for each class of class probabilities, a list column for anything else."""
-    if values.ndim == 1:
-        columns: dict[str, Any] = {name: values.numpy()}
-        if spec.class_names and spec.target == "class" and name in ("target", "prediction"):
-            columns[f"{name}_name"] = [spec.class_names[i] for i in values.tolist()]
-        return columns
-    if name == "probability":
-        names = spec.class_names or [str(i) for i in range(values.shape[1])]
-        return {f"probability_{names[i]}": values[:, i].numpy() for i in range(values.shape[1])}
-    return {name: values.flatten(1).tolist()}
+        yield model.answers(columns | model.predict_batch(batch))

@@ -24,6 +24,7 @@ def fit(
     batch_size: int | None = None,
     max_epochs: int | None = None,
     validation: float = 0.0,
+    standardize: bool | None = None,
     optimizer: str | None = None,
     optimizer_options: dict[str, Any] | None = None,
     lr: float | None = None,
@@ -48,6 +49,10 @@ def fit(
         batch_size: rows a batch; by default 64 for gradient models and all rows for streaming ones.
         max_epochs: passes over the data; by default 20 for gradient models, as many as are needed for streaming ones.
         validation: share of the rows kept aside for validation.
+        standardize: whether each feature of rows (N, F) is scaled to mean 0 and standard deviation 1 of the training
+            rows, as the command line does; the scaling becomes part of the model, and `predict` takes rows as they
+            are. None: for models that take optimizer steps, which need it, and not for models that are solved, whose
+            coefficients, centres and distances stay in the user's units.
         optimizer: a name such as `adam` or `sgd`, by default the model's own or Adam.
         optimizer_options: its parameters.
         lr: learning rate, short for `optimizer_options={"lr": ...}`.
@@ -76,7 +81,7 @@ def fit(
     if optimizer is None and not options:  # the model's own choice, with the penalties of this call
         optimizer, options = model.recipe.optimizer, model.recipe.optimizer_options
     model.train_by(Recipe(optimizer or model.recipe.optimizer, options, l1=l1, l2=l2))
-    datamodule = _as_datamodule(model, data, y, sample_weight, batch_size, validation, seed)
+    datamodule = _as_datamodule(model, data, y, sample_weight, batch_size, validation, standardize, seed)
     # The caller's own random streams go on as if nothing had been drawn.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
@@ -97,22 +102,34 @@ def _fit_trainer(
 
 
 def _as_datamodule(
-    model: ZooModel, data: Any, y: Any, weight: Any, batch_size: int | None, validation: float, seed: int
+    model: ZooModel,
+    data: Any,
+    y: Any,
+    weight: Any,
+    batch_size: int | None,
+    validation: float,
+    standardize: bool | None,
+    seed: int,
 ) -> Any:
     if hasattr(data, "train_dataloader"):
         if y is not None or weight is not None:
             raise ZooError(
                 "A DataModule brings its own targets and weights: pass y and sample_weight with arrays only."
             )
+        if standardize is not None:
+            raise ZooError("A DataModule scales its own rows: pass standardize with arrays only.")
         return data
-    from zoo.data.arrays import ArrayData
+    from zoo.data.array_data import ArrayData
 
     if batch_size is None:
         batch_size = 0 if model.streaming else 64
     # Rows of integers are tokens to a model that reads tokens and no tables.
     kinds = model.entry.kinds
     kind = "tokens" if "tokens" in kinds and "tabular" not in kinds and axes(data) == 2 else None
-    return ArrayData(data, y, weight, kind=kind, val_fraction=validation, batch_size=batch_size, seed=seed)
+    options: dict[str, Any] = {"val_fraction": validation, "batch_size": batch_size, "seed": seed}
+    if standardize is None:
+        standardize = not model.streaming
+    return ArrayData(data, y, weight, kind=kind, standardize=standardize, **options)
 
 
 def axes(data: Any) -> int:
@@ -127,6 +144,7 @@ def _fit_arrays(model: Any, datamodule: Any, max_passes: int | None, device: str
     from zoo.data.base import TensorRows
 
     model.build(datamodule.spec)
+    model.preprocessing = datamodule.preprocessing
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)

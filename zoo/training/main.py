@@ -1,4 +1,4 @@
-"""The two commands: `train` and `evaluate`, for train.py, evaluate.py and their console-script twins.
+"""The commands `train`, `evaluate` and `predict`, for train.py, evaluate.py, predict.py and their console-script twins.
 
 Nothing heavy is imported here: `--help` and a mistyped option answer before Lightning is loaded.
 """
@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from zoo.errors import ZooError, nearest, unknown_name
 from zoo.training.plugins import import_plugins
 
-__all__ = ["config_dir", "evaluate", "train"]
+__all__ = ["config_dir", "evaluate", "predict", "train"]
 
 
 def config_dir() -> Path:
@@ -42,6 +42,11 @@ def train() -> int:
 def evaluate() -> int:
     """Evaluate a finished run as the command line says; return the exit code."""
     return _guarded(lambda: _hydra_main("evaluate", _evaluate_job, sys.argv[1:]))
+
+
+def predict() -> int:
+    """Predict new rows with a finished run as the command line says; return the exit code."""
+    return _guarded(lambda: _hydra_main("predict", _predict_job, sys.argv[1:]))
 
 
 class _Notes(logging.Handler):
@@ -71,6 +76,12 @@ def _evaluate_job(config: DictConfig) -> None:
 
     _show_notes()
     evaluate_run(config)
+
+
+def _predict_job(config: DictConfig) -> None:
+    from zoo.training.predict import predict_run
+
+    predict_run(config)
 
 
 def _list(what: str) -> None:

@@ -16,7 +16,7 @@ from support import bits
 from torch import Tensor
 
 import zoo
-from zoo.data.arrays import ArrayData
+from zoo.data.array_data import ArrayData
 from zoo.models.tsne import objective as objectives
 from zoo.models.tsne.affinities import (
     DenseAffinities,

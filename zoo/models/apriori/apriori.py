@@ -18,7 +18,7 @@ Deviations: those of `zoo.models.apriori.itemsets` (bit strings instead of a has
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -206,6 +206,11 @@ class Apriori(StreamingModel):
     def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
         item, confidence = recommend(self.dense(batch), self.rules)
         return {"prediction": item, "confidence": confidence}
+
+    @property
+    def user_labels(self) -> Sequence[str] | None:
+        """The names of the items."""
+        return None if self.spec is None else self.spec.feature_names
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         """The share of the baskets to which some rule adds an item."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,7 @@ class GradientModel(ZooModel):
         if self.spec.target == "class":
             yield "confusion_matrix", visual.confusion_matrix(batch.y, columns["prediction"], self.spec)
             if self.spec.kind == "tabular" and self.spec.num_features == 2:
-                yield "decision_boundary", visual.decision_boundary(self.predict_columns, batch.x, batch.y, self.spec)
+                prepared = functools.partial(self.predict_columns, raw=False)
+                yield "decision_boundary", visual.decision_boundary(prepared, batch.x, batch.y, self.spec)
         elif self.spec.target == "value":
             yield "residuals", visual.residuals(batch.y, columns["prediction"], self.spec)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning.pytorch as pl
@@ -11,12 +12,15 @@ from torch import Tensor, nn
 
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
+from zoo.models.base.answers import labelled, to_arrow
 from zoo.models.base.evaluation import Evaluation, Pooling
 from zoo.optimizers import Recipe
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from matplotlib.figure import Figure
 
+    from zoo.data.preprocessing import Preprocessing
     from zoo.registry import ModelEntry
 
 __all__ = ["ZooModel", "check_accepts"]
@@ -41,6 +45,7 @@ class ZooModel(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.spec: DataSpec | None = None
+        self.preprocessing: Preprocessing | None = None  # None: rows come prepared
         self.recipe = Recipe()
 
     # -- building ------------------------------------------------------------------------------------------------
@@ -82,6 +87,8 @@ class ZooModel(pl.LightningModule):
                     "zoo.DataSpec, or build the model first with zoo.create_model(name, spec=...)."
                 )
             self.build(spec)
+        if stage == "fit":
+            self.preprocessing = getattr(self.trainer.datamodule, "preprocessing", self.preprocessing)
         if not hasattr(self, "evaluations"):  # here, since a model that meets no trainer needs none
             self.evaluations = nn.ModuleDict({split: Evaluation(self.pooling()) for split in ("val", "test")})
         # Lightning converts after it has loaded a checkpoint, which rounds the float64 weights of a resumed run.
@@ -123,31 +130,111 @@ class ZooModel(pl.LightningModule):
         return self.predict_batch(batch)
 
     @torch.inference_mode()
-    def predict(self, x: Any, batch_size: int = 4096) -> Tensor:
-        """Predict for inputs (N, *shape), as an array or a tensor, in chunks of `batch_size` rows.
+    def predict(self, x: Any, batch_size: int = 4096, *, raw: bool = True) -> Any:
+        """Predict for the user's rows, in chunks of `batch_size` of them, and answer in the user's labels.
+
+        Args:
+            x: rows as the user has them: a table, whose columns are found by name in any order, an array or a tensor
+                (N, *shape), a list of texts, a list of baskets. A `Batch` of a DataModule is prepared already.
+            batch_size: rows at a time.
+            raw: False for rows that are scaled and coded already.
+
+        Returns:
+            A tensor; a NumPy array of text where the classes that the model was trained on were text.
 
         Raises:
-            ZooError: if the model has not been fitted, or for inputs of another shape.
+            ZooError: if the model has not been fitted, or for rows that it was not made for.
         """
-        return self.predict_columns(x, batch_size)["prediction"]
+        return labelled(self.predict_columns(x, batch_size, raw=raw)["prediction"], self.user_labels)
+
+    def predict_columns(self, x: Any, batch_size: int = 4096, *, raw: bool = True) -> dict[str, Tensor]:
+        """Return all predicted columns for rows, such as class probabilities (N, C) beside the classes 0 … C-1.
+
+        Arguments are those of `predict`.
+        """
+        chunks = list(self._predicted(x, batch_size, raw))
+        return {name: _joined([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+    def predict_table(self, x: Any, batch_size: int = 4096, *, raw: bool = True) -> pa.Table:
+        """Return all that is predicted for rows as an Arrow table, with `probability_<class>` for each class.
+
+        Arguments are those of `predict`; `.to_pandas()` of the answer is a DataFrame.
+        """
+        return self.answers(self.predict_columns(x, batch_size, raw=raw))
+
+    def answers(self, columns: dict[str, Tensor]) -> pa.Table:
+        """Return predicted columns (and targets) as an Arrow table in the user's labels."""
+        assert self.spec is not None
+        labels: dict[str, Any] = {}
+        if self.spec.target == "class":
+            labels["target"] = None if self.preprocessing is None else self.preprocessing.labels
+        if self.user_labels is not None or (self.spec.target == "class" and not self.entry.unsupervised):
+            labels["prediction"] = self.user_labels
+        return to_arrow(columns, self.spec, labels)
+
+    @property
+    def user_labels(self) -> Sequence[Any] | None:
+        """What the user calls the codes 0 … C-1 that the model predicts; None where these are the user's own."""
+        assert self.spec is not None
+        if self.spec.target != "class" or self.entry.unsupervised or self.preprocessing is None:
+            return None
+        return self.preprocessing.labels
 
     @torch.inference_mode()
-    def predict_columns(self, x: Any, batch_size: int = 4096) -> dict[str, Tensor]:
-        """Return all predicted columns for inputs (N, *shape), such as class probabilities beside the classes.
+    def _predicted(self, x: Any, batch_size: int, raw: bool) -> Iterator[dict[str, Tensor]]:
+        """Yield what is predicted for each `batch_size` of the rows."""
+        batch = self.prepare(x, raw=raw)
+        training = self.training
+        self.eval()
+        try:
+            for part in batch.split(batch_size):
+                yield self.predict_batch(self.as_batch(part))
+        finally:
+            self.train(training)
 
-        Sequences and tokens may be a list of examples of different lengths.
-        """
+    def prepare(self, x: Any, *, raw: bool = True, where: str = "X") -> Batch:
+        """Return rows as a batch that the model takes: the user's own where `raw`, else scaled and coded already."""
         from zoo.data.arrays import inputs_from
 
         self.check_fitted()
         assert self.spec is not None
-        batch = inputs_from(x, self.spec)
-        training = self.training
-        self.eval()
-        starts = range(0, batch.size, batch_size) or [0]
-        chunks = [self.predict_batch(self.as_batch(batch.rows(slice(i, i + batch_size)))) for i in starts]
-        self.train(training)
-        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+        if isinstance(x, Batch):
+            return x
+        if raw and self.preprocessing is not None:
+            return self.preprocessing(x, self.spec, where)
+        return inputs_from(x, self.spec)
+
+    def encode_targets(self, y: Any, num_rows: int) -> Tensor:
+        """Return the user's targets of `num_rows` rows as the model was trained on: the codes of classes, or values.
+
+        Raises:
+            ZooError: for a class that the training rows lacked, or another number of rows.
+        """
+        from zoo.data.arrays import targets_for
+
+        assert self.spec is not None
+        labels = None if self.preprocessing is None else self.preprocessing.labels
+        return targets_for(y, self.spec, labels, num_rows)
+
+    @torch.inference_mode()
+    def score(self, x: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return how well the user's rows are predicted: the accuracy of classes, or R² of values (the mean over K).
+
+        Args:
+            x: rows, as `predict` takes them.
+            y: targets (N,) or (N, K), in the user's labels.
+            sample_weight: weights (N,).
+
+        Raises:
+            ZooError: for a model that predicts no targets.
+        """
+        from zoo.data.arrays import scored
+
+        self.check_fitted()
+        assert self.spec is not None
+        if self.entry.unsupervised or self.spec.target not in ("class", "value", "series"):
+            raise ZooError(f"{self.entry.name} predicts no targets to compare with: zoo.evaluate says what it reached.")
+        return scored(self.predict(x), y, sample_weight, classes=self.spec.target == "class")
 
     def check_fitted(self) -> None:
         """Raise one line unless the model has its parameters."""
@@ -178,6 +265,23 @@ class ZooModel(pl.LightningModule):
     def graph_input(self, batch: Batch) -> Tensor:
         """Return an input for which TensorBoard draws the graph of `forward`."""
         return batch.inputs[:1]
+
+    # -- looks ---------------------------------------------------------------------------------------------------
+
+    def state(self) -> str:
+        """Say in a few words what the model was built for and how large it is."""
+        if self.spec is None:
+            return "not fitted"
+        count = sum(p.numel() for p in self.parameters())
+        return f"for {self.spec.describe()}" + (f", {count:,} parameters" if count else "")
+
+    def extra_repr(self) -> str:
+        return ", ".join([*(f"{key}={value!r}" for key, value in self.hparams.items()), self.state()])
+
+    def _repr_html_(self) -> str:
+        rows = {**self.hparams, "state": self.state()}
+        cells = "".join(f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
+        return f"<table><caption>{escape(type(self).__name__)}</caption>{cells}</table>"
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 
@@ -226,9 +330,15 @@ class ZooModel(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.spec is not None
         checkpoint["zoo"] = {"model": self.entry.name, "spec": self.spec.to_dict()}
+        if self.preprocessing is not None:
+            checkpoint["zoo"]["preprocessing"] = self.preprocessing.to_dict()
 
     def configure_optimizers(self) -> Any:
         return None
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def check_accepts(entry: ModelEntry, spec: DataSpec) -> None:

@@ -1,0 +1,124 @@
+"""Predictions of new rows by a finished run: streamed from files or standard input to a file or standard output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from zoo.checks import check_type
+from zoo.data.new_rows import read_new_rows
+from zoo.errors import ZooError
+from zoo.training.checkpoint import find_checkpoint, load_model
+from zoo.training.plugins import import_plugins
+from zoo.training.run import device_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from zoo.models.base import ZooModel
+
+__all__ = ["predict_run"]
+
+
+def predict_run(config: DictConfig) -> None:
+    """Load the run's model, read rows some at a time, and write what it says of each, in their order."""
+    options: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    run, output = Path(options["run"]), options["output"]
+    batch_size = check_type("batch_size", options["batch_size"], int)
+    if batch_size < 1:
+        raise ZooError(f"batch_size must be at least 1, not {batch_size}.")
+    import_plugins(options["plugins"])
+    model = load_model(find_checkpoint(run, options["checkpoint"]))
+    if model.preprocessing is None:
+        raise ZooError(f"{run} is of an earlier version and keeps no preprocessing: train it again to predict raw rows.")
+    trained: dict[str, Any] = {}
+    if (run / "config.yaml").is_file():
+        trained = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))["data"]  # type: ignore[assignment,index,call-overload]
+    forms = ("delimiter", "encoding", "columns", "null_values", "column")
+    given = {key: value for key, value in options["data"].items() if value is not None}
+    path = given.pop("path", None)
+    if path is None:
+        raise ZooError("data.path is missing: pass data.path=FILE of new rows, or data.path=- for standard input.")
+    unknown = set(given) - set(forms)
+    if unknown:
+        raise ZooError(f"predict has no data.{min(unknown)}: it takes data.path and {', '.join(forms)}.")
+    forms_of_run = {key: trained[key] for key in forms if key in trained}
+    model.to(device_of(options["accelerator"]))
+    tables = _predictions(model, path, {**forms_of_run, **given}, batch_size)
+    count = _write(tables, output)
+    if output != "-":
+        print(f"{count:,} predictions in {output}")
+
+
+def _predictions(model: ZooModel, path: Any, options: dict[str, Any], batch_size: int) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    assert model.spec is not None
+    assert model.preprocessing is not None
+    for rows, where, names in read_new_rows(path, model.spec, model.preprocessing, options):
+        table = model.answers(model.predict_columns(model.prepare(rows, where=where), batch_size))
+        for name, values in names.items():
+            table = table.add_column(0, name, pa.array(values))
+        yield table
+
+
+def _write(tables: Iterator[pa.Table], output: str) -> int:
+    """Write tables as they come, to a Parquet file, a CSV file or standard output; return the number of rows.
+
+    A file is whole or absent: it gets its name at the end.
+    """
+    first = next(tables, None)
+    if first is None:
+        raise ZooError("There are no rows to predict.")
+    if output == "-":
+        import pyarrow.csv as pacsv
+
+        return _drain(pacsv.CSVWriter(sys.stdout.buffer, _flat(first).schema), first, tables, _flat)
+    path = Path(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        if path.suffix in (".parquet", ".pq"):
+            import pyarrow.parquet as pq
+
+            count = _drain(pq.ParquetWriter(partial, first.schema), first, tables, lambda table: table)
+        elif path.suffix == ".csv":
+            import pyarrow.csv as pacsv
+
+            count = _drain(pacsv.CSVWriter(partial, _flat(first).schema), first, tables, _flat)
+        else:
+            raise ZooError(f"output={output} is no .parquet or .csv file, nor - for standard output.")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def _drain(writer: Any, first: pa.Table, tables: Iterator[pa.Table], form: Any) -> int:
+    count = 0
+    with writer:
+        for table in _chain(first, tables):
+            writer.write_table(form(table))
+            count += len(table)
+    return count
+
+
+def _chain(first: pa.Table, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    yield first
+    yield from tables
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """Return the table with a list column as one text column, its values apart by blanks: CSV knows no lists."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for number, field in enumerate(table.schema):
+        if pa.types.is_large_list(field.type):
+            words = pc.binary_join(pc.cast(table.column(number), pa.large_list(pa.string())), " ")
+            table = table.set_column(number, field.name, words)
+    return table
