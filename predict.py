@@ -1,4 +1,4 @@
-"""Predict new rows with a finished run: `python predict.py run=runs/mlp/iris/<time> data.path=new.csv output=answers.csv`.
+"""Predict new rows with a finished run: `python predict.py run=runs/mlp/iris/<time> data.path=new.csv output=out.csv`.
 
 A file of its own beside evaluate.py: evaluation needs targets, writes into the run and prints metrics; this reads rows
 without targets, leaves the run as it is, and its standard output is the answer itself.

@@ -233,7 +233,9 @@ def test_augmentation_is_a_shift_and_a_mirror() -> None:
 
 def test_augmentation_is_a_function_of_seed_epoch_and_row() -> None:
     images = torch.randint(0, 256, (64, 3, 8, 8), dtype=torch.uint8)
-    rows = ImageRows(images, torch.arange(64), Standardize(torch.zeros(3, 1, 1), torch.ones(3, 1, 1)), Augment(2, True, seed=5))
+    rows = ImageRows(
+        images, torch.arange(64), Standardize(torch.zeros(3, 1, 1), torch.ones(3, 1, 1)), Augment(2, True, seed=5)
+    )
     plain = rows[torch.arange(64)].x
     assert torch.equal(plain, images.float()), "no epoch, no augmentation"
     rows.set_epoch(1)

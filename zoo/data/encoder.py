@@ -106,7 +106,9 @@ class TableEncoder:
         table = self._read(table, self.features, where)
         lacking = _lacking(table)
         if lacking and self.options.missing in ("refuse", "drop"):
-            remedy = "fill them in or leave those rows out (training with data.missing=mean learns what stands for them)"
+            remedy = (
+                "fill them in or leave those rows out (training with data.missing=mean learns what stands for them)"
+            )
             raise _missing(lacking, len(table), where, remedy)
         return self._inputs(table)
 

@@ -122,11 +122,11 @@ class ImageData(ZooDataModule):
         if self.learnt is not None and self.learnt.scaling is not None:
             scaling = self.learnt.scaling
         else:
-            moments = channel_moments(pixels, len(labels)) if self.normalize else (torch.zeros(1), torch.full((1,), 255.0))
+            moments = (
+                channel_moments(pixels, len(labels)) if self.normalize else (torch.zeros(1), torch.full((1,), 255.0))
+            )
             scaling = Standardize(*(moment.float().view(-1, 1, 1) for moment in moments))
         self.applied.scaling = scaling
         augment = Augment(self.crop_padding, self.flip, self.seed) if self.crop_padding or self.flip else None
         rows: Callable[..., Rows] = ImageRows
-        return {
-            name: rows(*split, scaling, augment if name == "train" else None) for name, split in splits.items()
-        }
+        return {name: rows(*split, scaling, augment if name == "train" else None) for name, split in splits.items()}

@@ -1,7 +1,7 @@
-"""From a user's rows to what a model takes, and back to the user's labels: learnt from the training rows, part of the model.
+"""From a user's rows to what a model takes, and to the user's labels: learnt from the training rows, part of the model.
 
-A DataModule makes it, a model keeps it, a checkpoint carries it as plain values and tensors. The rules for a table are in
-`zoo.data.columns`; the tokenizer and the names of items, classes and features are in the `DataSpec`.
+A DataModule makes it, a model keeps it, a checkpoint carries it as plain values and tensors. The rules for a table are
+in `zoo.data.columns`; the tokenizer and the names of items, classes and features are in the `DataSpec`.
 
 Legend: N rows, F features, T steps, C channels, H×W pixels.
 """
@@ -199,7 +199,9 @@ def _baskets(x: Any, spec: DataSpec) -> Batch:
     if hasattr(x, "shape") or column_names(x) is not None:
         matrix = to_tensor(x)
         if matrix.ndim != 2 or matrix.shape[1] != spec.vocab_size:
-            raise ZooError(f"A matrix of baskets has {spec.vocab_size} columns, one an item; got {tuple(matrix.shape)}.")
+            raise ZooError(
+                f"A matrix of baskets has {spec.vocab_size} columns, one an item; got {tuple(matrix.shape)}."
+            )
         chosen = matrix != 0
         return Batch(items=chosen.nonzero()[:, 1], lengths=chosen.sum(1))
     numbers = {name: number for number, name in enumerate(spec.feature_names or ())}

@@ -50,18 +50,25 @@ def predict() -> int:
 
 
 class _Notes(logging.Handler):
-    """Prints to standard output; standard error is for errors."""
+    """Prints to standard output, or to standard error where the output is the answer itself."""
+
+    to_errors = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)
+        print(self.format(record), file=sys.stderr if self.to_errors else sys.stdout, flush=True)
 
 
-def _show_notes() -> None:
+def _show_notes(to_errors: bool = False) -> None:
     """Print what the zoo notes, such as how a text column was coded; the first process alone says it."""
     notes = logging.getLogger("zoo")
-    if not notes.handlers and os.environ.get("LOCAL_RANK", "0") == "0":
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    if not notes.handlers:
         notes.addHandler(_Notes())
         notes.setLevel(logging.INFO)
+    for handler in notes.handlers:
+        if isinstance(handler, _Notes):
+            handler.to_errors = to_errors
 
 
 def _train_job(config: DictConfig) -> None:
@@ -81,6 +88,7 @@ def _evaluate_job(config: DictConfig) -> None:
 def _predict_job(config: DictConfig) -> None:
     from zoo.training.predict import predict_run
 
+    _show_notes(to_errors=config.output == "-")
     predict_run(config)
 
 

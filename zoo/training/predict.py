@@ -34,7 +34,9 @@ def predict_run(config: DictConfig) -> None:
     import_plugins(options["plugins"])
     model = load_model(find_checkpoint(run, options["checkpoint"]))
     if model.preprocessing is None:
-        raise ZooError(f"{run} is of an earlier version and keeps no preprocessing: train it again to predict raw rows.")
+        raise ZooError(
+            f"{run} is of an earlier version and keeps no preprocessing: train it again to predict raw rows."
+        )
     trained: dict[str, Any] = {}
     if (run / "config.yaml").is_file():
         trained = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))["data"]  # type: ignore[assignment,index,call-overload]
@@ -83,9 +85,14 @@ def _write(tables: Iterator[pa.Table], output: str) -> int:
     partial = path.with_name(f".{path.name}.partial")
     try:
         if path.suffix in (".parquet", ".pq"):
+            import pyarrow as pa
             import pyarrow.parquet as pq
 
-            count = _drain(pq.ParquetWriter(partial, first.schema), first, tables, lambda table: table)
+            # Values that hardly repeat make poor dictionaries, and building them takes most of the time.
+            words = [field.name for field in first.schema if pa.types.is_string(field.type)]
+            count = _drain(
+                pq.ParquetWriter(partial, first.schema, use_dictionary=words), first, tables, lambda table: table
+            )
         elif path.suffix == ".csv":
             import pyarrow.csv as pacsv
 

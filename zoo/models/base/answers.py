@@ -44,7 +44,7 @@ def to_arrow(columns: dict[str, Tensor], spec: DataSpec, labels: dict[str, Seque
     Args:
         columns: one value, or several, for each row.
         spec: what the model was built for.
-        labels: for each column that holds codes of the data's classes: what the user calls them, or None for themselves.
+        labels: for each column that holds codes: what the user calls them, or None where they are the user's own.
     """
     import pyarrow as pa
 
