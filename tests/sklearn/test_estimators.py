@@ -12,6 +12,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, loa
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import zoo.sklearn as zs
@@ -177,14 +178,35 @@ def test_device_is_used(device):
         ),
         (zs.Lasso(precompute=[[1.0]]), r"precompute has shape \(1, 1\)"),
         (zs.PCA(9), "between 1 and"),
-        (zs.PCA(svd_solver="ful"), "svd_solver must be one of"),
+        (zs.PCA(svd_solver="ful"), "The 'svd_solver' parameter of PCA must be"),
         (zs.KMeans(1000), "n_clusters=1000"),
         (zs.TSNE(perplexity=500), "perplexity"),
         (zs.AgglomerativeClustering(2, distance_threshold=1.0), "exactly one"),
-        (zs.MLPClassifier(activation="relo"), "activation must be one of"),
+        (zs.MLPClassifier(activation="relo"), "The 'activation' parameter of MLPClassifier must be"),
     ],
 )
 def test_mistakes(estimator, message):
     x, y = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match=message):
+        estimator.fit(x, y)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (zs.KMeans(0), "The 'n_clusters' parameter of KMeans must be an int in the range"),
+        (zs.KMeans(2, init="kmeans++"), "The 'init' parameter of KMeans must be"),
+        (zs.MiniBatchKMeans(2, tol=-1.0), "The 'tol' parameter of MiniBatchKMeans"),
+        (zs.BisectingKMeans(2, bisecting_strategy="all"), "The 'bisecting_strategy' parameter of BisectingKMeans"),
+        (zs.AgglomerativeClustering(2, linkage="wards"), "The 'linkage' parameter of AgglomerativeClustering"),
+        (zs.PCA(-1), "The 'n_components' parameter of PCA"),
+        (zs.TSNE(perplexity=-1.0), "The 'perplexity' parameter of TSNE"),
+        (zs.MLPRegressor(solver="adma"), "The 'solver' parameter of MLPRegressor"),
+        (zs.MLPClassifier(device="tpu"), "The 'device' parameter of MLPClassifier"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_wrong_parameter_is_named_as_scikit_learn_names_it(estimator, message):
+    x, y = load_iris(return_X_y=True)
+    with pytest.raises(InvalidParameterError, match=message):
         estimator.fit(x, y)

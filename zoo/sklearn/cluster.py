@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import sklearn.cluster
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from zoo.models.agglomerative.linkage import LINKAGES
 from zoo.models.kmeans.kmeans import UPDATE
-from zoo.sklearn.base import ZooEstimator, create
+from zoo.numerics.distances import ALIASES, METRICS
+from zoo.sklearn.base import ZooEstimator, constraints, create
+
+_INIT = StrOptions({"k-means++", "k-means||", "random"})
 
 __all__ = ["AgglomerativeClustering", "BisectingKMeans", "KMeans", "MiniBatchKMeans"]
 
@@ -27,6 +33,7 @@ class _Centroids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> _Centroids:
         """Fit to rows X (N, F), with weights (N,) if given; `y` is ignored."""
+        self._check_parameters()
         X = self._rows(X, reset=True)
         if len(X) < self.n_clusters:  # type: ignore[attr-defined]
             raise ValueError(f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}.")  # type: ignore[attr-defined]
@@ -91,6 +98,8 @@ class KMeans(_Centroids):
         [0.5, 10.5]
     """
 
+    _parameter_constraints = constraints(sklearn.cluster.KMeans, init=[_INIT, "array-like"])
+
     def __init__(
         self,
         n_clusters: int = 8,
@@ -139,6 +148,8 @@ class MiniBatchKMeans(_Centroids):
         [0.5, 10.5]
     """
 
+    _parameter_constraints = constraints(sklearn.cluster.MiniBatchKMeans, init=[_INIT])
+
     def __init__(
         self,
         n_clusters: int = 8,
@@ -166,6 +177,7 @@ class MiniBatchKMeans(_Centroids):
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchKMeans:
         """Fit to rows X (N, F), with weights (N,) if given, in batches of randomly ordered rows."""
+        self._check_parameters()
         X = self._rows(X, reset=True)
         if len(X) < self.n_clusters:
             raise ValueError(f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}.")
@@ -179,6 +191,7 @@ class MiniBatchKMeans(_Centroids):
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchKMeans:
         """Move the centroids once by a batch of rows X (N, F); the first batch also draws them."""
+        self._check_parameters()
         first = not hasattr(self, "model_")
         X = self._rows(X, reset=first)
         if first:
@@ -219,6 +232,8 @@ class BisectingKMeans(_Centroids):
         [0.5, 10.5]
     """
 
+    _parameter_constraints = constraints(sklearn.cluster.BisectingKMeans, init=[_INIT])
+
     def __init__(
         self,
         n_clusters: int = 8,
@@ -236,10 +251,6 @@ class BisectingKMeans(_Centroids):
 
     def _model(self, X: np.ndarray) -> Any:
         strategies = {"biggest_inertia": "inertia", "largest_cluster": "weight"}
-        if self.bisecting_strategy not in strategies:
-            raise ValueError(
-                f"bisecting_strategy must be one of {', '.join(strategies)}, not {self.bisecting_strategy!r}."
-            )
         return create(
             "bisecting_kmeans",
             num_clusters=int(self.n_clusters),
@@ -267,6 +278,12 @@ class AgglomerativeClustering(ClusterMixin, ZooEstimator):
         [1, 1, 0, 0, 0]
     """
 
+    _parameter_constraints = constraints(
+        sklearn.cluster.AgglomerativeClustering,
+        metric=[StrOptions({*METRICS, *ALIASES, "precomputed"}), callable],
+        linkage=[StrOptions(set(LINKAGES))],
+    )
+
     def __init__(
         self,
         n_clusters: int | None = 2,
@@ -286,6 +303,7 @@ class AgglomerativeClustering(ClusterMixin, ZooEstimator):
 
     def fit(self, X: Any, y: Any = None) -> AgglomerativeClustering:
         """Fit to rows X (N, F), or to their distances (N, N) where they are precomputed; `y` is ignored."""
+        self._check_parameters()
         X = self._rows(X, reset=True, ensure_min_samples=2)
         if (self.n_clusters is None) == (self.distance_threshold is None):
             raise ValueError("Give exactly one of n_clusters and distance_threshold, and None for the other.")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
+import sklearn.decomposition
+import sklearn.manifold
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state, gen_batches
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from zoo.sklearn.base import ZooEstimator, create
+from zoo.numerics.distances import ALIASES, METRICS
+from zoo.sklearn.base import ZooEstimator, constraints, create
 
 __all__ = ["PCA", "TSNE", "IncrementalPCA"]
 
@@ -81,6 +86,12 @@ class PCA(_Projection):
         [1.0]
     """
 
+    _parameter_constraints = constraints(
+        sklearn.decomposition.PCA,
+        n_components=[Interval(Integral, 0, None, closed="left"), Interval(RealNotInt, 0, 1, closed="neither"), None],
+        svd_solver=[StrOptions({"auto", "full", "covariance_eigh", "randomized"})],
+    )
+
     def __init__(
         self,
         n_components: int | float | None = None,
@@ -95,9 +106,8 @@ class PCA(_Projection):
 
     def fit(self, X: Any, y: Any = None) -> PCA:
         """Fit to rows X (N, F); `y` is ignored."""
+        self._check_parameters()
         solvers = {"auto": "covariance", "covariance_eigh": "covariance", "full": "svd", "randomized": "randomized"}
-        if self.svd_solver not in solvers:
-            raise ValueError(f"svd_solver must be one of {', '.join(solvers)}, not {self.svd_solver!r}.")
         X = self._rows(X, reset=True, ensure_min_samples=2)
         self._check_components(*X.shape)
         wanted = self.n_components
@@ -131,6 +141,8 @@ class IncrementalPCA(_Projection):
         (3, [2.0])
     """
 
+    _parameter_constraints = constraints(sklearn.decomposition.IncrementalPCA)
+
     def __init__(
         self,
         n_components: int | None = None,
@@ -143,6 +155,7 @@ class IncrementalPCA(_Projection):
 
     def fit(self, X: Any, y: Any = None) -> IncrementalPCA:
         """Fit to rows X (N, F) in batches; `y` is ignored."""
+        self._check_parameters()
         X = self._rows(X, reset=True, ensure_min_samples=2)
         self._check_components(*X.shape)
         self.n_samples_seen_ = 0
@@ -154,6 +167,7 @@ class IncrementalPCA(_Projection):
 
     def partial_fit(self, X: Any, y: Any = None) -> IncrementalPCA:
         """Add a batch of rows X (N, F)."""
+        self._check_parameters()
         first = not hasattr(self, "model_")
         X = self._rows(X, reset=first)
         if first:
@@ -200,6 +214,14 @@ class TSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimator):
         (6, 2)
     """
 
+    _parameter_constraints = constraints(
+        sklearn.manifold.TSNE,
+        max_iter=[Interval(Integral, 1, None, closed="left")],
+        init=[StrOptions({"pca", "random"})],
+        method=[StrOptions({"auto", "exact", "fft"})],
+        metric=[StrOptions({*METRICS, *ALIASES, "precomputed"})],
+    )
+
     def __init__(
         self,
         n_components: int = 2,
@@ -228,6 +250,7 @@ class TSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimator):
 
     def fit(self, X: Any, y: Any = None) -> TSNE:
         """Fit a map to rows X (N, F); `y` is ignored."""
+        self._check_parameters()
         X = self._rows(X, reset=True, ensure_min_samples=2)
         if self.perplexity >= len(X):
             raise ValueError(f"perplexity ({self.perplexity}) must be less than n_samples ({len(X)}).")

@@ -6,20 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import sklearn.neural_network
 import torch
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from torch import nn
 
 from zoo.data.spec import Batch, DataSpec
 from zoo.optimizers import Recipe
-from zoo.sklearn.base import ZooEstimator, create
+from zoo.sklearn.base import ZooEstimator, constraints, create
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
 _ACTIVATIONS = {"logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
+_OURS = {"solver": [StrOptions({"adam", "sgd"})], "activation": [StrOptions(set(_ACTIVATIONS))]}
 
 
 class _MLP(ZooEstimator):
@@ -53,10 +56,6 @@ class _MLP(ZooEstimator):
         self.n_iter_no_change, self.device = n_iter_no_change, device
 
     def _start(self, X: np.ndarray, spec: DataSpec) -> None:
-        if self.activation not in _ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, not {self.activation!r}.")
-        if self.solver not in ("adam", "sgd"):
-            raise ValueError(f"solver must be adam or sgd, not {self.solver!r}.")
         sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with torch.random.fork_rng(devices=[]):
@@ -130,6 +129,8 @@ class MLPClassifier(ClassifierMixin, _MLP):
         [0, 1]
     """
 
+    _parameter_constraints = constraints(sklearn.neural_network.MLPClassifier, **_OURS)
+
     def _encode(self, X: np.ndarray, y: Any) -> Batch:
         codes = np.searchsorted(self.classes_, y)
         unknown = ~np.isin(y, self.classes_)
@@ -145,6 +146,7 @@ class MLPClassifier(ClassifierMixin, _MLP):
 
     def fit(self, X: Any, y: Any) -> MLPClassifier:
         """Fit to rows X (N, F) and classes y (N,)."""
+        self._check_parameters()
         X, y = self._rows_and_targets(X, y, reset=True)
         check_classification_targets(y)
         self._begin(X, LabelEncoder().fit(y).classes_)
@@ -153,6 +155,7 @@ class MLPClassifier(ClassifierMixin, _MLP):
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
         """Take one pass of steps over rows; `classes` must be given at the first call."""
+        self._check_parameters()
         first = not hasattr(self, "model_")
         X, y = self._rows_and_targets(X, y, reset=first)
         check_classification_targets(y)
@@ -185,6 +188,8 @@ class MLPRegressor(MultiOutputMixin, RegressorMixin, _MLP):
         True
     """
 
+    _parameter_constraints = constraints(sklearn.neural_network.MLPRegressor, **_OURS)
+
     def _values(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         X, y = self._rows_and_targets(X, y, reset=reset, multi_output=True, y_numeric=True)
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
@@ -199,6 +204,7 @@ class MLPRegressor(MultiOutputMixin, RegressorMixin, _MLP):
 
     def fit(self, X: Any, y: Any) -> MLPRegressor:
         """Fit to rows X (N, F) and values y (N,) or (N, K)."""
+        self._check_parameters()
         X, y = self._values(X, y, reset=True)
         self._begin(X, y)
         self._train(self._targets(X, y))
@@ -206,6 +212,7 @@ class MLPRegressor(MultiOutputMixin, RegressorMixin, _MLP):
 
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
         """Take one pass of steps over rows."""
+        self._check_parameters()
         first = not hasattr(self, "model_")
         X, y = self._values(X, y, reset=first)
         if first:
