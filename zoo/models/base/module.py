@@ -268,7 +268,7 @@ class ZooModel(pl.LightningModule):
 
     # -- looks ---------------------------------------------------------------------------------------------------
 
-    def state(self) -> str:
+    def describe(self) -> str:
         """Say in a few words what the model was built for and how large it is."""
         if self.spec is None:
             return "not fitted"
@@ -276,10 +276,10 @@ class ZooModel(pl.LightningModule):
         return f"for {self.spec.describe()}" + (f", {count:,} parameters" if count else "")
 
     def extra_repr(self) -> str:
-        return ", ".join([*(f"{key}={value!r}" for key, value in self.hparams.items()), self.state()])
+        return ", ".join([*(f"{key}={value!r}" for key, value in self.hparams.items()), self.describe()])
 
     def _repr_html_(self) -> str:
-        rows = {**self.hparams, "state": self.state()}
+        rows = {**self.hparams, "state": self.describe()}
         cells = "".join(f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
         return f"<table><caption>{escape(type(self).__name__)}</caption>{cells}</table>"
 

@@ -150,7 +150,7 @@ class Grows(_Base):
         self.register_buffer("units", torch.zeros(6, dtype=torch.float64))
         self._keep("tree", _stump(spec.num_classes or spec.num_targets, bool(spec.num_classes)))
         self.register_buffer("importances", torch.zeros(num_features, dtype=torch.float64))
-        self.register_buffer("score", torch.tensor(torch.nan, dtype=torch.float64))
+        self.register_buffer("out_of_bag_score", torch.tensor(torch.nan, dtype=torch.float64))
 
     def _check_criterion(self, spec: DataSpec) -> None:
         fitting = ("gini", "entropy") if spec.target == "class" else ("squared_error", "absolute_error", "poisson")
@@ -453,7 +453,7 @@ class Grows(_Base):
             "leaves": float(self.trees.num_leaves),
             "depth": float(self.trees.max_depth),
         }
-        return values | ({"oob_score": self.score} if self.wants_score and self.done else {})
+        return values | ({"oob_score": self.out_of_bag_score} if self.wants_score and self.done else {})
 
     # -- rows in memory ------------------------------------------------------------------------------------------------
 

@@ -131,7 +131,7 @@ class RandomForest(Grows, StreamingModel, GradientModel):
     @property
     def oob_score(self) -> Tensor:
         """Accuracy, or R², of the rows as predicted by the trees that did not see them; NaN without a bootstrap."""
-        return self.score
+        return self.out_of_bag_score
 
     def unseen_values(self, x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the trees that did not see training rows predict of them on average, and how many there are.
@@ -170,8 +170,8 @@ class RandomForest(Grows, StreamingModel, GradientModel):
         weight, first, total, squares = sums
         assert self.spec is not None
         if self.spec.target == "class":
-            self.score = first / weight
+            self.out_of_bag_score = first / weight
         else:
             spread = squares - total.square() * self.spec.num_targets / weight
-            self.score = 1 - first / spread
+            self.out_of_bag_score = 1 - first / spread
         self.phase.fill_(DONE)
