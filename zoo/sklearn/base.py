@@ -46,6 +46,12 @@ class ZooEstimator(BaseEstimator):
     model_: Any
     _parameter_constraints: ClassVar[dict[str, list[Any]]]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "_parameter_constraints" in vars(cls):  # of scikit-learn's parameters those that there are
+            known = inspect.signature(cls).parameters
+            cls._parameter_constraints = {k: v for k, v in cls._parameter_constraints.items() if k in known}
+
     def _check_parameters(self) -> None:
         """Raise scikit-learn's own error for a parameter of a wrong type or value, or say why one is refused."""
         if sklearn.get_config()["skip_parameter_validation"]:

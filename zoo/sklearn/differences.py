@@ -5,14 +5,15 @@ A parameter of scikit-learn's class is taken and does what it does there, or sta
 - `IDLE`: it is taken and checked, and changes nothing here;
 - `REFUSED`: any other value than the default raises an error with the reason, or the constructor does not know it.
 
-`ATTRIBUTES` are the fitted attributes of scikit-learn's class that an estimator here has not.
+`DEFAULTS` are the parameters whose default is another one here, and `ATTRIBUTES` the fitted attributes of scikit-learn's
+class that an estimator here has not.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ATTRIBUTES", "IDLE", "REFUSED", "check_refused"]
+__all__ = ["ATTRIBUTES", "DEFAULTS", "IDLE", "REFUSED", "check_refused"]
 
 _ROWS_STAY = "rows are never written to"
 _THREADS = "threads are torch's: torch.set_num_threads"
@@ -70,6 +71,11 @@ REFUSED: dict[str, dict[str, str]] = {
     ),
 }  # fmt: skip
 REFUSED["MLPRegressor"] = {**REFUSED["MLPClassifier"], "loss": _LATER}
+
+DEFAULTS: dict[str, dict[str, str]] = {
+    "BisectingKMeans": {"init": "k-means++ ends lower than random centroids"},
+    "TSNE": {"method": "there is no Barnes-Hut tree: auto chooses between exact forces and those by FFT"},
+}
 
 ATTRIBUTES: dict[str, dict[str, str]] = {
     "MiniBatchKMeans": {"n_steps_": _LATER},
