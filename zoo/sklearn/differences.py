@@ -5,8 +5,8 @@ A parameter of scikit-learn's class is taken and does what it does there, or sta
 - `IDLE`: it is taken and checked, and changes nothing here;
 - `REFUSED`: any other value than the default raises an error with the reason, or the constructor does not know it.
 
-`DEFAULTS` are the parameters whose default is another one here, and `ATTRIBUTES` the fitted attributes of scikit-learn's
-class that an estimator here has not.
+`DEFAULTS` are the parameters whose default is another one here, and `ATTRIBUTES` the fitted attributes that only
+scikit-learn's class has.
 """
 
 from __future__ import annotations
