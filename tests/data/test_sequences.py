@@ -74,7 +74,9 @@ def test_series_windows(tmp_path):
         ("a,b\n1,2\n3,4\n", {}, "pass data.column"),
         ("a\n1\nx\n", {"column": "a"}, "not numeric"),
         ("a\n1\n2\n", {"column": "c"}, "no column 'c'"),
-        ("a\n1\n\n2\nnan\n", {"column": "a"}, "missing or infinite"),
+        ("a\n1\n2\nnan\n", {"column": "a"}, "missing or infinite values, the first in row 3"),
+        ("a\n1\n\n2\n", {"column": "a"}, "a blank line where row 2 should be"),
+        ("a,b\r\n1,2\r\n3,4\r\n \r\n\r\n5,6\r\n", {"column": "a"}, "a blank line where row 3 should be"),
         ("a\n1\n2\n", {}, "too few"),
     ],
 )

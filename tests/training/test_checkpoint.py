@@ -379,3 +379,34 @@ def test_a_model_trained_in_float64_comes_back_in_float64(tmp_path: Path) -> Non
     again = load_model(tmp_path / "a.ckpt")
     assert {p.dtype for p in again.parameters()} == {torch.float64}
     assert bits(again.state_dict()) == bits(model.state_dict())
+
+
+@pytest.mark.parametrize("full", ["metrics.json", "predictions.parquet"])
+def test_a_disk_that_fills_up_in_an_evaluation_leaves_the_files_of_the_one_before(
+    run_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], full: str
+) -> None:
+    assert run_command([f"run={run_copy}"], "evaluate") == 0
+    before = {file.name: file.read_bytes() for file in (run_copy / "evaluation").iterdir() if file.is_file()}
+    opened = Path.open
+
+    def open_full(self: Path, *mode: Any, **options: Any) -> Any:
+        file = opened(self, *mode, **options)
+        return FullFile(file, 0) if full in self.name else file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_full)
+        capsys.readouterr()
+        assert run_command([f"run={run_copy}"], "evaluate") == 1
+    assert capsys.readouterr().err == "error: No space left on device\n"
+    assert {file.name: file.read_bytes() for file in (run_copy / "evaluation").iterdir() if file.is_file()} == before
+
+
+def test_a_file_is_not_written_through_a_link_that_came_with_a_folder(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    (tmp_path / ".a.json.partial").symlink_to(mine)
+    (tmp_path / "a.json").symlink_to(mine)
+    module.write_whole(tmp_path / "a.json", lambda file: file.write(b"new"))
+    assert mine.read_text() == "precious"
+    assert (tmp_path / "a.json").read_bytes() == b"new"
+    assert not (tmp_path / "a.json").is_symlink()

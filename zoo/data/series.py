@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import re
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +126,24 @@ def read_column(path: Path, column: str | None) -> tuple[str, Tensor]:
         raise ZooError(f"{path} has no column '{column}'.{nearest(column, table.column_names)}")
     if column not in numeric:
         raise ZooError(f"Column '{column}' of {path} is not numeric.")
+    check_gaps(path)
     values = torch.tensor(table[column].to_numpy(), dtype=torch.float32)
-    missing = int((~values.isfinite()).sum())
-    if missing:
-        raise ZooError(f"Column '{column}' of {path} has {missing} missing or infinite values: fill them first.")
+    missing = (~values.isfinite()).nonzero()
+    if len(missing):
+        raise ZooError(
+            f"Column '{column}' of {path} has {len(missing)} missing or infinite values, the first in row "
+            f"{int(missing[0]) + 1}: fill them first."
+        )
     return column, values
+
+
+def check_gaps(path: Path) -> None:
+    """Raise one line for a blank line among the rows, which the reader would leave out: the gap in time would close."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        gap = re.search(rb"\r?\n[ \t]*\r?\n(?=\s*\S)", content)
+        if gap:
+            row = content[: gap.start()].count(b"\n") + 1
+            raise ZooError(f"{path} has a blank line where row {row} should be: fill it in, or take the line out.")
 
 
 @register_data("temperatures", kind="series", target="series")

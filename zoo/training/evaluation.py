@@ -17,7 +17,7 @@ from zoo.data.arrays import to_tensor
 from zoo.data.registry import create_data
 from zoo.errors import ZooError
 from zoo.models.base import Generates, ZooModel
-from zoo.training.checkpoint import find_checkpoint, load_model
+from zoo.training.checkpoint import find_checkpoint, load_model, write_whole
 from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw, held_out
 from zoo.training.plugins import confirm_plugins, import_plugins
@@ -104,7 +104,8 @@ def evaluate_run(config: DictConfig) -> None:
     metrics = {key: float(value) for result in tested for key, value in result.items()}
     folder = run / "evaluation"
     folder.mkdir(exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps({"split": split, **metrics}, indent=2) + "\n")
+    text = json.dumps({"split": split, **metrics}, indent=2) + "\n"
+    write_whole(folder / "metrics.json", lambda file: file.write(text.encode()))
     model.to(device_of(options["accelerator"]))
     write_predictions(model, data, split, folder / "predictions.parquet")
     logger = RunLogger(str(run))
@@ -125,7 +126,7 @@ def _go_on(model: ZooModel, data: Any, options: dict[str, Any], folder: Path) ->
         text = "\n".join(f"{value:.6g}" for value in ahead.tolist())
     else:
         raise ZooError(f"{model.entry.name} has nothing to go on with: leave prompt and steps out.")
-    (folder / "continuation.txt").write_text(text + "\n", encoding="utf-8")
+    write_whole(folder / "continuation.txt", lambda file: file.write(f"{text}\n".encode()))
     print(text)
 
 
@@ -136,14 +137,15 @@ def write_predictions(model: ZooModel, data: Any, split: str, path: Path) -> Non
     """
     import pyarrow.parquet as pq
 
-    writer = None
-    try:
+    def write(file: Any) -> None:
+        writer = None
         for table in prediction_tables(model, data, split):
-            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer = writer or pq.ParquetWriter(file, table.schema)
             writer.write_table(table)
-    finally:
         if writer is not None:
             writer.close()
+
+    write_whole(path, write)
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """The commands `train`, `evaluate` and `predict`, for train.py, evaluate.py, predict.py and their console-script twins.
 
-Nothing heavy is imported here: `--help` and a mistyped option answer before Lightning is loaded.
+Nothing heavy is imported here: `--help` and a mistyped option answer before Lightning is loaded, and Ctrl-C while Hydra
+is loaded is an exit code too.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
-
-import hydra
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError, nearest, unknown_name
 from zoo.training.plugins import import_plugins
+from zoo.training.processes import global_rank
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 __all__ = ["config_dir", "evaluate", "predict", "train"]
 
@@ -61,7 +62,7 @@ class _Notes(logging.Handler):
 def _show_notes(to_errors: bool = False) -> None:
     """Print what the zoo notes, such as how a text column was coded; the first process alone says it."""
     notes = logging.getLogger("zoo")
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if global_rank() != 0:
         return
     if not notes.handlers:
         notes.addHandler(_Notes())
@@ -102,6 +103,9 @@ def _list(what: str) -> None:
 
 
 def _hydra_main(name: str, job: Callable[[DictConfig], None], arguments: list[str]) -> None:
+    import hydra
+    from omegaconf import OmegaConf
+
     OmegaConf.register_new_resolver("absolute", os.path.abspath, replace=True)
     for argument in arguments:  # before the config is composed: a plugin's model may be chosen in it
         if argument.startswith("plugins="):
@@ -127,6 +131,8 @@ def _store_foreign_models(arguments: list[str]) -> None:
         return
     if not (entry_points(group="zoo.models") or any(a.startswith("plugins=") for a in arguments)):
         return  # nobody has registered anything, and a mistyped name need not wait for torch
+    from hydra.core.config_store import ConfigStore
+
     from zoo.registry import list_models, model_entry
 
     for name in chosen & set(list_models()):

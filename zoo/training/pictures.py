@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import lightning.pytorch as pl
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 
 from zoo.data.spec import Batch
 from zoo.models.base import ZooModel
+from zoo.training.checkpoint import write_whole
 
 __all__ = ["draw", "held_out"]
 
@@ -59,11 +61,16 @@ def draw(model: ZooModel, data: Any, split: str, folder: Path, writer: Any = Non
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write a table with a header line; one without rows gives an empty file."""
-    with path.open("w", newline="", encoding="utf8") as file:
-        writer = csv.DictWriter(file, rows[0] if rows else [])
+
+    def write(file: IO[bytes]) -> None:
+        text = io.TextIOWrapper(file, newline="", encoding="utf8")
+        writer = csv.DictWriter(text, rows[0] if rows else [])
         if rows:
             writer.writeheader()
         writer.writerows(rows)
+        text.detach()  # flushed, and the file is left open
+
+    write_whole(path, write)
 
 
 def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], writer: Any) -> None:

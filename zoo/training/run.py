@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,16 @@ from zoo.models.base import ZooModel
 from zoo.optimizers import Recipe
 from zoo.registry import create_model
 from zoo.training.checkpoint import find_checkpoint, load_checkpoint, write_whole
+from zoo.training.lock import run_lock
 from zoo.training.pictures import draw
 from zoo.training.plugins import import_plugins
+from zoo.training.processes import agree, together
 from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all
 
 __all__ = ["build", "train_run"]
+
+log = logging.getLogger("zoo")
 
 
 def named(section: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -56,12 +62,13 @@ def train_run(config: DictConfig) -> None:
     """Train as `config` says in Hydra's run folder, going on from its last checkpoint if there is one."""
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     import_plugins(settings["plugins"])
+    settings = agree("settings", settings)
     check_settings(settings)
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    run_dir = Path(agree("folder", str(Path(HydraConfig.get().runtime.output_dir).absolute())))
     seed_all(settings["seed"])
     model, data = build(settings)
     check_validation(settings, model, data)
-    resume = _resume_from(run_dir, settings)
+    resume = agree("checkpoint", _resume_from(run_dir, settings))
     regularization = settings["regularization"]
     trainer = make_trainer(
         model,
@@ -71,11 +78,13 @@ def train_run(config: DictConfig) -> None:
         gradient_clip_val=regularization["gradient_clip_val"],
         **settings["trainer"],
     )
-    if trainer.is_global_zero:
-        text = OmegaConf.to_yaml(OmegaConf.create(settings))
-        write_whole(run_dir / "config.yaml", lambda file: file.write(text.encode()))
-    trainer.fit(model, datamodule=data, ckpt_path=resume)
-    _finish(trainer, model, data, settings, run_dir)
+    with run_lock(run_dir) if trainer.is_global_zero else contextlib.nullcontext():
+        if trainer.is_global_zero:
+            text = OmegaConf.to_yaml(OmegaConf.create(settings))
+            write_whole(run_dir / "config.yaml", lambda file: file.write(text.encode()))
+        with together(trainer):
+            trainer.fit(model, datamodule=data, ckpt_path=resume)
+        _finish(trainer, model, data, settings, run_dir)
 
 
 _TYPES: dict[str, Any] = {
@@ -132,7 +141,27 @@ def _resume_from(run_dir: Path, settings: dict[str, Any]) -> str | None:
                 f"{run_dir} holds a run with another {' and '.join(changed)}: choose another run_dir, "
                 f"or repeat that run's command to go on with it."
             )
+        check_trainer(run_dir, before.get("trainer") or {}, settings)
     return str(last)
+
+
+# What a run may change when it goes on: where it ends, and what leaves its numbers alone.
+_MAY_CHANGE = {"max_epochs", "max_steps", "accelerator", "log_every_n_steps", "limit_test_batches", "fast_dev_run"}
+
+
+def check_trainer(run_dir: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raise one line if an option of the trainer changed on which the run's numbers depend; say the others."""
+    now, scheduler = settings["trainer"], settings.get("scheduler", {}).get("name")
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    spans_the_run = {"max_epochs", "max_steps"} if scheduler in ("cosine", "one_cycle") else set()
+    for key in changed:
+        if key not in _MAY_CHANGE - spans_the_run:
+            why = f", over which scheduler={scheduler} is drawn" if key in spans_the_run else ""
+            raise ZooError(
+                f"{run_dir} holds a run with another trainer.{key} ({before.get(key)}, not {now.get(key)}){why}: "
+                "choose another run_dir, or repeat that run's command to go on with it."
+            )
+        log.info("Going on with trainer.%s=%s, which was %s.", key, now.get(key), before.get(key))
 
 
 def _finish(trainer: Any, model: ZooModel, data: Any, settings: dict[str, Any], run_dir: Path) -> None:

@@ -47,6 +47,7 @@ def quiet() -> None:
         ".*You have overridden .on_after_batch_transfer.*",
         ".*torch.jit.trace.*",
         ".*across ranks is zero.*",
+        ".*sync_dist=True.*",  # what the zoo logs is the same in all processes
         ".*barrier.. using the device under current context.*",
     ):
         warnings.filterwarnings("ignore", pattern)

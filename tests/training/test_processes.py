@@ -1,0 +1,169 @@
+"""Several processes of one run, and several runs of one folder: they agree, and none goes on without another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from support import CHECKOUT, CPU, free_port, run_command, spawn
+
+from zoo.errors import ZooError
+from zoo.training import processes
+from zoo.training.lock import run_lock
+from zoo.training.processes import agree
+
+RUN = ["model=mlp", "data=iris", "trainer.max_epochs=1", CPU]
+TWO = ["model=mlp", "data=digits", "data.batch_size=2", "trainer.max_epochs=500", "checkpoint_seconds=0", CPU,
+       "trainer.strategy=ddp", "trainer.devices=2"]  # fmt: skip
+
+
+# -- one process a folder --------------------------------------------------------------------------------------------
+
+
+def test_a_second_process_in_a_run_folder_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with run_lock(tmp_path):
+        assert run_command([*RUN, f"run_dir={tmp_path}"]) == 1
+    error = capsys.readouterr().err
+    assert error == (
+        f"error: {tmp_path} is in use: another process trains there. Wait for it to end, or choose another run_dir.\n"
+    )
+    assert not (tmp_path / "config.yaml").exists()
+    with run_lock(tmp_path):  # free again
+        pass
+    assert not list(tmp_path.glob("*lock*"))
+
+
+def test_a_killed_process_leaves_no_lock_behind(tmp_path: Path) -> None:
+    code = f"from pathlib import Path\nfrom zoo.training.lock import run_lock\nimport time\n" \
+           f"with run_lock(Path({str(tmp_path)!r})):\n    print('held', flush=True)\n    time.sleep(100)"  # fmt: skip
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=CHECKOUT)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(ZooError, match="is in use"), run_lock(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    with run_lock(tmp_path):
+        pass
+
+
+# -- agreement ---------------------------------------------------------------------------------------------------------
+
+
+class Store(dict):
+    """The store of torchrun, in this process."""
+
+    def set(self, key: str, value: str) -> None:
+        self[key] = value.encode()
+
+    def get(self, key: str) -> bytes:  # type: ignore[override]
+        return self[key]
+
+
+def test_processes_that_torchrun_starts_take_what_the_first_one_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_stores", [Store()])
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    said = [{"seed": 1, "folder": "runs/10-00-00"}, {"seed": 2, "folder": "runs/10-00-01"}]
+    heard: list[Any] = []
+    for rank in (0, 1):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setattr(processes, "_times_asked", {})
+        heard += [agree("settings", said[rank]), agree("settings", f"again from {rank}")]
+    assert heard == [said[0], "again from 0"] * 2
+
+
+def test_processes_that_lightning_starts_find_it_in_their_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ZOO_RUN_CHECKPOINT", '"of an earlier job"')
+    assert agree("checkpoint", None) is None
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert agree("checkpoint", "last.ckpt, which was written meanwhile") is None
+
+
+def test_two_processes_agree_through_the_store_that_the_first_one_opens() -> None:
+    code = "from zoo.training.processes import agree, global_rank\nprint(agree('seed', 7 + global_rank()))"
+    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    # The first one stays until the other has heard it, as a run does.
+    codes = [f"{code}\nimport time; time.sleep(100)", code]
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], env={**environment, "RANK": str(rank)}, cwd=CHECKOUT,
+                         stdout=subprocess.PIPE, text=True)
+        for rank, code in enumerate(codes)
+    ]  # fmt: skip
+    assert started[1].communicate(timeout=120)[0] == "7\n"
+    started[0].kill()
+    started[0].wait()
+
+
+# -- a process that is gone --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("killed", ["second", pytest.param("first", marks=pytest.mark.slow)])
+def test_of_two_processes_the_other_ends_within_seconds_in_a_line(killed: str, tmp_path: Path) -> None:
+    process = spawn([*TWO, f"run_dir={tmp_path / 'run'}"], tmp_path)
+    lines: dict[str, str] = {}
+    readers = [
+        threading.Thread(target=lambda name=name: lines.update({name: getattr(process, name).read()}))
+        for name in ("stdout", "stderr")
+    ]
+    for reader in readers:
+        reader.start()
+    while process.poll() is None and not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists():
+        time.sleep(0.05)
+    others = psutil.Process(process.pid).children()
+    assert len(others) == 1, lines
+    (others[0] if killed == "second" else process).send_signal(signal.SIGKILL)
+    assert process.wait(60) == (1 if killed == "second" else -9)
+    _, alive = psutil.wait_procs(others, 60)
+    for left in alive:
+        left.kill()
+    assert not alive
+    for reader in readers:
+        reader.join()
+    errors = lines["stderr"].splitlines()
+    assert len(errors) < 10, lines["stderr"]
+    assert "Traceback" not in lines["stderr"]
+    said = "process 2 of 2 was ended by SIGKILL" if killed == "second" else "the first of 2 processes has ended"
+    assert [line for line in errors if line.startswith("error: ")] == [
+        f"error: {said}, and the run with it: repeat the command to go on from the last checkpoint."
+    ]
+
+
+# -- what may change when a run goes on ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change", ["accumulate_grad_batches=2", "precision=64-true", "limit_train_batches=2", "val_check_interval=0.5"]
+)
+def test_a_run_is_not_gone_on_with_under_another_trainer(
+    change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command([*RUN, f"run_dir={tmp_path}"]) == 0
+    capsys.readouterr()
+    assert run_command([*RUN, f"run_dir={tmp_path}", f"trainer.{change}"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path} holds a run with another trainer.{change.split('=')[0]} (")
+    assert error.count("\n") == 1
+
+
+def test_a_longer_run_goes_on_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command([*RUN, f"run_dir={tmp_path}"]) == 0
+    assert run_command([*RUN, f"run_dir={tmp_path}", "trainer.max_epochs=2"]) == 0
+    assert "Going on with trainer.max_epochs=2, which was 1." in capsys.readouterr().out
+    assert run_command([*RUN, "scheduler=cosine", f"run_dir={tmp_path / 'cosine'}"]) == 0
+    assert run_command([*RUN, "scheduler=cosine", f"run_dir={tmp_path / 'cosine'}", "trainer.max_epochs=2"]) == 1
+    error = capsys.readouterr().err
+    assert "another trainer.max_epochs (1, not 2), over which scheduler=cosine is drawn" in error
