@@ -316,7 +316,7 @@ def test_a_model_of_ones_own_is_trained_and_evaluated(here: Path) -> None:
     out, error = process.communicate(timeout=100)
     assert process.returncode == 0, error
     assert "my_softmax on iris" in out
-    process = spawn(["run=run", "accelerator=cpu"], here, "evaluate", env=environment)
+    process = spawn(["run=run", "accelerator=cpu", "plugins=[my_models]"], here, "evaluate", env=environment)
     out, error = process.communicate(timeout=100)
     assert process.returncode == 0, error
     assert 0 <= json.loads((here / "run" / "evaluation" / "metrics.json").read_text())["test/accuracy"] <= 1

@@ -113,6 +113,7 @@ def read_column(path: Path, column: str | None) -> tuple[str, Tensor]:
 
     if not path.is_file():
         raise ZooError(f"There is no file {path}.")
+    check_gaps(path)
     try:
         table = pcsv.read_csv(path)
     except pa.ArrowInvalid as error:
@@ -126,7 +127,6 @@ def read_column(path: Path, column: str | None) -> tuple[str, Tensor]:
         raise ZooError(f"{path} has no column '{column}'.{nearest(column, table.column_names)}")
     if column not in numeric:
         raise ZooError(f"Column '{column}' of {path} is not numeric.")
-    check_gaps(path)
     values = torch.tensor(table[column].to_numpy(), dtype=torch.float32)
     missing = (~values.isfinite()).nonzero()
     if len(missing):
@@ -139,6 +139,8 @@ def read_column(path: Path, column: str | None) -> tuple[str, Tensor]:
 
 def check_gaps(path: Path) -> None:
     """Raise one line for a blank line among the rows, which the reader would leave out: the gap in time would close."""
+    if not path.stat().st_size:
+        return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         gap = re.search(rb"\r?\n[ \t]*\r?\n(?=\s*\S)", content)
         if gap:
