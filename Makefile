@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: train evaluate test lint format bench clean
+.PHONY: train evaluate test test-all lint format bench clean
 
 # The installation compiles the kernels.
 .venv/.installed: pyproject.toml $(wildcard zoo/kernels/*.[ch])
@@ -22,7 +22,11 @@ evaluate: .venv/.installed
 	$(BIN)/python evaluate.py $(ARGS)
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
+
+# Long trainings, every pair of model and data, kills and fuzzing with many examples, too.
+test-all: .venv/.installed-dev
+	$(BIN)/python -m pytest -n logical --dist loadfile -m "" $(ARGS)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
