@@ -42,9 +42,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 def test_every_run_is_evaluated(name: str, runs: Runs) -> None:
     folder = runs[name] / "evaluation"
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics.pop("split") == ("test" if default_data(name).has("test") else "train")
+    split = metrics.pop("split")
+    assert split == ("test" if default_data(name).has("test") else "train")
     assert metrics
-    assert all(key.startswith("test/") for key in metrics)
+    assert all(key.startswith(f"{split}/") for key in metrics)
     assert all(isinstance(value, float) for value in metrics.values())
     pictures = list((folder / "pictures").glob("*.png"))
     assert pictures
@@ -105,11 +106,15 @@ def test_regression_metrics_are_those_of_the_predictions(runs: Runs) -> None:
 def test_other_splits_and_checkpoints(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     run = runs["mlp"]
     assert run_command([f"run={run}", "split=val", "checkpoint=last", "accelerator=cpu"], "evaluate") == 0
-    assert json.loads((run / "evaluation" / "metrics.json").read_text())["split"] == "val"
+    metrics = json.loads((run / "evaluation" / "val" / "metrics.json").read_text())
+    assert metrics.pop("split") == "val"
+    assert all(key.startswith("val/") for key in metrics)
     assert "mlp on digits" in capsys.readouterr().out
     data = create_data("digits")
-    table = pq.read_table(run / "evaluation" / "predictions.parquet")
+    table = pq.read_table(run / "evaluation" / "val" / "predictions.parquet")
     assert table.num_rows == len(data.rows("val"))
+    test = pq.read_table(run / "evaluation" / "predictions.parquet")  # of the test rows still
+    assert test.num_rows == len(data.rows("test"))
 
 
 def test_evaluation_gives_what_training_ended_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -308,3 +309,65 @@ def test_a_model_shows_its_hyperparameters_and_state() -> None:
     zoo.fit(model, torch.randn(9, 2))
     assert "for tabular data (2)" in repr(model)
     assert "<th>num_clusters</th><td>3</td>" in model._repr_html_()
+
+
+def evaluated(run: Path, *arguments: str) -> int:
+    return run_command([f"run={run}", "accelerator=cpu", *arguments], "evaluate")
+
+
+def test_files_that_changed_are_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, rows = table(tmp_path, "class")
+    options = [option.replace("test_fraction=0", "test_fraction=0.3") for option in options]
+    monkeypatch.chdir(tmp_path)
+    relative = [option.replace(f"{tmp_path}/", "") for option in options]
+    run = trained(tmp_path, "logistic_regression", relative)
+    monkeypatch.chdir("/")  # from any folder
+    assert evaluated(run) == 0
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert "has changed" not in capsys.readouterr().out
+
+    pacsv.write_csv(rows, tmp_path / "rows.csv")  # the same rows: columns in another order, and a new one
+    assert evaluated(run) == 0
+    printed = capsys.readouterr().out
+    assert "rows.csv has changed since training" in printed
+    assert "'extra' ignored" in printed
+    assert json.loads((run / "evaluation" / "metrics.json").read_text()) == pytest.approx(metrics)
+
+    again = [f"model={'logistic_regression'}", *options, "trainer.max_epochs=3", CPU, f"run_dir={run}"]
+    assert run_command(again) == 1
+    assert "rows.csv has changed since this run began: restore it" in capsys.readouterr().err
+
+    renamed = rows.rename_columns(["gamma", *rows.column_names[1:]])
+    unknown = rows.set_column(4, "y", pa.array(["maybe"] * N))
+    for bad, message in [(renamed, "has no column 'c', which"), (unknown, "has the class 'maybe', which the training")]:
+        pacsv.write_csv(bad, tmp_path / "rows.csv")
+        assert evaluated(run) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+
+def test_evaluate_takes_new_rows_and_files_that_moved(tmp_path: Path) -> None:
+    options, rows = table(tmp_path, "class")
+    options = [option.replace("test_fraction=0", "test_fraction=0.3") for option in options]
+    run = trained(tmp_path, "logistic_regression", options)
+    (tmp_path / "rows.csv").rename(tmp_path / "moved.csv")
+    assert evaluated(run, f"data.path={tmp_path}/moved.csv") == 0  # the same digest: the same test rows
+    assert pq.read_table(run / "evaluation" / "predictions.parquet").num_rows == round(0.3 * N)
+    pacsv.write_csv(rows.slice(0, 40), tmp_path / "new.csv")
+    assert evaluated(run, f"data.path={tmp_path}/new.csv") == 0
+    found = pq.read_table(run / "evaluation" / "new" / "predictions.parquet")
+    metrics = json.loads((run / "evaluation" / "new" / "metrics.json").read_text())
+    assert found["target"].to_pylist() == rows["y"].to_pylist()[:40]
+    assert metrics["new/accuracy"] == pytest.approx(zoo.load_model(run).score(rows.slice(0, 40), rows["y"][:40]))
+
+
+def test_a_run_that_holds_its_data_moves_with_them(tmp_path: Path) -> None:
+    (tmp_path / "run" / "data").mkdir(parents=True)
+    options, _ = table(tmp_path / "run" / "data", "class")
+    run = trained(tmp_path, "logistic_regression", options)
+    shutil.move(run, tmp_path / "elsewhere")
+    assert "path: data/rows.csv" in (tmp_path / "elsewhere" / "config.yaml").read_text()
+    assert evaluated(tmp_path / "elsewhere") == 0

@@ -111,6 +111,7 @@ class ZooDataModule(pl.LightningDataModule):
     """
 
     name: str = ""
+    path_options: tuple[str, ...] = ("path",)  # the options that are paths
 
     def __init__(self, *, batch_size: int = 64, seed: int = 0, num_workers: int = 0, shuffle: bool = True) -> None:
         super().__init__()

@@ -51,6 +51,7 @@ class TableData(TabularData):
     """
 
     suffixes: tuple[str, ...]
+    path_options: tuple[str, ...] = ("path", "val_path", "test_path")
 
     def __init__(
         self,
@@ -195,6 +196,7 @@ class CsvData(TableData):
     """
 
     suffixes = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+    path_options = ("path", "val_path", "test_path", "cache_dir")
 
     def __init__(
         self,

@@ -106,6 +106,9 @@ class ImageFolder(ImageData):
         self.path, self.size, self.channels = path, size, channels
         self.fractions, self.in_memory_limit = (val_fraction, test_fraction), in_memory_limit
 
+    def files(self) -> list[str]:
+        return sorted(str(path) for paths, _ in self._files()[0].values() for path in paths)
+
     def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
         files, names = self._files()
         paths = [path for split, _ in files.values() for path in split]

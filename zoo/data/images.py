@@ -44,6 +44,7 @@ class TorchvisionImages(ImageData):
     folder: str
     shape: tuple[int, int, int]
     class_names: tuple[str, ...]
+    path_options = ("root",)
 
     def __init__(
         self, *, root: str = "data", download: bool = False, val_fraction: float = 0.1, **options: Any

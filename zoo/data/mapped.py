@@ -56,6 +56,8 @@ class NumpyData(TabularData):
         **options: those of `TabularData`; only inputs (N, F) are standardized.
     """
 
+    path_options = ("path", "target")
+
     def __init__(
         self,
         *,
@@ -67,6 +69,10 @@ class NumpyData(TabularData):
     ) -> None:
         super().__init__(**options)
         self.path, self.target, self.task, self.in_memory_limit = path, target, task, in_memory_limit
+
+    def files(self) -> list[str]:
+        given = {"path": self.path, "target": self.target}
+        return [find_files(path, (".npy",), name)[0] for name, path in given.items() if path]
 
     def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
         file = find_files(self.path, (".npy",))[0]

@@ -81,6 +81,9 @@ class SeriesData(ZooDataModule):
             raise ZooError("data.path is missing: pass data.path=FILE.csv and data.column=NAME.")
         return read_column(Path(self.path), self.column)
 
+    def files(self) -> list[str]:
+        return [] if self.path is None else [self.path]
+
     def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
         name, values = self.values()
         test = round(len(values) * (1 - self.test_fraction))

@@ -148,14 +148,17 @@ class TextFile(TextData):
         super().__init__(**options)
         self.path = path
 
-    def text(self) -> str:
+    def files(self) -> list[str]:
         if self.path is None:
             raise ZooError("data.path is missing: pass data.path=FILE, a UTF-8 text or a folder of .txt files.")
         path = Path(self.path)
         files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
         if not files or not all(file.is_file() for file in files):
             raise ZooError(f"There is no text at {path}: pass data.path=FILE, a UTF-8 text or a folder of .txt files.")
+        return [str(file) for file in files]
+
+    def text(self) -> str:
         try:
-            return "\n".join(file.read_text(encoding="utf-8") for file in files)
+            return "\n".join(Path(file).read_text(encoding="utf-8") for file in self.files())
         except UnicodeDecodeError as error:
-            raise ZooError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+            raise ZooError(f"{self.path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error

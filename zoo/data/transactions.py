@@ -176,9 +176,13 @@ class BasketFiles(Baskets):
         super().__init__(**options)
         self.path, self.delimiter, self.encoding = path, delimiter, encoding
 
+    def files(self) -> list[str]:
+        return find_files(self.path, SUFFIXES)
+
     def read(self) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-        paths = find_files(self.path, SUFFIXES)
-        return encode_baskets(basket for path in paths for basket in read_baskets(path, self.delimiter, self.encoding))
+        return encode_baskets(
+            basket for path in self.files() for basket in read_baskets(path, self.delimiter, self.encoding)
+        )
 
 
 @register_data("python_imports", kind="transactions", target=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from zoo.data.array_data import check_weight
 from zoo.data.arrays import to_tensor
+from zoo.data.provenance import absolute_paths, digests, read_digests
 from zoo.data.registry import create_data
 from zoo.errors import ZooError
 from zoo.models.base import Generates, ZooModel
@@ -26,6 +28,8 @@ from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all
 
 __all__ = ["evaluate", "evaluate_run", "write_predictions"]
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -91,9 +95,8 @@ def evaluate_run(config: DictConfig) -> None:
     import_plugins(options["plugins"])
     seed_all(settings["seed"])
     model = load_model(checkpoint)
-    name, data_options = named(settings["data"])
-    data = create_data(name, **data_options)
-    data.follow(model.preprocessing)  # what the model learnt, should the files have changed since
+    name = settings["data"]["name"]
+    data, is_new = _data_of(run, settings["data"], options["data"], model)
     split = options["split"] or ("test" if data.has("test") else "train")
     options["split"] = split
     if not data.has(split):
@@ -102,9 +105,12 @@ def evaluate_run(config: DictConfig) -> None:
     testable = is_overridden("test_step", model)
     tested = trainer.test(model, dataloaders=data.loader(split), verbose=False) if testable else []
     metrics = {key: float(value) for result in tested for key, value in result.items()}
-    folder = run / "evaluation"
-    folder.mkdir(exist_ok=True)
-    text = json.dumps({"split": split, **metrics}, indent=2) + "\n"
+    said = "new" if is_new else split
+    metrics = {f"{said}/{key.partition('/')[2]}": value for key, value in metrics.items()}
+    usual = not is_new and split == ("test" if data.has("test") else "train")
+    folder = run / "evaluation" if usual else run / "evaluation" / said  # what is said of other rows overwrites nothing
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"split": said, **metrics}, indent=2) + "\n"
     write_whole(folder / "metrics.json", lambda file: file.write(text.encode()))
     model.to(device_of(options["accelerator"]))
     write_predictions(model, data, split, folder / "predictions.parquet")
@@ -114,6 +120,31 @@ def evaluate_run(config: DictConfig) -> None:
     print_metrics(model.entry.name, name, metrics, run)
     if options["prompt"] is not None or options["steps"] is not None:
         _go_on(model, data, options, folder)
+
+
+def _data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: ZooModel) -> tuple[Any, bool]:
+    """Return the data to evaluate on, coded and scaled as the model learnt it, and whether all of its rows are new."""
+    section = absolute_paths(trained, run)
+    given = {key: value for key, value in given.items() if value is not None}
+    section |= absolute_paths({"name": section["name"], **given})
+    name, options = named(section)
+    data = create_data(name, **options)
+    if not data.files():
+        data.follow(model.preprocessing)
+        return data, False
+    known = read_digests(run)
+    found = digests(data.files())
+    is_new = "path" in given and not set(found.values()) <= set((known or {}).values())
+    if is_new:  # none of its rows was there in training: no split is held out
+        unsplit = {"val_fraction": 0.0, "test_fraction": 0.0, "val_path": None, "test_path": None}
+        options |= {key: value for key, value in unsplit.items() if key in options}
+        data = create_data(name, **options)
+    elif known is not None and "path" not in given:
+        changed = [file for file in found if known.get(str(Path(file).absolute())) != found[file]]
+        if changed:
+            log.info("%s has changed since training: rows held out now may be rows that it was trained on.", changed[0])
+    data.follow(model.preprocessing)
+    return data, is_new
 
 
 def _go_on(model: ZooModel, data: Any, options: dict[str, Any], folder: Path) -> None:

@@ -13,11 +13,13 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 
 from zoo.checks import check_type
+from zoo.data.provenance import absolute_paths, paths_from
 from zoo.data.registry import create_data
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.optimizers import Recipe
 from zoo.registry import create_model
+from zoo.training.data_files import check_unchanged, keep_digests
 from zoo.training.checkpoint import find_checkpoint, load_checkpoint, write_whole
 from zoo.training.lock import run_lock
 from zoo.training.pictures import draw
@@ -62,9 +64,11 @@ def train_run(config: DictConfig) -> None:
     """Train as `config` says in Hydra's run folder, going on from its last checkpoint if there is one."""
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     import_plugins(settings["plugins"])
+    settings["data"] = absolute_paths(settings["data"])
     settings = agree("settings", settings)
     check_settings(settings)
     run_dir = Path(agree("folder", str(Path(HydraConfig.get().runtime.output_dir).absolute())))
+    check_unchanged(run_dir, settings["data"])
     seed_all(settings["seed"])
     model, data = build(settings)
     check_validation(settings, model, data)
@@ -80,7 +84,8 @@ def train_run(config: DictConfig) -> None:
     )
     with run_lock(run_dir) if trainer.is_global_zero else contextlib.nullcontext():
         if trainer.is_global_zero:
-            text = OmegaConf.to_yaml(OmegaConf.create(settings))
+            keep_digests(run_dir, data)
+            text = OmegaConf.to_yaml(OmegaConf.create({**settings, "data": paths_from(settings["data"], run_dir)}))
             write_whole(run_dir / "config.yaml", lambda file: file.write(text.encode()))
         with together(trainer):
             trainer.fit(model, datamodule=data, ckpt_path=resume)
@@ -134,6 +139,7 @@ def _resume_from(run_dir: Path, settings: dict[str, Any]) -> str | None:
         return None
     if saved.exists():
         before: Any = OmegaConf.to_container(OmegaConf.load(saved))
+        before["data"] = absolute_paths(before.get("data") or {}, run_dir)
         sections = ("model", "data", "optimizer", "scheduler", "regularization", "seed")
         changed = [key for key in sections if before.get(key) != settings[key]]
         if changed:
