@@ -19,8 +19,8 @@ from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.optimizers import Recipe
 from zoo.registry import create_model
-from zoo.training.data_files import check_unchanged, keep_digests
 from zoo.training.checkpoint import find_checkpoint, load_checkpoint, write_whole
+from zoo.training.data_files import check_unchanged, keep_digests
 from zoo.training.lock import run_lock
 from zoo.training.pictures import draw
 from zoo.training.plugins import import_plugins
