@@ -1,4 +1,4 @@
-"""A tree and a forest beside scikit-learn's, from arrays to a fitted model."""
+"""A tree, a forest and boosting beside scikit-learn's (and LightGBM's), from arrays to a fitted model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
 import zoo
 from benchmarks import Job
@@ -13,7 +14,7 @@ from benchmarks import Job
 
 def jobs() -> Iterator[Job]:
     from sklearn.datasets import make_classification
-    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
     from sklearn.tree import DecisionTreeClassifier
 
     x, y = make_classification(120_000, 20, n_informative=10, random_state=0)
@@ -40,4 +41,29 @@ def jobs() -> Iterator[Job]:
         "scikit-learn",
         pairs=1,
         check=check,
+    )
+
+    many_x, many_y = make_classification(500_000, 20, n_informative=10, random_state=0)
+
+    def boosted() -> Any:
+        return zoo.fit(zoo.create_model("gradient_boosting"), many_x, many_y)
+
+    yield Job(
+        "gradient boosting, 100 trees, 500,000 × 20",
+        boosted,
+        lambda: HistGradientBoostingClassifier(max_iter=100, early_stopping=False).fit(many_x, many_y),
+        "scikit-learn",
+        pairs=3,
+    )
+    try:
+        import lightgbm
+    except ImportError:  # a peer of the `dev` extra
+        return
+    threads = torch.get_num_threads()
+    yield Job(
+        "gradient boosting, 100 trees, 500,000 × 20",
+        boosted,
+        lambda: lightgbm.LGBMClassifier(n_estimators=100, verbose=-1, n_jobs=threads).fit(many_x, many_y),
+        "LightGBM",
+        pairs=3,
     )

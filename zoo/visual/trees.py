@@ -5,7 +5,7 @@ Letters: F features, M nodes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
@@ -98,7 +98,7 @@ def importance_bars(importance: Tensor, feature_names: Sequence[str] | None = No
     return figure
 
 
-def staged_curve(curves: dict[str, Sequence[float]], ylabel: str, best: int | None = None) -> Figure:
+def staged_curve(curves: Mapping[str, Sequence[float]], ylabel: str, best: int | None = None) -> Figure:
     """Draw the loss after each tree.
 
     Args:

@@ -35,7 +35,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Criterion", "Units", "units_for"]
+__all__ = ["Criterion", "Units", "power_of_two", "units_for"]
 
 CriterionName = Literal["gini", "entropy", "newton", "poisson", "absolute_error"]
 
@@ -88,6 +88,11 @@ def units_for(num_rows: int, weight: float, gradient: float = 0.0) -> Units:
         return 2.0 ** min(bits - math.frexp(largest)[1] - count_bits, 1000) if largest > 0 else 1.0
 
     return Units(count_bits, unit(62 - count_bits, weight), unit(62, gradient))
+
+
+def power_of_two(value: float) -> float:
+    """The power of two above a value; 1 for 0."""
+    return 2.0 ** min(max(math.frexp(value)[1], -1022), 1023) if value > 0 else 1.0
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from zoo.errors import ZooError
 from zoo.models.base import StreamingModel
 from zoo.models.trees.bins import Bins, Sketch, bins_of, code_rows, encode, merge_sketches, sketch_rows
 from zoo.models.trees.bootstrap import Bootstrap, bootstrap_keys, poisson_thresholds
-from zoo.models.trees.criteria import Criterion, Units, units_for
+from zoo.models.trees.criteria import Criterion, Units, power_of_two, units_for
 from zoo.models.trees.export import describe, to_graphviz, to_text
 from zoo.models.trees.growth import (
     Limits,
@@ -351,7 +351,7 @@ class Grows(_Base):
             spread = float(torch.maximum(middle - self.low, self.high - middle))
         else:
             spread = float(torch.maximum(self.low.abs(), self.high.abs()))
-        scales = [_power_of_two(spread), _power_of_two(float(self.most_weight))]
+        scales = [power_of_two(spread), power_of_two(float(self.most_weight))]
         units = units_for(int(self.num_rows), most, most)
         values = [units.count_bits, units.weight, units.gradient, float(middle), *scales]
         self.register_buffer("units", torch.tensor(values, dtype=torch.float64, device=self.device))
@@ -561,11 +561,6 @@ class Grows(_Base):
         ]
         cut = "" if self.trees.max_depth <= max_depth else f", the first {max_depth} levels"
         return tree_diagram(nodes, self.spec.num_classes, f"tree {tree + 1} of {self.num_trees}{cut}")  # type: ignore[union-attr]
-
-
-def _power_of_two(value: float) -> float:
-    """The power of two above a value; 1 for 0."""
-    return 2.0 ** min(max(math.frexp(value)[1], -1022), 1023) if value > 0 else 1.0
 
 
 def _stump(num_values: int, is_class: bool) -> Trees:

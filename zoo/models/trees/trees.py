@@ -7,6 +7,7 @@ Source: Breiman, Friedman, Olshen & Stone, "Classification and regression trees"
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from zoo.models.trees.bins import Bins
 from zoo.models.trees.growth import Nodes
 from zoo.models.trees.splits import Rules
 
-__all__ = ["Trees", "find_leaves", "importances", "pruned", "trees_of"]
+__all__ = ["Trees", "find_leaves", "importances", "joined", "pruned", "trees_of"]
 
 
 class Trees(NamedTuple):
@@ -64,8 +65,8 @@ class Trees(NamedTuple):
 _PER_NODE = ("feature", "threshold", "missing_left", "value", "gain", "weight", "num_rows", "depth", "subset")
 
 
-def trees_of(nodes: Nodes, num_trees: int, rules: Rules, bins: Bins) -> Trees:
-    """Return grown nodes as trees, in their final order."""
+def trees_of(nodes: Nodes, num_trees: int, rules: Rules, bins: Bins, value: Tensor | None = None) -> Trees:
+    """Return grown nodes as trees, in their final order; they predict `value` (M, V), if it is given."""
     criterion, categorical = rules.criterion, list(rules.categorical)
     category = torch.full_like(bins.upper[:, : bins.missing if categorical else 0], torch.nan)
     known = bins.upper[categorical][:, : category.shape[1]]
@@ -79,7 +80,7 @@ def trees_of(nodes: Nodes, num_trees: int, rules: Rules, bins: Bins) -> Trees:
         threshold=torch.where(inner, nodes.threshold, 0.0),
         missing_left=inner & nodes.missing_left,
         left=nodes.child,
-        value=criterion.value(nodes.sums),
+        value=criterion.value(nodes.sums) if value is None else value,
         gain=torch.where(inner, nodes.gain, 0.0),
         weight=criterion.weight(nodes.sums),
         num_rows=criterion.count(nodes.sums),
@@ -130,6 +131,33 @@ def in_order(trees: Trees) -> Trees:
         left=place[trees.left[order]],
         **{name: getattr(trees, name)[order] for name in _PER_NODE},
     )
+
+
+def joined(parts: list[Trees]) -> Trees:
+    """Return trees of one value a leaf, one after the other; of none an empty list of trees."""
+    if not parts:
+        long, real = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
+        return Trees(
+            root=long,
+            feature=long,
+            threshold=real,
+            missing_left=long.bool(),
+            left=long,
+            value=real.view(0, 1),
+            gain=real,
+            weight=real,
+            num_rows=long,
+            depth=long,
+            subset=torch.zeros(0, 0, dtype=torch.bool),
+            category=real.view(0, 0),
+        )
+    sizes = [len(part.feature) for part in parts]
+    shifted = [
+        part._replace(root=part.root + start, left=torch.where(part.left >= 0, part.left + start, -1))
+        for part, start in zip(parts, itertools.accumulate(sizes, initial=0), strict=False)
+    ]
+    columns = {name: torch.cat([getattr(part, name) for part in shifted]) for name in ("root", "left", *_PER_NODE)}
+    return Trees(**columns, category=parts[0].category)
 
 
 def find_leaves(trees: Trees, x: Tensor) -> Tensor:
