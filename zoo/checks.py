@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import types
 import typing
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from zoo.errors import ZooError, nearest
 
-__all__ = ["check_range", "check_type", "plain"]
+__all__ = ["Range", "check_range", "check_type", "describe_type", "plain"]
+
+
+class Range(NamedTuple):
+    """The bounds of a number, as in `Annotated[float, Range(0, 1)]`; what is not finite is in no range.
+
+    >>> 1.0 in Range(0, 1), 1.0 in Range(0, 1, open_high=True), float("nan") in Range(0)
+    (True, False, False)
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        return (
+            -math.inf < value < math.inf
+            and (self.low < value if self.open_low else self.low <= value)
+            and (value < self.high if self.open_high else value <= self.high)
+        )
+
+    def __str__(self) -> str:
+        low = f"{'above' if self.open_low else 'at least'} {self.low:.10g}" if self.low > -math.inf else ""
+        high = f"{'below' if self.open_high else 'at most'} {self.high:.10g}" if self.high < math.inf else ""
+        return " and ".join(filter(None, (low, high))) or "finite"
 
 
 def check_range(
@@ -22,14 +48,15 @@ def check_range(
     ...
     zoo.errors.ZooError: model.num_clusters must be at least 1, not 0.
     """
-    if value is None or ((low < value if open_low else low <= value) and value <= high):
-        return
-    bound = f"{'above' if open_low else 'at least'} {low:g}" + (f" and at most {high:g}" if high < float("inf") else "")
-    raise ZooError(f"model.{name} must be {bound}, not {value!r}.")
+    bounds = Range(low, high, open_low)
+    if value is not None and value not in bounds:
+        raise ZooError(f"model.{name} must be {bounds}, not {value!r}.")
 
 
 def check_type(key: str, value: Any, annotation: Any) -> Any:
     """Return `value` if it fits `annotation` (an int passes for a float), or raise one line that says what to pass.
+
+    A number may be `Annotated` with a `Range`. NaN is no number.
 
     >>> check_type("model.depth", "abc", int)
     Traceback (most recent call last):
@@ -39,7 +66,8 @@ def check_type(key: str, value: Any, annotation: Any) -> Any:
     value = plain(value)
     if _fits(value, annotation):
         return float(value) if annotation is float else value
-    raise ZooError(f"{key} must be {_describe(annotation)}, not {value!r}.{_nearest_choice(value, annotation)}")
+    shown = "null" if value is None else repr(value)
+    raise ZooError(f"{key} must be {describe_type(annotation)}, not {shown}.{_nearest_choice(value, annotation)}")
 
 
 def plain(value: Any) -> Any:
@@ -59,35 +87,63 @@ def _fits(value: Any, annotation: Any) -> bool:
     if annotation is None or annotation is type(None):
         return value is None
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _fits(value, args[0]) and all(value in bounds for bounds in args[1:])
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, arg) for arg in args)
     if origin is Literal:
-        return value in args
+        return any(value == arg and type(value) is type(arg) for arg in args)
     if origin in (list, tuple) or (origin is not None and issubclass(origin, typing.Sequence)):  # type: ignore[arg-type]
-        element = args[0] if args else Any
-        return isinstance(value, list | tuple) and all(_fits(item, element) for item in value)
+        if not isinstance(value, list | tuple):
+            return False
+        if origin is tuple and Ellipsis not in args:
+            return len(value) == len(args) and all(map(_fits, value, args))
+        return all(_fits(item, args[0] if args else Any) for item in value)
     if origin is dict:
         return isinstance(value, dict)
     if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and value == value
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, annotation) if isinstance(annotation, type) else True
 
 
-def _describe(annotation: Any) -> str:
+_WORDS = {
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    bool: "true or false",
+    type(None): "null",
+    None: "null",
+}
+
+
+def describe_type(annotation: Any) -> str:
+    """Return what fits an annotation, in words.
+
+    >>> describe_type(Annotated[int, Range(1)] | None)
+    'an integer of at least 1 or null'
+    """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        bounds = [str(bound) for bound in args[1:]]
+        joined = " and ".join(("of " if bound.startswith("at") else "") + bound for bound in bounds)
+        return f"{describe_type(args[0])} {joined}"
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(arg) for arg in args)
+        return " or ".join(describe_type(arg) for arg in args)
     if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
-    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false", type(None): "null"}
+        choices = ", ".join(str(arg).lower() if isinstance(arg, bool) else str(arg) for arg in args)
+        return f"one of {choices}" if len(args) > 1 else choices
+    if origin is tuple and Ellipsis not in args:
+        return f"a list of {len(args)}, each {describe_type(args[0])}"
     if origin is not None:
-        return f"a list, each item {_describe(args[0])}" if args else "a list"
-    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+        return f"a list, each item {describe_type(args[0])}" if args else "a list"
+    return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 def _nearest_choice(value: Any, annotation: Any) -> str:
-    return (
-        nearest(str(value), map(str, typing.get_args(annotation))) if typing.get_origin(annotation) is Literal else ""
-    )
+    """The nearest of the names that would have fitted."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return nearest(str(value), map(str, args))
+    return next(filter(None, (_nearest_choice(value, arg) for arg in args)), "") if args else ""

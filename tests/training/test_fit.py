@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from support import bits, create, default_data
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -169,7 +170,7 @@ def test_mistakes_are_one_line(table: tuple[torch.Tensor, torch.Tensor]) -> None
         ((x[:, 0], y), r"pass X\[:, None\]"),
         ((x[:0], y[:0]), "empty"),
         ((x, y.round().long()), "class indices run from 0|class targets"),
-        ((x, None), "takes tabular data with value targets, but was given tabular data"),
+        ((x, None), "linear_regression learns from targets: pass y"),
         ((x.index_fill(0, torch.tensor([3]), float("nan")), y), "X holds 3 NaN values"),
         ((x, y.index_fill(0, torch.tensor([3]), float("inf"))), "y holds 1 infinite values"),
     ]:
@@ -180,7 +181,7 @@ def test_mistakes_are_one_line(table: tuple[torch.Tensor, torch.Tensor]) -> None
         exact(x, y).predict(torch.zeros(2, 4))
     with pytest.raises(zoo.ZooError, match="with arrays only"):
         exact(default_data("linear_regression"), y)
-    with pytest.raises(zoo.ZooError, match=r"regularization\.l1 must be 0 or more"):
+    with pytest.raises(zoo.ZooError, match=r"regularization\.l1 must be a number of at least 0"):
         exact(x, y, l1=-1.0)
 
 
@@ -204,3 +205,30 @@ def test_a_penalty_of_a_model_without_weights():
 def test_the_first_argument_is_a_model() -> None:
     with pytest.raises(zoo.ZooError, match=r"takes a model first, not str: pass zoo\.create_model\('kmeans'\)"):
         zoo.fit("kmeans", torch.zeros(4, 2))
+
+
+def test_an_argument_that_is_unknown_or_of_no_use_is_refused_by_name() -> None:
+    x, y = torch.randn(30, 2), torch.arange(30) % 2
+    with pytest.raises(zoo.ZooError, match=r"zoo\.fit has no argument 'max_epoch'\. Did you mean max_epochs"):
+        zoo.fit(zoo.create_model("mlp"), x, y, max_epoch=3)
+    with pytest.raises(zoo.ZooError, match="no argument 'epochs'"):
+        zoo.fit(zoo.create_model("kmeans"), x, epochs=3)
+    with pytest.raises(zoo.ZooError, match="lr does nothing for kmeans"):
+        zoo.fit(zoo.create_model("kmeans"), x, lr=0.1)
+    with pytest.raises(zoo.ZooError, match="mlp learns from targets: pass y"):
+        zoo.fit(zoo.create_model("mlp"), x)
+    with pytest.raises(zoo.ZooError, match="30 rows and y has 10"):
+        zoo.fit(zoo.create_model("mlp"), x, y[:10])
+    with pytest.raises(zoo.ZooError, match=r"optimizer\.lr must be a number above 0"):
+        zoo.fit(zoo.create_model("mlp"), x, y, lr=-1.0)
+
+
+def test_an_option_of_the_trainer_reaches_a_streaming_model_too() -> None:
+    seen = []
+
+    class Watch(Callback):
+        def on_train_epoch_end(self, *args: object) -> None:
+            seen.append(args)
+
+    zoo.fit(zoo.create_model("kmeans", num_clusters=2), torch.randn(30, 2), callbacks=[Watch()])
+    assert seen

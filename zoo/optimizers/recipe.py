@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.checks import check_type
-from zoo.errors import ZooError, nearest, unknown_name
+from zoo.checks import Range, check_type
+from zoo.errors import ZooError, unknown_name
+from zoo.optimizers.options import check_options
 from zoo.optimizers.penalties import penalized_parameters
 from zoo.optimizers.schedules import SCHEDULERS
 
@@ -71,12 +71,11 @@ class Recipe:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.scheduler not in (*SCHEDULERS, "none"):
             raise unknown_name("scheduler", self.scheduler, (*SCHEDULERS, "none"))
-        _check_options("optimizer", self.optimizer, OPTIMIZERS[self.optimizer], self.optimizer_options)
+        check_options("optimizer", self.optimizer, OPTIMIZERS[self.optimizer], self.optimizer_options)
         if self.scheduler != "none":
-            _check_options("scheduler", self.scheduler, SCHEDULERS[self.scheduler], self.scheduler_options)
+            check_options("scheduler", self.scheduler, SCHEDULERS[self.scheduler], self.scheduler_options)
         for name in ("l1", "l2"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ZooError(f"regularization.{name} must be 0 or more, not {getattr(self, name)}.")
+            check_type(f"regularization.{name}", getattr(self, name), Annotated[float, Range(0)])
         if self.l2 and self.optimizer_options.get("weight_decay"):
             raise ZooError(
                 "regularization.l2 and optimizer.weight_decay both shrink the weights: set one of the two to 0."
@@ -114,17 +113,6 @@ class Recipe:
             self.l2 * w.square().sum() for w in weights if self.l2
         ]
         return torch.stack(terms).sum() if terms else None
-
-
-def _check_options(what: str, name: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
-    skip = {"params", "optimizer", "total_steps", "self"}
-    valid = {key: p.default for key, p in inspect.signature(factory).parameters.items() if key not in skip}
-    for key, value in options.items():
-        if key not in valid:
-            raise ZooError(f"{what} '{name}' has no option '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}.")
-        kind = bool if isinstance(valid[key], bool) else float if isinstance(valid[key], int | float) else Any
-        if not isinstance(value, Tensor):
-            check_type(f"{what}.{key}", value, kind)
 
 
 def total_steps(trainer: Any) -> float:

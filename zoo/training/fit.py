@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, TypeVar
 
 import torch
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, nearest
 from zoo.models.base import StreamingModel, ZooModel
 from zoo.optimizers import Recipe
 
@@ -77,6 +78,7 @@ def fit(
     if not isinstance(model, ZooModel):
         named = f"zoo.create_model('{model}')" if isinstance(model, str) else "a model of zoo.create_model"
         raise ZooError(f"zoo.fit takes a model first, not {type(model).__name__}: pass {named}.")
+    _check_arguments(model, data, y, optimizer, optimizer_options, lr, trainer_options)
     options = {**(optimizer_options or {}), **({} if lr is None else {"lr": lr})}
     if optimizer is None and not options:  # the model's own choice, with the penalties of this call
         optimizer, options = model.recipe.optimizer, model.recipe.optimizer_options
@@ -85,9 +87,43 @@ def fit(
     # The caller's own random streams go on as if nothing had been drawn.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        if isinstance(model, StreamingModel) and model.streaming and not hasattr(data, "train_dataloader"):
+        if (
+            isinstance(model, StreamingModel)
+            and model.streaming
+            and not (trainer_options or hasattr(data, "train_dataloader"))
+        ):
             return _fit_arrays(model, datamodule, max_epochs, device)
         return _fit_trainer(model, datamodule, max_epochs, device, progress, trainer_options)
+
+
+def _check_arguments(
+    model: ZooModel,
+    data: Any,
+    y: Any,
+    optimizer: str | None,
+    optimizer_options: dict[str, Any] | None,
+    lr: float | None,
+    trainer_options: dict[str, Any],
+) -> None:
+    """Raise one line for an argument that is unknown, missing, or of no use to the model."""
+    if trainer_options:
+        from lightning.pytorch import Trainer
+
+        from zoo.training.trainer import make_trainer
+
+        known = {*inspect.signature(fit).parameters, *inspect.signature(Trainer).parameters}
+        known |= set(inspect.signature(make_trainer).parameters)
+        known -= {"trainer_options", "options"}
+        for name in trainer_options:
+            if name not in known:
+                raise ZooError(f"zoo.fit has no argument '{name}'.{nearest(name, known)}")
+    if "optimizer" not in model.heeds:
+        for name, value in (("optimizer", optimizer), ("optimizer_options", optimizer_options), ("lr", lr)):
+            if value is not None:
+                raise ZooError(f"{name} does nothing for {model.entry.name}, which takes no steps: leave it out.")
+    supervised = all(target in ("class", "value") for _, target in model.entry.accepts)
+    if y is None and supervised and not hasattr(data, "train_dataloader"):
+        raise ZooError(f"{model.entry.name} learns from targets: pass y, as in zoo.fit(model, X, y).")
 
 
 def _fit_trainer(

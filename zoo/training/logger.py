@@ -1,14 +1,18 @@
-"""TensorBoard in the run folder, with an HParams tab that compares runs of different families."""
+"""Where curves go: TensorBoard, with an HParams tab that compares runs of different families, and other loggers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-__all__ = ["RunLogger"]
+from zoo.errors import ZooError
+
+__all__ = ["LOGGERS", "RunLogger", "make_loggers"]
 
 
 class RunLogger(TensorBoardLogger):
@@ -34,3 +38,29 @@ class RunLogger(TensorBoardLogger):
         self.experiment._get_file_writer().add_summary(start)
         self.experiment._get_file_writer().add_summary(end)
         self.experiment.flush()
+
+
+LOGGERS = ("tensorboard", "csv", "wandb", "mlflow")
+
+
+def make_loggers(names: Iterable[str], run_dir: Path) -> list[Logger]:
+    """Return the loggers of a run by name; one whose package is missing raises in one line.
+
+    Example:
+        >>> [type(logger).__name__ for logger in make_loggers(["tensorboard"], Path("run"))]
+        ['RunLogger']
+    """
+    return [_make_logger(name, run_dir) for name in dict.fromkeys(names)]
+
+
+def _make_logger(name: str, run_dir: Path) -> Logger:
+    if name == "tensorboard":
+        return RunLogger(str(run_dir))
+    if name == "csv":
+        return CSVLogger(str(run_dir), name="", version="")
+    package = {"wandb": "wandb", "mlflow": "mlflow-skinny"}[name]
+    if importlib.util.find_spec(name) is None:
+        raise ZooError(f"logger={name} needs the package {package}: pip install 'zoo[{name}]'.")
+    if name == "wandb":
+        return WandbLogger(save_dir=str(run_dir), name="/".join(run_dir.parts[-3:]), offline=True)
+    return MLFlowLogger(tracking_uri=(run_dir / "mlruns").as_uri(), run_name="/".join(run_dir.parts[-3:]))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import ZooError, nearest, unknown_name
 from zoo.training.plugins import import_plugins
 from zoo.training.processes import global_rank
+from zoo.training.schema import check_config, check_groups, module_names
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -73,6 +73,8 @@ def _show_notes(to_errors: bool = False) -> None:
 
 
 def _train_job(config: DictConfig) -> None:
+    # Before Lightning is imported, which takes seconds.
+    check_config(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
     from zoo.training.run import train_run
 
     _show_notes()
@@ -104,12 +106,11 @@ def _list(what: str) -> None:
 
 def _hydra_main(name: str, job: Callable[[DictConfig], None], arguments: list[str]) -> None:
     import hydra
-    from omegaconf import OmegaConf
 
-    OmegaConf.register_new_resolver("absolute", os.path.abspath, replace=True)
+    check_groups(arguments)
     for argument in arguments:  # before the config is composed: a plugin's model may be chosen in it
         if argument.startswith("plugins="):
-            import_plugins(re.findall(r"[\w.]+", argument.removeprefix("plugins=")))
+            import_plugins(module_names(argument.removeprefix("plugins=")))
     _store_foreign_models(arguments)
     failures: list[Exception] = []
 
@@ -119,7 +120,13 @@ def _hydra_main(name: str, job: Callable[[DictConfig], None], arguments: list[st
         except Exception as error:  # raised through Hydra, it would print a line of its own
             failures.append(error)
 
-    hydra.main(config_path=str(config_dir()), config_name=name, version_base="1.3")(guarded)()
+    try:
+        hydra.main(config_path=str(config_dir()), config_name=name, version_base="1.3")(guarded)()
+    except Exception as error:
+        if explain(error) is not None:
+            raise
+        # Of the job nothing comes out here: it is the command line that Hydra fails at.
+        raise ZooError(f"the command line is not understood: {' '.join(str(error).split())}") from error
     if failures:  # of a sweep, the first: the other jobs have run
         raise failures[0]
 
@@ -151,6 +158,7 @@ def _guarded(command: Callable[[], None]) -> int:
         command()
         return 0
     except KeyboardInterrupt:
+        print("error: interrupted, before there was anything to save.", file=sys.stderr)
         return 130
     except BaseException as error:
         if isinstance(code := getattr(error, "code", None), int) and not isinstance(error, Exception):
@@ -177,8 +185,10 @@ def explain(error: BaseException) -> str | None:
         return f"{error.strerror or error}: {error.filename}" if error.filename else str(error.strerror or error)
     if isinstance(error, OverrideParseException):
         return f"'{error.override}' is not an override of the form key=value."
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which is not imported here
+    if type(error).__name__ == "MisconfigurationException" or (isinstance(error, ValueError) and _by_lightning(error)):
         return f"trainer: {' '.join(str(error).split())}"
+    if _is_out_of_memory(error):
+        return "out of memory: lower data.batch_size or the model's sizes, or take trainer.accelerator=cpu."
     chain = error
     while chain is not None:
         if isinstance(chain, MissingMandatoryValue):
@@ -190,6 +200,22 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         return " ".join(str(error).split())
     return None
+
+
+def _by_lightning(error: BaseException) -> bool:
+    """Whether Lightning raised it, which refuses some combinations of options only when it begins."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and str(frame.tb_frame.f_globals.get("__name__")).startswith("lightning.")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported here
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )
 
 
 def _explain_missing_config(error: Any) -> str:

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.checks import check_type
+from zoo import kernels
 from zoo.data.provenance import absolute_paths, paths_from
 from zoo.data.registry import create_data
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.optimizers import Recipe
 from zoo.registry import create_model
+from zoo.training.callbacks import Checkpointer
 from zoo.training.checkpoint import find_checkpoint, load_checkpoint, write_whole
 from zoo.training.data_files import check_unchanged, keep_digests
+from zoo.training.history import environment, write_json
 from zoo.training.lock import run_lock
+from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw
 from zoo.training.plugins import import_plugins
 from zoo.training.processes import agree, together
+from zoo.training.schema import check_config, leave_out_unused
 from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all
 
@@ -41,36 +50,53 @@ def named(section: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def build(config: dict[str, Any]) -> tuple[ZooModel, Any]:
     """Return the model and the data of a resolved config, matched to each other."""
-    model_name, hparams = named(config["model"])
-    regularization = config["regularization"]
-    if regularization["dropout"] is not None:
+    model = new_model(config)
+    return model, prepare(model, leave_out_unused(config, model))
+
+
+def new_model(config: dict[str, Any]) -> ZooModel:
+    """Return the model that a resolved config names, with its hyperparameters."""
+    name, hparams = named(config["model"])
+    dropout = config["regularization"]["dropout"]
+    if dropout is not None:
         if "dropout" not in hparams:
-            raise ZooError(f"{model_name} has no dropout: leave regularization.dropout out.")
-        hparams["dropout"] = regularization["dropout"]
-    model = create_model(model_name, **hparams)
-    optimizer, optimizer_options = named(config["optimizer"])
-    scheduler, scheduler_options = named(config["scheduler"])
-    recipe = Recipe(
-        optimizer, optimizer_options, scheduler, scheduler_options, regularization["l1"], regularization["l2"]
-    )
-    model.train_by(recipe)
+            raise ZooError(f"{name} has no dropout: leave regularization.dropout out.")
+        hparams["dropout"] = dropout
+    return create_model(name, **hparams)
+
+
+def prepare(model: ZooModel, config: dict[str, Any]) -> Any:
+    """Give a model its recipe and the shape of its data; return the data."""
+    penalties = {key: config["regularization"].get(key, 0.0) for key in ("l1", "l2")}
+    sections = {key: config[key] for key in ("optimizer", "scheduler") if key in config}
+    parts: dict[str, Any] = {}
+    for key, section in sections.items():
+        parts[key], parts[f"{key}_options"] = named(section)
+    model.train_by(Recipe(**parts, **penalties))
     data_name, data_options = named(config["data"])
     data = create_data(data_name, **data_options)
     model.build(data.spec)
-    return model, data
+    return data
 
 
-def train_run(config: DictConfig) -> None:
-    """Train as `config` says in Hydra's run folder, going on from its last checkpoint if there is one."""
+def train_run(config: DictConfig) -> float | None:
+    """Train as `config` says, going on from the last checkpoint in its folder if there is one.
+
+    Returns:
+        the value that chose the best checkpoint, for those who search: the model's monitor, or what it minimizes.
+    """
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    check_config(settings)
     import_plugins(settings["plugins"])
     settings["data"] = absolute_paths(settings["data"])
     settings = agree("settings", settings)
-    check_settings(settings)
-    run_dir = Path(agree("folder", str(Path(HydraConfig.get().runtime.output_dir).absolute())))
+    kernels.use(settings["kernels"])
+    run_dir = Path(agree("folder", run_folder(settings)))
     check_unchanged(run_dir, settings["data"])
     seed_all(settings["seed"])
-    model, data = build(settings)
+    model = new_model(settings)
+    settings = leave_out_unused(settings, model, HydraConfig.get().overrides.task)
+    data = prepare(model, settings)
     check_validation(settings, model, data)
     resume = agree("checkpoint", _resume_from(run_dir, settings))
     regularization = settings["regularization"]
@@ -79,44 +105,58 @@ def train_run(config: DictConfig) -> None:
         run_dir=run_dir,
         checkpoint_seconds=settings["checkpoint_seconds"],
         early_stopping=regularization["early_stopping"],
-        gradient_clip_val=regularization["gradient_clip_val"],
+        gradient_clip_val=regularization.get("gradient_clip_val"),
+        logger=settings["logger"],
         **settings["trainer"],
     )
-    with run_lock(run_dir) if trainer.is_global_zero else contextlib.nullcontext():
+    last = run_dir / "checkpoints" / "last.ckpt"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(new_folder(run_dir, keep=lambda: model.global_step > 0 or last.exists()))
         if trainer.is_global_zero:
+            stack.enter_context(run_lock(run_dir))
             keep_digests(run_dir, data)
             text = OmegaConf.to_yaml(OmegaConf.create({**settings, "data": paths_from(settings["data"], run_dir)}))
             write_whole(run_dir / "config.yaml", lambda file: file.write(text.encode()))
+            write_environment(run_dir / "environment.json")
         with together(trainer):
             trainer.fit(model, datamodule=data, ckpt_path=resume)
-        _finish(trainer, model, data, settings, run_dir)
+        return _finish(trainer, model, data, settings, run_dir)
 
 
-_TYPES: dict[str, Any] = {
-    "seed": int,
-    "checkpoint_seconds": float,
-    "regularization.l1": float,
-    "regularization.l2": float,
-    "regularization.dropout": float | None,
-    "regularization.gradient_clip_val": float | None,
-    "trainer.max_epochs": int | None,
-    "trainer.max_steps": int,
-    "trainer.accumulate_grad_batches": int,
-    "trainer.fast_dev_run": bool | int,
-    "trainer.limit_train_batches": int | float,
-    "trainer.limit_val_batches": int | float,
-    "trainer.limit_test_batches": int | float,
-    "trainer.check_val_every_n_epoch": int | None,
-    "trainer.val_check_interval": int | float | None,
-    "trainer.log_every_n_steps": int,
-}
+def write_environment(path: Path) -> None:
+    """Record what runs here; where a resumed run takes other kernels than before, say so."""
+    now = environment()
+    if path.is_file():
+        before = json.loads(path.read_text()).get("kernels", {}).get("variant")
+        if before != now["kernels"]["variant"]:
+            log.warning(
+                "This run began with kernels: %s and goes on with kernels: %s, so its last digits may differ.",
+                before or "none",
+                now["kernels"]["variant"] or "none",
+            )
+    write_json(path, now)
 
 
-def check_settings(settings: dict[str, Any]) -> None:
-    """Raise one line if a setting that neither a model nor a DataModule checks has the wrong type."""
-    for key, annotation in _TYPES.items():
-        section, _, name = key.rpartition(".")
-        check_type(key, (settings[section] if section else settings)[name], annotation)
+def run_folder(settings: dict[str, Any]) -> str:
+    """Return where the run goes: `run_dir`, with the number of the job in a sweep."""
+    hydra, folder = HydraConfig.get(), os.path.abspath(settings["run_dir"])
+    return f"{folder}_{hydra.job.num}" if hydra.mode == RunMode.MULTIRUN else folder
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, keep: Callable[[], bool]) -> Iterator[None]:
+    """Make a folder for what is done within; if that fails and is not to be kept, take away what was made."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        if made and not keep():
+            shutil.rmtree(folder, ignore_errors=True)
+            for parent in made[1:]:
+                with contextlib.suppress(OSError):  # another run's folder is there by now
+                    parent.rmdir()
+        raise
 
 
 def check_validation(settings: dict[str, Any], model: ZooModel, data: Any) -> None:
@@ -125,7 +165,7 @@ def check_validation(settings: dict[str, Any], model: ZooModel, data: Any) -> No
         return
     if settings["regularization"]["early_stopping"]:
         what, value = "regularization=early_stopping", model.monitor
-    elif settings["scheduler"]["name"] == "plateau" and not model.streaming:
+    elif settings.get("scheduler", {}).get("name") == "plateau":
         what, value = "scheduler=plateau", "val/loss"
     else:
         return
@@ -141,7 +181,7 @@ def _resume_from(run_dir: Path, settings: dict[str, Any]) -> str | None:
         before: Any = OmegaConf.to_container(OmegaConf.load(saved))
         before["data"] = absolute_paths(before.get("data") or {}, run_dir)
         sections = ("model", "data", "optimizer", "scheduler", "regularization", "seed")
-        changed = [key for key in sections if before.get(key) != settings[key]]
+        changed = [key for key in sections if before.get(key) != settings.get(key)]
         if changed:
             raise ZooError(
                 f"{run_dir} holds a run with another {' and '.join(changed)}: choose another run_dir, "
@@ -170,26 +210,50 @@ def check_trainer(run_dir: Path, before: dict[str, Any], settings: dict[str, Any
         log.info("Going on with trainer.%s=%s, which was %s.", key, now.get(key), before.get(key))
 
 
-def _finish(trainer: Any, model: ZooModel, data: Any, settings: dict[str, Any], run_dir: Path) -> None:
-    """Test the best checkpoint, write the HParams summary and the pictures, and print what to do next."""
+def _finish(trainer: Any, model: ZooModel, data: Any, settings: dict[str, Any], run_dir: Path) -> float | None:
+    """Test the best checkpoint, write what the run ends with, and print what to do next; return the monitored value."""
+    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
+    of = dict.fromkeys(metrics, f"last epoch, {trainer.current_epoch - 1}")
+    tested_of = of_best = next(iter(of.values()), "last epoch")
     if not settings["trainer"]["fast_dev_run"] and (run_dir / "checkpoints").is_dir():
-        best = load_checkpoint(find_checkpoint(run_dir))
+        path = find_checkpoint(run_dir)
+        best = load_checkpoint(path)
         model.load_state_dict(best["state_dict"])
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        # That of the end of a run counts the epochs, that of a validation has not finished its own.
+        epoch = best["epoch"] if path.stem == "best" else trainer.current_epoch - 1
+        tested_of = of_best = f"{path.stem} checkpoint, epoch {epoch}"
     tested = trainer.test(model, datamodule=data, verbose=False) if is_overridden("test_step", model) else []
-    metrics |= {k: float(v) for result in tested for k, v in result.items()}
+    split = "test" if data.has("test") else "train"
+    for result in tested:
+        for key, value in of_split(result, split).items():
+            metrics[key], of[key] = value, tested_of
+    monitored = _monitored(trainer, model, metrics)
+    if model.monitor in metrics and monitored is not None:
+        metrics[model.monitor], of[model.monitor] = monitored, of_best
     if not trainer.is_global_zero:
-        return
-    if trainer.logger is not None and hasattr(trainer.logger, "log_run"):
-        trainer.logger.log_run(flatten(settings), metrics)
-        draw(
-            model,
-            data,
-            "test" if data.has("test") else "train",
-            run_dir / "pictures",
-            trainer.logger.experiment,
-        )
-    print_metrics(model.entry.name, settings["data"]["name"], metrics, run_dir)
+        return monitored
+    if run_dir.is_dir():
+        write_json(run_dir / "metrics.json", {"metrics": metrics, "of": of})
+    writer = next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
+    if writer is not None:
+        writer.log_run(flatten(settings), metrics)
+    if run_dir.is_dir():
+        draw(model, data, split, run_dir / "pictures", writer and writer.experiment)
+    print_metrics(model.entry.name, settings["data"]["name"], metrics, run_dir, of)
+    return monitored
+
+
+def of_split(metrics: Mapping[str, float], split: str) -> dict[str, float]:
+    """Return the metrics of a test loop under the name of the split whose rows it was given."""
+    return {f"{split}/{key.removeprefix('test/')}": float(value) for key, value in metrics.items()}
+
+
+def _monitored(trainer: Any, model: ZooModel, metrics: dict[str, float]) -> float | None:
+    """The best value of the model's monitor; without one the first that it logged of its passes."""
+    checkpointer = next((c for c in trainer.callbacks if isinstance(c, Checkpointer)), None)
+    if checkpointer is not None and checkpointer.best is not None:
+        return float(checkpointer.best)
+    return metrics.get(model.monitor or "", next((v for k, v in metrics.items() if k.startswith("train/")), None))
 
 
 def flatten(settings: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +261,7 @@ def flatten(settings: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {"seed": settings["seed"], "data": settings["data"]["name"]}
     flat["data.batch_size"] = settings["data"]["batch_size"]
     for section in ("model", "optimizer", "scheduler", "regularization"):
-        for key, value in settings[section].items():
+        for key, value in settings.get(section, {}).items():
             flat[section if key == "name" else f"{section}.{key}"] = value
     return flat
 

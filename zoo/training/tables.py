@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -34,12 +35,13 @@ def print_data() -> None:
     Console().print(table)
 
 
-def print_metrics(model: str, data: str, metrics: dict[str, float], run_dir: Path) -> None:
-    """Print the test metrics, the run folder and the next commands."""
-    table = Table("metric", "value", header_style="bold")
+def print_metrics(
+    model: str, data: str, metrics: dict[str, float], run_dir: Path, of: Mapping[str, str] | None = None
+) -> None:
+    """Print the metrics, each with the checkpoint or epoch that it is `of`, the run folder and the next commands."""
+    table = Table("metric", "value", *(["of"] if of else []), header_style="bold")
     for name, value in sorted(metrics.items()):
-        if name.startswith(("test/", "train/")) or not any(k.startswith("test/") for k in metrics):
-            table.add_row(name, f"{value:.6g}")
+        table.add_row(name, f"{value:.6g}", *([of.get(name, "")] if of else []))
     console = Console()
     console.print(f"[bold]{model}[/bold] on [bold]{data}[/bold]", highlight=False)
     console.print(table)

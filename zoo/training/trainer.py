@@ -16,7 +16,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from zoo.errors import ZooError
 from zoo.training.callbacks import Checkpointer, EpochLines, RandomStates, SignalExit
 from zoo.training.checkpoint import AtomicCheckpointIO
-from zoo.training.logger import RunLogger
+from zoo.training.history import History
+from zoo.training.logger import make_loggers
 from zoo.training.strategy import StreamingDDPStrategy
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def make_trainer(
     strategy: str = "auto",
     devices: Any = 1,
     progress: bool = True,
+    logger: Any = ("tensorboard",),
     **options: Any,
 ) -> pl.Trainer:
     """Return the Trainer for a model.
@@ -80,6 +82,7 @@ def make_trainer(
         strategy: Lightning's; `ddp` works for streaming models too.
         devices: Lightning's.
         progress: show a bar (or a line an epoch, where there is no terminal).
+        logger: names of `zoo.training.logger.LOGGERS` for a run that has a folder, or what Lightning takes.
         **options: all else that Lightning's Trainer takes.
 
     Raises:
@@ -91,7 +94,10 @@ def make_trainer(
     if run_dir is not None and not options.get("fast_dev_run"):
         checkpointer = Checkpointer(Path(run_dir) / "checkpoints", checkpoint_seconds)
         callbacks.append(checkpointer)
-        options.setdefault("logger", RunLogger(str(run_dir)))
+        callbacks.append(History(Path(run_dir) / "history.csv"))
+        logger = make_loggers(logger, Path(run_dir)) if isinstance(logger, list | tuple) else logger
+    elif isinstance(logger, list | tuple):
+        logger = False
     if run_dir is not None:
         callbacks.append(SignalExit(checkpointer))
     if early_stopping:
@@ -119,7 +125,8 @@ def make_trainer(
             enable_progress_bar=progress and terminal,
             gradient_clip_val=gradient_clip_val,
             num_sanity_val_steps=0,
-            **{"logger": False, **options},
+            logger=logger,
+            **options,
         )
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         raise ZooError(f"trainer: {' '.join(str(error).split())}") from error

@@ -154,7 +154,9 @@ class Apriori(StreamingModel):
         return chosen.nonzero()[:, 1], chosen.sum(1)
 
     def solve(self) -> dict[str, float | Tensor]:
-        size = self.candidates.shape[1]
+        size, least = self.candidates.shape[1], self.hparams.min_support
+        if isinstance(least, int) and least > int(self.num_baskets):
+            raise ZooError(f"model.min_support={least} is more than the {int(self.num_baskets)} baskets: lower it.")
         kept = support_mask(self.counts, int(self.num_baskets), self.hparams.min_support)
         frequent = self.candidates[kept]
         if len(frequent):

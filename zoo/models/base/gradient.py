@@ -53,7 +53,9 @@ class GradientModel(ZooModel):
         loss = self.objective.loss(self.output(batch), batch)
         penalty = self.recipe.penalty(self)
         self.check_finite(loss, batch_idx)
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, prog_bar=True, batch_size=batch.size)
+        # The curve of the steps, and the epoch's mean, which stands beside means of validation and test.
+        self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False, prog_bar=True, batch_size=batch.size)
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=batch.size)
         return loss if penalty is None else loss + penalty
 
     def check_finite(self, loss: Tensor, batch_idx: int) -> None:

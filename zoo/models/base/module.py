@@ -78,6 +78,15 @@ class ZooModel(pl.LightningModule):
             raise ZooError(f"{self.entry.name} has no weights to penalize: leave regularization.l1 and l2 at 0.")
         self.recipe = recipe
 
+    @property
+    def heeds(self) -> frozenset[str]:
+        """What of a run's options means something to the model; any other is refused where it is given.
+
+        Of `optimizer`, `scheduler`, `gradient_clipping` (which also stands for steps) and `penalties`.
+        """
+        of_steps = () if self.streaming else ("optimizer", "scheduler", "gradient_clipping")
+        return frozenset((*of_steps, *(("penalties",) if self.has_weights else ())))
+
     def setup(self, stage: str | None = None) -> None:
         if self.spec is None and self.trainer.datamodule is not None:
             spec = getattr(self.trainer.datamodule, "spec", None)

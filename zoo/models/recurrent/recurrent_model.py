@@ -61,6 +61,8 @@ class RecurrentModel(Generates):
 
     def check_hyperparameters(self) -> None:
         """Raise one line for a hyperparameter out of range."""
+        if not self._sizes:
+            raise ZooError("model.hidden_size must name at least one layer, not []: pass a number, or one per layer.")
         for size in self._sizes:
             check_range("hidden_size", size, 1)
         check_range("num_layers", self.hparams.num_layers, 1, 1000)

@@ -298,6 +298,10 @@ class TSNE(StreamingModel):
             self._own_optimizer = self.configure_optimizers()
         return self._own_optimizer
 
+    @property
+    def heeds(self) -> frozenset[str]:
+        return super().heeds | {"optimizer"}
+
     def configure_optimizers(self) -> Optimizer:
         if self.recipe.l1 or self.recipe.l2 or self.recipe.scheduler != "none":
             raise ZooError("tsne has no weights to penalize and a schedule of its own: leave both out.")
