@@ -73,6 +73,8 @@ def _show_notes(to_errors: bool = False) -> None:
 
 
 def _train_job(config: DictConfig) -> None:
+    from omegaconf import OmegaConf
+
     # Before Lightning is imported, which takes seconds.
     check_config(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
     from zoo.training.run import train_run
