@@ -156,10 +156,10 @@ def open_csv(
         if names.count(name) != 1:
             many = f"several columns named '{name}': rename them." if name in names else f"no column '{name}'."
             raise ZooError(f"{where} has {many}{'' if name in names else nearest(name, names)}")
-    arguments = form.arguments(1 << 22)
+    arguments = form.arguments(1 << 20)
     skipped = 1 if isinstance(source, str) and form.columns is None else 0
     arguments["read_options"] = pacsv.ReadOptions(
-        column_names=names, skip_rows=skipped, encoding=form.encoding, block_size=1 << 22
+        column_names=names, skip_rows=skipped, encoding=form.encoding, block_size=1 << 20
     )
     arguments["convert_options"] = pacsv.ConvertOptions(
         null_values=arguments["convert_options"].null_values,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from zoo.checks import check_type
@@ -50,6 +51,8 @@ def predict_run(config: DictConfig) -> None:
         raise ZooError(f"predict has no data.{min(unknown)}: it takes data.path and {', '.join(forms)}.")
     forms_of_run = {key: trained[key] for key in forms if key in trained}
     model.to(device_of(options["accelerator"]))
+    if model.spec is not None and model.spec.kind == "tabular":
+        torch.set_num_threads(1)  # the cores read the table meanwhile, and threads of both would wait for each other
     tables = _predictions(model, path, {**forms_of_run, **given}, batch_size)
     count = _write(tables, output)
     if output != "-":
