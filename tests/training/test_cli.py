@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import CHECKOUT, CPU, checkpoint_bits, run_command, spawn
+from support import CHECKOUT, CPU, checkpoint_bits, has_module, run_command, spawn
 
 import zoo
 from zoo.training.main import config_dir
@@ -311,6 +312,37 @@ def test_the_run_folder_holds_all_that_a_run_leaves(finished: Path) -> None:
     assert {"config.yaml", "checkpoints", "pictures"} <= set(os.listdir(finished))
     assert list(finished.glob("events.out.tfevents.*"))
     assert {"best.ckpt", "last.ckpt"} <= set(os.listdir(finished / "checkpoints"))
+
+
+def test_a_run_says_where_it_came_from_and_of_what_its_numbers_are(finished: Path) -> None:
+    history = list(csv.DictReader((finished / "history.csv").open()))
+    assert [row["epoch"] for row in history] == ["0"]
+    assert {"train/loss", "val/loss", "val/accuracy"} <= set(history[0])
+    environment = json.loads((finished / "environment.json").read_text())
+    assert "model=mlp" in environment["command"]
+    assert environment["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert set(environment["kernels"]) == {"variant", "reason"}
+    end = json.loads((finished / "metrics.json").read_text())
+    assert end["of"]["test/loss"] == "best checkpoint, epoch 0"
+    assert end["of"]["train/loss"] == "last epoch, 0"
+    assert end["metrics"]["train/loss"] == float(history[0]["train/loss"])
+
+
+def test_evaluation_of_another_split_says_so_and_overwrites_nothing(here: Path, finished: Path) -> None:
+    shutil.copytree(finished, here / "run")
+    assert run_command(["run=run", "accelerator=cpu"], "evaluate") == 0
+    of_test = (here / "run" / "evaluation" / "metrics.json").read_bytes()
+    assert run_command(["run=run", "split=val", "accelerator=cpu"], "evaluate") == 0
+    assert (here / "run" / "evaluation" / "metrics.json").read_bytes() == of_test
+    metrics = json.loads((here / "run" / "evaluation" / "val" / "metrics.json").read_text())
+    assert {key.partition("/")[0] for key in metrics} == {"split", "val"}
+
+
+def test_a_logger_whose_package_is_missing_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if has_module("wandb"):
+        pytest.skip("wandb is installed here")
+    assert "pip install 'zoo[wandb]'" in one_line(capsys, [*SHORT, "logger=[wandb]"])
+    assert "logger must be" in one_line(capsys, [*SHORT, "logger=[abacus]"])
 
 
 PLUGIN = """

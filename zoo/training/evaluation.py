@@ -23,7 +23,7 @@ from zoo.training.checkpoint import find_checkpoint, load_model, write_whole
 from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw, held_out
 from zoo.training.plugins import confirm_plugins, import_plugins
-from zoo.training.run import device_of, named
+from zoo.training.run import device_of, named, of_split
 from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all
 
@@ -108,6 +108,8 @@ def evaluate_run(config: DictConfig) -> None:
     said = "new" if is_new else split
     metrics = {f"{said}/{key.partition('/')[2]}": value for key, value in metrics.items()}
     usual = not is_new and split == ("test" if data.has("test") else "train")
+    if not usual and not is_new:
+        metrics = of_split(metrics, split)
     folder = run / "evaluation" if usual else run / "evaluation" / said  # what is said of other rows overwrites nothing
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"split": said, **metrics}, indent=2) + "\n"
