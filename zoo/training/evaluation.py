@@ -24,6 +24,7 @@ from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw, held_out
 from zoo.training.plugins import confirm_plugins, import_plugins
 from zoo.training.run import device_of, named, of_split
+from zoo.training.run_config import read_config
 from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all
 
@@ -90,7 +91,7 @@ def evaluate_run(config: DictConfig) -> None:
     checkpoint = find_checkpoint(run, options["checkpoint"])
     if not (run / "config.yaml").is_file():
         raise ZooError(f"{run} is not a run folder: it has no config.yaml.")
-    settings: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    settings = read_config(run / "config.yaml")
     confirm_plugins(settings.get("plugins"), options["plugins"], run)
     import_plugins(options["plugins"])
     seed_all(settings["seed"])

@@ -16,6 +16,7 @@ from zoo.errors import ZooError
 from zoo.training.checkpoint import find_checkpoint, load_model
 from zoo.training.plugins import import_plugins
 from zoo.training.run import device_of
+from zoo.training.run_config import read_config
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +41,7 @@ def predict_run(config: DictConfig) -> None:
         )
     trained: dict[str, Any] = {}
     if (run / "config.yaml").is_file():
-        trained = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))["data"]  # type: ignore[assignment,index,call-overload]
+        trained = read_config(run / "config.yaml")["data"]
     forms = ("delimiter", "encoding", "columns", "null_values", "column")
     given = {key: value for key, value in options["data"].items() if value is not None}
     path = given.pop("path", None)

@@ -33,6 +33,7 @@ from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw
 from zoo.training.plugins import import_plugins
 from zoo.training.processes import agree, together
+from zoo.training.run_config import read_config
 from zoo.training.schema import check_config, leave_out_unused
 from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all
@@ -178,8 +179,8 @@ def _resume_from(run_dir: Path, settings: dict[str, Any]) -> str | None:
     if not last.exists():
         return None
     if saved.exists():
-        before: Any = OmegaConf.to_container(OmegaConf.load(saved))
-        before["data"] = absolute_paths(before.get("data") or {}, run_dir)
+        before = read_config(saved)
+        before["data"] = absolute_paths(before["data"], run_dir)
         sections = ("model", "data", "optimizer", "scheduler", "regularization", "seed")
         changed = [key for key in sections if before.get(key) != settings.get(key)]
         if changed:

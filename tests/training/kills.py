@@ -1,0 +1,114 @@
+"""Runs of all families and schedules, killed at random moments and gone on with: `kills.py NUMBER SEED`.
+
+Each run is a fork of this process, which has imported everything, so that a hundred take minutes. What follows the
+fit (test, pictures) is left out. A run is killed up to three times, then finished; its model, optimizer, schedule and
+random states are compared with those of a run that was left alone, and so is its best checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from support import CPU, run_command
+from test_resume import SHORT, final
+
+import zoo
+from zoo.training import run
+
+torch.set_num_threads(1)
+SCHEDULES = {
+    "none": [],
+    "cosine": ["scheduler=cosine"],
+    "warmup": ["scheduler=warmup", "scheduler.warmup_steps=4"],
+    "step": ["scheduler=step", "scheduler.step_size=3"],
+    "one_cycle": ["scheduler=one_cycle"],
+    "plateau": ["scheduler=plateau", "scheduler.patience=0", "scheduler.factor=0.5", "optimizer.lr=0.3"],
+}
+STOPPING = ["regularization=[early_stopping,gradient_clipping]", "regularization.early_stopping.patience=1"]
+MLP = ["model=mlp", "data=iris", "data.batch_size=16", "model.dropout=0.3", "trainer.max_epochs=4"]
+CASES = {f"mlp, {name}": [*MLP, *options] for name, options in SCHEDULES.items()}
+CASES |= {f"mlp, {name}, early stopping": [*MLP, *options, *STOPPING] for name, options in SCHEDULES.items()}
+CASES |= {f"{name}, three passes": [f"model={name}", *SHORT] for name in zoo.list_models()}
+
+
+def start(overrides: list[str], folder: Path) -> int:
+    """Train in a fork of this process; return its id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    with contextlib.suppress(BaseException):
+        output = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        run._finish = lambda *args, **options: None
+        code = run_command([*overrides, CPU, "checkpoint_seconds=0", f"run_dir={folder}"])
+    os._exit(code)
+
+
+def finish(overrides: list[str], folder: Path) -> None:
+    _, status = os.waitpid(start(overrides, folder), 0)
+    if status:
+        raise RuntimeError(folder.with_suffix(".log").read_text())
+
+
+def result(folder: Path) -> tuple[tuple[str, str], tuple[str, str] | None]:
+    """Digests of the last and of the best checkpoint."""
+    last, best = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    return (
+        final(torch.load(last, weights_only=True)),
+        final(torch.load(best, weights_only=True)) if best.exists() else None,
+    )
+
+
+def campaign(kills: int, seed: int, folder: Path) -> tuple[int, int, list[str]]:
+    """Kill `kills` runs; return how many were killed, how many of them with a checkpoint, and what differs."""
+    rng, names, killed, resumed, number = random.Random(seed), list(CASES), 0, 0, 0
+    alone: dict[str, Any] = {}
+    differ: list[str] = []
+    rng.shuffle(names)
+    while killed < kills:
+        name = names[number % len(names)]
+        if name not in alone:
+            began = time.time()
+            apart = folder / f"alone{number}"
+            finish(CASES[name], apart)
+            fit, end = (
+                file.stat().st_mtime - began for file in (apart / "config.yaml", apart / "checkpoints/last.ckpt")
+            )
+            alone[name] = result(apart), fit, end
+        whole, fit, end = alone[name]
+        here = folder / f"{number}"
+        for _ in range(rng.choice([1, 2, 3])):
+            before = (here / "checkpoints" / "last.ckpt").exists()
+            pid = start(CASES[name], here)
+            time.sleep(max(0.0, fit + rng.uniform(-0.1, 1.1) * (end - fit)))  # before that there is nothing to lose
+            os.kill(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+            if os.WIFSIGNALED(status):
+                killed += 1
+                resumed += before or (here / "checkpoints" / "last.ckpt").exists()
+        finish(CASES[name], here)
+        if result(here) != whole:
+            differ.append(f"{name} (run {number})")
+        number += 1
+    return killed, resumed, differ
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as work:
+        killed, resumed, differ = campaign(int(sys.argv[1]), int(sys.argv[2]), Path(work))
+    print(f"{killed} kills over {len(CASES)} kinds of run, {resumed} with a checkpoint to go on from: "
+          f"{len(differ)} runs ended in other bits {differ or ''}".rstrip())  # fmt: skip
+    sys.exit(bool(differ))
