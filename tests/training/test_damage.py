@@ -337,3 +337,11 @@ def test_a_digest_in_the_wrong_form_is_refused() -> None:
     for wrong in (None, [], {}, {"": 3}, "0" * 64):
         with pytest.raises(ZooError, match=r"digests|not what was saved"):
             check_digests({"a": 1}, wrong, most_values=100)
+
+
+def test_an_expanded_buffer_is_saved_with_memory_of_its_own(tmp_path: Path) -> None:
+    content = {"state_dict": {"bounds": torch.ones(3, 1).expand(3, 5)}, "more": [(torch.zeros(1).expand(4), 1)]}
+    save_checkpoint(content, tmp_path / "a.ckpt")
+    loaded = load_checkpoint(tmp_path / "a.ckpt")
+    assert torch.equal(loaded["state_dict"]["bounds"], torch.ones(3, 5))
+    assert torch.equal(loaded["more"][0][0], torch.zeros(4))

@@ -105,8 +105,9 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = {key: value for key, value in checkpoint.items() if key != "digests"}  # a loaded one may bring its own
-    checkpoint["digests"] = digests_of(checkpoint)
+    kept = {key: value for key, value in checkpoint.items() if key != "digests"}  # a loaded one may bring its own
+    checkpoint = _unexpanded(kept)
+    checkpoint = {**checkpoint, "digests": digests_of(checkpoint)}
 
     def write(file: IO[bytes]) -> None:
         hashing = _HashingFile(file)
@@ -120,6 +121,18 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
     write_whole(path, write)
     _sync_folder(path.parent)
     _write_digests(path, _digests(path)[:1])
+
+
+def _unexpanded(value: Any) -> Any:
+    """Return the content with memory of its own for each element of expanded tensors, as `load_checkpoint` asks."""
+    if isinstance(value, torch.Tensor):
+        return value.contiguous() if value.nbytes > value.untyped_storage().nbytes() else value
+    if isinstance(value, dict):
+        kept = {key: _unexpanded(item) for key, item in value.items()}
+        return kept if any(kept[key] is not value[key] for key in kept) else value  # a state dict has attributes
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        return type(value)(_unexpanded(item) for item in value)
+    return value
 
 
 def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
