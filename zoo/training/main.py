@@ -72,7 +72,7 @@ def _show_notes(to_errors: bool = False) -> None:
             handler.to_errors = to_errors
 
 
-def _train_job(config: DictConfig) -> None:
+def _train_job(config: DictConfig) -> float | None:
     from omegaconf import OmegaConf
 
     # Before Lightning is imported, which takes seconds.
@@ -80,7 +80,7 @@ def _train_job(config: DictConfig) -> None:
     from zoo.training.run import train_run
 
     _show_notes()
-    train_run(config)
+    return train_run(config)
 
 
 def _evaluate_job(config: DictConfig) -> None:
@@ -106,7 +106,7 @@ def _list(what: str) -> None:
     choices[what]()
 
 
-def _hydra_main(name: str, job: Callable[[DictConfig], None], arguments: list[str]) -> None:
+def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str]) -> None:
     import hydra
 
     check_groups(arguments)
@@ -116,11 +116,12 @@ def _hydra_main(name: str, job: Callable[[DictConfig], None], arguments: list[st
     _store_foreign_models(arguments)
     failures: list[Exception] = []
 
-    def guarded(config: DictConfig) -> None:
+    def guarded(config: DictConfig) -> Any:
         try:
-            job(config)
+            return job(config)  # the monitored value, which sweepers look for
         except Exception as error:  # raised through Hydra, it would print a line of its own
             failures.append(error)
+            return None
 
     try:
         hydra.main(config_path=str(config_dir()), config_name=name, version_base="1.3")(guarded)()
