@@ -70,7 +70,7 @@ def test_an_unknown_hyperparameter_raises_with_the_nearest_and_the_valid_ones() 
         ({"dropout": "abc"}, "model.dropout must be a number, not 'abc'."),
         ({"dropout": True}, "model.dropout must be a number, not True."),
         ({"dropout": -0.1}, "model.dropout must be at least 0 and at most 1, not -0.1."),
-        ({"dropout": float("nan")}, "model.dropout must be at least 0 and at most 1, not nan."),
+        ({"dropout": float("nan")}, "model.dropout must be a number, not nan."),
         ({"widths": 3}, "model.widths must be a list, each item an integer, not 3."),
         ({"widths": [3, "x"]}, "model.widths must be a list, each item an integer, not [3, 'x']."),
         ({"widths": [0]}, "model.widths must all be at least 1, not [0]."),

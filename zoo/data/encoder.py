@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.columns import Column, TableOptions, clean, distinct, plan
-from zoo.data.preprocessing import check_columns
+from zoo.data.names import check_columns
 from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
 

@@ -20,7 +20,7 @@ from zoo.data.base import Rows, TensorRows
 from zoo.data.columns import TableOptions
 from zoo.data.encoder import TableEncoder
 from zoo.data.groups import GroupRows, GroupSplit
-from zoo.data.preprocessing import check_columns
+from zoo.data.names import check_columns
 from zoo.data.registry import register_data
 from zoo.data.spec import Batch, DataSpec
 from zoo.data.splits import TabularData

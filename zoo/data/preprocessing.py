@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from zoo.data.arrays import column_names, inputs_from, pad, to_tensor
+from zoo.data.names import check_columns
 from zoo.data.scaling import Standardize
 from zoo.data.spec import Batch, DataSpec
-from zoo.errors import ZooError, nearest
+from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,30 +144,6 @@ def by_name(x: Any, spec: DataSpec, where: str = "X") -> Any:
         return x
     check_columns(columns, list(names), [], where)
     return as_table(x, where).select(list(names))
-
-
-def check_columns(
-    there: list[str], needed: Iterable[str], known: Iterable[str], where: str, source: str = "the training table"
-) -> None:
-    """Raise one line for a column that is not there or there twice; note the ones that nobody knows.
-
-    Args:
-        there: the names of a table's columns.
-        needed: those that the model reads.
-        known: further ones that the training data had.
-        where: what messages call the table.
-        source: what they call the one that was learnt from.
-    """
-    needed = list(needed)
-    for name in needed:
-        if there.count(name) != 1:
-            if name in there:
-                raise ZooError(f"{where} has several columns named '{name}': rename them.")
-            raise ZooError(f"{where} has no column '{name}', which {source} has.{nearest(name, there)}")
-    extra = [name for name in there if name not in {*needed, *known}]
-    if extra:
-        listed = ", ".join(f"'{name}'" for name in extra[:10]) + (" and more" if len(extra) > 10 else "")
-        log.info("%s: %s ignored, which %s lacks.", where, listed, source)
 
 
 def _in_shape(x: Tensor, spec: DataSpec) -> Tensor:

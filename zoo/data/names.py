@@ -1,0 +1,36 @@
+"""Columns by their names: which of those that a model reads are there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from zoo.errors import ZooError, nearest
+
+__all__ = ["check_columns"]
+
+log = logging.getLogger(__name__)
+
+
+def check_columns(
+    there: list[str], needed: Iterable[str], known: Iterable[str], where: str, source: str = "the training table"
+) -> None:
+    """Raise one line for a column that is not there or there twice; note the ones that nobody knows.
+
+    Args:
+        there: the names of a table's columns.
+        needed: those that the model reads.
+        known: further ones that the training data had.
+        where: what messages call the table.
+        source: what they call the one that was learnt from.
+    """
+    needed = list(needed)
+    for name in needed:
+        if there.count(name) != 1:
+            if name in there:
+                raise ZooError(f"{where} has several columns named '{name}': rename them.")
+            raise ZooError(f"{where} has no column '{name}', which {source} has.{nearest(name, there)}")
+    extra = [name for name in there if name not in {*needed, *known}]
+    if extra:
+        listed = ", ".join(f"'{name}'" for name in extra[:10]) + (" and more" if len(extra) > 10 else "")
+        log.info("%s: %s ignored, which %s lacks.", where, listed, source)
