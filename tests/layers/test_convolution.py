@@ -231,3 +231,27 @@ def test_a_script_runs_torchs_layers():
     x = torch.randn(2, 2, 7, 8)
     torch.testing.assert_close(scripted(x), ours(x))
     assert scripted.state_dict().keys() == ours.state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["Conv2d", "MaxPool2d", "AvgPool2d"])
+def test_vmap_over_images_and_over_weights(name: str) -> None:
+    arguments = (3, 4, 3) if name == "Conv2d" else (2,)
+    ours, theirs = getattr(zoo.layers, name)(*arguments), getattr(nn, name)(*arguments)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 2, 3, 8, 9)
+    torch.testing.assert_close(torch.func.vmap(ours)(x), torch.func.vmap(theirs)(x), rtol=1e-5, atol=1e-6)
+    if name == "Conv2d":
+        weights = {key: torch.stack([value, 2 * value]) for key, value in ours.state_dict().items()}
+        found = torch.func.vmap(lambda w: torch.func.functional_call(ours, w, (x[0],)))(weights)
+        torch.testing.assert_close(
+            found[1], torch.func.functional_call(ours, {k: w[1] for k, w in weights.items()}, x[0])
+        )
+
+
+@pytest.mark.parametrize("name", ["Conv2d", "MaxPool2d", "AvgPool2d"])
+def test_export_keeps_the_batch_open(name: str) -> None:
+    layer = getattr(zoo.layers, name)(*((3, 4, 3) if name == "Conv2d" else (2,))).eval()
+    sizes = {0: torch.export.Dim("b", min=1, max=64)}
+    exported = torch.export.export(layer, (torch.randn(2, 3, 8, 10),), dynamic_shapes=(sizes,)).module()
+    x = torch.randn(5, 3, 8, 10)
+    torch.testing.assert_close(exported(x), layer(x))

@@ -232,3 +232,35 @@ def test_an_option_of_the_trainer_reaches_a_streaming_model_too() -> None:
 
     zoo.fit(zoo.create_model("kmeans", num_clusters=2), torch.randn(30, 2), callbacks=[Watch()])
     assert seen
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_epochs": 0}, "max_epochs must be an integer of at least 1 or null, not 0"),
+        ({"max_epochs": -1}, "max_epochs must be an integer of at least 1"),
+        ({"batch_size": 1.5}, "batch_size must be an integer of at least 0 or null, not 1.5"),
+        ({"validation": 1.0}, "validation must be a number"),
+        ({"seed": 2**70}, "seed must be an integer of at least 0 and at most 4294967295"),
+        ({"device": "tpu"}, "device must be one of auto, cpu, cuda, not 'tpu'"),
+        ({"standardize": "yes"}, "standardize must be true or false"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["kmeans", "mlp"])
+def test_an_argument_out_of_range_is_one_line(name: str, options: dict, message: str) -> None:
+    y = None if name == "kmeans" else torch.arange(12) % 2
+    with pytest.raises(zoo.ZooError, match=message):
+        zoo.fit(zoo.create_model(name), torch.randn(12, 2), y, **options)
+
+
+def test_a_second_fit_to_rows_of_another_width_is_one_line() -> None:
+    x, y = torch.randn(20, 4), torch.arange(20) % 3
+    model = zoo.fit(zoo.create_model("mlp"), x, y, max_epochs=1, device="cpu")
+    with pytest.raises(zoo.ZooError, match=r"The model was built for tabular data \(4\).*these are tabular data \(2\)"):
+        zoo.fit(model, x[:, :2], y, max_epochs=1, device="cpu")
+
+
+def test_missing_labels_are_no_class() -> None:
+    with pytest.raises(zoo.ZooError, match="y has 2 missing labels"):
+        zoo.fit(zoo.create_model("mlp"), torch.randn(4, 2), ["a", None, "b", float("nan")])

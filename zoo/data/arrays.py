@@ -242,6 +242,9 @@ def encode_targets(y: Any, name: str = "y") -> tuple[Tensor, dict[str, Any]]:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if isinstance(array, np.ndarray) and array.dtype.kind in "OUST" and _is_text(array):
+        missing = sum(label is None or label != label for label in array.ravel().tolist())
+        if missing:
+            raise ZooError(f"{name} has {missing:,} missing labels (None or NaN): drop those rows or name them.")
         names, codes = np.unique(array.astype(str), return_inverse=True)
         return _classes(torch.from_numpy(codes).long(), name, tuple(map(str, names)))
     tensor = _as_tensor(array, name)
@@ -398,7 +401,7 @@ def _targets(y: Any, num_rows: int) -> tuple[Tensor | None, dict[str, Any]]:
     """Return the coded targets of `num_rows` rows with the fields of the spec that they decide."""
     if y is None:
         return None, {}
+    if hasattr(y, "__len__") and len(y) != num_rows:
+        raise ZooError(f"X has {num_rows} rows and y has {len(y)}: they must agree.")
     targets, fields = encode_targets(y)
-    if len(targets) != num_rows:
-        raise ZooError(f"X has {num_rows} rows and y has {len(targets)}: they must agree.")
     return targets, fields

@@ -162,8 +162,10 @@ class Conv2d(nn.Module):
         patches = windows(images, self.kernel_size, self.stride, self.dilation)  # (B, C, K, H', W')
         size = patches.shape[-2:]
         weight = self.weight.reshape(self.groups, self.out_channels // self.groups, -1)  # (G, O / G, C K / G)
-        columns = patches.reshape(len(images), self.groups, weight.shape[-1], size.numel())  # (B, G, C K / G, L)
-        out = (weight @ columns).reshape(len(images), self.out_channels, *size)
+        columns = patches.reshape(
+            images.shape[0], self.groups, weight.shape[-1], size[0] * size[1]
+        )  # (B, G, C K / G, L)
+        out = (weight @ columns).reshape(images.shape[0], self.out_channels, *size)
         if self.bias is not None:
             out = out + self.bias.to(out.dtype).view(-1, 1, 1)  # under autocast the product's type is the result's
         out = _as_dense_as(out, images, self.weight)
@@ -195,10 +197,16 @@ def _batched(x: Tensor) -> tuple[Tensor, bool]:
 
 def _as_dense_as(out: Tensor, *models: Tensor) -> Tensor:
     """Lay the channels of a pixel side by side if one of the models does (torch.channels_last)."""
-    last = torch.channels_last
-    if any(m.is_contiguous(memory_format=last) and not m.is_contiguous() for m in models):
-        return out.contiguous(memory_format=last)
+    # A compiler lays out its own memory, and a question about strides would tie its graph to these sizes.
+    if not torch.compiler.is_compiling() and any(map(_channels_last, models)):
+        return out.contiguous(memory_format=torch.channels_last)
     return out
+
+
+def _channels_last(x: Tensor) -> bool:
+    """Whether the channels of a pixel lie side by side in memory, read from the strides: vmap knows no formats."""
+    _, channels, height, width = x.shape
+    return x.stride() == (channels * height * width, 1, width * channels, channels) and channels * height * width > 1
 
 
 class _Pool2d(nn.Module):

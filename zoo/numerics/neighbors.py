@@ -57,6 +57,8 @@ def nearest_neighbors(
     most = len(rows) - (queries is None)
     if not 1 <= k <= most:
         raise ZooError(f"{k} neighbours were asked of {len(rows)} rows: pass k from 1 to {most}.")
+    if queries is not None and not len(queries):
+        return rows.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=rows.device)
     screen = _euclidean_screen if is_euclidean(metric) else _full_screen
     found = list(screen(rows, k, queries, metric))
     return torch.cat([distance for distance, _ in found]), torch.cat([index for _, index in found])

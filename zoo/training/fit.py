@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 
+from zoo.checks import Range, check_type
 from zoo.errors import ZooError, nearest
 from zoo.models.base import StreamingModel, ZooModel
 from zoo.optimizers import Recipe
 
 __all__ = ["fit"]
+
+_TYPES: dict[str, Any] = {
+    "batch_size": Annotated[int, Range(0)] | None,
+    "max_epochs": Annotated[int, Range(1)] | None,
+    "validation": Annotated[float, Range(0, 1, open_high=True)],
+    "standardize": bool | None,
+    "seed": Annotated[int, Range(0, 2**32 - 1)],
+    "device": Literal["auto", "cpu", "cuda"],
+    "progress": bool,
+}
 
 Model = TypeVar("Model", bound=ZooModel)
 
@@ -78,7 +89,10 @@ def fit(
     if not isinstance(model, ZooModel):
         named = f"zoo.create_model('{model}')" if isinstance(model, str) else "a model of zoo.create_model"
         raise ZooError(f"zoo.fit takes a model first, not {type(model).__name__}: pass {named}.")
-    _check_arguments(model, data, y, optimizer, optimizer_options, lr, trainer_options)
+    _check_arguments(
+        model, data, y, optimizer, optimizer_options, lr, trainer_options, batch_size=batch_size, max_epochs=max_epochs,
+        validation=validation, standardize=standardize, seed=seed, device=device, progress=progress,
+    )  # fmt: skip
     options = {**(optimizer_options or {}), **({} if lr is None else {"lr": lr})}
     if optimizer is None and not options:  # the model's own choice, with the penalties of this call
         optimizer, options = model.recipe.optimizer, model.recipe.optimizer_options
@@ -104,8 +118,13 @@ def _check_arguments(
     optimizer_options: dict[str, Any] | None,
     lr: float | None,
     trainer_options: dict[str, Any],
+    **given: Any,
 ) -> None:
-    """Raise one line for an argument that is unknown, missing, or of no use to the model."""
+    """Raise one line for an argument that is unknown, missing, out of range, or of no use to the model."""
+    for name, annotation in _TYPES.items():
+        check_type(name, given[name], annotation)
+    if given["device"] == "cuda" and not torch.cuda.is_available():
+        raise ZooError("device='cuda' was asked for, and torch finds no GPU: pass device='cpu' or 'auto'.")
     if trainer_options:
         from lightning.pytorch import Trainer
 

@@ -150,8 +150,8 @@ def _section_of(annotation: Any) -> Any:
 def keys_of(declared: Any = Config, prefix: str = "") -> dict[str, Any]:
     """Return every key of the run's own sections with its annotation.
 
-    >>> describe_type(keys_of()["trainer.accumulate_grad_batches"])
-    'an integer of at least 1'
+    >>> "trainer.accumulate_grad_batches" in keys_of()
+    True
     """
     found: dict[str, Any] = {}
     for key, annotation in typing.get_type_hints(declared, include_extras=True).items():

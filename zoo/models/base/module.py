@@ -88,8 +88,8 @@ class ZooModel(pl.LightningModule):
         return frozenset((*of_steps, *(("penalties",) if self.has_weights else ())))
 
     def setup(self, stage: str | None = None) -> None:
-        if self.spec is None and self.trainer.datamodule is not None:
-            spec = getattr(self.trainer.datamodule, "spec", None)
+        if self.trainer.datamodule is not None and (self.spec is None or stage == "fit"):
+            spec = getattr(self.trainer.datamodule, "spec", self.spec)
             if not isinstance(spec, DataSpec):
                 raise ZooError(
                     f"{type(self.trainer.datamodule).__name__} has no `spec` that says what it yields: give it a "
