@@ -169,7 +169,7 @@ class Grows(_Base):
         empty = torch.zeros(0)
         self._keep("bin", Bins(empty, empty, empty))
         self._keep("node", Nodes(*(empty for _ in Nodes._fields)))
-        self.register_buffer("target_values", empty)
+        self.register_buffer("target_values", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("kept", torch.zeros(0, dtype=torch.int64))  # the histogram of the pass before
         self.register_buffer("kept_nodes", torch.zeros(0, dtype=torch.int64))
         self._plan: Plan | None = None
