@@ -237,7 +237,7 @@ def test_a_half_done_pass_goes_on_from_its_state() -> None:
     resumed.accumulate(rows[slice(90, None)])
     resumed.solve()
     while not resumed.done:
-        resumed.fit_batches(lambda: [rows[slice(None)]], max_passes=1)
+        resumed.run_passes(lambda: [rows[slice(None)]], max_passes=1)
     assert states(resumed) == states(whole)
 
 
@@ -270,7 +270,7 @@ def test_the_most_confident_rule_advises() -> None:
     item, confidence = recommend(torch.eye(4), model.rules)
     assert item.tolist() == [1, 0, 0, -1]
     assert confidence.tolist() == pytest.approx([0.6, 1.0, 1.0, 0.0], rel=1e-12)
-    assert model.predict(torch.eye(4)).tolist() == [1, 0, 0, -1]
+    assert model.predict(torch.eye(4)).tolist() == ["b", "a", "a", None]  # in the words of the baskets
 
 
 @pytest.mark.parametrize("baskets", [[[0]], [[], [0, 0], []], [[0, 1, 2]]])
@@ -284,7 +284,7 @@ def test_few_or_empty_baskets_have_a_defined_result(baskets: Baskets) -> None:
 def test_nothing_frequent_gives_no_rules() -> None:
     model = fitted([[0], [1], [2]], min_support=2)
     assert (len(model.levels), len(model.rules)) == (0, 0)
-    assert model.predict(torch.eye(3)).tolist() == [-1, -1, -1]
+    assert model.predict(torch.eye(3)).tolist() == [None, None, None]
     assert dict(model.texts()) == {"rules": "none", "itemsets": "none"}
 
 
@@ -313,9 +313,9 @@ def test_more_candidates_than_memory_holds_are_refused() -> None:
 def test_items_beyond_the_spec_and_weights_are_refused() -> None:
     model = zoo.create_model("apriori", spec=BasketData([[0, 1]]).spec)
     with pytest.raises(zoo.ZooError, match="numbered from 0 to 1"):
-        model.accumulate(Batch(torch.tensor([2]), lengths=torch.tensor([1])))
+        model.accumulate(Batch(items=torch.tensor([2]), lengths=torch.tensor([1])))
     with pytest.raises(zoo.ZooError, match="takes no weights"):
-        model.accumulate(Batch(torch.tensor([0]), weight=torch.ones(1), lengths=torch.tensor([1])))
+        model.accumulate(Batch(items=torch.tensor([0]), weight=torch.ones(1), lengths=torch.tensor([1])))
 
 
 def test_pictures_and_tables_of_a_fitted_model() -> None:
