@@ -138,7 +138,7 @@ def test_digits_are_learnt():
     model = zoo.fit(zoo.create_model("cnn"), data, max_epochs=5, lr=5e-3)
     rows = data.rows("test")
     test = rows[torch.arange(len(rows))]
-    assert float((model.predict(test.x) == test.y).double().mean()) >= 0.97
+    assert float((model.predict(test) == test.y).double().mean()) >= 0.97
 
 
 @pytest.mark.slow
@@ -148,4 +148,4 @@ def test_digits_reach_the_accuracy_of_the_documentation(seed):
     model = zoo.fit(zoo.create_model("cnn"), data, max_epochs=20, lr=1e-3, seed=seed)
     rows = data.rows("test")
     test = rows[torch.arange(len(rows))]
-    assert float((model.predict(test.x) == test.y).double().mean()) >= 0.985
+    assert float((model.predict(test) == test.y).double().mean()) >= 0.985
