@@ -132,6 +132,26 @@ def test_randomized_on_a_spectrum_that_hardly_decays(shape: tuple[int, int], wan
     close(more.explained_variance, exact)
 
 
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-6, 1e-12])
+def test_randomized_passes_go_on_until_the_components_are_met(tolerance: float) -> None:
+    x = torch.randn(400, 300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = fitted(x, num_components=3, solver="randomized", num_passes=1000, tolerance=tolerance, batch_size=64)
+    scatter = (x - x.mean(0)).T @ (x - x.mean(0))
+    values = model.explained_variance * (len(x) - 1)
+    residual = torch.linalg.vector_norm(scatter @ model.components.T - model.components.T * values, dim=0)
+    assert bool((residual <= (tolerance + 1e-13) * values[0]).all())
+    assert model.basis.shape[1] < 300 or tolerance < 1e-11
+
+
+def test_the_likeliest_number_of_components() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 3, generator=generator) @ torch.randn(3, 9, generator=generator)
+    model = fitted(x + 0.1 * torch.randn(300, 9, generator=generator), num_components="mle")
+    assert len(model.components) == 3
+    with pytest.raises(zoo.ZooError, match="mle needs at least as many rows as features"):
+        fitted(x[:5], num_components="mle")
+
+
 def test_a_randomized_solver_that_has_not_settled_says_so() -> None:
     x = torch.randn(500, 2000, generator=torch.Generator().manual_seed(0))
     with pytest.warns(UserWarning, match=r"still move after 1 passes; raise model\.num_passes"):
@@ -326,6 +346,8 @@ def test_a_density_needs_variance_in_every_direction() -> None:
         ({"solver": "randomized"}, "needs model.num_components as an integer"),
         ({"solver": "randomised"}, "model.solver must be one of .* Did you mean randomized"),
         ({"num_passes": 0}, "model.num_passes must be at least 1"),
+        ({"tolerance": -1.0}, "model.tolerance must be at least 0"),
+        ({"num_components": "mel"}, "model.num_components must be"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(hparams: dict[str, Any], message: str) -> None:

@@ -61,23 +61,43 @@ def test_parameters_are_checked_by_scikit_learns_own_mechanism(name):
         check_param_validation(name, getattr(zs, name)())
 
 
+# What scikit-learn allows beside the default.
+OTHER_VALUES = {
+    "copy_X": [False],
+    "copy": [False],
+    "n_jobs": [2],
+    "tol": [1e-2, 1e-9],
+    "random_state": [0, np.random.RandomState(1)],
+    "precompute": [True],
+    "selection": ["random"],
+    "dual": [True],
+    "power_iteration_normalizer": ["QR", "LU", "none"],
+    "solver": ["newton-cg", "newton-cholesky", "sag", "saga"],
+}
+OTHER_SOLVERS = {"Ridge": ["svd", "cholesky", "lsqr", "sparse_cg", "sag", "saga"]}
+SETTINGS = {"PCA": {"svd_solver": "randomized", "n_components": 2, "random_state": 0}}
+
+
+def shown(model):
+    """The fitted attributes that hold numbers."""
+    values = {key: getattr(model, key) for key in dir(model) if key.endswith("_") and not key.startswith("_")}
+    return {k: np.asarray(v) for k, v in values.items() if isinstance(v, np.ndarray | float | int)}
+
+
 @pytest.mark.parametrize("name", [name for name in IDLE if name in zs.__all__])
 def test_what_is_idle_changes_no_bit(name):
     """Each value that scikit-learn allows, in turn."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((40, 4)), rng.integers(0, 2, 40)
-    others = {
-        "copy_X": [False], "n_jobs": [2], "tol": [1e-2, 1e-9], "random_state": [0, np.random.RandomState(1)],
-        "precompute": [True, x.T @ x], "selection": ["random"], "dual": [True],
-        "solver": ["svd", "cholesky", "lsqr", "sparse_cg", "sag", "saga"] if name == "Ridge"
-        else ["newton-cg", "newton-cholesky", "sag", "saga"],
-    }  # fmt: skip
-    plain = getattr(zs, name)().fit(x, y)
+    settings = {**QUICK.get(name, {}), **SETTINGS.get(name, {})}
+    plain = shown(getattr(zs, name)(**settings).fit(x, y))
+    assert plain
     for parameter in IDLE[name]:
-        for value in others[parameter]:
-            model = getattr(zs, name)(**{parameter: value}).fit(x, y)
-            np.testing.assert_array_equal(model.coef_, plain.coef_, err_msg=f"{parameter}={value!r}")
-            np.testing.assert_array_equal(model.intercept_, plain.intercept_)
+        others = OTHER_SOLVERS.get(name, OTHER_VALUES["solver"]) if parameter == "solver" else OTHER_VALUES[parameter]
+        for value in [*others, x.T @ x] if parameter == "precompute" else others:
+            model = shown(getattr(zs, name)(**{**settings, parameter: value}).fit(x, y))
+            for key, expected in plain.items():
+                np.testing.assert_array_equal(model[key], expected, err_msg=f"{parameter}={value!r}: {key}")
 
 
 def fitted(estimator):

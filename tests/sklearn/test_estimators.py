@@ -177,7 +177,7 @@ def test_device_is_used(device):
             r"The 'C' parameter of LogisticRegression must be a float in the range \(0.0, inf\]",
         ),
         (zs.Lasso(precompute=[[1.0]]), r"precompute has shape \(1, 1\)"),
-        (zs.PCA(9), "between 1 and"),
+        (zs.PCA(9), "between 0 and"),
         (zs.PCA(svd_solver="ful"), "The 'svd_solver' parameter of PCA must be"),
         (zs.KMeans(1000), "n_clusters=1000"),
         (zs.TSNE(perplexity=500), "perplexity"),

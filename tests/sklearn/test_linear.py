@@ -116,7 +116,7 @@ def table(seed=0):
 def test_sparse_rows_give_what_dense_ones_give(estimator, form, monkeypatch):
     x, y = table()
     dense = clone(estimator).fit(x, y)
-    monkeypatch.setattr("zoo.sklearn.linear.BLOCK", 60)  # ten rows at a time
+    monkeypatch.setattr("zoo.sklearn.rows.BLOCK", 60)  # ten rows at a time
     model = clone(estimator).fit(form(x), y)
     same(model, dense, 1e-9, 1e-10)
     np.testing.assert_allclose(model.predict(form(x)), dense.predict(x), rtol=1e-9, atol=1e-10)

@@ -21,10 +21,10 @@ Legend: $n$ rows, $D$ features, $D' = \min(n, D)$, $K$ components $v_j$, the row
 $\lambda_j$ their variances, $\sigma^2$ the noise variance, the mean of the variances left out.
 
 Sources: H. Hotelling, "Analysis of a complex of statistical variables into principal components", 1933; M.
-Tipping and C. Bishop, "Probabilistic principal component analysis", 1999 (noise variance, likelihood); N.
-Halko, P.-G. Martinsson, Y. Shkolnisky and M. Tygert, "An algorithm for the principal component analysis of
-large data sets", 2011, and C. Musco and C. Musco, "Randomized block Krylov methods for stronger and faster
-approximate singular value decomposition", 2015 (randomized).
+Tipping and C. Bishop, "Probabilistic principal component analysis", 1999 (noise variance, likelihood); T. Minka,
+"Automatic choice of dimensionality for PCA", 2000 (`mle`); N. Halko, P.-G. Martinsson, Y. Shkolnisky and M. Tygert, "An
+algorithm for the principal component analysis of large data sets", 2011, and C. Musco and C. Musco, "Randomized block
+Krylov methods for stronger and faster approximate singular value decomposition", 2015 (randomized).
 
 Deviations: signs are fixed so that a component's entry of largest magnitude is positive, the first of those
 that rounding alone tells apart. The Krylov basis keeps all its blocks, orthonormal to rounding.
@@ -46,7 +46,13 @@ from zoo.errors import ZooError
 from zoo.models.base import StreamingModel
 from zoo.numerics.hashing import epoch_generator
 from zoo.numerics.moments import centred_blocks, gram, mean_shift, scatter_blocks
-from zoo.numerics.spectra import components_for_share, fix_signs, krylov_block, probabilistic_log_density
+from zoo.numerics.spectra import (
+    components_for_share,
+    fix_signs,
+    krylov_block,
+    likeliest_components,
+    probabilistic_log_density,
+)
 from zoo.numerics.triangular import qr_update
 from zoo.registry import register_model
 
@@ -71,12 +77,15 @@ class PCA(StreamingModel):
     """Principal component analysis in one pass over the data, or a few for rows too wide for a covariance matrix.
 
     Args:
-        num_components: how many, or the share of the variance to explain (a number between 0 and 1), or all if null.
+        num_components: how many, or the share of the variance to explain (a number between 0 and 1), or `mle` for the
+            number that is most likely (at least as many rows as features), or all if null.
         solver: `covariance`, `svd` (small variances beside large ones) or `randomized` (wide rows).
         whiten: whether projections are scaled to unit variance; a component without variance gives 0.
         precision: `double` multiplies rows in float64; `single` in float32, twice as fast, to about six digits.
         oversampling: vectors of a block beyond the number of components, for the randomized solver.
         num_passes: passes of the randomized solver, of which each adds a block to its basis.
+        tolerance: the residual of the components, ‖M v − λ v‖ as a share of the greatest λ, at which the randomized
+            solver ends before; null takes all passes.
         seed: seed of its first block.
 
     Raises:
@@ -93,18 +102,21 @@ class PCA(StreamingModel):
     def __init__(
         self,
         *,
-        num_components: int | float | None = None,
+        num_components: int | float | Literal["mle"] | None = None,
         solver: Literal["covariance", "svd", "randomized"] = "covariance",
         whiten: bool = False,
         precision: Literal["double", "single"] = "double",
         oversampling: int = 10,
         num_passes: int = 5,
+        tolerance: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_range("num_components", num_components, 0, open_low=True)
+        if num_components != "mle":
+            check_range("num_components", num_components, 0, open_low=True)
         check_range("oversampling", oversampling, 0)
         check_range("num_passes", num_passes, 1)
+        check_range("tolerance", tolerance, 0)
         if isinstance(num_components, float) and num_components >= 1:
             raise ZooError(
                 f"model.num_components is {num_components}: pass an integer, or a share of the variance below 1."
@@ -236,13 +248,19 @@ class PCA(StreamingModel):
         rest = self.sketch[:, : width - old] - self.basis @ column
         if width == len(self.basis):  # a basis of the whole space
             self.passes = torch.full_like(self.passes, self.hparams.num_passes)
-        if not self.done:
+        tolerance, wanted = self.hparams.tolerance, slice(-self.hparams.num_components, None)
+        if not self.done and tolerance is None:
             self.basis = torch.cat([self.basis, block], 1)
             return
         values, vectors = torch.linalg.eigh(grown)
         residual = torch.linalg.vector_norm(rest @ vectors[old:], dim=0)  # ‖M v − λ v‖ of each, (W,)
+        if tolerance is not None and bool((residual <= tolerance * values[-1])[wanted].all()):
+            self.passes = torch.full_like(self.passes, self.hparams.num_passes)
+        if not self.done:
+            self.basis = torch.cat([self.basis, block], 1)
+            return
         moving = residual > _UNSETTLED * values + 1e-9 * values[-1]
-        if bool(moving[-self.hparams.num_components :].any()):
+        if bool(moving[wanted].any()):
             warnings.warn(
                 f"pca: the components still move after {int(self.passes)} passes; raise model.num_passes.", stacklevel=2
             )
@@ -252,6 +270,10 @@ class PCA(StreamingModel):
         wanted = self.hparams.num_components
         if wanted is None:
             return available
+        if wanted == "mle":
+            if math.ceil(self.count) < len(self.mean):
+                raise ZooError("model.num_components=mle needs at least as many rows as features.")
+            return likeliest_components(variance, float(self.count))
         if isinstance(wanted, float):
             return components_for_share(variance, wanted)
         if wanted > available:

@@ -14,7 +14,7 @@ from torch import Tensor
 from zoo.errors import ZooError
 from zoo.numerics.hashing import epoch_generator
 
-__all__ = ["components_for_share", "fix_signs", "krylov_block", "probabilistic_log_density"]
+__all__ = ["components_for_share", "fix_signs", "krylov_block", "likeliest_components", "probabilistic_log_density"]
 
 # Letters: B rows, D features, D' eigenvalues, K components, L vectors of a block, W of a basis.
 
@@ -49,6 +49,62 @@ def components_for_share(variance: Tensor, share: float) -> int:
     """
     explained = variance.cumsum(0) / variance.sum()
     return min(int((explained <= share).sum()) + 1, len(variance))
+
+
+def likeliest_components(variance: Tensor, num_rows: float) -> int:
+    r"""The number of components under which the rows are most likely, by Laplace's method.
+
+    ```math
+    \log p(K) \approx \sum_{j \le K} \log \Gamma\Big(\tfrac{D - j + 1}{2}\Big) - \tfrac{D - j + 1}{2} \log \pi
+    - K \log 2 - \tfrac n2 \sum_{j \le K} \log \lambda_j - \tfrac{n (D - K)}{2} \log \hat v
+    + \tfrac{m + K}{2} \log 2 \pi - \tfrac12 \log |A| - \tfrac K2 \log n
+    ```
+    ```math
+    \log |A| = \sum_{i \le K} \sum_{j > i} \log\big( (\hat\lambda_j^{-1} - \hat\lambda_i^{-1})
+    (\lambda_i - \lambda_j)\, n \big), \qquad m = D K - \tfrac{K (K + 1)}{2}
+    ```
+
+    where $\hat v$, the mean of the variances left out, stands for each of them in $\hat\lambda$.
+
+    Args:
+        variance: of all D components, descending, (D,).
+        num_rows: n.
+
+    Source: T. Minka, "Automatic choice of dimensionality for PCA", 2000, equations 30 and 77.
+
+    Example:
+        >>> likeliest_components(torch.tensor([9.0, 5.0, 0.1, 0.1, 0.1]), num_rows=100)
+        2
+    """
+    spectrum, features = variance.double(), len(variance)
+    if features < 2:
+        return features
+    tiny = 1e-15
+    kept = torch.arange(1, features, dtype=torch.float64, device=variance.device)  # K
+    logs = spectrum.clamp_min(tiny).log()
+    left = spectrum.sum() - spectrum.cumsum(0)[:-1]
+    noise = (left / (features - kept)).clamp_min(tiny)  # v̂ of each K
+    half = (features - kept + 1) / 2
+    volume = (torch.lgamma(half) - half * math.log(math.pi)).cumsum(0) - kept * math.log(2.0)
+    fit = -0.5 * num_rows * (logs.cumsum(0)[:-1] + (features - kept) * noise.log())
+    free = features * kept - kept * (kept + 1) / 2
+    gaps = (spectrum[:, None] - spectrum).triu(1)  # (D, D): λ_i − λ_j of i < j
+    inverse = spectrum.clamp_min(tiny).reciprocal()
+    both = _log_of_upper(gaps * (inverse - inverse[:, None]) * num_rows)
+    curvature = torch.empty_like(kept)
+    for index, value in enumerate(noise.reciprocal()):  # pairs of kept components, and of a kept and a left out one
+        k = index + 1
+        outer = gaps[:k, k:] * (value - inverse[:k, None]) * num_rows
+        curvature[index] = both[:k, :k].sum() + outer.log().sum()
+    score = volume + fit + 0.5 * (math.log(2 * math.pi) * (free + kept) - curvature - kept * math.log(num_rows))
+    score = score.masked_fill((spectrum[:-1] < tiny) | score.isnan(), -math.inf)
+    return int(score.argmax()) + 1
+
+
+def _log_of_upper(matrix: Tensor) -> Tensor:
+    """Logarithms above the diagonal, and zeros elsewhere."""
+    above = torch.ones_like(matrix, dtype=torch.bool).triu(1)
+    return torch.where(above, matrix, 1.0).log()
 
 
 def krylov_block(basis: Tensor, product: Tensor, seed: int) -> tuple[Tensor, Tensor]:

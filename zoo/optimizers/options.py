@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -49,6 +50,7 @@ _TYPES: dict[str, Any] = {
 }
 
 
+@functools.cache
 def option_types(factory: Callable[..., Any]) -> dict[str, Any]:
     """Return the options of an optimizer or a schedule with what each may be.
 

@@ -6,8 +6,9 @@
 """
 
 from zoo.sklearn.cluster import AgglomerativeClustering, BisectingKMeans, KMeans, MiniBatchKMeans
-from zoo.sklearn.decomposition import PCA, TSNE, IncrementalPCA
+from zoo.sklearn.decomposition import PCA, IncrementalPCA
 from zoo.sklearn.linear import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge
+from zoo.sklearn.manifold import TSNE
 from zoo.sklearn.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
 from zoo.sklearn.neural import MLPClassifier, MLPRegressor
 

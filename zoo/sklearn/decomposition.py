@@ -1,70 +1,124 @@
-"""PCA, IncrementalPCA and TSNE under scikit-learn's names."""
+"""PCA and IncrementalPCA under scikit-learn's names."""
 
 from __future__ import annotations
 
-from numbers import Integral
+import warnings
 from typing import Any
 
 import numpy as np
 import sklearn.decomposition
-import sklearn.manifold
 import torch
+from scipy import sparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state, gen_batches
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from zoo.numerics.distances import ALIASES, METRICS
-from zoo.sklearn.base import ZooEstimator, constraints, create
+from zoo.data.spec import Batch
+from zoo.models.pca import PCA as PCAModel
+from zoo.numerics.spectra import probabilistic_log_density
+from zoo.sklearn.base import ZooEstimator, constraints
+from zoo.sklearn.rows import dense_blocks
 
-__all__ = ["PCA", "TSNE", "IncrementalPCA"]
+__all__ = ["PCA", "IncrementalPCA"]
+
+_ROUNDING = 1e-12  # residual of eigenvectors that counts as met
+_MANY_PASSES = 10_000
 
 
 class _Projection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimator):
-    """What the two estimators with principal components share."""
+    """What the two estimators share: answers from `components_`, `mean_` and the variances as they stand."""
 
-    def _show(self, num_rows: int) -> None:
+    n_components: Any
+    whiten: bool
+    components_: np.ndarray
+    mean_: np.ndarray
+    explained_variance_: np.ndarray
+    noise_variance_: float
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _check_rows(self, X: Any, *, reset: bool, **options: Any) -> Any:
+        """Return checked rows, dense or sparse."""
+        types = [np.float64, np.float32]
+        return validate_data(self, X, reset=reset, dtype=types, accept_sparse="csr", **options)
+
+    def _show(self, num_rows: int, dtype: Any, kept: int | None = None) -> None:
+        """Show the components, `kept` of them or all, in the type of the rows."""
         model = self.model_
-        self.components_ = model.components.cpu().numpy()
-        self.explained_variance_ = model.explained_variance.cpu().numpy()
-        self.explained_variance_ratio_ = model.explained_variance_ratio.cpu().numpy()
-        self.singular_values_ = np.sqrt(self.explained_variance_ * max(num_rows - 1, 0))
-        self.mean_ = model.center.cpu().numpy()
-        self.noise_variance_ = float(model.noise_variance)
+        values = model.explained_variance.cpu().numpy()[:kept]
+        self.components_ = model.components.cpu().numpy()[:kept].astype(dtype)
+        self.explained_variance_ = values.astype(dtype)
+        self.explained_variance_ratio_ = model.explained_variance_ratio.cpu().numpy()[:kept].astype(dtype)
+        self.singular_values_ = np.sqrt(values * max(num_rows - 1, 0)).astype(dtype)
+        self.mean_ = model.center.cpu().numpy().astype(dtype)
+        self.noise_variance_ = float(model.explained_variance.mean() if kept == 0 else model.noise_variance)
         self.n_components_ = len(self.components_)
 
     @property
     def _n_features_out(self) -> int:
-        return self.n_components_
+        return len(self.components_)
 
-    def _check_components(self, num_rows: int, num_features: int) -> None:
-        wanted = self.n_components  # type: ignore[attr-defined]
-        available = min(num_rows, num_features)
-        if isinstance(wanted, int | np.integer) and not 1 <= wanted <= available:
-            raise ValueError(f"n_components={wanted} must be between 1 and min(n_samples, n_features)={available}.")
+    def _scale(self) -> np.ndarray:
+        """Standard deviations of the components, (K,); infinite for one without variance."""
+        deviation = np.sqrt(self.explained_variance_)
+        least = self.explained_variance_.max(initial=0.0) * len(self.mean_) * np.finfo(np.float64).eps
+        return np.where(self.explained_variance_ > least, deviation, np.inf).astype(deviation.dtype)
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the projections of rows X (N, F), (N, K)."""
-        return self._predict_columns(X)["prediction"].astype(np.dtype(self.model_.spec.dtype), copy=False)
+        """Return the projections of rows X (N, F), dense or sparse, (N, K)."""
+        check_is_fitted(self)
+        X = self._check_rows(X, reset=False)
+        axes = np.asarray(self.components_).T
+        if sparse.issparse(X):
+            projected = X @ axes - self.mean_ @ axes
+        else:
+            projected = (X - self.mean_) @ axes
+        projected = np.asarray(projected).astype(X.dtype, copy=False)
+        return projected / self._scale().astype(X.dtype) if self.whiten else projected
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Return the rows nearest to projections X (N, K), (N, F)."""
         check_is_fitted(self)
-        X = check_array(X, dtype=np.float64)
-        if X.shape[1] != self.n_components_:
+        X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+        if X.shape[1] != len(self.components_):
             name = type(self).__name__
-            raise ValueError(f"X has {X.shape[1]} columns, but this {name} has n_components_={self.n_components_}.")
-        return self.model_.inverse_transform(X).cpu().numpy()
+            raise ValueError(f"X has {X.shape[1]} columns, but this {name} has n_components_={len(self.components_)}.")
+        if self.whiten:
+            scale = self._scale()
+            X = X * np.where(np.isfinite(scale), scale, 0.0)
+        return X @ self.components_ + self.mean_
 
     def get_covariance(self) -> np.ndarray:
         """Return the covariance that the components and the noise stand for, (F, F)."""
         check_is_fitted(self)
-        return self.model_.covariance().cpu().numpy()
+        excess = np.maximum(self.explained_variance_ - self.noise_variance_, 0)
+        covariance = (self.components_.T * excess) @ self.components_
+        covariance.flat[:: len(covariance) + 1] += self.noise_variance_
+        return covariance
+
+    def get_precision(self) -> np.ndarray:
+        """Return the inverse of that covariance, (F, F)."""
+        check_is_fitted(self)
+        if self.noise_variance_ == 0:
+            return np.linalg.inv(self.get_covariance())
+        # The components are orthonormal: along each of them 1 / λ stands in the place of 1 / σ².
+        variance = np.maximum(self.explained_variance_, self.noise_variance_)
+        precision = (self.components_.T * (1 / variance - 1 / self.noise_variance_)) @ self.components_
+        precision.flat[:: len(precision) + 1] += 1 / self.noise_variance_
+        return precision
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-likelihood of each row, (N,)."""
         check_is_fitted(self)
-        return self.model_.log_likelihood(torch.from_numpy(self._rows(X, reset=False))).cpu().numpy()
+        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        parts = (X - self.mean_, self.components_, self.explained_variance_, np.asarray(self.noise_variance_))
+        density = probabilistic_log_density(*(torch.from_numpy(np.asarray(part, dtype=np.float64)) for part in parts))
+        return density.numpy().astype(X.dtype)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-likelihood of rows X (N, F)."""
@@ -72,13 +126,20 @@ class _Projection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimato
 
 
 class PCA(_Projection):
-    """Principal component analysis of all rows in one pass.
+    """Principal component analysis of all rows.
 
     Args:
-        n_components: how many, a share of the variance in (0, 1), or None for all.
-        whiten: scale the projections to unit variance.
-        svd_solver: `auto` and `covariance_eigh` (covariance), `full` (orthogonal factors), or `randomized`.
-        random_state: seed of the randomized solver.
+        n_components: how many, a share of the variance in (0, 1), `mle` for the likeliest number, or None for all.
+        copy: changes nothing: rows are never written to.
+        whiten: scale the projections to unit variance; a component without variance gives 0.
+        svd_solver: `covariance_eigh`, `full` (orthogonal factors), `randomized` (a block Krylov method), `arpack` (the
+            same until the components are met), or `auto`, which chooses as scikit-learn does. Sparse rows go with
+            `auto`, `arpack` and `covariance_eigh`.
+        tol: with `arpack`, the residual of a component at which it is met, as a share of the greatest; 0 is rounding.
+        iterated_power: passes of `randomized` that refine its first subspace; `auto` is 7 for few components, else 4.
+        n_oversamples: vectors of `randomized` beyond `n_components`.
+        power_iteration_normalizer: changes nothing: the Krylov basis is orthonormal to rounding.
+        random_state: seed of `randomized` and `arpack`.
         device: `cpu`, `cuda` or `auto`.
 
     Example:
@@ -86,58 +147,122 @@ class PCA(_Projection):
         [1.0]
     """
 
-    _parameter_constraints = constraints(
-        sklearn.decomposition.PCA,
-        n_components=[Interval(Integral, 0, None, closed="left"), Interval(RealNotInt, 0, 1, closed="neither"), None],
-        svd_solver=[StrOptions({"auto", "full", "covariance_eigh", "randomized"})],
-    )
+    _parameter_constraints = constraints(sklearn.decomposition.PCA)
 
     def __init__(
         self,
-        n_components: int | float | None = None,
+        n_components: int | float | str | None = None,
         *,
+        copy: bool = True,
         whiten: bool = False,
         svd_solver: str = "auto",
+        tol: float = 0.0,
+        iterated_power: int | str = "auto",
+        n_oversamples: int = 10,
+        power_iteration_normalizer: str = "auto",
         random_state: Any = None,
         device: str = "cpu",
     ) -> None:
-        self.n_components, self.whiten, self.svd_solver = n_components, whiten, svd_solver
-        self.random_state, self.device = random_state, device
+        self.n_components, self.copy, self.whiten, self.svd_solver = n_components, copy, whiten, svd_solver
+        self.tol, self.iterated_power, self.n_oversamples = tol, iterated_power, n_oversamples
+        self.power_iteration_normalizer, self.random_state = power_iteration_normalizer, random_state
+        self.device = device
 
     def fit(self, X: Any, y: Any = None) -> PCA:
-        """Fit to rows X (N, F); `y` is ignored."""
+        """Fit to rows X (N, F), dense or sparse; `y` is ignored."""
         self._check_parameters()
-        solvers = {"auto": "covariance", "covariance_eigh": "covariance", "full": "svd", "randomized": "randomized"}
-        X = self._rows(X, reset=True, ensure_min_samples=2)
-        self._check_components(*X.shape)
-        wanted = self.n_components
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1)) if self.svd_solver == "randomized" else 0
-        model = create(
-            "pca",
-            num_components=int(wanted) if isinstance(wanted, int | np.integer) else wanted,
-            solver=solvers[self.svd_solver],
-            whiten=self.whiten,
-            seed=seed,
-        )
-        self._fit_streaming(model, X)
-        self.n_samples_ = len(X)
-        self._show(len(X))
+        if sparse.issparse(X) and self.svd_solver not in ("auto", "arpack", "covariance_eigh"):
+            raise TypeError(
+                "PCA takes sparse rows with svd_solver='arpack' and 'covariance_eigh', while "
+                f"{self.svd_solver!r} was passed."
+            )
+        X = self._check_rows(X, reset=True, ensure_min_samples=2)
+        wanted, solver = self._choose(X)
+        model = PCAModel(**self._options(wanted, solver, X.shape))
+        self._build(model, X)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model.fit_batches(lambda: (Batch(x) for _, x in dense_blocks(X)))
+        if said:  # in the words of this face
+            warnings.warn("PCA: the components still move: raise iterated_power.", ConvergenceWarning, stacklevel=2)
+        self.model_, self.n_samples_, self._fit_svd_solver = model.eval(), X.shape[0], solver
+        self._show(X.shape[0], X.dtype, 0 if wanted == 0 else None)
         return self
+
+    def _choose(self, X: Any) -> tuple[Any, str]:
+        """Return how many components and the solver, `auto` resolved."""
+        (rows, features), few = X.shape, min(X.shape)
+        solver, wanted = self.svd_solver, self.n_components
+        if solver == "auto" and sparse.issparse(X):
+            solver = "arpack"
+        if wanted is None:
+            wanted = few - (solver == "arpack")
+        if solver == "auto":
+            whole = isinstance(wanted, int | np.integer)
+            if features <= 1000 and rows >= 10 * features:
+                solver = "covariance_eigh"
+            elif max(X.shape) > 500 and whole and 1 <= wanted < 0.8 * few:
+                solver = "randomized"
+            else:
+                solver = "full"
+        self._check_number(wanted, solver, rows, features)
+        return wanted, solver
+
+    @staticmethod
+    def _check_number(wanted: Any, solver: str, rows: int, features: int) -> None:
+        few, truncated = min(rows, features), solver in ("arpack", "randomized")
+        if wanted == "mle":
+            if truncated:
+                raise ValueError(f"n_components='mle' cannot be a string with svd_solver={solver!r}.")
+            if rows < features:
+                raise ValueError("n_components='mle' is only supported if n_samples >= n_features.")
+        elif not int(truncated) <= wanted <= few:
+            raise ValueError(
+                f"n_components={wanted} must be between {int(truncated)} and min(n_samples, n_features)={few} "
+                f"with svd_solver={solver!r}."
+            )
+        elif solver == "arpack" and wanted == few:
+            raise ValueError(
+                f"n_components={wanted} must be strictly less than min(n_samples, n_features)={few} "
+                "with svd_solver='arpack'."
+            )
+
+    def _options(self, wanted: Any, solver: str, shape: tuple[int, int]) -> dict[str, Any]:
+        """The hyperparameters of the model."""
+        if solver in ("full", "covariance_eigh"):
+            number = None if wanted == 0 else int(wanted) if isinstance(wanted, int | np.integer) else wanted
+            return {
+                "num_components": number,
+                "whiten": self.whiten,
+                "solver": "svd" if solver == "full" else "covariance",
+            }
+        options = {
+            "num_components": int(wanted),
+            "whiten": self.whiten,
+            "solver": "randomized",
+            "seed": int(check_random_state(self.random_state).randint(2**31 - 1)),
+        }
+        if solver == "arpack":
+            return options | {"num_passes": _MANY_PASSES, "tolerance": max(float(self.tol), _ROUNDING)}
+        power = (7 if wanted < 0.1 * min(shape) else 4) if self.iterated_power == "auto" else int(self.iterated_power)
+        # The span of two passes more holds that of the power iteration, rows and columns in turn.
+        return options | {"num_passes": power + 2, "oversampling": int(self.n_oversamples)}
 
 
 class IncrementalPCA(_Projection):
     """Principal component analysis of batches as they come: the same components as of all rows at once.
 
     Args:
-        n_components: how many, or None for all.
+        n_components: how many, or None for as many as the first batch has rows or features.
         whiten: scale the projections to unit variance.
+        copy: changes nothing: rows are never written to.
         batch_size: rows that `fit` takes at a time; None takes five times the number of features.
         device: `cpu`, `cuda` or `auto`.
 
     Example:
         >>> model = IncrementalPCA(1)
         >>> model = model.partial_fit([[0.0, 0.0], [1.0, 1.0]]).partial_fit([[2.0, 2.0]])
-        >>> model.n_samples_seen_, model.explained_variance_.round(6).tolist()
+        >>> int(model.n_samples_seen_), model.explained_variance_.round(6).tolist()
         (3, [2.0])
     """
 
@@ -148,133 +273,65 @@ class IncrementalPCA(_Projection):
         n_components: int | None = None,
         *,
         whiten: bool = False,
+        copy: bool = True,
         batch_size: int | None = None,
         device: str = "cpu",
     ) -> None:
-        self.n_components, self.whiten, self.batch_size, self.device = n_components, whiten, batch_size, device
+        self.n_components, self.whiten, self.copy = n_components, whiten, copy
+        self.batch_size, self.device = batch_size, device
 
     def fit(self, X: Any, y: Any = None) -> IncrementalPCA:
-        """Fit to rows X (N, F) in batches; `y` is ignored."""
+        """Fit to rows X (N, F), dense or sparse, in batches; `y` is ignored."""
         self._check_parameters()
-        X = self._rows(X, reset=True, ensure_min_samples=2)
-        self._check_components(*X.shape)
-        self.n_samples_seen_ = 0
+        X = self._check_rows(X, reset=True, ensure_min_samples=2)
         self.batch_size_ = self.batch_size or 5 * X.shape[1]
-        self._begin(X)
-        for part in gen_batches(len(X), self.batch_size_):
-            self._add(X[part])
-        return self._solve()
+        size = min(self.batch_size_, X.shape[0])
+        self._begin((size, X.shape[1]), X)
+        for part in gen_batches(X.shape[0], size, min_batch_size=self.n_components or 0):
+            rows = X[part]
+            self._add(rows.toarray() if sparse.issparse(rows) else rows)
+        return self._solve(X.dtype)
 
-    def partial_fit(self, X: Any, y: Any = None) -> IncrementalPCA:
-        """Add a batch of rows X (N, F)."""
+    def partial_fit(self, X: Any, y: Any = None, check_input: bool = True) -> IncrementalPCA:
+        """Add a batch of rows X (N, F); `check_input=False` leaves out the check of the rows."""
         self._check_parameters()
         first = not hasattr(self, "model_")
-        X = self._rows(X, reset=first)
+        if check_input:
+            if sparse.issparse(X):
+                raise TypeError(
+                    "IncrementalPCA.partial_fit does not support sparse input. Either convert data to dense or use "
+                    "IncrementalPCA.fit to do so in batches."
+                )
+            X = self._check_rows(X, reset=first)
         if first:
-            self._check_components(*X.shape)
-            self.n_samples_seen_ = 0
-            self._begin(X)
+            self._begin(X.shape, X)
         self._add(X)
-        return self._solve() if self.n_samples_seen_ > 1 else self  # one row has no variance
+        return self._solve(X.dtype) if self.n_samples_seen_ > 1 else self  # one row has no variance
 
-    def _begin(self, X: np.ndarray) -> None:
-        self.model_ = self._build(create("pca", num_components=self.n_components, whiten=self.whiten), X)
-        self.model_.reset_accumulators()
+    def _begin(self, shape: tuple[int, int], X: Any) -> None:
+        rows, features = shape
+        wanted = min(rows, features) if self.n_components is None else int(self.n_components)
+        if wanted > features:
+            raise ValueError(
+                f"n_components={wanted} invalid for n_features={features}, need more rows than columns for "
+                "IncrementalPCA processing."
+            )
+        if wanted > rows:
+            raise ValueError(
+                f"n_components={wanted} must be less or equal to the batch number of samples {rows} for the first "
+                "partial_fit call."
+            )
+        self.n_samples_seen_ = 0
+        self.model_ = self._build(PCAModel(num_components=wanted, whiten=self.whiten), X).eval()
 
+    @torch.no_grad()
     def _add(self, X: np.ndarray) -> None:
-        with torch.no_grad():
-            self.model_.accumulate(self._batch(self.model_, X))
+        self.model_.accumulate(self._batch(self.model_, X))
         self.n_samples_seen_ += len(X)
 
-    def _solve(self) -> IncrementalPCA:
-        with torch.no_grad():
-            self.model_.solve()
-        self.var_ = np.diag(self.model_.covariance().cpu().numpy()).copy()
-        self._show(self.n_samples_seen_)
+    @torch.no_grad()
+    def _solve(self, dtype: Any) -> IncrementalPCA:
+        self.model_.solve()
+        self.var_ = (self.model_.scatter.diagonal() / self.n_samples_seen_).cpu().numpy()
+        self._show(self.n_samples_seen_, dtype)
         return self
-
-
-class TSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimator):
-    """t-distributed stochastic neighbour embedding; unlike scikit-learn's, it can place new rows too.
-
-    Args:
-        n_components: dimensions of the map.
-        perplexity: effective number of neighbours of a row, below the number of rows.
-        early_exaggeration: factor of the affinities during the first 250 steps.
-        max_iter: steps in all.
-        metric: `euclidean`, `manhattan`, `cosine`, ... or `precomputed`.
-        init: `pca` or `random`.
-        method: `auto`, `exact` or `fft`.
-        random_state: seed of a random start.
-        device: `cpu`, `cuda` or `auto`.
-
-    Example:
-        >>> rows = [[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]]
-        >>> TSNE(perplexity=2, max_iter=300).fit_transform(rows).shape
-        (6, 2)
-    """
-
-    _parameter_constraints = constraints(
-        sklearn.manifold.TSNE,
-        max_iter=[Interval(Integral, 1, None, closed="left")],
-        init=[StrOptions({"pca", "random"})],
-        method=[StrOptions({"auto", "exact", "fft"})],
-        metric=[StrOptions({*METRICS, *ALIASES, "precomputed"})],
-    )
-
-    def __init__(
-        self,
-        n_components: int = 2,
-        *,
-        perplexity: float = 30.0,
-        early_exaggeration: float = 12.0,
-        max_iter: int = 1000,
-        metric: str = "euclidean",
-        init: str = "pca",
-        method: str = "auto",
-        random_state: Any = None,
-        device: str = "cpu",
-    ) -> None:
-        self.n_components, self.perplexity, self.early_exaggeration = n_components, perplexity, early_exaggeration
-        self.max_iter, self.metric, self.init, self.method = max_iter, metric, init, method
-        self.random_state, self.device = random_state, device
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.pairwise = self.metric == "precomputed"
-        return tags
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.embedding_.shape[1]
-
-    def fit(self, X: Any, y: Any = None) -> TSNE:
-        """Fit a map to rows X (N, F); `y` is ignored."""
-        self._check_parameters()
-        X = self._rows(X, reset=True, ensure_min_samples=2)
-        if self.perplexity >= len(X):
-            raise ValueError(f"perplexity ({self.perplexity}) must be less than n_samples ({len(X)}).")
-        model = create(
-            "tsne",
-            num_components=int(self.n_components),
-            perplexity=float(self.perplexity),
-            early_exaggeration=float(self.early_exaggeration),
-            num_steps=int(self.max_iter),
-            metric=self.metric,
-            init=self.init,
-            method=self.method,
-            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
-        )
-        values = self._fit_streaming(model, X)
-        self.embedding_ = self.model_.embedding.detach().cpu().numpy().astype(X.dtype)
-        self.kl_divergence_ = float(values.get("divergence", values.get("kl_divergence", np.nan)))
-        self.n_iter_ = int(self.max_iter)
-        return self
-
-    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fit and return the places of the rows in the map, (N, n_components)."""
-        return self.fit(X).embedding_
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Return places in the map for new rows X (N, F)."""
-        return self._predict_columns(X)["prediction"].astype(self.embedding_.dtype, copy=False)

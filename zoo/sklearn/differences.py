@@ -45,6 +45,11 @@ IDLE: dict[str, dict[str, str]] = {
         "random_state": "nothing is drawn: the solver takes all rows in each pass",
         "solver": f"{_SAME_MINIMUM}; liblinear penalizes the intercept, here as there",
     },
+    "PCA": {
+        "copy": _ROWS_STAY,
+        "power_iteration_normalizer": "the Krylov basis of the randomized solver is orthonormal to rounding",
+    },
+    "IncrementalPCA": {"copy": _ROWS_STAY},
 }
 
 REFUSED: dict[str, dict[str, str]] = {
@@ -56,8 +61,6 @@ REFUSED: dict[str, dict[str, str]] = {
     "AgglomerativeClustering": dict.fromkeys(
         ("memory", "connectivity", "compute_full_tree", "compute_distances"), _LATER
     ),
-    "PCA": dict.fromkeys(("copy", "tol", "iterated_power", "n_oversamples", "power_iteration_normalizer"), _LATER),
-    "IncrementalPCA": {"copy": _LATER},
     "TSNE": dict.fromkeys(
         ("learning_rate", "n_iter_without_progress", "min_grad_norm", "metric_params", "verbose", "angle", "n_jobs"),
         _LATER,

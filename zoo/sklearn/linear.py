@@ -24,10 +24,10 @@ from zoo.models.linear.least_squares import elastic_net_path, solve_least_square
 from zoo.models.linear.statistics import Statistics
 from zoo.optimizers import Recipe
 from zoo.sklearn.base import ZooEstimator, constraints
+from zoo.sklearn.rows import dense_blocks as _blocks
+from zoo.sklearn.rows import tensor_of as _tensor
 
 __all__ = ["ElasticNet", "Lasso", "LinearRegression", "LogisticRegression", "Ridge"]
-
-BLOCK = 2**22  # numbers of a sparse matrix that are made dense at a time
 
 
 class _Linear(ZooEstimator):
@@ -60,22 +60,6 @@ class _Linear(ZooEstimator):
         X = self._check_rows(X)
         weights = self.coef_ if sparse.issparse(self.coef_) else np.asarray(self.coef_)
         return safe_sparse_dot(X, weights.T, dense_output=True) + self.intercept_
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    """The array as a tensor; torch has no read-only ones and no negative strides."""
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
-
-
-def _blocks(X: Any) -> Iterator[tuple[slice, Tensor]]:
-    """Dense rows of a matrix, all at once or some of a sparse one at a time, and which they are."""
-    if not sparse.issparse(X):
-        yield slice(0, len(X)), _tensor(X)
-        return
-    step = max(1, BLOCK // X.shape[1])
-    for start in range(0, X.shape[0], step):
-        rows = slice(start, min(start + step, X.shape[0]))
-        yield rows, torch.from_numpy(X[rows].toarray())
 
 
 # -- values --------------------------------------------------------------------------------------------------------
