@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["ZooError", "nearest", "unknown_name"]
+__all__ = ["NotConverged", "ZooError", "nearest", "unknown_name"]
 
 
 class ZooError(ValueError):
     """A mistake that one line explains: the command line prints the message alone, without a traceback."""
+
+
+class NotConverged(UserWarning):
+    """A fit was stopped by a limit before it had found what it was looking for; the message says which one to raise."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -219,16 +220,30 @@ class SendSignal:
     ],
 )  # fmt: skip
 def test_a_signal_at_any_moment_is_an_exit_code_and_the_same_command_goes_on(
-    signum: int, hook: str, call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    signum: int,
+    hook: str,
+    call: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Four batches an epoch, three epochs; also at the last batch of an epoch and of the run."""
     command = [*RUNS["momentum and cosine"], CPU]
     assert run_command([*command, f"run_dir={tmp_path / 'undisturbed'}"]) == 0
     with monkeypatch.context() as patch:
         SendSignal(signum, hook, call).install(patch)
+        capsys.readouterr()
         assert run_command([*command, f"run_dir={tmp_path / 'run'}"]) == 128 + signum
+        said = capsys.readouterr().err
+    saved = (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    remedy = "Repeat the command to go on" if saved else "Nothing was saved"
+    stopped = rf"stopped by {signal.Signals(signum).name} in epoch \d(, step \d+)?\. {remedy}\.\n"
+    assert re.fullmatch(stopped, said), said
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert run_command([*command, f"run_dir={tmp_path / 'run'}"]) == 0
+    out = capsys.readouterr().out
+    finished = "nothing was left to train" in out
+    assert ("resumed      going on in epoch" in out) == (saved and not finished)
     last = Path("checkpoints", "last.ckpt")
     assert checkpoint_bits(tmp_path / "run" / last) == checkpoint_bits(tmp_path / "undisturbed" / last)
 

@@ -42,7 +42,7 @@ from torch import Tensor
 
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
-from zoo.errors import ZooError
+from zoo.errors import NotConverged, ZooError
 from zoo.models.base import StreamingModel
 from zoo.numerics.hashing import epoch_generator
 from zoo.numerics.moments import centred_blocks, gram, mean_shift, scatter_blocks
@@ -195,6 +195,10 @@ class PCA(StreamingModel):
     def done(self) -> bool:
         return self.hparams.solver != "randomized" or int(self.passes) >= self.hparams.num_passes
 
+    @property
+    def passes_needed(self) -> int:
+        return self.hparams.num_passes if self.hparams.solver == "randomized" else 1
+
     def solve(self) -> dict[str, float | Tensor]:
         rows, features = math.ceil(self.count), len(self.mean)
         if rows < 2:
@@ -262,7 +266,10 @@ class PCA(StreamingModel):
         moving = residual > _UNSETTLED * values + 1e-9 * values[-1]
         if bool(moving[wanted].any()):
             warnings.warn(
-                f"pca: the components still move after {int(self.passes)} passes; raise model.num_passes.", stacklevel=2
+                f"pca has not converged: the components still move after {int(self.passes)} passes. "
+                "Raise model.num_passes.",
+                NotConverged,
+                stacklevel=2,
             )
 
     def count_components(self, variance: Tensor, available: int) -> int:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import warnings
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 import sklearn
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 import zoo
 from zoo.data.spec import Batch, DataSpec
+from zoo.errors import NotConverged
 from zoo.models.base import StreamingModel, ZooModel
 from zoo.optimizers import Recipe
 from zoo.sklearn.differences import REFUSED, check_refused
 
-__all__ = ["ZooEstimator", "constraints"]
+__all__ = ["ZooEstimator", "constraints", "convergence_warnings", "warn_unless"]
 
 
 def constraints(peer: type[BaseEstimator], **own: list[Any]) -> dict[str, list[Any]]:
@@ -34,6 +39,26 @@ def constraints(peer: type[BaseEstimator], **own: list[Any]) -> dict[str, list[A
         ['copy_X', 'device', 'fit_intercept', 'n_jobs', 'positive', 'tol']
     """
     return {**peer._parameter_constraints, "device": [StrOptions({"cpu", "cuda", "auto"})], **own}  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def convergence_warnings(name: str) -> Iterator[None]:
+    """Say in scikit-learn's words, and once, that a fit within the block has not converged."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        if not issubclass(warning.category, NotConverged):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if any(issubclass(warning.category, NotConverged) for warning in caught):
+        warn_unless(False, name, stacklevel=5)
+
+
+def warn_unless(converged: bool, name: str, stacklevel: int = 3) -> None:
+    """Warn as scikit-learn does that an estimator has not converged."""
+    if not converged:
+        message = f"{name} did not converge within max_iter: raise it, or scale the data."
+        warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
 
 
 class ZooEstimator(BaseEstimator):
@@ -99,7 +124,8 @@ class ZooEstimator(BaseEstimator):
         whole = self._batch(model, X, y, weight)
         starts = range(0, len(X), batch_size or len(X))
         parts = [Batch(*(None if t is None else t[i : i + starts.step] for t in whole)) for i in starts]  # type: ignore[arg-type]
-        values = model.fit_batches(lambda: parts)
+        with convergence_warnings(type(self).__name__):
+            values = model.fit_batches(lambda: parts)
         self.model_ = model.eval()
         return values
 

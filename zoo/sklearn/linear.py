@@ -11,7 +11,6 @@ import sklearn.linear_model
 import torch
 from scipy import sparse
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import compute_class_weight
 from sklearn.utils.extmath import safe_sparse_dot, softmax
 from sklearn.utils.multiclass import check_classification_targets
@@ -23,7 +22,7 @@ from zoo.models import linear as models
 from zoo.models.linear.least_squares import elastic_net_path, solve_least_squares
 from zoo.models.linear.statistics import Statistics
 from zoo.optimizers import Recipe
-from zoo.sklearn.base import ZooEstimator, constraints
+from zoo.sklearn.base import ZooEstimator, constraints, warn_unless
 from zoo.sklearn.rows import dense_blocks as _blocks
 from zoo.sklearn.rows import tensor_of as _tensor
 
@@ -236,18 +235,12 @@ class Ridge(_LeastSquares):
                 found = elastic_net_path(a, b[:, chosen], [(0.0, alpha)], positive=True, max_rounds=limit)
                 w[:, chosen], rounds, converged = next(found)
                 self.n_iter_[alphas == alpha] = rounds
-                _warn_unless(converged, "Ridge")
+                warn_unless(converged, "Ridge")
             else:
                 w[:, chosen], _ = solve_least_squares(a, b[:, chosen], alpha)
         self._keep(w, flat=self._squeeze)
         self.solver_ = "lbfgs" if self.positive else "svd" if self.solver == "auto" else self.solver
         return self
-
-
-def _warn_unless(converged: bool, name: str) -> None:
-    if not converged:
-        message = f"{name} did not converge within max_iter: raise it, or scale the data."
-        warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
 
 class _CoordinateDescent(_LeastSquares):
@@ -270,7 +263,7 @@ class _CoordinateDescent(_LeastSquares):
             limit = 1000 if self.max_iter is None else self.max_iter
             path = elastic_net_path(a, b, [(l1, l2)], positive=self.positive, start=self._start(b), max_rounds=limit)
             w, rounds, converged = next(path)
-            _warn_unless(converged, type(self).__name__)
+            warn_unless(converged, type(self).__name__)
         else:
             w, _ = solve_least_squares(a, b, l2)
             rounds = [1] * b.shape[1]
@@ -524,7 +517,7 @@ class LogisticRegression(ClassifierMixin, _Linear):
         if penalized:
             self.intercept_ = coefficients[:, -1] * X.dtype.type(self.intercept_scaling)
         self.n_iter_ = np.array([int(model.minimizer.passes)], dtype=np.int32)
-        _warn_unless(bool(model.minimizer.converged), "LogisticRegression")
+        warn_unless(bool(model.minimizer.converged), "LogisticRegression")
 
     def _set_weights(self, model: Any, penalized: bool) -> None:
         """Start from the last weights, where they are of the same shape."""

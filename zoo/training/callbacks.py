@@ -1,4 +1,4 @@
-"""What makes a run robust: checkpoints, exact resume, signals that become exit codes, and a line per epoch."""
+"""What makes a run robust: checkpoints, exact resume, and signals that become exit codes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,27 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from zoo.models.base import NonFiniteLossError
 
-__all__ = ["Checkpointer", "EpochLines", "Interrupted", "RandomStates", "SignalExit"]
+__all__ = ["Checkpointer", "Interrupted", "RandomStates", "SignalExit"]
 
 
 class Interrupted(BaseException):
-    """A signal ended the run after its state was saved; `code` is the exit code, 128 + signal."""
+    """A signal ended the run; `code` is the exit code, 128 + signal.
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
+    Args:
+        signum: the signal.
+        trainer: which was stopped.
+        saved: the file that holds the state, where it was saved.
+    """
+
+    def __init__(self, signum: int, trainer: pl.Trainer, saved: Path | None) -> None:
+        model: Any = trainer.lightning_module
+        where = f"{'pass' if model.streaming else 'epoch'} {trainer.current_epoch}"
+        where += f", step {trainer.global_step:,}" if trainer.global_step else ""
+        if trainer.testing:
+            where = "its test"
+        super().__init__(f"stopped by {signal.Signals(signum).name} in {where}.")
         self.code = 128 + signum
+        self.saved = saved
 
 
 class Checkpointer(Checkpoint):
@@ -209,21 +221,25 @@ class SignalExit(Callback):
     def __init__(self, checkpointer: Checkpointer | None) -> None:
         self.checkpointer = checkpointer
         self.received: int | None = None
+        self.trainer: Any = None
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if self.received == signum:  # a second one does not wait
-            raise Interrupted(signum)
+            self._stop_at_once(signum, frame)
         self.received = signum
 
     def _stop_at_once(self, signum: int, frame: FrameType | None) -> None:
-        raise Interrupted(signum)
+        last = self.checkpointer and self.checkpointer.last_path
+        raise Interrupted(signum, self.trainer, last if last and last.exists() else None)
 
     def on_train_start(self, trainer: pl.Trainer, model: Any) -> None:
+        self.trainer = trainer
         # Not earlier: Lightning sets its own handlers, which end the run with exit code 0, after `on_fit_start`.
         for signum in self.signals:
             signal.signal(signum, self._receive)
 
     def on_test_start(self, trainer: pl.Trainer, model: Any) -> None:
+        self.trainer = trainer
         for signum in self.signals:
             signal.signal(signum, self._stop_at_once)
 
@@ -242,7 +258,7 @@ class SignalExit(Callback):
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         if self.received is not None and trainer.world_size == 1:
-            raise Interrupted(self.received)
+            self._stop_at_once(self.received, None)
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:
         signum = self.received or 0
@@ -252,16 +268,4 @@ class SignalExit(Callback):
         if signum:
             if self.checkpointer is not None:
                 self.checkpointer.save(trainer)
-            raise Interrupted(signum)
-
-
-class EpochLines(Callback):
-    """One line an epoch where there is no terminal to draw a bar on."""
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        values = {k: float(v) for k, v in trainer.progress_bar_metrics.items() if k != "v_num"}
-        if trainer.is_global_zero:
-            print(
-                f"epoch {trainer.current_epoch}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()),
-                flush=True,
-            )
+            self._stop_at_once(signum, None)

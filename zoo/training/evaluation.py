@@ -23,9 +23,9 @@ from zoo.training.checkpoint import find_checkpoint, load_model, write_whole
 from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw, held_out
 from zoo.training.plugins import confirm_plugins, import_plugins
+from zoo.training.report import print_metrics
 from zoo.training.run import device_of, named, of_split
 from zoo.training.run_config import read_config
-from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all
 
 __all__ = ["evaluate", "evaluate_run", "write_predictions"]

@@ -197,6 +197,7 @@ def axes(data: Any) -> int:
 
 def _fit_arrays(model: Any, datamodule: Any, max_passes: int | None, device: str) -> Any:
     from zoo.data.base import TensorRows
+    from zoo.training.convergence import warn_unless_done
 
     model.build(datamodule.spec)
     model.preprocessing = datamodule.preprocessing
@@ -210,4 +211,6 @@ def _fit_arrays(model: Any, datamodule: Any, max_passes: int | None, device: str
         model.fit_batches(lambda: whole, max_passes)
     else:
         model.fit_batches(lambda: datamodule.loader("train"), max_passes)
+    if max_passes is not None:
+        warn_unless_done(model, max_passes, "max_epochs")
     return model.eval()

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
+import textwrap
+import warnings
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -158,21 +161,54 @@ def _guarded(command: Callable[[], None]) -> int:
     traceback = asked or any(a in ("debug=true", "debug=True") for a in sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        command()
+        with warnings.catch_warnings():
+            if not traceback:
+                warnings.showwarning = _show_warning  # type: ignore[assignment]
+            command()
         return 0
     except KeyboardInterrupt:
-        print("error: interrupted, before there was anything to save.", file=sys.stderr)
-        return 130
+        return _interrupted()
     except BaseException as error:
         if isinstance(code := getattr(error, "code", None), int) and not isinstance(error, Exception):
             if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes it an exit with code 1
-                return 130
-            return code  # an exit, or a run that a signal ended
+                return _interrupted()
+            if hasattr(error, "saved") and global_rank() == 0:  # a run that a signal ended
+                _say(f"{error} {_how_to_go_on(error.saved)}")
+            return code
         line = explain(error)
         if traceback or line is None:
             raise
-        print(f"error: {line}", file=sys.stderr)
+        _say(f"error: {line}")
         return 1
+
+
+def _say(line: str) -> None:
+    """Print to standard error: one line, which a terminal gets folded between words."""
+    if sys.stderr.isatty():
+        line = textwrap.fill(line, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+    print(line, file=sys.stderr, flush=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """A warning in one line, from the first process alone."""
+    if global_rank() == 0:
+        _say(f"warning: {' '.join(str(message).split())}")
+
+
+def _interrupted() -> int:
+    _say("error: interrupted, before there was anything to save.")
+    return 130
+
+
+def _how_to_go_on(saved: Path | None) -> str:
+    """What a run that was stopped leaves, and what to type to go on with it."""
+    if saved is None:
+        return "Nothing was saved."
+    if any(argument.startswith("run_dir=") for argument in sys.argv):
+        return "Repeat the command to go on."
+    from zoo.training.terminal import shown_path
+
+    return f"Repeat the command with run_dir={shown_path(saved.parents[1])} to go on."
 
 
 def explain(error: BaseException) -> str | None:

@@ -33,9 +33,9 @@ from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw
 from zoo.training.plugins import import_plugins
 from zoo.training.processes import agree, together
+from zoo.training.report import Course, print_end, print_metrics, print_start
 from zoo.training.run_config import read_config
 from zoo.training.schema import check_config, leave_out_unused
-from zoo.training.tables import print_metrics
 from zoo.training.trainer import make_trainer, seed_all
 
 __all__ = ["build", "train_run"]
@@ -101,9 +101,11 @@ def train_run(config: DictConfig) -> float | None:
     check_validation(settings, model, data)
     resume = agree("checkpoint", _resume_from(run_dir, settings))
     regularization = settings["regularization"]
+    course = Course()
     trainer = make_trainer(
         model,
         run_dir=run_dir,
+        callbacks=[course],
         checkpoint_seconds=settings["checkpoint_seconds"],
         early_stopping=regularization["early_stopping"],
         gradient_clip_val=regularization.get("gradient_clip_val"),
@@ -119,9 +121,10 @@ def train_run(config: DictConfig) -> float | None:
             text = OmegaConf.to_yaml(OmegaConf.create({**settings, "data": paths_from(settings["data"], run_dir)}))
             write_whole(run_dir / "config.yaml", lambda file: file.write(text.encode()))
             write_environment(run_dir / "environment.json")
+            print_start(trainer, model, data, settings["data"]["name"], run_dir)
         with together(trainer):
             trainer.fit(model, datamodule=data, ckpt_path=resume)
-        return _finish(trainer, model, data, settings, run_dir)
+        return _finish(trainer, model, data, settings, run_dir, course)
 
 
 def write_environment(path: Path) -> None:
@@ -211,11 +214,14 @@ def check_trainer(run_dir: Path, before: dict[str, Any], settings: dict[str, Any
         log.info("Going on with trainer.%s=%s, which was %s.", key, now.get(key), before.get(key))
 
 
-def _finish(trainer: Any, model: ZooModel, data: Any, settings: dict[str, Any], run_dir: Path) -> float | None:
+def _finish(
+    trainer: Any, model: ZooModel, data: Any, settings: dict[str, Any], run_dir: Path, course: Course
+) -> float | None:
     """Test the best checkpoint, write what the run ends with, and print what to do next; return the monitored value."""
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
     of = dict.fromkeys(metrics, f"last epoch, {trainer.current_epoch - 1}")
     tested_of = of_best = next(iter(of.values()), "last epoch")
+    kept: tuple[str, int] | None = None
     if not settings["trainer"]["fast_dev_run"] and (run_dir / "checkpoints").is_dir():
         path = find_checkpoint(run_dir)
         best = load_checkpoint(path)
@@ -223,6 +229,9 @@ def _finish(trainer: Any, model: ZooModel, data: Any, settings: dict[str, Any], 
         # That of the end of a run counts the epochs, that of a validation has not finished its own.
         epoch = best["epoch"] if path.stem == "best" else trainer.current_epoch - 1
         tested_of = of_best = f"{path.stem} checkpoint, epoch {epoch}"
+        kept = path.stem, epoch
+    if trainer.is_global_zero:
+        print_end(trainer, model, course, best=kept, value=_best_value(trainer), run_dir=run_dir)
     tested = trainer.test(model, datamodule=data, verbose=False) if is_overridden("test_step", model) else []
     split = "test" if data.has("test") else "train"
     for result in tested:
@@ -240,7 +249,8 @@ def _finish(trainer: Any, model: ZooModel, data: Any, settings: dict[str, Any], 
         writer.log_run(flatten(settings), metrics)
     if run_dir.is_dir():
         draw(model, data, split, run_dir / "pictures", writer and writer.experiment)
-    print_metrics(model.entry.name, settings["data"]["name"], metrics, run_dir, of)
+    predicts = model.preprocessing is not None and is_overridden("predict_batch", model, ZooModel)
+    print_metrics(model.entry.name, settings["data"]["name"], metrics, run_dir, of, predicts)
     return monitored
 
 
@@ -251,10 +261,16 @@ def of_split(metrics: Mapping[str, float], split: str) -> dict[str, float]:
 
 def _monitored(trainer: Any, model: ZooModel, metrics: dict[str, float]) -> float | None:
     """The best value of the model's monitor; without one the first that it logged of its passes."""
-    checkpointer = next((c for c in trainer.callbacks if isinstance(c, Checkpointer)), None)
-    if checkpointer is not None and checkpointer.best is not None:
-        return float(checkpointer.best)
+    best = _best_value(trainer)
+    if best is not None:
+        return best
     return metrics.get(model.monitor or "", next((v for k, v in metrics.items() if k.startswith("train/")), None))
+
+
+def _best_value(trainer: Any) -> float | None:
+    """The value that chose the best checkpoint."""
+    checkpointer = next((c for c in trainer.callbacks if isinstance(c, Checkpointer)), None)
+    return None if checkpointer is None or checkpointer.best is None else float(checkpointer.best)
 
 
 def flatten(settings: dict[str, Any]) -> dict[str, Any]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from zoo.errors import ZooError
-from zoo.training.callbacks import Checkpointer, EpochLines, RandomStates, SignalExit
+from zoo.training.callbacks import Checkpointer, RandomStates, SignalExit
 from zoo.training.checkpoint import AtomicCheckpointIO
+from zoo.training.convergence import Convergence
 from zoo.training.history import History
 from zoo.training.logger import make_loggers
+from zoo.training.progress import Progress
 from zoo.training.strategy import StreamingDDPStrategy
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_EPOCHS", "make_trainer", "quiet"]
 
+PROFILERS: dict[str, Any] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 DEFAULT_EPOCHS = 20  # of a gradient model; a streaming model says itself when it is done
 
 
@@ -81,7 +84,7 @@ def make_trainer(
         max_epochs: None for the model's own choice.
         strategy: Lightning's; `ddp` works for streaming models too.
         devices: Lightning's.
-        progress: show a bar (or a line an epoch, where there is no terminal).
+        progress: show how far it has come: a line on a terminal, plain lines elsewhere.
         logger: names of `zoo.training.logger.LOGGERS` for a run that has a folder, or what Lightning takes.
         **options: all else that Lightning's Trainer takes.
 
@@ -90,7 +93,8 @@ def make_trainer(
     """
     quiet()
     checkpointer = None
-    callbacks = [RandomStates(), *(callbacks or [])]
+    limit = "max_epochs" if run_dir is None else "trainer.max_epochs"
+    callbacks = [RandomStates(), *(callbacks or []), Convergence(limit)]
     if run_dir is not None and not options.get("fast_dev_run"):
         checkpointer = Checkpointer(Path(run_dir) / "checkpoints", checkpoint_seconds)
         callbacks.append(checkpointer)
@@ -102,9 +106,8 @@ def make_trainer(
         callbacks.append(SignalExit(checkpointer))
     if early_stopping:
         callbacks.append(_early_stopping(model, early_stopping))
-    terminal = sys.stderr.isatty() or sys.stdout.isatty()
     if progress:
-        callbacks.append(RichProgressBar() if terminal else EpochLines())
+        callbacks.append(Progress())
     if max_epochs is None and options.get("max_steps", -1) == -1:
         max_epochs = -1 if model.streaming else DEFAULT_EPOCHS
     chosen: Any = strategy
@@ -112,6 +115,8 @@ def make_trainer(
         gradient_clip_val = None
         if strategy == "ddp" or (strategy == "auto" and devices not in (1, "auto", "1")):
             chosen = StreamingDDPStrategy()
+    if run_dir is not None and isinstance(options.get("profiler"), str):
+        options["profiler"] = PROFILERS[options["profiler"]](dirpath=run_dir, filename="profile")
     try:
         return pl.Trainer(
             callbacks=callbacks,
@@ -122,7 +127,7 @@ def make_trainer(
             use_distributed_sampler=False,  # ours repeats no row and shuffles only where told to
             enable_checkpointing=checkpointer is not None,
             enable_model_summary=False,
-            enable_progress_bar=progress and terminal,
+            enable_progress_bar=False,
             gradient_clip_val=gradient_clip_val,
             num_sanity_val_steps=0,
             logger=logger,

@@ -32,6 +32,7 @@ class ZooModel(pl.LightningModule):
     entry: ClassVar[ModelEntry]
     streaming: bool = False
     has_weights: bool = False  # that a penalty could shrink
+    convex: bool = False  # so that a fit by steps has one minimum, and falls short of it or not
     # What the kept checkpoint is chosen by; None keeps the last one.
     monitor: str | None = None
     monitor_mode: str = "min"

@@ -71,6 +71,11 @@ class StreamingModel(ZooModel):
         """Whether no further pass is needed; asked after `solve`."""
         return True
 
+    @property
+    def passes_needed(self) -> int | None:
+        """How many passes a fit takes; None where that follows from the data."""
+        return 1 if type(self).done is StreamingModel.done else None
+
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Combine the accumulators of several processes; the default adds them."""
         return {name: torch.stack([state[name] for state in states]).sum(0) for name in states[0]}

@@ -38,7 +38,7 @@ from torch import Tensor
 
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
-from zoo.errors import ZooError
+from zoo.errors import NotConverged, ZooError
 from zoo.models.base import StreamingModel
 from zoo.models.base.evaluation import Pooling, Sum
 from zoo.models.kmeans.lloyd import (
@@ -457,6 +457,12 @@ class KMeans(CentroidModel, StreamingModel):
             )
         # Restarts that found the same clusters differ by rounding: the first of them, whatever the batches were.
         self.best = (self.all_inertia <= self.all_inertia.min() * (1 + 1e-9)).int().argmax()
+        if self.done and not bool(self.at_rest[self.best]) and (self.hparams.tolerance or not self.hparams.mini_batch):
+            warnings.warn(
+                f"{self.called} has not converged in {int(self.num_iter)} iterations: raise model.max_iter.",
+                NotConverged,
+                stacklevel=2,
+            )
         return {"inertia": self.inertia, "iterations": self.num_iter}
 
     def _update(self) -> None:

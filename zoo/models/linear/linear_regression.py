@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
-from zoo.errors import ZooError
+from zoo.errors import NotConverged, ZooError
 from zoo.models.base import GradientModel, StreamingModel
 from zoo.models.linear.least_squares import elastic_net_path, largest_penalty, solve_least_squares
 from zoo.models.linear.statistics import Statistics
@@ -97,6 +97,8 @@ class LinearRegression(StreamingModel, GradientModel):
     reference: Tensor
     total_weight: Tensor
     num_rows: Tensor
+
+    convex = True
 
     def __init__(
         self,
@@ -171,6 +173,7 @@ class LinearRegression(StreamingModel, GradientModel):
             if not converged:
                 warnings.warn(
                     f"linear_regression has not converged in {self.hparams.max_iter} rounds: raise model.max_iter.",
+                    NotConverged,
                     stacklevel=2,
                 )
         else:

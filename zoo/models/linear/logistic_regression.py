@@ -42,7 +42,7 @@ from torch import Tensor, nn
 
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
-from zoo.errors import ZooError
+from zoo.errors import NotConverged, ZooError
 from zoo.models.base import GradientModel, StreamingModel
 from zoo.models.base.objectives import Classification
 from zoo.models.linear.log_loss import cost, cost_gradient, derivatives, link
@@ -142,6 +142,8 @@ class LogisticRegression(StreamingModel, GradientModel):
     gradient_sum: Tensor
     hessian_sum: Tensor
     num_wrong: Tensor
+
+    convex = True
 
     def __init__(
         self,
@@ -395,6 +397,7 @@ class LogisticRegression(StreamingModel, GradientModel):
             warnings.warn(
                 f"logistic_regression has not converged in {self.hparams.max_iter} iterations: raise model.max_iter, "
                 "take model.method=newton, or set regularization=l2.",
+                NotConverged,
                 stacklevel=3,
             )
 

@@ -189,6 +189,10 @@ class GradientBoosting(StreamingModel, GradientModel):
     def done(self) -> bool:
         return int(self.phase) == DONE
 
+    @property
+    def passes_needed(self) -> int:
+        return 2  # to find the bins, and to collect the rows
+
     # -- the passes ----------------------------------------------------------------------------------------------------
 
     def _rows(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

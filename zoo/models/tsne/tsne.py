@@ -225,6 +225,10 @@ class TSNE(StreamingModel):
     def done(self) -> bool:
         return int(self.step) >= self.hparams.num_steps
 
+    @property
+    def passes_needed(self) -> int:
+        return -(-self.hparams.num_steps // self.hparams.steps_per_epoch)
+
     def solve(self) -> dict[str, float | Tensor]:
         if not len(self.fitted_rows):
             self._take_rows(**self._state())

@@ -1,0 +1,78 @@
+"""Where the commands print, how they say what was typed to call them, and how a duration is written."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+
+__all__ = ["called", "duration", "make_console", "shown_path"]
+
+SCRIPTS = ("train.py", "evaluate.py", "predict.py")
+
+
+def make_console(file: IO[str] | None = None, *, unfolded: bool = False) -> Console:
+    """Return a console on standard output (or `file`), as wide as the terminal or as `COLUMNS` says.
+
+    A dumb terminal and a pipe get plain text, 80 columns of it.
+
+    Args:
+        file: another stream.
+        unfolded: whether lines are as long as they come where nobody said how wide a line is, as in a pipe.
+
+    Example:
+        >>> import io
+        >>> make_console(io.StringIO()).is_terminal
+        False
+    """
+    console = Console(file=file, highlight=False, soft_wrap=False)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns):
+        console.size = (int(columns), console.height)  # type: ignore[assignment]
+    elif not console.is_terminal:
+        console.size = (10_000 if unfolded else 80, console.height)  # type: ignore[assignment]
+    return console
+
+
+def called(command: str) -> str:
+    """Return what to type for a command of the zoo, in the way in which this one was called.
+
+    Args:
+        command: `train`, `evaluate`, `predict` or `help`.
+
+    Example:
+        >>> sys.argv[0] = "bin/zoo-train"
+        >>> called("evaluate"), called("help")
+        ('zoo-evaluate', 'zoo-train --help')
+    """
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py" and program.parent.name == "zoo":
+        return f"python -m zoo {command}"
+    if program.stem == "zoo":
+        return f"zoo {command}"
+    if command == "help":
+        return f"{called('train')} --help"
+    if program.name in SCRIPTS:
+        return f"python {shlex.quote(str(program.with_name(f'{command}.py')))}"
+    return f"zoo-{command}"
+
+
+def shown_path(path: str | Path) -> str:
+    """Return a path as a user of this folder would type it."""
+    path = Path(path)
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+
+
+def duration(seconds: float) -> str:
+    """Return a time in hours, minutes and seconds.
+
+    >>> duration(7), duration(3723.4)
+    ('0:07', '1:02:03')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
