@@ -266,8 +266,8 @@ class PCA(StreamingModel):
         moving = residual > _UNSETTLED * values + 1e-9 * values[-1]
         if bool(moving[wanted].any()):
             warnings.warn(
-                f"pca has not converged: the components still move after {int(self.passes)} passes. "
-                "Raise model.num_passes.",
+                f"pca has not converged: the components still move after {int(self.passes)} passes; raise "
+                "model.num_passes.",
                 NotConverged,
                 stacklevel=2,
             )
