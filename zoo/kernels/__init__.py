@@ -83,9 +83,8 @@ def function(name: str, task: type[ctypes.Structure]) -> Callable[[ctypes.Struct
     Returns:
         a function of one such struct, which raises `MemoryError` where the C function returns other than 0.
     """
-    if not _enabled or os.environ.get("ZOO_KERNELS") == "0":
-        return None
-    return _find(name, task, os.environ.get("ZOO_KERNELS"))
+    wanted = os.environ.get("ZOO_KERNELS")
+    return None if wanted == "0" or not _enabled else _find(name, task, wanted)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -52,10 +53,11 @@ class Recurrence:
     def __init__(self, name: str, formula: Formula) -> None:
         self.name, self.formula = name, formula
         self.states, self.gates = (2 if name == "lstm" else 1), {"lstm": 4, "gru": 3}.get(name, 1)
+        self._functions = {way: f"{name.split('_')[0]}_{way}" for way in ("forward", "backward")}  # in C
         self.operator = self._define(name, _FORWARD, self._forward, self._fake_forward)
         self.operator_back = self._define(f"{name}_backward", _BACKWARD, self._backward, self._fake_backward)
-        _register_autograd(self.operator, self._keep, self._differentiate)
-        _register_autograd(self.operator_back, self._keep_again, self._differentiate_again)
+        _register_autograd(self.operator, self._forward, self._keep, self._differentiate)
+        _register_autograd(self.operator_back, self._backward, self._keep_again, self._differentiate_again)
 
     def __call__(
         self, x: Tensor, state: State, w: Weights, batch_sizes: Tensor | None = None, reverse: bool = False
@@ -93,29 +95,29 @@ class Recurrence:
         bias_hh: Tensor | None, w_hr: Tensor | None, batch_sizes: Tensor | None, reverse: bool, keep: bool,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         w, state = Weights(w_ih, w_hh, bias_ih, bias_hh, w_hr), (h0,) if c0 is None else (h0, c0)
-        steps = self._check(x, state, w, batch_sizes, reverse)
-        flat = x.reshape(-1, x.size(-1))  # (N, D)
+        self._check(x, h0, c0, w, batch_sizes)
         kernel = self._kernel("forward", x, w_hr)
-        if kernel is None:
-            h, final, kept = PASSES[self.name].forward(steps, flat, state, w, keep)
-        else:
-            h, final, kept = self._compiled_forward(kernel, steps, flat, state, w, batch_sizes, keep)
+        if kernel is not None:
+            return self._compiled_forward(kernel, x, state, w, batch_sizes, reverse, keep)
+        steps, flat = _steps(x, batch_sizes, reverse), x.reshape(-1, x.size(-1))  # (N, D)
+        h, final, kept = PASSES[self.name].forward(steps, flat, state, w, keep)
         gates, memory = kept if keep and kept else (x.new_empty(0), x.new_empty(0))
         c_n = final[1] if self.states == 2 else x.new_empty(0)
         return h.view(*x.shape[:-1], h.size(-1)), final[0], c_n, gates, memory
 
     def _compiled_forward(
-        self, kernel: Callable, steps: Steps, x: Tensor, state: State, w: Weights, sizes: Tensor | None, keep: bool
-    ) -> tuple[Tensor, State, tuple[Tensor, ...]]:
-        rows, hidden = len(x), w.hh.size(1)
-        h, final = x.new_empty(rows, hidden), [s.new_empty(s.shape) for s in state]
-        kept: tuple[Tensor, ...] = ()
+        self, kernel: Callable, x: Tensor, state: State, w: Weights, sizes: Tensor | None, reverse: bool, keep: bool
+    ) -> tuple[Tensor, ...]:
+        *head, _ = x.shape
+        rows, hidden = math.prod(head), w.hh.size(1)
+        h, h_n = x.new_empty(*head, hidden), torch.empty_like(state[0], memory_format=torch.contiguous_format)
+        c_n = torch.empty_like(h_n) if self.states == 2 else None
+        gates = memory = None
         if keep and self.gates > 1:
-            kept = (x.new_empty(rows, self.gates * hidden), x.new_empty(rows, hidden))
-        names = ("gates", "u" if self.name == "gru" else "c")
-        outputs = dict(zip(names, kept, strict=False)) | dict(zip(("h_n", "c_n"), final, strict=False))
-        kernel(self._task(steps, x, state, w, sizes, h=h, **outputs))
-        return h, tuple(final), kept
+            gates, memory = x.new_empty(rows, self.gates * hidden), x.new_empty(rows, hidden)
+        outputs = {"h": h, "h_n": h_n, "c_n": c_n, "gates": gates, "u" if self.name == "gru" else "c": memory}
+        self._call(kernel, x, state, w, sizes, reverse, outputs)
+        return tuple([x.new_empty(0) if t is None else t for t in (h, h_n, c_n, gates, memory)])
 
     def _fake_forward(
         self, x: Tensor, h0: Tensor, c0: Tensor | None, w_ih: Tensor, w_hh: Tensor, bias_ih: Tensor | None,
@@ -136,43 +138,32 @@ class Recurrence:
         need_x: bool,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         w, state = Weights(w_ih, w_hh, bias_ih, bias_hh, w_hr), (h0,) if c0 is None else (h0, c0)
-        steps = self._check(x, state, w, batch_sizes, reverse)
-        shape, x = x.shape, x.reshape(-1, x.size(-1))
-        h = h.reshape(-1, h.size(-1))
-        carries = [
-            torch.zeros(s.shape, dtype=s.dtype, device=s.device) if d is None else _copy(d)
-            for s, d in zip(state, (d_h_n, d_c_n), strict=False)
-        ]
+        self._check(x, h0, c0, w, batch_sizes)
+        carries = [s.new_zeros(s.shape) if d is None else _copy(d) for s, d in zip(state, (d_h_n, d_c_n), strict=False)]
         kernel = self._kernel("backward", x, w_hr)
         if kernel is not None:
-            d_h = None if d_h is None else d_h.contiguous()
-            d_x, d_w = self._compiled_backward(
-                kernel, steps, x, state, w, batch_sizes, h, gates, memory, d_h, carries, need_x
-            )
+            kept = {"h": h, "d_h": d_h, "gates": gates, "u" if self.name == "gru" else "c": memory}
+            d_x, d_w = self._compiled_backward(kernel, x, state, w, batch_sizes, reverse, kept, carries, need_x)
         else:
+            steps, flat, h = _steps(x, batch_sizes, reverse), x.reshape(-1, x.size(-1)), h.reshape(-1, h.size(-1))
             d_h = torch.zeros_like(h) if d_h is None else d_h.reshape(h.shape)
             back = PASSES[self.name].backward
-            d_x, d_state, d_w = back(steps, x, state, w, h, (gates, memory), d_h, tuple(carries), need_x)
+            d_x, d_state, d_w = back(steps, flat, state, w, h, (gates, memory), d_h, tuple(carries), need_x)
             carries = list(d_state)
         d_c0 = carries[1] if self.states == 2 else None
-        found = (None if d_x is None else d_x.view(shape), carries[0], d_c0, *d_w)
-        return tuple(x.new_empty(0) if t is None else t for t in found)
+        found = (None if d_x is None else d_x.view(x.shape), carries[0], d_c0, *d_w)
+        return tuple([x.new_empty(0) if t is None else t for t in found])
 
     def _compiled_backward(
-        self, kernel: Callable, steps: Steps, x: Tensor, state: State, w: Weights, sizes: Tensor | None, h: Tensor,
-        gates: Tensor, memory: Tensor, d_h: Tensor | None, carries: list[Tensor], need_x: bool,
+        self, kernel: Callable, x: Tensor, state: State, w: Weights, sizes: Tensor | None, reverse: bool,
+        kept: dict[str, Tensor | None], carries: list[Tensor], need_x: bool,
     ) -> tuple[Tensor | None, Weights]:  # fmt: skip
-        hidden, width = h.size(1), 4 if self.gates > 1 else 1  # the GRU's d is u, r, z, n
-        d = x.new_empty(len(x), width * hidden)
-        d_w = Weights(*(None if t is None else t.new_empty(t.shape) for t in w))
-        tensors = {"h": h, "d_h": d_h, "d": d, "carry": carries[0], "d_ih": d_w.ih, "d_hh": d_w.hh}
-        if self.gates > 1:
-            tensors |= {"gates": gates, ("u" if self.name == "gru" else "c"): memory}
-        if self.states == 2:
-            tensors["d_c"] = carries[1]
-        if w.bias_ih is not None:
-            tensors |= {"d_bias_ih": d_w.bias_ih, "d_bias_hh": d_w.bias_hh}
-        kernel(self._task(steps, x, state, w, sizes, **tensors))
+        rows, hidden, width = math.prod(x.shape[:-1]), w.hh.size(1), 4 if self.gates > 1 else 1
+        d = x.new_empty(rows, width * hidden)  # of the GRU: u, r, z, n
+        d_w = Weights(*[None if t is None else torch.empty_like(t, memory_format=torch.contiguous_format) for t in w])
+        outputs: dict[str, Tensor | None] = {"d": d, "carry": carries[0], "d_ih": d_w.ih, "d_hh": d_w.hh}
+        outputs |= {"d_c": carries[-1], "d_bias_ih": d_w.bias_ih, "d_bias_hh": d_w.bias_hh}
+        self._call(kernel, x, state, w, sizes, reverse, kept | outputs)
         d_gates = d[:, hidden:] if self.name == "gru" else d
         return product(d_gates, w.ih.t()) if need_x else None, d_w
 
@@ -185,67 +176,52 @@ class Recurrence:
 
     # -- the seam --------------------------------------------------------------------------------------------------
 
-    def _check(self, x: Tensor, state: State, w: Weights, batch_sizes: Tensor | None, reverse: bool) -> Steps:
+    def _check(self, x: Tensor, h0: Tensor, c0: Tensor | None, w: Weights, batch_sizes: Tensor | None) -> None:
         """Refuse what does not fit together, since a kernel would read whatever lies there."""
-        if batch_sizes is not None:
+        if batch_sizes is None:
+            fits = x.dim() == 3 and x.size(0) > 0
+            rows = x.size(1) if fits else 0
+        else:
             sizes = batch_sizes.tolist()
             fits = batch_sizes.dtype == torch.int64 and batch_sizes.device.type == "cpu" and x.dim() == 2
             fits = fits and bool(sizes) and sum(sizes) == x.size(0)
             fits = fits and all(a >= b for a, b in itertools.pairwise(sizes)) and sizes[-1] > 0
-        else:
-            fits = x.dim() == 3 and x.size(0) > 0
-            sizes = [x.size(1)] * x.size(0) if fits else []
-        if not (fits and self._fit(x, state, w, sizes[0])):
-            shapes = [None if t is None else (*t.shape, t.dtype, t.device) for t in (x, *state, *w, batch_sizes)]
-            raise RuntimeError(f"zoo::{self.name}: inputs do not fit together: {shapes}")
-        return Steps(tuple(sizes), reverse)
-
-    def _fit(self, x: Tensor, state: State, w: Weights, rows: int) -> bool:
-        gates, outputs, hidden = w.hh.size(0), w.hh.size(-1), w.hh.size(0) // self.gates
-        for t in (*state, *w):
-            if t is not None and (t.dtype != x.dtype or t.device != x.device):
-                return False
-        for bias in (w.bias_ih, w.bias_hh):
-            if bias is not None and bias.shape != (gates,):
-                return False
-        return (
-            w.ih.shape == (gates, x.size(-1))
-            and w.hh.shape == (hidden * self.gates, outputs)
-            and (w.bias_ih is None) == (w.bias_hh is None)
-            and (outputs == hidden if w.hr is None else w.hr.shape == (outputs, hidden))
-            and len(state) == self.states
-            and state[0].shape == (rows, outputs)
-            and state[-1].shape == (rows, hidden if self.states == 2 else outputs)
-        )
+            rows = sizes[0] if fits else 0
+        outputs, hidden = w.hh.size(-1), w.hh.size(0) // self.gates
+        gates, dtype, device = hidden * self.gates, x.dtype, x.device
+        shapes = (
+            (h0, (rows, outputs)), (c0, (rows, hidden)), (w.ih, (gates, *x.shape[-1:])), (w.hh, (gates, outputs)),
+            (w.bias_ih, (gates,)), (w.bias_hh, (gates,)), (w.hr, (outputs, hidden)),
+        )  # fmt: skip
+        for t, shape in shapes:
+            if t is not None and (t.shape != shape or t.dtype != dtype or t.device != device):
+                fits = False
+        fits = fits and (c0 is not None) == (self.states == 2) and (w.bias_ih is None) == (w.bias_hh is None)
+        if not fits or (w.hr is None and outputs != hidden):
+            found = [None if t is None else (*t.shape, t.dtype, t.device) for t in (x, h0, c0, *w, batch_sizes)]
+            raise RuntimeError(f"zoo::{self.name}: inputs do not fit together: {found}")
 
     def _kernel(self, direction: str, x: Tensor, w_hr: Tensor | None) -> Callable | None:
         """The C function, where it goes: float32 on a CPU, at least one row, no projection."""
         if x.dtype != torch.float32 or x.device.type != "cpu" or x.numel() == 0 or w_hr is not None:
             return None
-        return function(f"{self.name.split('_')[0]}_{direction}", Task)
+        return function(self._functions[direction], Task)
 
-    def _task(
-        self, steps: Steps, x: Tensor, state: State, w: Weights, sizes: Tensor | None, **tensors: Tensor | None
-    ) -> Task:
-        """The struct of one call; it keeps what it points to alive."""
-        hidden = w.hh.size(1)
-        tensors |= {"x": x, "h0": state[0], "w_ih": w.ih, "w_hh": w.hh, "sizes": sizes}
-        if w.bias_ih is not None:
-            tensors |= {"bias_ih": w.bias_ih, "bias_hh": w.bias_hh}
-        if self.states == 2:
-            tensors["c0"] = state[1]
-        work = len(x) * (x.size(1) + hidden) * self.gates * hidden  # multiplications
-        task = Task(
-            len(steps.sizes), len(state[0]), x.size(1), hidden, len(x), steps.reverse, self.name == "rnn_relu",
-            min(torch.get_num_threads(), 1 + work // _WORK),
-        )  # fmt: skip
-        task.kept = kept = []
-        for name, tensor in tensors.items():
-            if tensor is not None:
-                tensor = tensor.contiguous()
-                kept.append(tensor)
-                setattr(task, name, tensor.data_ptr())
-        return task
+    def _call(
+        self, kernel: Callable, x: Tensor, state: State, w: Weights, sizes: Tensor | None, reverse: bool,
+        tensors: dict[str, Tensor | None],
+    ) -> None:  # fmt: skip
+        """Call the C function with the inputs and with further tensors by their name in its struct."""
+        (*_, inputs), (gates, hidden), (rows, _) = x.shape, w.hh.shape, state[0].shape
+        total = x.numel() // inputs
+        work = total * (inputs + hidden) * gates  # multiplications
+        threads = 1 if work < _WORK else min(torch.get_num_threads(), 1 + work // _WORK)
+        steps = total // rows if sizes is None else len(sizes)
+        tensors |= {"x": x, "h0": state[0], "c0": state[-1], "sizes": sizes}
+        tensors |= {"w_ih": w.ih, "w_hh": w.hh, "bias_ih": w.bias_ih, "bias_hh": w.bias_hh}
+        whole = {name: t.contiguous() for name, t in tensors.items() if t is not None}  # alive until it has run
+        pointers = {name: t.data_ptr() for name, t in whole.items()}
+        kernel(Task(steps, rows, inputs, hidden, total, reverse, self.name == "rnn_relu", threads, **pointers))
 
     # -- autograd --------------------------------------------------------------------------------------------------
 
@@ -298,16 +274,25 @@ class Recurrence:
         return *by_input, None, None, None, None, None, *by_direction, None
 
 
-def _register_autograd(operator: Any, keep: Callable, differentiate: Callable) -> None:
+def _register_autograd(operator: Any, run: Callable, keep: Callable, differentiate: Callable) -> None:
     """Make the operator one node of autograd.
 
     `keep(ctx, inputs, outputs)` and `differentiate(ctx, *gradients)` are as `torch.library.register_autograd` has them,
-    whose node takes three times as long: some 40 µs more each way, which a short sequence is shorter than.
+    whose own node costs some 40 µs more each way: as much as all else that is done for a short sequence.
     """
+    # The names of the dispatcher are private in Python; in C++ they are its documented ones.
+    after, guard, cpu = (
+        torch._C._after_ADInplaceOrView_keyset,
+        torch._C._AutoDispatchBelowAutograd,
+        torch._C.DispatchKey.CPU,
+    )
 
     def below(keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        with torch._C._AutoDispatchBelowAutograd():  # this and the next have no public name in Python
-            return operator.redispatch(keys & torch._C._after_autograd_keyset, *inputs)
+        keys = keys & after
+        with guard():
+            if keys.highestPriorityTypeId() == cpu:  # no mode, no transform: what the dispatcher would call next
+                return run(*inputs)
+            return operator.redispatch(keys, *inputs)
 
     class Node(torch.autograd.Function):
         @staticmethod
@@ -320,11 +305,11 @@ def _register_autograd(operator: Any, keep: Callable, differentiate: Callable) -
         def backward(ctx: Any, *gradients: Tensor | None) -> Any:
             return None, *differentiate(ctx, *gradients)
 
-    def run(keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
+    def call(keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
         return Node.apply(keys, *inputs) if torch.is_grad_enabled() else below(keys, *inputs)
 
     Node.__name__ = operator.name().replace("::", "_")
-    _LIBRARY.impl(operator, run, "Autograd", with_keyset=True)
+    _LIBRARY.impl(operator, call, "Autograd", with_keyset=True)
 
 
 def _present(values: Sequence[Tensor | None]) -> tuple[list[Tensor], list[int]]:
@@ -353,6 +338,10 @@ def _loop(operator: Any) -> Callable:
         return results, (0,) * len(results)
 
     return rule
+
+
+def _steps(x: Tensor, batch_sizes: Tensor | None, reverse: bool) -> Steps:
+    return Steps((x.size(1),) * x.size(0) if batch_sizes is None else tuple(batch_sizes.tolist()), reverse)
 
 
 def _copy(tensor: Tensor) -> Tensor:

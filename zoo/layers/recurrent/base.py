@@ -261,7 +261,7 @@ class Recurrent(nn.Module):
         return PackedSequence(output, batch_sizes, order, back), final
 
     def _check_input(self, x: Tensor) -> None:
-        dtype = self.weights(0).ih.dtype
+        dtype = getattr(self, self._parameter_names[0]["ih"]).dtype
         if x.dtype != dtype and not _autocast(x.device.type):
             raise ValueError(
                 f"RNN input dtype ({x.dtype}) does not match weight dtype ({dtype}). "
@@ -274,9 +274,9 @@ class Recurrent(nn.Module):
 
     def _initial_states(self, x: Tensor, rows: int, hx: Any, batched: bool) -> list[State]:
         """One state of shapes (B, P) and (B, H) per layer and direction."""
-        sizes = [(self.output_size(layer), self.hidden_sizes[layer]) for layer in range(self.num_layers)]
+        sizes = [(self.proj_size or hidden, hidden) for hidden in self.hidden_sizes]
         if hx is None:
-            zeros = [tuple(x.new_zeros(rows, n) for n in pair[: self.states]) for pair in sizes]
+            zeros = [tuple([x.new_zeros(rows, n) for n in pair[: self.states]]) for pair in sizes]
             return [z for z in zeros for _ in range(self.num_directions)]
         kinds = hx if self.states == 2 else (hx,)
         self._check_ranks(kinds, batched)
@@ -313,11 +313,13 @@ class Recurrent(nn.Module):
         """Final states as `hx` is given: stacked, or one tensor per layer where sizes differ."""
         joined: list[Any] = []
         for kind in zip(*states, strict=True):
-            layers = [kind[k : k + self.num_directions] for k in range(0, len(kind), self.num_directions)]
-            if len(set(self.hidden_sizes)) > 1 and kind[0].size(-1) != self.proj_size:
+            if len(kind) == 1:
+                joined.append(finish(kind[0].unsqueeze(0)))
+            elif len(set(self.hidden_sizes)) > 1 and kind[0].size(-1) != self.proj_size:
+                layers = [kind[k : k + self.num_directions] for k in range(0, len(kind), self.num_directions)]
                 joined.append(tuple(finish(torch.stack(layer)) for layer in layers))
             else:
-                joined.append(finish(torch.stack(kind) if len(kind) > 1 else kind[0].unsqueeze(0)))
+                joined.append(finish(torch.stack(kind)))
         return tuple(joined) if self.states == 2 else joined[0]
 
     def _run(self, x: Tensor, states: list[State], sizes: Tensor | None) -> tuple[Tensor, list[State]]:
@@ -390,15 +392,19 @@ def _usable(x: Tensor, state: State, w: Weights) -> bool:
 
     These are forward-mode differentiation and those of `torch.func`; torch has no public name for either being active.
     """
-    tensors = [x, *state, *(t for t in w if t is not None)]
-    return (
-        not torch.jit.is_tracing()  # what is traced is to run without the zoo
-        and torch.autograd.forward_ad._current_level < 0
-        and not torch._C._are_functorch_transforms_active()
-        and not _autocast(x.device.type)
-        and all(t.dtype == x.dtype and t.device == x.device for t in tensors)
-        and (torch.compiler.is_compiling() or all(type(t) in (Tensor, nn.Parameter) for t in tensors))
-    )
+    if (
+        torch.jit.is_tracing()  # what is traced is to run without the zoo
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or _autocast(x.device.type)
+    ):
+        return False
+    dtype, device, plain = x.dtype, x.device, (Tensor, nn.Parameter)
+    compiling = torch.compiler.is_compiling()
+    for t in (x, *state, *w):
+        if t is not None and (t.dtype != dtype or t.device != device or not (compiling or type(t) in plain)):
+            return False
+    return True
 
 
 def _zone(old: Tensor, new: Tensor, p: float, training: bool) -> Tensor:
