@@ -18,6 +18,7 @@ import zoo
 from zoo import ZooError
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.trees import GradientBoosting
+from zoo.models.trees.losses import Loss
 
 
 def fitted(
@@ -82,21 +83,19 @@ def test_the_first_tree_is_scikit_learns() -> None:
     np.testing.assert_allclose(model(x)[:, 0].numpy(), peer.predict(x.numpy()), rtol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["two", "three", "squared_error", "absolute_error", "quantile"])
+@pytest.mark.parametrize("kind", ["two", "three", "squared_error", "absolute_error", "quantile", "poisson", "gamma"])
 def test_derivatives_are_those_of_the_loss(kind: str) -> None:
-    loss = "log_loss" if kind in ("two", "three") else kind
     classes = {"two": 2, "three": 3}.get(kind)
-    spec = DataSpec("tabular", (1,), "class" if classes else "value", num_classes=classes)
-    model = zoo.create_model("gradient_boosting", spec, loss=loss, quantile=0.3)
-    y = torch.randint(classes, (40,)).double() if classes else torch.randn(40).double()
-    output = torch.randn(40, model.num_outputs, dtype=torch.float64, requires_grad=True)
+    loss = Loss("log_loss" if classes else kind, 3 if classes == 3 else 1, 0.3)
+    y = torch.randint(classes, (40,)).double() if classes else torch.rand(40).double()
+    output = torch.randn(40, loss.num_outputs, dtype=torch.float64, requires_grad=True)
     factor = {"squared_error": 0.5, "absolute_error": 0.5}.get(
         kind, 1.0
     )  # what is reported is y's mean error, squared or not
-    (slope,) = torch.autograd.grad(factor * model._losses(output, y).sum(), output, create_graph=True)
-    gradient, hessian = model._derivatives(output, y)
+    (slope,) = torch.autograd.grad(factor * loss.of_rows(output, y).sum(), output, create_graph=True)
+    gradient, hessian = loss.derivatives(output, y)
     torch.testing.assert_close(gradient, -slope, rtol=1e-9, atol=1e-12)
-    if kind in ("two", "squared_error"):
+    if kind in ("two", "squared_error", "poisson", "gamma"):
         (curvature,) = torch.autograd.grad(slope.sum(), output)
         torch.testing.assert_close(hessian, curvature, rtol=1e-9, atol=1e-12)
 

@@ -29,7 +29,7 @@ __all__ = ["Bootstrap", "bootstrap_keys", "poisson_thresholds"]
 _BOOTSTRAP = 0xB007  # the stream of the weights
 _STEP_INVERSE = pow(0x9E37_79B9_7F4A_7C15, -1, 2**64)
 _STEP_INVERSE -= 2**64 * (_STEP_INVERSE >= 2**63)  # as int64
-MOST = 15  # times that a row is drawn; the rate is at most 1, so that more has probability 2e-14
+MOST = 15  # times that a row is drawn; of more the probability is 2e-14 at the rate 1, and 5e-6 at 4, the greatest
 
 
 class Bootstrap(NamedTuple):

@@ -51,8 +51,10 @@ class DecisionTree(Grows, StreamingModel, GradientModel):
         min_gain: least weighted fall of the mean impurity by a split.
         max_leaf_nodes: leaves at most; the tree then grows where the gain is greatest.
         max_features: features looked at in a node: a number, a share, `sqrt`, `log2`, or null for all.
+        random_thresholds: draw one threshold a feature and node, instead of the best.
         ccp_alpha: α of cost-complexity pruning: the least fall of the mean impurity for each leaf that a branch has
-        more. categorical_features: numbers of the features whose values are categories.
+            more.
+        categorical_features: numbers of the features whose values are categories.
         monotone: for each feature 1 where predictions must not fall with it, −1 where they must not rise, else 0.
         num_bins: bins of a feature; null gives each distinct value its own.
         histogram_mb: megabytes of counts in a pass, at most; nodes that do not fit wait for the next one.
@@ -60,8 +62,7 @@ class DecisionTree(Grows, StreamingModel, GradientModel):
 
     Raises:
         ZooError: for a hyperparameter out of range, a criterion that does not fit the targets, a single class, or bins
-            that
-            do not fit into memory.
+            that do not fit into memory.
 
     Example:
         >>> import torch, zoo
@@ -83,6 +84,7 @@ class DecisionTree(Grows, StreamingModel, GradientModel):
         min_gain: float = 0.0,
         max_leaf_nodes: int | None = None,
         max_features: int | float | Literal["sqrt", "log2"] | None = None,
+        random_thresholds: bool = False,
         ccp_alpha: float = 0.0,
         categorical_features: list[int] | None = None,
         monotone: list[int] | None = None,

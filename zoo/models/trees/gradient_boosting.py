@@ -6,15 +6,9 @@ v = \frac{\sum_i g_i}{\sum_i h_i + \lambda}, \qquad
 g_i = -w_i \frac{\partial \ell(y_i, F)}{\partial F}, \quad h_i = w_i \frac{\partial^2 \ell}{\partial F^2}
 ```
 
-| loss | $\ell(y, F)$ | $g / w$ | $h / w$ |
-|---|---|---|---|
-| `log_loss`, two classes | $\log(1 + e^F) - y F$ | $y - p$ | $p (1 - p)$ |
-| `log_loss`, C classes | $-\log p_y$, $p$ the softmax of C sums of trees | $[y = c] - p_c$ | $p_c (1 - p_c)$ |
-| `squared_error` | $(y - F)^2 / 2$ | $y - F$ | 1 |
-| `absolute_error`, `quantile` $q$ | $q (y - F)^+ + (1 - q) (F - y)^+$ | $q - [y < F]$ | 1 |
-
-A tree is grown where the gain is greatest, to `num_leaves` leaves. Where the second derivative says nothing (the last
-row) a leaf takes the quantile of its residuals instead.
+with the losses of `zoo.models.trees.losses`. A tree is grown where the gain is greatest, to `num_leaves` leaves. Where the
+second derivative says nothing (absolute error, quantiles) a leaf takes the quantile of its residuals instead. The
+values of a categorical feature are parted into two sets, tried in the order of their Newton steps.
 
 The first pass sketches the features, the second collects the rows as codes, one byte a value, on which all trees are
 grown at its end. Sums are integers, draws of rows and the choice of the validation rows are hashes of their content:
@@ -32,7 +26,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.checks import check_range
@@ -40,11 +33,13 @@ from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import GradientModel, StreamingModel
 from zoo.models.trees.bins import Bins, Codes, Sketch, bins_of, code_rows, encode, merge_sketches, sketch_rows
-from zoo.models.trees.criteria import Criterion, power_of_two, units_for
-from zoo.models.trees.growth import Limits, Nodes, RowSums, grow_trees, route
-from zoo.models.trees.splits import Rules
-from zoo.models.trees.trees import Trees, find_leaves, importances, joined, trees_of
-from zoo.numerics.hashing import content_hash, splitmix64, stream_key, uniforms
+from zoo.models.trees.boosting import Round, Rows, Settings, boost, draw
+from zoo.models.trees.criteria import power_of_two
+from zoo.models.trees.grows import check_directions, check_features
+from zoo.models.trees.growth import Limits
+from zoo.models.trees.losses import OF_CLASSES, OF_VALUES, Loss
+from zoo.models.trees.trees import Trees, find_leaves, importances, joined
+from zoo.numerics.hashing import content_hash
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -53,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["GradientBoosting"]
 
 SKETCH, COLLECT, DONE = range(3)  # what a pass is for
-_VALIDATION, _ROWS, _TREES = 0x7A11, 0x5A3B, 0x71EE  # streams of draws
+_VALIDATION = 0x7A11  # the stream of the draws of rows that are held out
 
 
 @register_model(
@@ -67,22 +62,22 @@ class GradientBoosting(StreamingModel, GradientModel):
     """Gradient boosting of trees grown best first, on rows that two passes turn into bytes.
 
     Args:
-        loss: `log_loss` of classes; `squared_error`, `absolute_error` or `quantile` of values; null takes the first
-            that
-            fits.
+        loss: `log_loss` of classes; `squared_error`, `absolute_error`, `quantile`, `poisson` or `gamma` of values; null
+            takes the first that fits.
         quantile: q of the quantile loss.
         num_trees: rounds; of more than two classes each round grows a tree for each class.
         learning_rate: η.
-        num_leaves: leaves of a tree, at most.
+        num_leaves: leaves of a tree, at most; null for no limit.
         max_depth: of a tree's deepest leaf.
         min_samples_leaf: rows of a leaf, at least.
-        min_hessian: Σ h of a leaf, at least, of weights that are at most 1.
-        l2: λ, beside weights that are at most 1.
+        min_hessian: Σ h of a leaf, at least.
+        l2: λ, beside Σ h.
         max_samples: share of the rows that each round sees.
         max_features: share of the features that each node looks at.
+        categorical_features: numbers of the features whose values are categories.
         monotone: for each feature 1 where predictions must not fall with it, −1 where they must not rise, else 0.
-        patience: rounds without a better validation loss after which training stops; null takes all rounds and all
-        rows. validation_fraction: share of the rows that are held out for that.
+        patience: rounds without a better validation loss after which training stops; null takes all rounds and rows.
+        validation_fraction: share of the rows that are held out for that.
         num_bins: bins of a feature; null gives each distinct value its own.
         seed: of the draws; null takes the run's.
 
@@ -99,21 +94,23 @@ class GradientBoosting(StreamingModel, GradientModel):
 
     has_weights = False
     binary_logit = True
+    least_classes = 2  # there must be among the rows; 1 where a caller takes a constant for an answer
 
     def __init__(
         self,
         *,
-        loss: Literal["log_loss", "squared_error", "absolute_error", "quantile"] | None = None,
+        loss: Literal["log_loss", "squared_error", "absolute_error", "quantile", "poisson", "gamma"] | None = None,
         quantile: float = 0.5,
         num_trees: int = 100,
         learning_rate: float = 0.1,
-        num_leaves: int = 31,
+        num_leaves: int | None = 31,
         max_depth: int | None = None,
         min_samples_leaf: int = 20,
         min_hessian: float = 1e-3,
         l2: float = 0.0,
         max_samples: float = 1.0,
         max_features: float = 1.0,
+        categorical_features: list[int] | None = None,
         monotone: list[int] | None = None,
         patience: int | None = None,
         validation_fraction: float = 0.1,
@@ -138,25 +135,20 @@ class GradientBoosting(StreamingModel, GradientModel):
             ("num_bins", 2, 1 << 24, False),
         ):
             check_range(name, self.hparams[name], low, high, open_low=open_low)
-        if any(sign not in (-1, 0, 1) for sign in monotone or ()):
-            raise ZooError(f"model.monotone must hold 1, 0 or -1 for each feature, not {monotone}.")
+        check_directions(monotone)
 
     # -- building ------------------------------------------------------------------------------------------------------
 
     def initialize(self, spec: DataSpec) -> None:
         hp = self.hparams
-        fitting = ("log_loss",) if spec.target == "class" else ("squared_error", "absolute_error", "quantile")
+        fitting = OF_CLASSES if spec.target == "class" else OF_VALUES
         if hp.loss is not None and hp.loss not in fitting:
             raise ZooError(f"model.loss={hp.loss} does not fit {spec.target} targets: choose {' or '.join(fitting)}.")
         if spec.num_targets > 1:
             raise ZooError(f"gradient_boosting takes one target, and there are {spec.num_targets}.")
-        if hp.monotone and len(hp.monotone) != spec.num_features:
-            given = len(hp.monotone)
-            raise ZooError(f"model.monotone needs a number for each of the {spec.num_features} features, not {given}.")
-        if hp.monotone and any(hp.monotone) and (spec.num_classes or 2) > 2:
-            raise ZooError("model.monotone needs values or two classes to rise and fall: leave it at null.")
-        self.loss_name = hp.loss or fitting[0]
+        check_features(hp, spec)
         self.num_outputs: int = 1 if spec.num_classes in (None, 2) else spec.num_classes  # type: ignore[assignment]
+        self.loss = Loss(hp.loss or fitting[0], self.num_outputs, hp.quantile)
         seed = torch.initial_seed() if hp.seed is None else hp.seed
         self.register_buffer("seed", torch.tensor(seed % 2**63))
         self.register_buffer("phase", torch.tensor(SKETCH))
@@ -215,7 +207,7 @@ class GradientBoosting(StreamingModel, GradientModel):
             for name, value in merge_sketches(parts, self.hparams.num_bins)._asdict().items():
                 setattr(self, f"sketch_{name}", value)
             return
-        codes = encode(x, self._kept("bin", Bins)).rows
+        codes = encode(x, self._kept("bin", Bins), self.categorical).rows
         self.codes = torch.cat([self.codes.to(codes.dtype), codes])
         self.targets = torch.cat([self.targets, y])
         self.weights = torch.cat([self.weights, weight])
@@ -240,12 +232,13 @@ class GradientBoosting(StreamingModel, GradientModel):
 
     def solve(self) -> dict[str, float | Tensor]:
         if int(self.phase) == SKETCH:
-            self._keep("bin", bins_of(self._kept("sketch", Sketch), self.hparams.num_bins))
+            self._keep("bin", bins_of(self._kept("sketch", Sketch), self.hparams.num_bins, self.categorical))
             self.phase.fill_(COLLECT)
             return {}
         codes = self.codes
         columns = codes.T.contiguous()
-        values = self._boost(Codes(columns, codes), self._kept("bin", Bins), self.targets, self.weights, self.contents)
+        coded, bins = Codes(columns, codes), self._kept("bin", Bins)
+        values = self._boost(Rows(coded, bins, self.targets, self.weights, self.contents, self._held_out(self.contents)))
         for name in ("codes", "targets", "weights", "contents"):
             setattr(self, name, getattr(self, name)[:0])
         return values
@@ -256,168 +249,145 @@ class GradientBoosting(StreamingModel, GradientModel):
         if max_passes is not None or len(first) != 1 or int(self.phase) != SKETCH:
             return super().run_passes(batches, max_passes)
         x, y, weight = self._rows(self.as_batch(first[0]))
-        bins, codes = code_rows(x, self.hparams.num_bins)
-        return self._boost(codes, bins, y, weight, self._content(x, y))
+        return self.boost(x, y, weight)
 
     # -- boosting ------------------------------------------------------------------------------------------------------
 
-    def _boost(self, codes: Codes, bins: Bins, y: Tensor, weight: Tensor, content: Tensor) -> dict[str, float | Tensor]:
-        """Grow all trees on coded rows."""
-        if not len(y):
-            raise ZooError("gradient_boosting was given no rows with a weight above 0: there is nothing to learn from.")
-        assert self.spec is not None
-        if self.spec.target == "class" and bool((y == y[0]).all()):
-            raise ZooError("gradient_boosting was given a single class: at least two are needed to tell them apart.")
-        weight = weight / power_of_two(float(weight.max()))
-        middle, scale = torch.zeros_like(y[0]), 1.0
-        if self.spec.target == "value":
-            middle = y.min() / 2 + y.max() / 2
-            scale = power_of_two(float((y - middle).abs().max()))
-        y = (y - middle) / scale
-        held_out = self._draw(_VALIDATION, content) <= self.hparams.validation_fraction
-        held_out &= self.hparams.patience is not None
-        rows = torch.where(held_out, 0.0, weight)
-        if not bool((rows > 0).any()) or (self.hparams.patience is not None and not bool(held_out.any())):
-            raise ZooError("Too few rows to hold some out: pass model.patience=null, or another validation_fraction.")
-        output = self._start(y, rows).expand(len(y), -1).clone()  # (N, K)
-        start, losses, grown, best = output[0].clone(), [], [], 0
-        for number in range(self.hparams.num_trees):
-            output, trees = self._round(number, codes, bins, y, rows, content, output)
-            grown.append(trees)
-            each = self._losses(output, y)
-            per_unit = scale if self.loss_name in ("absolute_error", "quantile") else scale**2 if scale != 1.0 else 1.0
-            train = (each * rows).sum() / rows.sum() * per_unit
-            valid = (each * weight)[held_out].sum() / weight[held_out].sum() * per_unit
-            losses.append((float(train), float(valid)))
-            if self.hparams.patience is not None:
-                best = min(range(len(losses)), key=lambda i: losses[i][1])
-                if number - best >= self.hparams.patience:
-                    break
-        kept = grown if self.hparams.patience is None else grown[: best + 1]
-        trees = joined(kept)
-        trees = trees._replace(value=trees.value * scale)
-        self._keep("tree", trees)
-        self.start = start * scale + (middle if self.spec.target == "value" else 0.0)
-        self.train_losses = torch.tensor([a for a, _ in losses], dtype=torch.float64, device=y.device)
-        self.val_losses = torch.tensor([b for _, b in losses], dtype=torch.float64, device=y.device)
-        self.register_buffer("importances", _shares(trees, len(bins.number)))
-        self.phase.fill_(DONE)
-        values: dict[str, float | Tensor] = {"loss": losses[len(kept) - 1][0], "rounds": float(len(kept))}
-        return values | ({"val_loss": losses[len(kept) - 1][1]} if self.hparams.patience is not None else {})
+    @property
+    def categorical(self) -> tuple[int, ...]:
+        """The features whose values are categories."""
+        return tuple(self.hparams.categorical_features or ())
 
-    def _draw(self, stream: int, content: Tensor, *position: int) -> Tensor:
-        """A number in (0, 1] for each row, by its content, (N,)."""
-        return uniforms(splitmix64(stream_key(int(self.seed), stream, *position), content), torch.float64)[0]
+    def _held_out(self, content: Tensor) -> Tensor:
+        """The rows that early stopping watches, (N,), by their content."""
+        if self.hparams.patience is None:
+            return torch.zeros_like(content, dtype=torch.bool)
+        return draw(int(self.seed), _VALIDATION, content) <= self.hparams.validation_fraction
 
-    def _round(
-        self, number: int, codes: Codes, bins: Bins, y: Tensor, weight: Tensor, content: Tensor, output: Tensor
-    ) -> tuple[Tensor, Trees]:
-        """A tree for each output: the outputs after them, and the trees."""
+    def _settings(self, num_features: int) -> Settings:
         hp = self.hparams
-        if hp.max_samples < 1:
-            weight = torch.where(self._draw(_ROWS, content, number) <= hp.max_samples, weight, 0.0)
-        gradient, hessian = self._derivatives(output, y)
-        grown, after = [], output.clone()
         limits = Limits(
             max_depth=hp.max_depth,
             max_leaf_nodes=hp.num_leaves,
-            max_features=max(1, round(hp.max_features * len(bins.number))),
+            max_features=max(1, round(hp.max_features * num_features)),
         )
-        for k in range(output.shape[1]):
-            g = gradient[:, k] * weight
-            units = units_for(len(y), 1.0, power_of_two(float(g.abs().max())))
-            fixed = units.fixed_weight(hessian[:, k] * weight).clamp_min(1) * (weight > 0)  # a row counts, however sure
-            rules = Rules(
-                Criterion("newton", units, l2=hp.l2),
-                min_samples_leaf=hp.min_samples_leaf,
-                min_weight_leaf=hp.min_hessian,
-                monotone=tuple(hp.monotone) if hp.monotone and any(hp.monotone) else None,
-            )
-            sums = RowSums(fixed, None, units.fixed_gradient(g).unsqueeze(1))
-            seed = stream_key(int(self.seed), _TREES, number, k) % 2**63
-            nodes, leaf = grow_trees(codes, sums, bins, rules, limits, num_trees=1, num_sums=2, seed=seed)
-            if not bool((leaf >= 0).all()):  # rows that the tree did not see
-                leaf = route(nodes, torch.zeros_like(leaf), codes.rows, bins, rules)
-            value = None
-            if self.loss_name in ("absolute_error", "quantile"):
-                value = self._residual_quantiles(nodes, leaf[0], y - output[:, 0], weight, units.fixed_weight(weight))
-            trees = trees_of(nodes, 1, rules, bins, value)
-            predicted = _clipped_values(nodes, trees, rules) if value is None else value
-            after[:, k] += hp.learning_rate * predicted[leaf[0], 0]
-            grown.append(trees._replace(value=trees.value * hp.learning_rate))
-        return after, joined(grown)
+        return Settings(
+            hp.learning_rate, limits, hp.min_samples_leaf, hp.min_hessian, hp.l2, hp.max_samples, self.categorical,
+            tuple(hp.monotone) if hp.monotone and any(hp.monotone) else None, int(self.seed),
+        )  # fmt: skip
 
-    # -- losses --------------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def boost(
+        self,
+        x: Tensor,
+        y: Tensor,
+        weight: Tensor,
+        *,
+        held_out: Tensor | None = None,
+        go_on: bool = False,
+        stop: Callable[[Round], bool] | None = None,
+    ) -> dict[str, float | Tensor]:
+        """Grow all trees on rows in memory.
 
-    @property
-    def _quantile(self) -> float:
-        return self.hparams.quantile if self.loss_name == "quantile" else 0.5
+        Args:
+            x: rows, (N, F), float64.
+            y: their targets, (N,), float64.
+            weight: of each row, above 0, (N,).
+            held_out: rows that train no tree but are watched, (N,); None draws them, if there is a `patience`.
+            go_on: keep the trees that there are, of which `num_trees` counts all.
+            stop: asked after each round, whose trees are kept; None stops by `patience`, at the best round.
 
-    def _start(self, y: Tensor, weight: Tensor) -> Tensor:
-        """The best constant, (K,), from sums of integers."""
-        fixed = units_for(len(y), 1.0).fixed_weight(weight)
-        if self.loss_name == "log_loss":
-            total = torch.zeros(max(2, self.num_outputs), dtype=torch.int64, device=y.device)
-            share = total.index_add_(0, y.long(), fixed).double() / fixed.sum()
-            share = share.clamp_min(1e-12)
-            return (share[1:] / share[:1]).log() if self.num_outputs == 1 else share.log()
-        if self.loss_name == "squared_error":
-            units = units_for(len(y), 1.0, 1.0)
-            return (units.fixed_gradient(y * weight).sum().double() / units.gradient / (weight.sum())).view(1)
-        return _quantiles(torch.zeros_like(y).long(), y, fixed, self._quantile, 1)
+        Returns:
+            The losses of the last round that is kept, and the number of rounds.
+        """
+        bins, codes = code_rows(x, self.hparams.num_bins, self.categorical)
+        content = self._content(x, y)
+        held_out = self._held_out(content) if held_out is None else held_out
+        return self._boost(Rows(codes, bins, y, weight, content, held_out), go_on=go_on, x=x, stop=stop)
 
-    def _derivatives(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The negative gradient and the second derivative of each row's loss, (N, K)."""
-        if self.loss_name == "log_loss":
-            if self.num_outputs == 1:
-                p = output.sigmoid()
-                return y.unsqueeze(1) - p, p * (1 - p)
-            p = output.softmax(1)
-            return F.one_hot(y.long(), self.num_outputs).double() - p, p * (1 - p)
-        residual = y.unsqueeze(1) - output
-        if self.loss_name == "squared_error":
-            return residual, torch.ones_like(residual)
-        return self._quantile - (residual < 0).double(), torch.ones_like(residual)
+    def _boost(
+        self,
+        rows: Rows,
+        *,
+        go_on: bool = False,
+        x: Tensor | None = None,
+        stop: Callable[[Round], bool] | None = None,
+    ) -> dict[str, float | Tensor]:
+        self._check_rows(rows)
+        loss, patience = self.loss, self.hparams.patience
+        old: list[Trees] = []
+        grown: list[Trees] = []
+        losses: list[tuple[float, float]] = []
+        if go_on:
+            assert x is not None
+            old, output = [self.trees], self.raw_output(x)
+            losses = list(zip(self.train_losses.tolist(), self.val_losses.tolist(), strict=True))
+        else:
+            self.start = _start(rows, loss)
+            output = self.start.expand(len(rows.y), -1).clone()  # (N, K)
+        before = len(losses)
+        kept = self.hparams.num_trees
+        rounds = boost(rows, loss, self._settings(len(rows.bins.number)), output, before)
+        for number, found in enumerate(itertools.islice(rounds, max(0, kept - before)), before):
+            grown.append(found.trees)
+            losses.append((found.train_loss, found.val_loss))
+            if stop is not None:
+                if stop(found):
+                    break
+            elif patience is not None:
+                kept = 1 + min(range(len(losses)), key=lambda i: losses[i][1])
+                if number + 1 - kept >= patience:
+                    break
+        kept = min(kept, len(losses))
+        trees = joined([*old, *grown[: max(0, kept - before)]])
+        self._keep("tree", trees)
+        columns = torch.tensor(losses, dtype=torch.float64, device=rows.y.device).view(-1, 2)
+        self.train_losses, self.val_losses = columns.unbind(1)
+        self.register_buffer("importances", _shares(trees, len(rows.bins.number)))
+        self.phase.fill_(DONE)
+        values: dict[str, float | Tensor] = {"loss": losses[kept - 1][0], "rounds": float(kept)}
+        return values | ({"val_loss": losses[kept - 1][1]} if patience is not None else {})
 
-    def _losses(self, output: Tensor, y: Tensor) -> Tensor:
-        """The loss of each row, (N,)."""
-        if self.loss_name == "log_loss":
-            if self.num_outputs == 1:
-                return F.binary_cross_entropy_with_logits(output[:, 0], y, reduction="none")
-            return F.cross_entropy(output, y.long(), reduction="none")
-        residual = y - output[:, 0]
-        if self.loss_name == "squared_error":
-            return residual.square()
-        factor = 2.0 if self.loss_name == "absolute_error" else 1.0
-        return factor * torch.maximum(self._quantile * residual, (self._quantile - 1) * residual)
-
-    def _residual_quantiles(
-        self, nodes: Nodes, leaf: Tensor, residual: Tensor, weight: Tensor, fixed: Tensor
-    ) -> Tensor:
-        """The quantile of the residuals of each leaf, (M, 1)."""
-        there = weight > 0
-        found = _quantiles(leaf[there], residual[there], fixed[there], self._quantile, len(nodes.child))
-        return found.unsqueeze(1)
+    def _check_rows(self, rows: Rows) -> None:
+        """Raise one line for rows that nothing can be learnt from."""
+        assert self.spec is not None
+        y, hp = rows.y, self.hparams
+        if not len(y):
+            raise ZooError("gradient_boosting was given no rows with a weight above 0: there is nothing to learn from.")
+        if self.spec.target == "class" and self.least_classes > 1 and bool((y == y[0]).all()):
+            raise ZooError("gradient_boosting was given a single class: at least two are needed to tell them apart.")
+        if self.loss.is_log and bool((y < 0).any() if self.loss.name == "poisson" else (y <= 0).any()):
+            least = "of 0 or more" if self.loss.name == "poisson" else "above 0"
+            raise ZooError(f"model.loss={self.loss.name} needs targets {least}: use squared_error.")
+        if self.loss.is_log and not bool((y > 0).any()):
+            raise ZooError("model.loss=poisson needs a target above 0: all of them are 0.")
+        if bool(rows.held_out.all()) or (hp.patience is not None and not bool(rows.held_out.any())):
+            raise ZooError("Too few rows to hold some out: pass model.patience=null, or another validation_fraction.")
 
     # -- prediction ----------------------------------------------------------------------------------------------------
 
-    def staged(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield the outputs of inputs (B, *shape) after each round, (B, K)."""
-        trees = self.trees
-        output = self.start.expand(len(x), -1).clone()
-        leaves = find_leaves(trees, x.flatten(1).double())
-        for first in range(0, len(trees.root), self.num_outputs):
-            output = output + trees.value[leaves[first : first + self.num_outputs], 0].T
-            yield output
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, 1) of two classes or (B, C), or values (B, 1), of inputs (B, *shape)."""
+    def raw_output(self, x: Tensor) -> Tensor:
+        """Return the sums of the trees, (B, K), of inputs (B, *shape)."""
         trees = self.trees
         output = self.start.expand(len(x), -1)
         if not len(trees.root):
             return output.clone()
         leaves = find_leaves(trees, x.flatten(1).double())  # (T, B)
         return output + trees.value[leaves, 0].view(-1, self.num_outputs, len(x)).sum(0).T
+
+    def staged(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield what `forward` returns of inputs (B, *shape) after each round, (B, K)."""
+        trees = self.trees
+        output = self.start.expand(len(x), -1).clone()
+        leaves = find_leaves(trees, x.flatten(1).double())
+        for first in range(0, len(trees.root), self.num_outputs):
+            output = output + trees.value[leaves[first : first + self.num_outputs], 0].T
+            yield output.exp() if self.loss.is_log else output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, 1) of two classes or (B, C), or values (B, 1), of inputs (B, *shape)."""
+        output = self.raw_output(x)
+        return output.exp() if self.loss.is_log else output
 
     # -- what is shown -------------------------------------------------------------------------------------------------
 
@@ -442,48 +412,15 @@ class GradientBoosting(StreamingModel, GradientModel):
         if self.hparams.patience is not None:
             curves["rows held out"] = self.val_losses.tolist()
             best = len(self.trees.root) // self.num_outputs
-        yield "rounds", staged_curve(curves, self.loss_name.replace("_", " "), best)
+        yield "rounds", staged_curve(curves, self.loss.name.replace("_", " "), best)
         yield "importances", importance_bars(self.importances, self.spec.feature_names)
 
 
-def _clipped_values(nodes: Nodes, trees: Trees, rules: Rules) -> Tensor:
-    """What the nodes predict, (M, 1), in their own order; within the bounds of monotonicity as the trees are."""
-    value = rules.criterion.value(nodes.sums)
-    if rules.monotone is None:
-        return value
-    order = _level_order(nodes)
-    clipped = value.clone()
-    clipped[order] = trees.value
-    return clipped
-
-
-def _level_order(nodes: Nodes) -> Tensor:
-    """The nodes of one tree level by level, as `trees_of` orders them."""
-    level, found = torch.zeros(1, dtype=torch.int64, device=nodes.child.device), []
-    while len(level):
-        found.append(level)
-        child = nodes.child[level]
-        level = (child[child >= 0].unsqueeze(1) + torch.arange(2, device=level.device)).view(-1)
-    return torch.cat(found)
-
-
-def _quantiles(group: Tensor, value: Tensor, weight: Tensor, q: float, num_groups: int) -> Tensor:
-    """The weighted quantile of the values of each group, (G,): the middle of the two where the weight is met."""
-    order = value.argsort(stable=True)
-    order = order[group[order].argsort(stable=True)]
-    group, value, weight = group[order], value[order], weight[order]
-    total = weight.new_zeros(num_groups).index_add_(0, group, weight)
-    before = total.cumsum(0) - total
-    running = weight.cumsum(0) - before[group]
-    wanted = total.double() * q
-    below = torch.zeros_like(total).index_add_(0, group, (running.double() < wanted[group]).long())
-    upto = torch.zeros_like(total).index_add_(0, group, (running.double() <= wanted[group]).long())
-    number = torch.zeros_like(total).index_add_(0, group, torch.ones_like(group))
-    first = number.cumsum(0) - number
-    last = (first + number - 1).clamp_min(0)
-    low, high = torch.minimum(first + below, last), torch.minimum(first + upto, last)
-    found = value[low.clamp_max(len(value) - 1)] / 2 + value[high.clamp_max(len(value) - 1)] / 2
-    return torch.where(number > 0, found, 0.0)
+def _start(rows: Rows, loss: Loss) -> Tensor:
+    """The best constant of the rows that train, (K,)."""
+    weight = rows.weight.masked_fill(rows.held_out, 0.0)
+    middle, scale = loss.scaling(rows.y)
+    return loss.start((rows.y - middle) / scale, weight / power_of_two(float(rows.weight.max()))) * scale + middle
 
 
 def _shares(trees: Trees, num_features: int) -> Tensor:

@@ -35,6 +35,7 @@ from zoo.models.trees.growth import (
     grow_trees,
     is_open,
     plan_pass,
+    root_paths,
     roots,
     route,
     subtract,
@@ -75,8 +76,30 @@ def check_tree_hparams(hparams: dict[str, Any]) -> None:
         check_range("max_features", hparams["max_features"], 0, open_low=True)
     if isinstance(hparams["max_features"], float):
         check_range("max_features", hparams["max_features"], 0, 1, open_low=True)
-    if any(sign not in (-1, 0, 1) for sign in hparams["monotone"] or ()):
-        raise ZooError(f"model.monotone must hold 1, 0 or -1 for each feature, not {hparams['monotone']}.")
+    check_directions(hparams["monotone"])
+
+
+def check_directions(monotone: list[int] | None) -> None:
+    """Raise one line unless each feature's direction is one."""
+    if any(sign not in (-1, 0, 1) for sign in monotone or ()):
+        raise ZooError(f"model.monotone must hold 1, 0 or -1 for each feature, not {monotone}.")
+
+
+def check_features(hparams: Any, spec: DataSpec) -> None:
+    """Raise one line unless the categorical and the monotone features are those of the data."""
+    directions, categorical = hparams.monotone or [], hparams.categorical_features or []
+    if directions and len(directions) != spec.num_features:
+        raise ZooError(
+            f"model.monotone needs a number for each of the {spec.num_features} features, not {len(directions)}."
+        )
+    if any(not 0 <= feature < spec.num_features for feature in categorical):
+        raise ZooError(
+            f"model.categorical_features must be between 0 and {spec.num_features - 1}, not {list(categorical)}."
+        )
+    if any(directions) and (spec.num_classes or 2) > 2:
+        raise ZooError("model.monotone needs values or two classes to rise and fall: leave it at null.")
+    if directions and any(directions[feature] for feature in categorical):
+        raise ZooError("A feature cannot be in model.categorical_features and have a direction in model.monotone.")
 
 
 # A mixin, whose attributes are those of the streaming model that it is mixed into.
@@ -87,6 +110,8 @@ class Grows(_Base):
     """A mixin for streaming models of one tree or many; a subclass says how many and how rows are drawn for each."""
 
     has_weights = False
+    least_classes = 2  # there must be among the rows; 1 where a caller takes a constant for an answer
+    first_tree = 0  # the number of the first tree, by which rows and features are drawn
 
     @property
     def num_trees(self) -> int:
@@ -106,26 +131,13 @@ class Grows(_Base):
     @property
     def random_thresholds(self) -> bool:
         """Whether thresholds are drawn."""
-        return False
+        return self.hparams.random_thresholds
 
     # -- building ------------------------------------------------------------------------------------------------------
 
     def initialize(self, spec: DataSpec) -> None:
         hp, num_features = self.hparams, spec.num_features
-        for name in ("categorical_features", "monotone"):
-            given = getattr(hp, name) or []
-            if name == "monotone" and given and len(given) != num_features:
-                raise ZooError(
-                    f"model.monotone needs a number for each of the {num_features} features, not {len(given)}."
-                )
-            if name == "categorical_features" and any(not 0 <= f < num_features for f in given):
-                raise ZooError(
-                    f"model.categorical_features must be between 0 and {num_features - 1}, not {list(given)}."
-                )
-        if hp.monotone and any(hp.monotone) and (spec.num_classes or 2) > 2:
-            raise ZooError("model.monotone needs values or two classes to rise and fall: leave it at null.")
-        if hp.monotone and any(hp.monotone[f] for f in hp.categorical_features or ()):
-            raise ZooError("A feature cannot be in model.categorical_features and have a direction in model.monotone.")
+        check_features(hp, spec)
         if self.random_thresholds and hp.categorical_features:
             raise ZooError("Thresholds are not drawn between categories: leave model.categorical_features at null.")
         self._check_criterion(spec)
@@ -231,6 +243,9 @@ class Grows(_Base):
             histogram_size=hp.histogram_mb * (1 << 17),  # of eight bytes
         )
 
+    def _root_paths(self) -> Tensor:
+        return root_paths(int(self.seed), self.first_tree + self.num_trees)[self.first_tree :]
+
     def _max_features(self) -> int | None:
         assert self.spec is not None
         wanted, number = self.hparams.max_features, self.spec.num_features
@@ -252,7 +267,7 @@ class Grows(_Base):
         weight = weight / weight_scale
         if self.draw_rate is not None:
             content = content_hash(torch.cat([x, y.view(len(y), -1).double()], dim=1))
-            keys = bootstrap_keys(int(self.seed), self.num_trees).to(x.device)
+            keys = bootstrap_keys(int(self.seed), self.first_tree + self.num_trees)[self.first_tree :].to(x.device)
             bootstrap = Bootstrap(content, keys, poisson_thresholds(self.draw_rate).to(x.device))
         fixed = units.fixed_weight(weight)
         if rules.criterion.by_value:
@@ -337,7 +352,7 @@ class Grows(_Base):
                 f"{self.entry.name} was given no rows with a weight above 0: there is nothing to learn from."
             )
         assert self.spec is not None
-        if self.spec.target == "class" and int((self.class_weight > 0).sum()) < 2:  # type: ignore[union-attr]
+        if self.spec.target == "class" and int((self.class_weight > 0).sum()) < self.least_classes:
             raise ZooError(f"{self.entry.name} was given a single class: at least two are needed to tell them apart.")
         self._keep("bin", bins)
         self.register_buffer("target_values", target)
@@ -396,7 +411,7 @@ class Grows(_Base):
             self._begin_growth(bins, target)
             sums = torch.zeros(self.num_trees, self.num_sums, dtype=torch.int64, device=self.device)
             width = bins.missing + 1
-            self._keep("node", roots(sums, int(self.seed), self._rules(), self._limits(), width, known=False))
+            self._keep("node", roots(sums, self._root_paths(), self._rules(), self._limits(), width, known=False))
             self._set_sketch(Sketch.empty(self.spec.num_features, self.device))  # type: ignore[union-attr]
             self.phase.fill_(GROW)
             self._current_plan()  # says now what does not fit
@@ -478,7 +493,7 @@ class Grows(_Base):
         self._begin_growth(bins, target)
         nodes, _ = grow_trees(
             codes, self._row_sums(x, y, weight), bins, self._rules(), self._limits(), num_trees=self.num_trees,
-            num_sums=self.num_sums, seed=int(self.seed), leaves=False,
+            num_sums=self.num_sums, paths=self._root_paths(), leaves=False,
         )  # fmt: skip
         self._keep("tree", self._trees_so_far(nodes))
         self._finish()

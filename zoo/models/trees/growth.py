@@ -46,6 +46,7 @@ __all__ = [
     "grow_trees",
     "is_open",
     "plan_pass",
+    "root_paths",
     "roots",
     "route",
     "subtract",
@@ -138,12 +139,12 @@ class RowSums(NamedTuple):
         return torch.cat([packed, self.gradient.T.unsqueeze(1) * factor * (self.weight > 0)])
 
 
-def roots(total: Tensor, seed: int, rules: Rules, limits: Limits, width: int, *, known: bool = True) -> Nodes:
+def roots(total: Tensor, paths: Tensor, rules: Rules, limits: Limits, width: int, *, known: bool = True) -> Nodes:
     """Return the roots of T trees.
 
     Args:
         total: the sums of all rows, (T, S).
-        seed: of the draws of features and thresholds.
+        paths: by which features and thresholds are drawn, (T,).
         rules: which splits are allowed.
         limits: when trees stop.
         width: W.
@@ -152,11 +153,10 @@ def roots(total: Tensor, seed: int, rules: Rules, limits: Limits, width: int, *,
     number = len(total)
     long = torch.zeros(number, dtype=torch.int64, device=total.device)
     real = torch.zeros(number, dtype=torch.float64, device=total.device)
-    path = _root_paths(seed, number).to(total.device)
     bounds = torch.tensor([-torch.inf, torch.inf], dtype=torch.float64, device=total.device).expand(number, 2)
     subset = torch.zeros(number, width if rules.categorical else 0, dtype=torch.bool, device=total.device)
     nodes = Nodes(
-        tree=torch.arange(number, device=total.device), depth=long, path=path, sums=total, bounds=bounds, draws=long,
+        tree=torch.arange(number, device=total.device), depth=long, path=paths.to(total.device), sums=total, bounds=bounds, draws=long,
         status=long, gain=real, feature=long - 1, threshold=real, code=long, missing_left=long.bool(), left=total * 0,
         subset=subset, child=long - 1,
     )  # fmt: skip
@@ -169,7 +169,8 @@ def close(nodes: Nodes, rules: Rules, limits: Limits) -> Nodes:
 
 
 @functools.lru_cache(maxsize=8)
-def _root_paths(seed: int, num_trees: int) -> Tensor:
+def root_paths(seed: int, num_trees: int) -> Tensor:
+    """Return the hashes that trees begin with, (T,), by which they draw features and thresholds."""
     return torch.tensor([stream_key(seed, _PATH, tree) for tree in range(num_trees)])
 
 
@@ -431,7 +432,7 @@ def grow(
     *,
     num_trees: int,
     num_sums: int,
-    seed: int = 0,
+    paths: Tensor | None = None,
 ) -> tuple[Nodes, Tensor]:
     """Grow trees on rows in memory, by passes of torch operations.
 
@@ -443,13 +444,14 @@ def grow(
         limits: when trees stop.
         num_trees: T.
         num_sums: S.
-        seed: of the draws of features and thresholds.
+        paths: of the roots, by which features and thresholds are drawn, (T,); None for those of seed 0.
 
     Returns:
         The nodes, and the leaf of each row in each tree, (T, N).
     """
     width, index, amounts = bins.missing + 1, rows.place, rows.amounts(rules.criterion.units)
-    nodes = roots(total_of(amounts, index, num_sums).expand(num_trees, -1), seed, rules, limits, width)
+    paths = root_paths(0, num_trees) if paths is None else paths
+    nodes = roots(total_of(amounts, index, num_sums).expand(num_trees, -1), paths, rules, limits, width)
     at = torch.arange(num_trees, device=codes.device).unsqueeze(1).expand(-1, len(codes))
     plan: Plan | None = None
     kept: Tensor | None = None
@@ -509,7 +511,7 @@ def grow_trees(
     *,
     num_trees: int,
     num_sums: int,
-    seed: int = 0,
+    paths: Tensor | None = None,
     leaves: bool = True,
 ) -> tuple[Nodes, Tensor]:
     """Grow trees on rows in memory as `grow` does, with the compiled kernel where it is there and knows how.
@@ -522,7 +524,7 @@ def grow_trees(
         limits: when trees stop.
         num_trees: T.
         num_sums: S.
-        seed: of the draws of features and thresholds.
+        paths: of the roots, by which features and thresholds are drawn, (T,); None for those of seed 0.
         leaves: whether the leaves of the rows are wanted.
 
     Returns:
@@ -531,7 +533,7 @@ def grow_trees(
     criterion, drawn, num_features = rules.criterion, rows.bootstrap, len(bins.number)
     known = criterion.name in kernel.CRITERIA and not rules.categorical and num_features > 0
     if not known or not kernel.available(rows.weight.device):
-        return grow(codes.rows, rows, bins, rules, limits, num_trees=num_trees, num_sums=num_sums, seed=seed)
+        return grow(codes.rows, rows, bins, rules, limits, num_trees=num_trees, num_sums=num_sums, paths=paths)
     start, *columns, leaf = kernel.grow_trees(
         codes.columns,
         codes.rows,
@@ -543,7 +545,7 @@ def grow_trees(
         None if drawn is None else drawn.content,
         None if drawn is None else drawn.keys,
         None if drawn is None else drawn.thresholds,
-        _root_paths(seed, num_trees),
+        root_paths(0, num_trees) if paths is None else paths,
         None if rules.monotone is None else torch.tensor(rules.monotone, dtype=torch.int8),
         num_sums,
         kernel.CRITERIA.index(criterion.name),

@@ -19,15 +19,17 @@ split draws as many again, where scikit-learn goes on one by one.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from zoo.checks import check_range
+from zoo.data.spec import Batch
 from zoo.models.base import GradientModel, StreamingModel
 from zoo.models.trees.grows import DONE, Grows, check_tree_hparams
-from zoo.models.trees.trees import find_leaves
+from zoo.models.trees.trees import find_leaves, importances, joined
 from zoo.registry import register_model
 
 __all__ = ["RandomForest"]
@@ -56,14 +58,12 @@ class RandomForest(Grows, StreamingModel, GradientModel):
         min_gain: least weighted fall of the mean impurity by a split.
         max_leaf_nodes: leaves of a tree at most; it then grows where the gain is greatest.
         max_features: features looked at in a node: a number, a share, `sqrt`, `log2`, null for all, or `auto`: `sqrt`
-            for
-            classes and all for values.
+            for classes and all for values.
         random_thresholds: draw one threshold a feature and node (extremely randomized trees).
         bootstrap: whether each tree draws its rows; else it sees all.
-        max_samples: how many rows a tree draws, as a share of all.
+        max_samples: how many rows a tree draws, as a share of all, at most 4.
         oob_score: whether rows are predicted by the trees that did not see them, in a last pass: accuracy, or R²; with
-            a
-            bootstrap only.
+            a bootstrap only.
         ccp_alpha: α of cost-complexity pruning.
         categorical_features: numbers of the features whose values are categories.
         monotone: for each feature 1 where predictions must not fall with it, −1 where they must not rise, else 0.
@@ -110,7 +110,7 @@ class RandomForest(Grows, StreamingModel, GradientModel):
         self.save_hyperparameters()
         check_tree_hparams(self.hparams)
         check_range("num_trees", num_trees, 1)
-        check_range("max_samples", max_samples, 0, 1, open_low=True)
+        check_range("max_samples", max_samples, 0, 4, open_low=True)
 
     @property
     def num_trees(self) -> int:
@@ -125,13 +125,34 @@ class RandomForest(Grows, StreamingModel, GradientModel):
         return self.hparams.oob_score and self.hparams.bootstrap
 
     @property
-    def random_thresholds(self) -> bool:
-        return self.hparams.random_thresholds
-
-    @property
     def oob_score(self) -> Tensor:
         """Accuracy, or R², of the rows as predicted by the trees that did not see them; NaN without a bootstrap."""
         return self.out_of_bag_score
+
+    @torch.no_grad()
+    def add_trees(self, number: int, batches: Callable[[], Iterable[Batch]]) -> None:
+        """Grow more trees beside those that there are: from the same rows, those of a forest grown at once.
+
+        Args:
+            number: of trees to add.
+            batches: a fresh iterable of batches for each pass.
+        """
+        self.check_fitted()
+        assert self.spec is not None
+        more = type(self)(**{**self.hparams, "num_trees": number, "oob_score": False, "seed": int(self.seed)})
+        more.first_tree, more.least_classes = len(self.trees.root), self.least_classes
+        more.build(self.spec).to(self.device)
+        more.fit_batches(batches)
+        trees = joined([self.trees, more.trees])
+        self._keep("tree", trees)
+        self.hparams["num_trees"] = len(trees.root)
+        self.register_buffer("importances", importances(trees, self.spec.num_features))
+        if self.wants_score:
+            self.units = more.units
+            self.score_sums.zero_()
+            for batch in batches():
+                self.score_sums += self._score(*self._targets(self.as_batch(batch)))
+            self._take_score(self.score_sums)
 
     def unseen_values(self, x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the trees that did not see training rows predict of them on average, and how many there are.

@@ -1,0 +1,178 @@
+r"""Rounds of boosting on coded rows: each grows a tree for each output on the derivatives that the ones before it leave.
+
+Letters: N rows, K outputs, M nodes, F features.
+Sources: Friedman, "Greedy function approximation: a gradient boosting machine", 2001; Ke et al., "LightGBM", 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.models.trees.bins import Bins, Codes
+from zoo.models.trees.criteria import Criterion, power_of_two, units_for
+from zoo.models.trees.growth import Limits, Nodes, RowSums, grow_trees, root_paths, route
+from zoo.models.trees.losses import Loss, quantiles
+from zoo.models.trees.splits import Rules
+from zoo.models.trees.trees import Trees, joined, trees_of
+from zoo.numerics.hashing import splitmix64, stream_key, uniforms
+
+__all__ = ["Round", "Rows", "Settings", "boost", "draw"]
+
+_ROWS, _TREES = 0x5A3B, 0x71EE  # streams of draws
+
+
+class Rows(NamedTuple):
+    """Rows in memory: their codes and bins; targets, weights and hashes of the contents, (N,); and which of them train
+    no tree but are watched, (N,), bool."""
+
+    codes: Codes
+    bins: Bins
+    y: Tensor
+    weight: Tensor
+    content: Tensor
+    held_out: Tensor
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the trees of a round are grown.
+
+    Attributes:
+        learning_rate: η, what their values are multiplied by.
+        limits: when they stop growing.
+        min_samples_leaf: rows of a leaf, at least.
+        min_hessian: Σ h of a leaf, at least.
+        l2: λ, beside Σ h.
+        max_samples: share of the rows that each round sees.
+        categorical: features whose values are categories.
+        monotone: for each feature 1, −1 or 0; or None.
+        seed: of the draws.
+    """
+
+    learning_rate: float
+    limits: Limits
+    min_samples_leaf: int = 20
+    min_hessian: float = 1e-3
+    l2: float = 0.0
+    max_samples: float = 1.0
+    categorical: tuple[int, ...] = ()
+    monotone: tuple[int, ...] | None = None
+    seed: int = 0
+
+
+class Round(NamedTuple):
+    """The trees of a round, one for each output; the outputs after it, (N, K); and the mean losses of the rows that
+    train and of those held out (NaN without any)."""
+
+    trees: Trees
+    output: Tensor
+    train_loss: float
+    val_loss: float
+
+
+def draw(seed: int, stream: int, content: Tensor, *position: int) -> Tensor:
+    """Return a number in (0, 1] for each row, by its content, (N,)."""
+    return uniforms(splitmix64(stream_key(seed, stream, *position), content), torch.float64)[0]
+
+
+def mean_losses(rows: Rows, loss: Loss, output: Tensor) -> tuple[float, float]:
+    """Return the weighted mean losses of the rows that train and of those held out, at outputs (N, K)."""
+    each = loss.of_rows(output, rows.y)
+    found = []
+    for there in (~rows.held_out, rows.held_out):
+        weight = rows.weight * there
+        found.append(float((each * weight).sum() / weight.sum()))
+    return found[0], found[1]
+
+
+def boost(rows: Rows, loss: Loss, settings: Settings, output: Tensor, first: int = 0) -> Iterator[Round]:
+    """Yield rounds without end.
+
+    Args:
+        rows: to learn from.
+        loss: to descend.
+        settings: of the trees.
+        output: before the first of these rounds, (N, K).
+        first: number of the first round, by which rows and features are drawn.
+    """
+    # Sums are of numbers near 1: powers of two are taken out, so that they neither overflow nor vanish.
+    middle, scale = loss.scaling(rows.y)
+    weight_scale = power_of_two(float(rows.weight.max()))
+    scaled = rows._replace(y=(rows.y - middle) / scale, weight=rows.weight / weight_scale)
+    output, number = (output - middle) / scale, first
+    while True:
+        output, trees = _grow_round(number, scaled, loss, settings, weight_scale, output)
+        train, val = mean_losses(scaled, loss, output)
+        trees, per_unit = trees._replace(value=trees.value * scale), loss.per_unit(scale)
+        whole = output if scale == 1.0 and not bool(middle) else output * scale + middle
+        yield Round(trees, whole, train * per_unit, val * per_unit)
+        number += 1
+
+
+def _grow_round(
+    number: int, rows: Rows, loss: Loss, settings: Settings, weight_scale: float, output: Tensor
+) -> tuple[Tensor, Trees]:
+    """A tree for each output: the outputs after them, and the trees."""
+    codes, bins, y, weight, content, held_out = rows
+    weight = weight.masked_fill(held_out, 0.0)
+    if settings.max_samples < 1:
+        seen = draw(settings.seed, _ROWS, content, number) <= settings.max_samples
+        weight = torch.where(seen, weight, 0.0)
+    gradient, hessian = loss.derivatives(output, y)
+    grown, after = [], output.clone()
+    for k in range(output.shape[1]):
+        g, h = gradient[:, k] * weight, hessian[:, k] * weight
+        units = units_for(len(y), max(1.0, power_of_two(float(h.max()))), power_of_two(float(g.abs().max())))
+        fixed = units.fixed_weight(h).clamp_min(1) * (weight > 0)  # a row counts, however sure
+        rules = Rules(
+            Criterion("newton", units, l2=settings.l2 / weight_scale),
+            min_samples_leaf=settings.min_samples_leaf,
+            min_weight_leaf=settings.min_hessian / weight_scale,
+            categorical=settings.categorical,
+            monotone=settings.monotone,
+        )
+        sums = RowSums(fixed, None, units.fixed_gradient(g).unsqueeze(1))
+        paths = root_paths(stream_key(settings.seed, _TREES, number, k) % 2**63, 1)
+        nodes, leaf = grow_trees(codes, sums, bins, rules, settings.limits, num_trees=1, num_sums=2, paths=paths)
+        if not bool((leaf >= 0).all()):  # rows that the tree did not see
+            leaf = route(nodes, torch.zeros_like(leaf), codes.rows, bins, rules)
+        value = None
+        if loss.leaf_quantile is not None:
+            value = _residual_quantiles(nodes, leaf[0], y - output[:, 0], weight, loss.leaf_quantile)
+        trees = trees_of(nodes, 1, rules, bins, value)
+        predicted = _clipped_values(nodes, trees, rules) if value is None else value
+        after[:, k] += settings.learning_rate * predicted[leaf[0], 0]
+        grown.append(trees._replace(value=trees.value * settings.learning_rate))
+    return after, joined(grown)
+
+
+def _residual_quantiles(nodes: Nodes, leaf: Tensor, residual: Tensor, weight: Tensor, q: float) -> Tensor:
+    """The quantile of the residuals of each leaf, (M, 1)."""
+    there, fixed = weight > 0, units_for(len(weight), 1.0).fixed_weight(weight)
+    return quantiles(leaf[there], residual[there], fixed[there], q, len(nodes.child)).unsqueeze(1)
+
+
+def _clipped_values(nodes: Nodes, trees: Trees, rules: Rules) -> Tensor:
+    """What the nodes predict, (M, 1), in their own order; within the bounds of monotonicity as the trees are."""
+    value = rules.criterion.value(nodes.sums)
+    if rules.monotone is None:
+        return value
+    order = _level_order(nodes)
+    clipped = value.clone()
+    clipped[order] = trees.value
+    return clipped
+
+
+def _level_order(nodes: Nodes) -> Tensor:
+    """The nodes of one tree level by level, as `trees_of` orders them."""
+    level, found = torch.zeros(1, dtype=torch.int64, device=nodes.child.device), []
+    while len(level):
+        found.append(level)
+        child = nodes.child[level]
+        level = (child[child >= 0].unsqueeze(1) + torch.arange(2, device=level.device)).view(-1)
+    return torch.cat(found)

@@ -1,0 +1,150 @@
+r"""The losses that boosting descends: the constant to start from, derivatives, and the loss of each row.
+
+| loss | $\ell(y, F)$ | $-\partial \ell / \partial F$ | $\partial^2 \ell / \partial F^2$ | predicts |
+|---|---|---|---|---|
+| `log_loss`, two classes | $\log(1 + e^F) - y F$ | $y - p$ | $p (1 - p)$ | $p = \sigma(F)$ |
+| `log_loss`, C classes | $-\log p_y$ | $[y = c] - p_c$ | $p_c (1 - p_c)$ | p, the softmax of F |
+| `squared_error` | $(y - F)^2 / 2$ | $y - F$ | 1 | F |
+| `absolute_error`, `quantile` q | $q (y - F)^+ + (1 - q) (F - y)^+$ | $q - [y < F]$ | 1 | F |
+| `poisson` | $e^F - y F$ | $y - e^F$ | $e^F$ | $e^F$ |
+| `gamma` | $F + y e^{-F}$ | $y e^{-F} - 1$ | $y e^{-F}$ | $e^F$ |
+
+Letters: N rows, K outputs (trees of a round).
+Source: Friedman, "Greedy function approximation: a gradient boosting machine", 2001.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.models.trees.criteria import power_of_two, units_for
+
+__all__ = ["OF_CLASSES", "OF_VALUES", "Loss", "quantiles"]
+
+OF_CLASSES = ("log_loss",)
+OF_VALUES = ("squared_error", "absolute_error", "quantile", "poisson", "gamma")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss.
+
+    Attributes:
+        name: of the table above.
+        num_outputs: K; 1 but for more than two classes.
+        q: of `quantile`.
+    """
+
+    name: str
+    num_outputs: int = 1
+    q: float = 0.5
+
+    @property
+    def leaf_quantile(self) -> float | None:
+        """The quantile of its residuals that a leaf takes, where the second derivative says nothing; else None."""
+        return {"absolute_error": 0.5, "quantile": self.q}.get(self.name)
+
+    @property
+    def is_log(self) -> bool:
+        """Whether the outputs are logarithms of what is predicted."""
+        return self.name in ("poisson", "gamma")
+
+    def scaling(self, y: Tensor) -> tuple[Tensor, float]:
+        """Return what is taken from targets (N,), and the power of two that they are divided by then."""
+        if self.name == "log_loss" or self.is_log:
+            return torch.zeros_like(y[0]), 1.0
+        middle = y.min() / 2 + y.max() / 2
+        return middle, power_of_two(float((y - middle).abs().max()))
+
+    def per_unit(self, scale: float) -> float:
+        """Return the loss of divided targets that is a loss of one."""
+        return scale**2 if self.name == "squared_error" and scale != 1.0 else scale
+
+    def start(self, y: Tensor, weight: Tensor) -> Tensor:
+        """Return the best constant, (K,), from sums of integers.
+
+        Args:
+            y: targets, (N,), at most 1 where they are divided.
+            weight: of each row, at most 1, (N,).
+        """
+        fixed = units_for(len(y), 1.0).fixed_weight(weight)
+        if self.name == "log_loss":
+            total = torch.zeros(max(2, self.num_outputs), dtype=torch.int64, device=y.device)
+            share = total.index_add_(0, y.long(), fixed).double() / fixed.sum()
+            share = share.clamp_min(1e-12)
+            return (share[1:] / share[:1]).log() if self.num_outputs == 1 else share.log()
+        if self.leaf_quantile is not None:
+            return quantiles(torch.zeros_like(y).long(), y, fixed, self.leaf_quantile, 1)
+        units = units_for(len(y), 1.0, power_of_two(float(y.abs().max())))
+        mean = (units.fixed_gradient(y * weight).sum().double() / units.gradient / weight.sum()).view(1)
+        return mean.clamp_min(torch.finfo(mean.dtype).tiny).log() if self.is_log else mean
+
+    def derivatives(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the negative gradient and the second derivative of each row's loss, (N, K), at outputs (N, K)."""
+        if self.name == "log_loss" and self.num_outputs > 1:
+            p = output.softmax(1)
+            return F.one_hot(y.long(), self.num_outputs).double() - p, p * (1 - p)
+        y = y.unsqueeze(1)
+        if self.name == "log_loss":
+            p = output.sigmoid()
+            return y - p, p * (1 - p)
+        if self.name == "poisson":
+            mean = output.exp()
+            return y - mean, mean
+        if self.name == "gamma":
+            ratio = y * (-output).exp()
+            return ratio - 1, ratio
+        residual = y - output
+        if self.name == "squared_error":
+            return residual, torch.ones_like(residual)
+        assert self.leaf_quantile is not None
+        return self.leaf_quantile - (residual < 0).double(), torch.ones_like(residual)
+
+    def of_rows(self, output: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of each row, (N,); of errors not half of it, but the mean that people know them by."""
+        if self.name == "log_loss":
+            if self.num_outputs == 1:
+                return F.binary_cross_entropy_with_logits(output[:, 0], y, reduction="none")
+            return F.cross_entropy(output, y.long(), reduction="none")
+        output = output[:, 0]
+        if self.name == "poisson":
+            return output.exp() - y * output
+        if self.name == "gamma":
+            return output + y * (-output).exp()
+        residual = y - output
+        if self.name == "squared_error":
+            return residual.square()
+        assert self.leaf_quantile is not None
+        factor = 2.0 if self.name == "absolute_error" else 1.0
+        return factor * torch.maximum(self.leaf_quantile * residual, (self.leaf_quantile - 1) * residual)
+
+
+def quantiles(group: Tensor, value: Tensor, weight: Tensor, q: float, num_groups: int) -> Tensor:
+    """Return the weighted quantile of the values of each group, (G,): the middle of the two where the weight is met.
+
+    Args:
+        group: of each value, (N,).
+        value: (N,).
+        weight: of each value, integers, (N,).
+        q: in [0, 1].
+        num_groups: G; a group without values has 0.
+    """
+    order = value.argsort(stable=True)
+    order = order[group[order].argsort(stable=True)]
+    group, value, weight = group[order], value[order], weight[order]
+    total = weight.new_zeros(num_groups).index_add_(0, group, weight)
+    before = total.cumsum(0) - total
+    running = weight.cumsum(0) - before[group]
+    wanted = total.double() * q
+    below = torch.zeros_like(total).index_add_(0, group, (running.double() < wanted[group]).long())
+    upto = torch.zeros_like(total).index_add_(0, group, (running.double() <= wanted[group]).long())
+    number = torch.zeros_like(total).index_add_(0, group, torch.ones_like(group))
+    first = number.cumsum(0) - number
+    last = (first + number - 1).clamp_min(0)
+    low, high = torch.minimum(first + below, last), torch.minimum(first + upto, last)
+    found = value[low.clamp_max(len(value) - 1)] / 2 + value[high.clamp_max(len(value) - 1)] / 2
+    return torch.where(number > 0, found, 0.0)
