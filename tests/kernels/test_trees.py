@@ -78,7 +78,14 @@ def a_case(seed: int) -> tuple[Bins, Codes, RowSums, Rules, Limits, dict[str, An
         max_leaf_nodes=draw.choice([None, None, 2, 9]), max_features=draw.choice([None, 1, 2]),
         histogram_size=1 << draw.choice([19, 25]),
     )  # fmt: skip
-    return bins, codes, amounts, rules, limits, {"num_trees": trees, "num_sums": sums, "paths": growth.root_paths(draw.randrange(100), trees)}
+    return (
+        bins,
+        codes,
+        amounts,
+        rules,
+        limits,
+        {"num_trees": trees, "num_sums": sums, "paths": growth.root_paths(draw.randrange(100), trees)},
+    )
 
 
 def assert_same_trees(ours: Trees, theirs: Trees) -> None:

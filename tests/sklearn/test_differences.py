@@ -13,13 +13,18 @@ from sklearn.utils import all_estimators, get_tags
 from sklearn.utils.estimator_checks import check_param_validation
 
 import zoo.sklearn as zs
-from zoo.sklearn.differences import ATTRIBUTES, DEFAULTS, IDLE, REFUSED, check_refused
+from zoo.sklearn.differences import ATTRIBUTES, DEFAULTS, IDLE, REFUSED, REFUSED_VALUES, check_refused
 
 PEERS = {name: peer for name, peer in all_estimators() if name in zs.__all__}
 QUICK = {
     "TSNE": {"max_iter": 250, "perplexity": 3.0},
     "MLPClassifier": {"max_iter": 5},
     "MLPRegressor": {"max_iter": 5},
+    **{
+        f"{kind}{task}": {"n_estimators": 4, "random_state": 0}
+        for kind in ("ExtraTrees", "RandomForest")
+        for task in ("Classifier", "Regressor")
+    },
 }
 
 
@@ -66,6 +71,7 @@ OTHER_VALUES = {
     "copy_X": [False],
     "copy": [False],
     "n_jobs": [2],
+    "verbose": [1],
     "tol": [1e-2, 1e-9],
     "random_state": [0, np.random.RandomState(1)],
     "precompute": [True],
@@ -135,6 +141,22 @@ def test_a_refused_value_says_why():
     check_refused("KMeans", {"verbose": 0}, defaults)
     with pytest.raises(ValueError, match=r"verbose=1 of KMeans is not supported: .+\."):
         check_refused("KMeans", {"verbose": 1}, defaults)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "value", "reason"),
+    [
+        (name, parameter, value, reason)
+        for name, parameters in REFUSED_VALUES.items()
+        for parameter, values in parameters.items()
+        for value, reason in values.items()
+    ],
+)
+def test_a_value_that_is_refused_says_why(name, parameter, value, reason):
+    x, y = np.arange(12.0).reshape(6, 2), [0, 1] * 3
+    PEERS[name](**QUICK.get(name, {}), **{parameter: value}).fit(x, y)
+    with pytest.raises(ValueError, match=f"{parameter}='{value}' of {name} is not supported: {reason}"):
+        getattr(zs, name)(**{parameter: value}).fit(x, y)
 
 
 def test_validation_can_be_switched_off_as_in_scikit_learn():

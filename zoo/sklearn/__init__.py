@@ -5,12 +5,21 @@
 [4.0]
 """
 
+from zoo.sklearn.boosting import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from zoo.sklearn.cluster import AgglomerativeClustering, BisectingKMeans, KMeans, MiniBatchKMeans
 from zoo.sklearn.decomposition import PCA, IncrementalPCA
 from zoo.sklearn.linear import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge
 from zoo.sklearn.manifold import TSNE
 from zoo.sklearn.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
 from zoo.sklearn.neural import MLPClassifier, MLPRegressor
+from zoo.sklearn.trees import (
+    DecisionTreeClassifier,
+    DecisionTreeRegressor,
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 
 __all__ = [
     "PCA",
@@ -20,8 +29,14 @@ __all__ = [
     "BisectingKMeans",
     "CategoricalNB",
     "ComplementNB",
+    "DecisionTreeClassifier",
+    "DecisionTreeRegressor",
     "ElasticNet",
+    "ExtraTreesClassifier",
+    "ExtraTreesRegressor",
     "GaussianNB",
+    "HistGradientBoostingClassifier",
+    "HistGradientBoostingRegressor",
     "IncrementalPCA",
     "KMeans",
     "Lasso",
@@ -31,5 +46,7 @@ __all__ = [
     "MLPRegressor",
     "MiniBatchKMeans",
     "MultinomialNB",
+    "RandomForestClassifier",
+    "RandomForestRegressor",
     "Ridge",
 ]

@@ -21,7 +21,7 @@ from zoo.data.spec import Batch, DataSpec
 from zoo.errors import NotConverged
 from zoo.models.base import StreamingModel, ZooModel
 from zoo.optimizers import Recipe
-from zoo.sklearn.differences import REFUSED, check_refused
+from zoo.sklearn.differences import REFUSED, REFUSED_VALUES, check_refused
 
 __all__ = ["ZooEstimator", "constraints", "convergence_warnings", "warn_unless"]
 
@@ -82,7 +82,7 @@ class ZooEstimator(BaseEstimator):
         if sklearn.get_config()["skip_parameter_validation"]:
             return
         self._validate_params()
-        if type(self).__name__ in REFUSED:
+        if type(self).__name__ in REFUSED or type(self).__name__ in REFUSED_VALUES:
             defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
             check_refused(type(self).__name__, self.get_params(deep=False), defaults)
 

@@ -3,7 +3,8 @@
 A parameter of scikit-learn's class is taken and does what it does there, or stands in one of these lists:
 
 - `IDLE`: it is taken and checked, and changes nothing here;
-- `REFUSED`: any other value than the default raises an error with the reason, or the constructor does not know it.
+- `REFUSED`: any other value than the default raises an error with the reason, or the constructor does not know it;
+- `REFUSED_VALUES`: these values raise an error with the reason.
 
 `DEFAULTS` are the parameters whose default is another one here, and `ATTRIBUTES` the fitted attributes that only
 scikit-learn's class has.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ATTRIBUTES", "DEFAULTS", "IDLE", "REFUSED", "check_refused"]
+__all__ = ["ATTRIBUTES", "DEFAULTS", "IDLE", "REFUSED", "REFUSED_VALUES", "check_refused"]
 
 _ROWS_STAY = "rows are never written to"
 _THREADS = "threads are torch's: torch.set_num_threads"
@@ -50,6 +51,10 @@ IDLE: dict[str, dict[str, str]] = {
         "power_iteration_normalizer": "the Krylov basis of the randomized solver is orthonormal to rounding",
     },
     "IncrementalPCA": {"copy": _ROWS_STAY},
+    **{
+        name: {"n_jobs": _THREADS, "verbose": "the trees grow side by side: there is nothing to tell in between"}
+        for name in ("ExtraTreesClassifier", "ExtraTreesRegressor", "RandomForestClassifier", "RandomForestRegressor")
+    },
 }
 
 REFUSED: dict[str, dict[str, str]] = {
@@ -72,8 +77,20 @@ REFUSED: dict[str, dict[str, str]] = {
         ),
         _LATER,
     ),
+    **{
+        name: {"interaction_cst": "a node looks at its features without regard to those above it"}
+        for name in ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor")
+    },
 }  # fmt: skip
 REFUSED["MLPRegressor"] = {**REFUSED["MLPClassifier"], "loss": _LATER}
+
+_SUBSAMPLE = "the classes of a tree's own draw are not counted before it grows: balanced takes those of all rows"
+
+# Single values of a parameter that is taken otherwise.
+REFUSED_VALUES: dict[str, dict[str, dict[str, str]]] = {
+    name: {"class_weight": {"balanced_subsample": _SUBSAMPLE}}
+    for name in ("ExtraTreesClassifier", "RandomForestClassifier")
+}
 
 DEFAULTS: dict[str, dict[str, str]] = {
     "BisectingKMeans": {"init": "k-means++ ends lower than random centroids"},
@@ -111,3 +128,7 @@ def check_refused(name: str, parameters: dict[str, Any], defaults: dict[str, Any
     for parameter, reason in REFUSED.get(name, {}).items():
         if parameter in parameters and parameters[parameter] != defaults[parameter]:
             raise ValueError(f"{parameter}={parameters[parameter]!r} of {name} is not supported: {reason}.")
+    for parameter, values in REFUSED_VALUES.get(name, {}).items():
+        given = parameters.get(parameter)
+        if isinstance(given, str) and given in values:
+            raise ValueError(f"{parameter}={given!r} of {name} is not supported: {values[given]}.")

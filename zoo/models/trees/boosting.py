@@ -1,4 +1,4 @@
-r"""Rounds of boosting on coded rows: each grows a tree for each output on the derivatives that the ones before it leave.
+r"""Rounds of boosting on coded rows: each grows a tree for each output on the derivatives that those before it leave.
 
 Letters: N rows, K outputs, M nodes, F features.
 Sources: Friedman, "Greedy function approximation: a gradient boosting machine", 2001; Ke et al., "LightGBM", 2017.
@@ -6,6 +6,7 @@ Sources: Friedman, "Greedy function approximation: a gradient boosting machine",
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -66,8 +67,8 @@ class Settings:
 
 
 class Round(NamedTuple):
-    """The trees of a round, one for each output; the outputs after it, (N, K); and the mean losses of the rows that
-    train and of those held out (NaN without any)."""
+    """The trees of a round, one for each output, their nodes in any order; the outputs after it, (N, K); and the mean
+    losses of the rows that train and of those held out (NaN without any)."""
 
     trees: Trees
     output: Tensor
@@ -82,12 +83,11 @@ def draw(seed: int, stream: int, content: Tensor, *position: int) -> Tensor:
 
 def mean_losses(rows: Rows, loss: Loss, output: Tensor) -> tuple[float, float]:
     """Return the weighted mean losses of the rows that train and of those held out, at outputs (N, K)."""
-    each = loss.of_rows(output, rows.y)
-    found = []
-    for there in (~rows.held_out, rows.held_out):
-        weight = rows.weight * there
-        found.append(float((each * weight).sum() / weight.sum()))
-    return found[0], found[1]
+    each = loss.of_rows(output, rows.y) * rows.weight
+    if not bool(rows.held_out.any()):
+        return float(each.sum() / rows.weight.sum()), math.nan
+    train, val = (float(each[there].sum() / rows.weight[there].sum()) for there in (~rows.held_out, rows.held_out))
+    return train, val
 
 
 def boost(rows: Rows, loss: Loss, settings: Settings, output: Tensor, first: int = 0) -> Iterator[Round]:
@@ -144,9 +144,8 @@ def _grow_round(
         value = None
         if loss.leaf_quantile is not None:
             value = _residual_quantiles(nodes, leaf[0], y - output[:, 0], weight, loss.leaf_quantile)
-        trees = trees_of(nodes, 1, rules, bins, value)
-        predicted = _clipped_values(nodes, trees, rules) if value is None else value
-        after[:, k] += settings.learning_rate * predicted[leaf[0], 0]
+        trees = trees_of(nodes, 1, rules, bins, value, ordered=False)
+        after[:, k] += settings.learning_rate * trees.value[leaf[0], 0]
         grown.append(trees._replace(value=trees.value * settings.learning_rate))
     return after, joined(grown)
 
@@ -155,24 +154,3 @@ def _residual_quantiles(nodes: Nodes, leaf: Tensor, residual: Tensor, weight: Te
     """The quantile of the residuals of each leaf, (M, 1)."""
     there, fixed = weight > 0, units_for(len(weight), 1.0).fixed_weight(weight)
     return quantiles(leaf[there], residual[there], fixed[there], q, len(nodes.child)).unsqueeze(1)
-
-
-def _clipped_values(nodes: Nodes, trees: Trees, rules: Rules) -> Tensor:
-    """What the nodes predict, (M, 1), in their own order; within the bounds of monotonicity as the trees are."""
-    value = rules.criterion.value(nodes.sums)
-    if rules.monotone is None:
-        return value
-    order = _level_order(nodes)
-    clipped = value.clone()
-    clipped[order] = trees.value
-    return clipped
-
-
-def _level_order(nodes: Nodes) -> Tensor:
-    """The nodes of one tree level by level, as `trees_of` orders them."""
-    level, found = torch.zeros(1, dtype=torch.int64, device=nodes.child.device), []
-    while len(level):
-        found.append(level)
-        child = nodes.child[level]
-        level = (child[child >= 0].unsqueeze(1) + torch.arange(2, device=level.device)).view(-1)
-    return torch.cat(found)

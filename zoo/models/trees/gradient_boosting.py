@@ -6,8 +6,8 @@ v = \frac{\sum_i g_i}{\sum_i h_i + \lambda}, \qquad
 g_i = -w_i \frac{\partial \ell(y_i, F)}{\partial F}, \quad h_i = w_i \frac{\partial^2 \ell}{\partial F^2}
 ```
 
-with the losses of `zoo.models.trees.losses`. A tree is grown where the gain is greatest, to `num_leaves` leaves. Where the
-second derivative says nothing (absolute error, quantiles) a leaf takes the quantile of its residuals instead. The
+with the losses of `zoo.models.trees.losses`. A tree is grown where the gain is greatest, to `num_leaves` leaves. Where
+the second derivative says nothing (absolute error, quantiles) a leaf takes the quantile of its residuals instead. The
 values of a categorical feature are parted into two sets, tried in the order of their Newton steps.
 
 The first pass sketches the features, the second collects the rows as codes, one byte a value, on which all trees are
@@ -22,6 +22,7 @@ Deviation: features are drawn for each node, not for each tree.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,11 +35,10 @@ from zoo.errors import ZooError
 from zoo.models.base import GradientModel, StreamingModel
 from zoo.models.trees.bins import Bins, Codes, Sketch, bins_of, code_rows, encode, merge_sketches, sketch_rows
 from zoo.models.trees.boosting import Round, Rows, Settings, boost, draw
-from zoo.models.trees.criteria import power_of_two
 from zoo.models.trees.grows import check_directions, check_features
 from zoo.models.trees.growth import Limits
 from zoo.models.trees.losses import OF_CLASSES, OF_VALUES, Loss
-from zoo.models.trees.trees import Trees, find_leaves, importances, joined
+from zoo.models.trees.trees import Trees, find_leaves, importances, in_order, joined
 from zoo.numerics.hashing import content_hash
 from zoo.registry import register_model
 
@@ -238,7 +238,9 @@ class GradientBoosting(StreamingModel, GradientModel):
         codes = self.codes
         columns = codes.T.contiguous()
         coded, bins = Codes(columns, codes), self._kept("bin", Bins)
-        values = self._boost(Rows(coded, bins, self.targets, self.weights, self.contents, self._held_out(self.contents)))
+        values = self._boost(
+            Rows(coded, bins, self.targets, self.weights, self.contents, self._held_out(self.contents))
+        )
         for name in ("codes", "targets", "weights", "contents"):
             setattr(self, name, getattr(self, name)[:0])
         return values
@@ -269,7 +271,7 @@ class GradientBoosting(StreamingModel, GradientModel):
         limits = Limits(
             max_depth=hp.max_depth,
             max_leaf_nodes=hp.num_leaves,
-            max_features=max(1, round(hp.max_features * num_features)),
+            max_features=max(1, math.ceil(hp.max_features * num_features)),
         )
         return Settings(
             hp.learning_rate, limits, hp.min_samples_leaf, hp.min_hessian, hp.l2, hp.max_samples, self.categorical,
@@ -323,7 +325,7 @@ class GradientBoosting(StreamingModel, GradientModel):
             old, output = [self.trees], self.raw_output(x)
             losses = list(zip(self.train_losses.tolist(), self.val_losses.tolist(), strict=True))
         else:
-            self.start = _start(rows, loss)
+            self.start = loss.constant(rows.y, rows.weight.masked_fill(rows.held_out, 0.0))
             output = self.start.expand(len(rows.y), -1).clone()  # (N, K)
         before = len(losses)
         kept = self.hparams.num_trees
@@ -339,7 +341,7 @@ class GradientBoosting(StreamingModel, GradientModel):
                 if number + 1 - kept >= patience:
                     break
         kept = min(kept, len(losses))
-        trees = joined([*old, *grown[: max(0, kept - before)]])
+        trees = in_order(joined([*old, *grown[: max(0, kept - before)]]))
         self._keep("tree", trees)
         columns = torch.tensor(losses, dtype=torch.float64, device=rows.y.device).view(-1, 2)
         self.train_losses, self.val_losses = columns.unbind(1)
@@ -375,14 +377,18 @@ class GradientBoosting(StreamingModel, GradientModel):
         leaves = find_leaves(trees, x.flatten(1).double())  # (T, B)
         return output + trees.value[leaves, 0].view(-1, self.num_outputs, len(x)).sum(0).T
 
-    def staged(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield what `forward` returns of inputs (B, *shape) after each round, (B, K)."""
+    def staged_output(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the sums of the trees, (B, K), of inputs (B, *shape) after each round."""
         trees = self.trees
         output = self.start.expand(len(x), -1).clone()
         leaves = find_leaves(trees, x.flatten(1).double())
         for first in range(0, len(trees.root), self.num_outputs):
             output = output + trees.value[leaves[first : first + self.num_outputs], 0].T
-            yield output.exp() if self.loss.is_log else output
+            yield output
+
+    def staged(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield what `forward` returns of inputs (B, *shape) after each round, (B, K)."""
+        return (output.exp() if self.loss.is_log else output for output in self.staged_output(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, 1) of two classes or (B, C), or values (B, 1), of inputs (B, *shape)."""
@@ -414,13 +420,6 @@ class GradientBoosting(StreamingModel, GradientModel):
             best = len(self.trees.root) // self.num_outputs
         yield "rounds", staged_curve(curves, self.loss.name.replace("_", " "), best)
         yield "importances", importance_bars(self.importances, self.spec.feature_names)
-
-
-def _start(rows: Rows, loss: Loss) -> Tensor:
-    """The best constant of the rows that train, (K,)."""
-    weight = rows.weight.masked_fill(rows.held_out, 0.0)
-    middle, scale = loss.scaling(rows.y)
-    return loss.start((rows.y - middle) / scale, weight / power_of_two(float(rows.weight.max()))) * scale + middle
 
 
 def _shares(trees: Trees, num_features: int) -> Tensor:

@@ -156,7 +156,8 @@ def roots(total: Tensor, paths: Tensor, rules: Rules, limits: Limits, width: int
     bounds = torch.tensor([-torch.inf, torch.inf], dtype=torch.float64, device=total.device).expand(number, 2)
     subset = torch.zeros(number, width if rules.categorical else 0, dtype=torch.bool, device=total.device)
     nodes = Nodes(
-        tree=torch.arange(number, device=total.device), depth=long, path=paths.to(total.device), sums=total, bounds=bounds, draws=long,
+        tree=torch.arange(number, device=total.device), depth=long, path=paths.to(total.device), sums=total,
+        bounds=bounds, draws=long,
         status=long, gain=real, feature=long - 1, threshold=real, code=long, missing_left=long.bool(), left=total * 0,
         subset=subset, child=long - 1,
     )  # fmt: skip
@@ -571,12 +572,13 @@ def _nodes_of_kernel(start: Tensor, columns: list[Tensor], leaf: Tensor, bins: B
     feature, code, after, child, depth, missing_left, gain, drawn, sums = columns
     feature, code, after, child = feature.long(), code.long(), after.long(), child.long()
     num_trees = len(start) - 1
-    tree = torch.arange(num_trees).repeat_interleave(start[1:] - start[:-1])
-    # Trees stand one after the other; their roots go to the front.
-    place = torch.arange(len(tree)) + (num_trees - 1 - tree)
-    place[start[:-1]] = torch.arange(num_trees)
-    order = place.argsort()
-    child = torch.where(child >= 0, place[(child.clamp_min(0) + start[tree]).clamp_max(len(tree) - 1)], -1)
+    tree = torch.zeros_like(feature)
+    if num_trees != 1:  # they stand one after the other; their roots go to the front
+        tree = torch.arange(num_trees).repeat_interleave(start[1:] - start[:-1])
+        place = torch.arange(len(tree)) + (num_trees - 1 - tree)
+        place[start[:-1]] = torch.arange(num_trees)
+        order = place.argsort()
+        child = torch.where(child >= 0, place[(child.clamp_min(0) + start[tree]).clamp_max(len(tree) - 1)], -1)
     column = feature.clamp_min(0)
     middle = midpoint(bins.upper[column, code], bins.lower[column, after.clamp_min(0)])
     middle = torch.where(after >= 0, middle, torch.inf)
@@ -594,8 +596,10 @@ def _nodes_of_kernel(start: Tensor, columns: list[Tensor], leaf: Tensor, bins: B
         "subset": sums[:, :0].bool(),
     }
     unknown = dict.fromkeys(("path", "bounds", "draws", "left"), sums[:, :0])  # what only growing needs
-    nodes = Nodes(**{name: values[order] for name, values in (known | unknown).items()})
-    if not leaf.numel():
+    nodes = Nodes(**known, **unknown)
+    if num_trees != 1:
+        nodes = nodes.rows(order)
+    if not leaf.numel() or num_trees == 1:
         return nodes, leaf.long()
     at = place[(leaf.long().clamp_min(0) + start[:-1].unsqueeze(1)).clamp_max(len(tree) - 1)]
     return nodes, torch.where(leaf >= 0, at, -1)

@@ -64,6 +64,11 @@ class Loss:
         """Return the loss of divided targets that is a loss of one."""
         return scale**2 if self.name == "squared_error" and scale != 1.0 else scale
 
+    def constant(self, y: Tensor, weight: Tensor) -> Tensor:
+        """Return the best constant for targets (N,) of weights (N,), (K,)."""
+        middle, scale = self.scaling(y)
+        return self.start((y - middle) / scale, weight / power_of_two(float(weight.max()))) * scale + middle
+
     def start(self, y: Tensor, weight: Tensor) -> Tensor:
         """Return the best constant, (K,), from sums of integers.
 
@@ -76,7 +81,8 @@ class Loss:
             total = torch.zeros(max(2, self.num_outputs), dtype=torch.int64, device=y.device)
             share = total.index_add_(0, y.long(), fixed).double() / fixed.sum()
             share = share.clamp_min(1e-12)
-            return (share[1:] / share[:1]).log() if self.num_outputs == 1 else share.log()
+            logits = share.log()  # of which any constant may be taken: their mean
+            return logits[1:] - logits[:1] if self.num_outputs == 1 else logits - logits.mean()
         if self.leaf_quantile is not None:
             return quantiles(torch.zeros_like(y).long(), y, fixed, self.leaf_quantile, 1)
         units = units_for(len(y), 1.0, power_of_two(float(y.abs().max())))

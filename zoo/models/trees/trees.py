@@ -17,7 +17,7 @@ from zoo.models.trees.bins import Bins
 from zoo.models.trees.growth import Nodes
 from zoo.models.trees.splits import Rules
 
-__all__ = ["Trees", "find_leaves", "importances", "joined", "pruned", "trees_of"]
+__all__ = ["Trees", "find_leaves", "importances", "in_order", "joined", "pruned", "trees_of"]
 
 
 class Trees(NamedTuple):
@@ -65,14 +65,24 @@ class Trees(NamedTuple):
 _PER_NODE = ("feature", "threshold", "missing_left", "value", "gain", "weight", "num_rows", "depth", "subset")
 
 
-def trees_of(nodes: Nodes, num_trees: int, rules: Rules, bins: Bins, value: Tensor | None = None) -> Trees:
-    """Return grown nodes as trees, in their final order; they predict `value` (M, V), if it is given."""
+def trees_of(
+    nodes: Nodes, num_trees: int, rules: Rules, bins: Bins, value: Tensor | None = None, *, ordered: bool = True
+) -> Trees:
+    """Return grown nodes as trees.
+
+    Args:
+        nodes: of all trees.
+        num_trees: T.
+        rules: by which they grew.
+        bins: of the features.
+        value: what the nodes predict, (M, V), if it does not follow from their sums.
+        ordered: whether the nodes are put in their final order (`in_order`).
+    """
     criterion, categorical = rules.criterion, list(rules.categorical)
     category = torch.full_like(bins.upper[:, : bins.missing if categorical else 0], torch.nan)
-    known = bins.upper[categorical][:, : category.shape[1]]
-    category[categorical] = torch.where(
-        known.isnan(), torch.nan, known
-    )  # one kind of NaN, so that bits can be compared
+    if categorical:
+        known = bins.upper[categorical]
+        category[categorical] = torch.where(known.isnan(), torch.nan, known)  # one kind of NaN, so that bits compare
     inner = nodes.child >= 0
     trees = Trees(
         root=torch.arange(num_trees, device=nodes.child.device),
@@ -88,7 +98,7 @@ def trees_of(nodes: Nodes, num_trees: int, rules: Rules, bins: Bins, value: Tens
         subset=inner.unsqueeze(1) & nodes.subset[:, :-1],
         category=category,
     )
-    trees = in_order(trees)
+    trees = in_order(trees) if ordered else trees
     return trees if rules.monotone is None else _clipped(trees, rules.monotone)
 
 
