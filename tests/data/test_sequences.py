@@ -7,6 +7,7 @@ import torch
 
 import zoo
 from zoo.data.text import TokenRows
+from zoo.text import Tokenizer
 
 
 def batches(rows, size):
@@ -48,12 +49,54 @@ def test_text_file(tmp_path):
     for path, message in ((None, "data.path is missing"), (str(tmp_path / "no.txt"), "There is no text at")):
         with pytest.raises(zoo.ZooError, match=message):
             _ = zoo.create_data("text_file", path=path).spec
+    file.write_bytes(b"")
+    with pytest.raises(zoo.ZooError, match=r"a\.txt is empty"):
+        _ = zoo.create_data("text_file", path=str(file)).spec
     file.write_bytes(b"\xff\xfe\xfa" * 100)
     with pytest.raises(zoo.ZooError, match="not UTF-8"):
         _ = zoo.create_data("text_file", path=str(file)).spec
     file.write_text("short")
     with pytest.raises(zoo.ZooError, match=r"lower data\.sequence_length"):
         _ = zoo.create_data("text_file", path=str(file)).spec
+
+
+def test_a_vocabulary_is_of_the_training_part_alone(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("to be or not\n" * 80 + "zyx\n" * 20)
+    for kind in ("char", "word", "bpe", "wordpiece", "unigram"):
+        options = {"path": str(file), "tokenizer": kind, "vocab_size": 270, "sequence_length": 4}
+        data = zoo.create_data("text_file", val_fraction=0, test_fraction=0.05, **options)
+        tokenizer = Tokenizer.from_json(data.spec.tokenizer)
+        assert data.spec.vocab_size == tokenizer.vocab_size == len(tokenizer.vocabulary)
+        train = tokenizer.decode(data.rows("train").tokens)
+        assert "zyx" in train
+        data = zoo.create_data("text_file", val_fraction=0, test_fraction=0.1, **options)
+        text = Tokenizer.from_json(data.spec.tokenizer).decode(data.rows("train").tokens)
+        assert "zyx" not in text
+        assert "zyx" not in "".join(Tokenizer.from_json(data.spec.tokenizer).vocabulary)
+
+
+def test_documents_are_parted_by_the_token_of_the_end(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(f"{name}{name} " * 20)
+    options = {"path": str(tmp_path), "sequence_length": 4, "val_fraction": 0, "test_fraction": 0}
+    for special, between in ((None, "\n"), (["end"], "[EOS]")):
+        data = zoo.create_data("text_file", special_tokens=special, **options)
+        text = Tokenizer.from_json(data.spec.tokenizer).decode(data.rows("train").tokens)
+        assert text == "aa " * 20 + between + "bb " * 20
+
+
+def test_an_existing_vocabulary_is_taken_as_it_is(tmp_path):
+    Tokenizer.train(["a b c d"], "word", special_tokens=["pad"]).save(tmp_path / "tokenizer.json")
+    (tmp_path / "a.txt").write_text("d c x " * 50)
+    options = {"path": str(tmp_path / "a.txt"), "sequence_length": 4}
+    data = zoo.create_data("text_file", tokenizer=str(tmp_path), **options)
+    assert data.rows("train").tokens[:3].tolist() == [5, 4, 1]
+    assert data.files() == [str(tmp_path / "a.txt"), str(tmp_path / "tokenizer.json")]
+    with pytest.raises(zoo.ZooError, match="of a tokenizer that is learned"):
+        zoo.create_data("text_file", tokenizer=str(tmp_path), lowercase=True, **options)
+    with pytest.raises(zoo.ZooError, match=r"wordd'\. Did you mean"):
+        _ = zoo.create_data("text_file", tokenizer="wordd", **options).spec
 
 
 def test_series_windows(tmp_path):

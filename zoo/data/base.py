@@ -123,6 +123,7 @@ class ZooDataModule(pl.LightningDataModule):
         self._loaded: tuple[DataSpec, dict[str, Rows | None]] | None = None
         self.applied = Preprocessing()
         self.learnt: Preprocessing | None = None
+        self.known_tokenizer: str | None = None
 
     def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
         """Return the spec and the splits `train`, `val` and `test`; called once."""
@@ -139,10 +140,20 @@ class ZooDataModule(pl.LightningDataModule):
         self._load()
         return self.applied
 
-    def follow(self, preprocessing: Preprocessing | None) -> None:
-        """Take over what a trained model has learnt, rather than learn it anew; called before anything is loaded."""
+    def follow(self, preprocessing: Preprocessing | None, tokenizer: str | None = None) -> None:
+        """Take over what a trained model has learnt, rather than learn it anew; called before anything is loaded.
+
+        Args:
+            preprocessing: what became of the training rows.
+            tokenizer: the JSON of its tokenizer.
+        """
         assert self._loaded is None
-        self.learnt = preprocessing
+        self.learnt, self.known_tokenizer = preprocessing, tokenizer
+
+    @classmethod
+    def is_path(cls, option: str, value: Any) -> bool:
+        """Whether the value of an option is a path."""
+        return option in cls.path_options
 
     def files(self) -> list[str]:
         """Return the files of the user that are read; none where the data come with the library."""

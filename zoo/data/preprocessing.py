@@ -162,10 +162,10 @@ def _are_texts(x: Any) -> bool:
 
 
 def _texts(x: Any, spec: DataSpec) -> Batch:
-    from zoo.text.tokenization import encode, load_tokenizer
+    from zoo.text import Tokenizer
 
-    tokenizer = load_tokenizer(spec.tokenizer)
-    tokens, mask = pad([encode(tokenizer, text) for text in ([x] if isinstance(x, str) else x)])
+    tokenizer = Tokenizer.from_json(spec.tokenizer)
+    tokens, mask = pad([tokenizer.encode(text) for text in ([x] if isinstance(x, str) else x)])
     return Batch(tokens=tokens, mask=mask)
 
 

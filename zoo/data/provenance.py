@@ -40,10 +40,11 @@ def _within(path: str, run: Path) -> str:
 
 def _mapped(section: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
     entry = data_entries().get(str(section.get("name")))
-    keys = getattr(entry.cls, "path_options", ()) if entry else ()
+    is_path: Callable[[str, Any], bool] = getattr(entry and entry.cls, "is_path", lambda option, value: False)
     changed = dict(section)
-    for key in keys:
-        value = section.get(key)
+    for key, value in section.items():
+        if not is_path(key, value):
+            continue
         if isinstance(value, str) and value:
             changed[key] = change(value)
         elif isinstance(value, list | tuple):

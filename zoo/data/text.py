@@ -6,17 +6,24 @@ stream, so that a recurrent model that carries its state from one batch to the n
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.data.base import Rows, ZooDataModule
+from zoo.data.corpus import Corpus
 from zoo.data.registry import register_data
 from zoo.data.spec import Batch, DataSpec
+from zoo.data.tokenizing import TokenizerOptions
 from zoo.errors import ZooError
-from zoo.text.tokenization import encode, train_tokenizer
+from zoo.text.learning import KINDS
+from zoo.text.pieces import pieces_of
+from zoo.text.tokenizer import Tokenizer
 
 __all__ = ["PythonDocs", "TextData", "TextFile", "TokenRows"]
 
@@ -43,15 +50,43 @@ class TokenRows(Rows):
         window, stream = index // self.num_streams, index % self.num_streams
         start = (stream * self.num_windows + window) * self.sequence_length
         position = start.unsqueeze(1) + torch.arange(self.sequence_length)  # (B, T)
-        return Batch(tokens=self.tokens[position], y=self.tokens[position + 1])
+        return Batch(tokens=self.tokens[position].long(), y=self.tokens[position + 1].long())
+
+
+def encode_documents(tokenizer: Tokenizer, documents: Iterable[Iterator[str]]) -> Tensor:
+    """Return the tokens of documents, (N,) int32, parted by the token of the end or else by a line's end."""
+    end = tokenizer.special("end")
+    if end is None:
+        documents = [joined(documents)]
+    parts = [np.zeros(0, np.int32)]
+    for number, document in enumerate(documents):
+        if number:
+            parts.append(np.array([end], np.int32))
+        parts += tokenizer.stream(chain.from_iterable(map(pieces_of, document)))
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def joined(documents: Iterable[Iterator[str]]) -> Iterator[str]:
+    """Yield documents as one text, some at a time, with a line's end between them."""
+    for number, document in enumerate(documents):
+        if number:
+            yield "\n"
+        yield from document
 
 
 class TextData(ZooDataModule):
-    """Base of the texts: a subclass says where the text comes from.
+    """Base of the texts: a subclass says which documents there are.
+
+    Documents are joined by the token for the end of a text, where the tokenizer has one, else by a line's end.
 
     Args:
-        tokenizer: `character`, `word` or `subword`; learned from the training part alone.
-        vocab_size: the most tokens, for words and subwords.
+        tokenizer: `char`, `word`, `bpe`, `wordpiece` or `unigram`, learned from the training part alone; or one that
+            is there: `tokenizer.json`, BERT's `vocab.txt`, GPT-2's `encoder.json` with its `vocab.bpe`, or their folder.
+        vocab_size: the most tokens.
+        special_tokens: special tokens in the order of their ids, or with them: pad, unknown, cls, sep, mask, begin and
+            end; None for what the tokenizer needs.
+        min_count: how often a token must be met to be one.
+        lowercase: read capital letters as small ones.
         sequence_length: T, tokens in a window; also how far back a gradient goes.
         val_fraction: share of the text, at its end before the test part, that is held out for validation.
         test_fraction: share of the text, at its end, that is held out for the test.
@@ -63,8 +98,11 @@ class TextData(ZooDataModule):
     def __init__(
         self,
         *,
-        tokenizer: Literal["character", "word", "subword"] = "character",
+        tokenizer: str = "char",
         vocab_size: int = 8192,
+        special_tokens: list[str] | dict[str, int] | None = None,
+        min_count: int = 1,
+        lowercase: bool = False,
         sequence_length: int = 128,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
@@ -76,26 +114,28 @@ class TextData(ZooDataModule):
             raise ZooError(f"data.sequence_length must be at least 1, not {sequence_length}.")
         if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
             raise ZooError("data.val_fraction and data.test_fraction must be 0 or more and leave a part to train on.")
-        self.tokenizer, self.vocab_size, self.sequence_length = tokenizer, vocab_size, sequence_length
-        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.tokenizing = TokenizerOptions(tokenizer, vocab_size, special_tokens, min_count, lowercase)
+        self.sequence_length, self.val_fraction, self.test_fraction = sequence_length, val_fraction, test_fraction
 
-    def texts(self) -> dict[str, str]:
-        """Return the texts of the splits."""
-        text = self.text()
-        test = round(len(text) * (1 - self.test_fraction))
-        val = round(len(text) * (1 - self.test_fraction - self.val_fraction))
-        return {"train": text[:val], "val": text[val:test], "test": text[test:]}
-
-    def text(self) -> str:
-        """Return the whole text."""
+    def documents(self) -> Sequence[Path | str]:
+        """Return the documents: files, or texts in memory."""
         raise NotImplementedError
 
+    @classmethod
+    def is_path(cls, option: str, value: Any) -> bool:
+        return super().is_path(option, value) or (option == "tokenizer" and value not in KINDS)
+
+    def files(self) -> list[str]:
+        return [*(str(d) for d in self.documents() if isinstance(d, Path)), *self.tokenizing.files()]
+
     def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
-        texts = self.texts()
-        tokenizer = train_tokenizer(texts["train"], self.tokenizer, self.vocab_size)
+        corpus = Corpus(self.documents())
+        held_out = self.val_fraction + self.test_fraction
+        places = [0, corpus.cut(1 - held_out), corpus.cut(1 - self.test_fraction), corpus.size]
+        tokenizer = self.tokenizing.make(joined(corpus.read(*places[:2])), self.known_tokenizer)
         splits: dict[str, Rows | None] = {}
-        for name, text in texts.items():
-            tokens = encode(tokenizer, text)
+        for name, (start, stop) in zip(("train", "val", "test"), pairwise(places), strict=True):
+            tokens = encode_documents(tokenizer, corpus.read(start, stop))
             if len(tokens) > self.sequence_length:
                 splits[name] = TokenRows(tokens, self.sequence_length, self.batch_size or 1)
         if "train" not in splits:
@@ -106,8 +146,8 @@ class TextData(ZooDataModule):
             "tokens",
             (self.sequence_length,),
             "tokens",
-            vocab_size=tokenizer.get_vocab_size(),
-            tokenizer=tokenizer.to_str(),
+            vocab_size=tokenizer.vocab_size,
+            tokenizer=tokenizer.to_json(),
             stream=not self.shuffle,
         )
         return spec, splits
@@ -129,10 +169,10 @@ class PythonDocs(TextData):
         **options: those of `TextData`.
     """
 
-    def text(self) -> str:
+    def documents(self) -> Sequence[Path | str]:
         from pydoc_data.topics import topics
 
-        return "\n\n".join(topics[name] for name in sorted(topics))
+        return ["\n\n".join(topics[name] for name in sorted(topics))]
 
 
 @register_data("text_file", kind="tokens", target="tokens")
@@ -148,17 +188,11 @@ class TextFile(TextData):
         super().__init__(**options)
         self.path = path
 
-    def files(self) -> list[str]:
+    def documents(self) -> Sequence[Path | str]:
         if self.path is None:
             raise ZooError("data.path is missing: pass data.path=FILE, a UTF-8 text or a folder of .txt files.")
         path = Path(self.path)
         files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
         if not files or not all(file.is_file() for file in files):
             raise ZooError(f"There is no text at {path}: pass data.path=FILE, a UTF-8 text or a folder of .txt files.")
-        return [str(file) for file in files]
-
-    def text(self) -> str:
-        try:
-            return "\n".join(Path(file).read_text(encoding="utf-8") for file in self.files())
-        except UnicodeDecodeError as error:
-            raise ZooError(f"{self.path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+        return files

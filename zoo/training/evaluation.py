@@ -133,7 +133,7 @@ def _data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: Z
     name, options = named(section)
     data = create_data(name, **options)
     if not data.files():
-        data.follow(model.preprocessing)
+        data.follow(model.preprocessing, model.spec.tokenizer if model.spec else None)
         return data, False
     known = read_digests(run)
     found = digests(data.files())
@@ -146,7 +146,7 @@ def _data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: Z
         changed = [file for file in found if known.get(str(Path(file).absolute())) != found[file]]
         if changed:
             log.info("%s has changed since training: rows held out now may be rows that it was trained on.", changed[0])
-    data.follow(model.preprocessing)
+    data.follow(model.preprocessing, model.spec.tokenizer if model.spec else None)
     return data, is_new
 
 

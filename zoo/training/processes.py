@@ -18,7 +18,7 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
-__all__ = ["agree", "global_rank", "together"]
+__all__ = ["agree", "global_rank", "together", "with_store"]
 
 _PATIENCE = timedelta(minutes=30)  # the first process may have large data to read
 _times_asked: dict[str, int] = {}
@@ -28,6 +28,11 @@ _stores: list[Any] = []
 def global_rank() -> int:
     """Return the number of this process among those of the run, before Lightning has started them all."""
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+
+
+def with_store() -> bool:
+    """Whether another program, such as torchrun, has started all processes, which find each other through its store."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ)
 
 
 def agree(name: str, value: Any) -> Any:
@@ -41,7 +46,7 @@ def agree(name: str, value: Any) -> Any:
         value: plain values, as JSON has them.
     """
     number = _times_asked[name] = _times_asked.get(name, -1) + 1
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
+    if with_store():
         key = f"zoo/{name}/{number}"
         if global_rank() == 0:
             _store().set(key, json.dumps(value))

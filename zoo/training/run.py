@@ -36,6 +36,7 @@ from zoo.training.processes import agree, together
 from zoo.training.report import Course, print_end, print_metrics, print_start
 from zoo.training.run_config import read_config
 from zoo.training.schema import check_config, leave_out_unused
+from zoo.training.tokenizers import keep_tokenizer, share_tokenizer, tokenizer_of
 from zoo.training.trainer import make_trainer, seed_all
 
 __all__ = ["build", "train_run"]
@@ -66,8 +67,14 @@ def new_model(config: dict[str, Any]) -> ZooModel:
     return create_model(name, **hparams)
 
 
-def prepare(model: ZooModel, config: dict[str, Any]) -> Any:
-    """Give a model its recipe and the shape of its data; return the data."""
+def prepare(model: ZooModel, config: dict[str, Any], tokenizer: str | None = None) -> Any:
+    """Give a model its recipe and the shape of its data; return the data.
+
+    Args:
+        model: the created model.
+        config: the resolved config.
+        tokenizer: the JSON of the tokenizer that a run has learnt already.
+    """
     penalties = {key: config["regularization"].get(key, 0.0) for key in ("l1", "l2")}
     sections = {key: config[key] for key in ("optimizer", "scheduler") if key in config}
     parts: dict[str, Any] = {}
@@ -76,6 +83,8 @@ def prepare(model: ZooModel, config: dict[str, Any]) -> Any:
     model.train_by(Recipe(**parts, **penalties))
     data_name, data_options = named(config["data"])
     data = create_data(data_name, **data_options)
+    if tokenizer is not None:
+        data.follow(None, tokenizer)
     model.build(data.spec)
     return data
 
@@ -97,7 +106,8 @@ def train_run(config: DictConfig) -> float | None:
     seed_all(settings["seed"])
     model = new_model(settings)
     settings = leave_out_unused(settings, model, HydraConfig.get().overrides.task)
-    data = prepare(model, settings)
+    data = prepare(model, settings, tokenizer_of(run_dir))
+    share_tokenizer(data.spec.tokenizer)
     check_validation(settings, model, data)
     resume = agree("checkpoint", _resume_from(run_dir, settings))
     regularization = settings["regularization"]
@@ -118,6 +128,7 @@ def train_run(config: DictConfig) -> float | None:
         if trainer.is_global_zero:
             stack.enter_context(run_lock(run_dir))
             keep_digests(run_dir, data)
+            keep_tokenizer(run_dir, data.spec.tokenizer)
             text = OmegaConf.to_yaml(OmegaConf.create({**settings, "data": paths_from(settings["data"], run_dir)}))
             write_whole(run_dir / "config.yaml", lambda file: file.write(text.encode()))
             write_environment(run_dir / "environment.json")

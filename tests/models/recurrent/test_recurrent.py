@@ -107,17 +107,17 @@ def test_forecast_feeds_back():
 
 
 def test_generate_is_greedy_argmax_at_temperature_zero():
-    from zoo.text import encode, train_tokenizer
+    from zoo.text import Tokenizer
 
-    tokenizer = train_tokenizer("abcdefgh")
-    spec = zoo.DataSpec(kind="tokens", shape=(4,), target="tokens", vocab_size=9, tokenizer=tokenizer.to_str())
+    tokenizer = Tokenizer.train(["abcdefgh"], "char")
+    spec = zoo.DataSpec(kind="tokens", shape=(4,), target="tokens", vocab_size=9, tokenizer=tokenizer.to_json())
     model = zoo.create_model("gru", spec, hidden_size=6).eval()
     text = model.generate("abc", steps=5, temperature=0.0)
     assert text.startswith("abc")
-    ids = encode(tokenizer, "abc").unsqueeze(0)
+    ids = tokenizer.encode("abc").unsqueeze(0)
     for _ in range(5):
         ids = torch.cat([ids, model(ids)[:, -1].argmax(-1, keepdim=True)], 1)
-    assert text == "".join(tokenizer.id_to_token(i) for i in ids[0].tolist())
+    assert text == "".join(tokenizer.vocabulary[i] for i in ids[0].tolist())
     assert model.generate("abc", steps=5, seed=1) == model.generate("abc", steps=5, seed=1)
 
 

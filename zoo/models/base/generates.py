@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zoo.text import decode, encode, load_tokenizer, sample_token
+from zoo.text import Tokenizer, sample_token
 
 __all__ = ["Generates"]
 
@@ -41,8 +41,8 @@ class Generates:
             seed: seed of the draw.
         """
         self.check_fitted()
-        tokenizer = load_tokenizer(self.spec.tokenizer)
-        ids = encode(tokenizer, prompt)
+        tokenizer = Tokenizer.from_json(self.spec.tokenizer)
+        ids = tokenizer.encode(prompt)
         ids = ids if len(ids) else torch.zeros(1, dtype=torch.long)
         generator = torch.Generator().manual_seed(seed)
         self.eval()
@@ -51,7 +51,7 @@ class Generates:
         for _ in range(steps):
             drawn.append(sample_token(logits.cpu(), temperature, top_k, generator))
             logits, state = self.next_logits(drawn[-1].unsqueeze(0).to(self.device), state)
-        return decode(tokenizer, torch.cat(drawn))
+        return tokenizer.decode(torch.cat(drawn))
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Yield a sample for TensorBoard."""

@@ -1,0 +1,51 @@
+"""Documents as one text: every cut joins to the whole, at any byte."""
+
+from __future__ import annotations
+
+import pytest
+
+import zoo
+from zoo.data import corpus as module
+from zoo.data.corpus import Corpus
+
+
+def read(corpus: Corpus, start: int, stop: int) -> list[str]:
+    return ["".join(document) for document in corpus.read(start, stop)]
+
+
+@pytest.mark.parametrize("block", [1, 3, 1 << 20])
+def test_documents_are_read_as_they_are(tmp_path, monkeypatch, block) -> None:
+    monkeypatch.setattr(module, "_BLOCK", block)  # characters and line ends are broken between blocks
+    (tmp_path / "a.txt").write_bytes("\ufeffüber\r\nden Wolken – 漢字\r😀\n".encode())
+    (tmp_path / "b.txt").write_bytes(b"")
+    corpus = Corpus([tmp_path / "a.txt", tmp_path / "b.txt", "third\n"])
+    assert read(corpus, 0, corpus.size) == ["über\nden Wolken – 漢字\n😀\n", "third\n"]
+
+
+@pytest.mark.parametrize("text", ["línea une\nzwei drei\nvier 漢字\n" * 9, "ein 漢字 😀 wört " * 20, "漢字😀é" * 30])
+def test_parts_join_to_the_whole_wherever_they_are_cut(text: str) -> None:
+    corpus = Corpus([text, text])
+    whole = text + text
+    for percent in range(1, 100):
+        place = corpus.cut(percent / 100)
+        assert abs(place - corpus.size * percent / 100) <= 40
+        assert "".join(read(corpus, 0, place) + read(corpus, place, corpus.size)) == whole
+        if "\n" in text:
+            assert "".join(read(corpus, 0, place)).endswith("\n")
+
+
+def test_what_is_no_text_is_one_line(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes("gut – ".encode() + b"\xff\xfe")
+    for block in (1 << 20, 4):
+        monkeypatch.setattr(module, "_BLOCK", block)
+        with pytest.raises(zoo.ZooError, match=r"not UTF-8 text .* at byte 8"):
+            read(Corpus([file]), 0, 10)
+    file.write_bytes("abc–".encode()[:-1])  # broken off in a character
+    with pytest.raises(zoo.ZooError, match=r"not UTF-8 text .* at byte 3"):
+        read(Corpus([file]), 0, 5)
+    file.write_bytes(b"")
+    with pytest.raises(zoo.ZooError, match=r"a\.txt is empty: there is nothing to learn from"):
+        Corpus([file])
+    with pytest.raises(zoo.ZooError, match="No such file"):
+        Corpus([tmp_path / "b.txt"])

@@ -1,0 +1,106 @@
+"""Documents in a fixed order as one long text, of which any part is read from disk some at a time."""
+
+from __future__ import annotations
+
+import bisect
+import codecs
+import io
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from zoo.errors import ZooError
+
+__all__ = ["Corpus"]
+
+_BLOCK = 1 << 20
+_FAR = 1 << 16  # how far a cut may move to the end of a line
+
+
+class Corpus:
+    """Documents one after the other; places in them are counted in bytes of all of them.
+
+    Line ends are read as `\\n`, and a mark of the byte order is left out.
+
+    Args:
+        documents: UTF-8 files, or texts in memory.
+
+    Raises:
+        ZooError: for a file that cannot be read, or documents without a character.
+
+    Example:
+        >>> corpus = Corpus(["one\\ntwo\\n", "three"])
+        >>> [list(document) for document in corpus.read(0, corpus.size)]
+        [['one\\ntwo\\n'], ['three']]
+    """
+
+    def __init__(self, documents: Sequence[Path | str]) -> None:
+        self.documents = [d.encode() if isinstance(d, str) else d for d in documents]
+        self.ends = list(accumulate(_size(document) for document in self.documents))
+        self.size = self.ends[-1] if self.ends else 0
+        if not self.size:
+            named = next((f"{d} is empty" for d in self.documents if isinstance(d, Path)), "The text is empty")
+            raise ZooError(f"{named}: there is nothing to learn from.")
+
+    def cut(self, share: float) -> int:
+        """Return the place near a share of the text at which a line begins, or at least a word or a character."""
+        place = round(self.size * share)
+        if place in (0, self.size):
+            return place
+        number = bisect.bisect_right(self.ends, place)
+        start = self.ends[number - 1] if number else 0
+        with self._open(number) as file:
+            file.seek(place - start)
+            ahead = file.read(_FAR)
+        line = ahead.find(b"\n")
+        if line >= 0:
+            return place + line + 1
+        blank = ahead.find(b" ")
+        if blank >= 0:
+            return place + blank
+        continued = next((i for i, byte in enumerate(ahead) if byte & 0xC0 != 0x80), len(ahead))
+        return place + continued
+
+    def read(self, start: int, stop: int) -> Iterator[Iterator[str]]:
+        """Yield each document from `start` to `stop` as its text, some at a time."""
+        for number, end in enumerate(self.ends):
+            begin = self.ends[number - 1] if number else 0
+            first, last = max(start, begin), min(stop, end)
+            if first < last:
+                yield self._read(number, first - begin, last - begin)
+
+    def _open(self, number: int) -> io.BufferedIOBase:
+        document = self.documents[number]
+        return io.BytesIO(document) if isinstance(document, bytes) else document.open("rb")
+
+    def _name(self, number: int) -> str:
+        document = self.documents[number]
+        return str(document) if isinstance(document, Path) else "The text"
+
+    def _read(self, number: int, start: int, stop: int) -> Iterator[str]:
+        utf8 = codecs.getincrementaldecoder("utf-8" if start else "utf-8-sig")()
+        lines = io.IncrementalNewlineDecoder(utf8, translate=True)
+        place = start
+        with self._open(number) as file:
+            file.seek(start)
+            while place < stop:
+                block = file.read(min(_BLOCK, stop - place))
+                if not block:
+                    raise ZooError(f"{self._name(number)} has become shorter while it was read.")
+                pending = len(utf8.getstate()[0])  # bytes of a character that the block before broke
+                try:
+                    text = lines.decode(block, final=place + len(block) == stop)
+                except UnicodeDecodeError as error:
+                    at = place - pending + error.start
+                    raise ZooError(
+                        f"{self.documents[number]!s} is not UTF-8 text ({error.reason} at byte {at})."
+                    ) from None
+                yield text
+                place += len(block)
+
+
+def _size(document: Path | bytes) -> int:
+    try:
+        return len(document) if isinstance(document, bytes) else document.stat().st_size
+    except OSError as error:
+        raise ZooError(f"{document} cannot be read: {error.strerror}.") from None

@@ -1,0 +1,202 @@
+"""Tokenization on the `tokenizers` library: characters, words and subwords, learned from a text or read from a file.
+
+A tokenizer is one JSON string, which travels in the `DataSpec` and so in each checkpoint, and lies in a run's folder as
+`tokenizer.json`, which Hugging Face's library reads too.
+
+Legend: N tokens of a text, V tokens of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError
+from zoo.text.learning import ROLES, learn
+from zoo.text.pieces import pieces_of
+from zoo.text.vocabulary_files import read_vocabulary
+
+if TYPE_CHECKING:
+    import tokenizers
+
+__all__ = ["Tokenized", "Tokenizer"]
+
+_PIECES = 64  # pieces of a long text that are encoded together, on all threads of the library
+
+
+class Tokenized(NamedTuple):
+    """What became of a text.
+
+    Attributes:
+        ids: N token ids.
+        tokens: the tokens as the vocabulary writes them.
+        offsets: where each begins and ends in the text, in characters.
+    """
+
+    ids: list[int]
+    tokens: list[str]
+    offsets: list[tuple[int, int]]
+
+
+class Tokenizer:
+    """Text to token ids and back.
+
+    A special token, such as [MASK], is never found in a text: who writes `[MASK]` means these six characters.
+
+    Args:
+        backend: a tokenizer of the `tokenizers` library.
+
+    Example:
+        >>> tokenizer = Tokenizer.train(["hello world"], "char")
+        >>> tokenizer.decode(tokenizer.encode("hold"))
+        'hold'
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self.backend = backend
+        backend.encode_special_tokens = True
+        backend.no_padding()
+        backend.no_truncation()
+
+    # -- where it comes from -----------------------------------------------------------------------------------
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        kind: str = "bpe",
+        vocab_size: int = 8192,
+        *,
+        special_tokens: Sequence[str] | Mapping[str, int] | None = None,
+        min_count: int = 1,
+        lowercase: bool = False,
+    ) -> Tokenizer:
+        """Learn a vocabulary.
+
+        Args:
+            texts: the training text, some at a time, such as the lines of a file; it is never held as a whole.
+            kind: `char`; `word` (runs of letters and digits, and of punctuation); `bpe` (byte-level byte-pair encoding
+                of Sennrich, Haddow & Birch 2016, which knows no unknown character); `wordpiece` (Schuster & Nakajima
+                2012); `unigram` (Kudo 2018).
+            vocab_size: the most tokens V, special ones included.
+            special_tokens: roles, in the order of their ids from 0 on, or with their ids: of pad, unknown, cls, sep,
+                mask, begin and end. The unknown token, which all kinds but `bpe` need, is added where it is missing.
+            min_count: how often a token must be met to be one.
+            lowercase: read capital letters as small ones.
+
+        Raises:
+            ZooError: for a text without a token, or a vocabulary too small for the special tokens (and the bytes, or
+                the characters of the text).
+
+        Example:
+            >>> tokenizer = Tokenizer.train(["to be or not to be"], "word", special_tokens={"pad": 0, "unknown": 3})
+            >>> tokenizer.vocabulary
+            ['[PAD]', 'be', 'to', '[UNK]', 'not', 'or']
+        """
+        return cls(learn(texts, kind, vocab_size, special_tokens, min_count, lowercase))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """Read a vocabulary: any `tokenizer.json`, BERT's `vocab.txt`, GPT-2's `encoder.json` beside its `vocab.bpe`.
+
+        Args:
+            path: the file, or the folder that it lies in, such as that of a run.
+
+        Raises:
+            ZooError: if there is none, or it cannot be read.
+        """
+        return cls(read_vocabulary(Path(path)))
+
+    @classmethod
+    def from_json(cls, text: str | None) -> Tokenizer:
+        """Rebuild the tokenizer that `to_json` wrote, such as that of a `DataSpec`."""
+        if text is None:
+            raise ZooError("These data have no tokenizer.")
+        return _from_json(text)
+
+    def to_json(self) -> str:
+        """Return everything as one string."""
+        return self.backend.to_str()
+
+    def save(self, path: str | Path) -> None:
+        """Write `tokenizer.json`, which Hugging Face's library reads too."""
+        Path(path).write_text(self.backend.to_str(pretty=True), encoding="utf-8")
+
+    # -- what it knows -----------------------------------------------------------------------------------------
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return max(self.backend.get_vocab().values(), default=-1) + 1
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """The tokens in the order of their ids; one that no token has is empty."""
+        tokens = [""] * self.vocab_size
+        for token, number in self.backend.get_vocab().items():
+            tokens[number] = token
+        return tokens
+
+    def special(self, role: str) -> int | None:
+        """Return the id of the special token of a role, or None where there is none.
+
+        >>> Tokenizer.train(["abc"], "char", special_tokens=["pad"]).special("pad")
+        0
+        """
+        found = map(self.backend.token_to_id, ROLES[role])
+        return next((number for number in found if number is not None), None)
+
+    # -- there and back ----------------------------------------------------------------------------------------
+
+    def encode(self, text: str) -> Tensor:
+        """Return the token ids of a text, (N,) int64."""
+        parts = [torch.from_numpy(ids).long() for ids in self.stream(pieces_of(text))]
+        return torch.cat([torch.zeros(0, dtype=torch.long), *parts])
+
+    def encode_all(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the token ids of many texts one after the other, (N,) int32, and how many each has, (len(texts),)."""
+        ids, lengths = [np.zeros(0, np.int32)], list[int]()
+        remaining = iter(texts)
+        while part := list(islice(remaining, 4096)):
+            rows = [encoding.ids for encoding in self.backend.encode_batch_fast(part, add_special_tokens=False)]
+            lengths += map(len, rows)
+            ids.append(np.fromiter(chain.from_iterable(rows), np.int32))
+        return torch.from_numpy(np.concatenate(ids)), torch.tensor(lengths, dtype=torch.long)
+
+    def stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
+        """Yield the token ids of a long text that comes in pieces, some at a time, as int32."""
+        remaining = iter(pieces)
+        while part := list(islice(remaining, _PIECES)):
+            encodings = self.backend.encode_batch_fast(part, add_special_tokens=False)
+            yield np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32)
+
+    def tokenize(self, text: str) -> Tokenized:
+        """Return the ids and the tokens of a text, and where each stands in it.
+
+        >>> Tokenizer.train(["to be"], "word").tokenize("to see").offsets
+        [(0, 2), (3, 6)]
+        """
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        return Tokenized(encoding.ids, encoding.tokens, encoding.offsets)
+
+    def decode(self, ids: Tensor | Sequence[int]) -> str:
+        """Return the text of token ids (N,)."""
+        numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+        return self.backend.decode(numbers, skip_special_tokens=False)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({type(self.backend.model).__name__}, vocab_size={self.vocab_size})"
+
+
+@functools.lru_cache(maxsize=4)
+def _from_json(text: str) -> Tokenizer:
+    from tokenizers import Tokenizer as Backend
+
+    return Tokenizer(Backend.from_str(text))
