@@ -92,9 +92,8 @@ class Corpus:
                     text = lines.decode(block, final=place + len(block) == stop)
                 except UnicodeDecodeError as error:
                     at = place - pending + error.start
-                    raise ZooError(
-                        f"{self.documents[number]!s} is not UTF-8 text ({error.reason} at byte {at})."
-                    ) from None
+                    where = f"{self._name(number)} is not UTF-8 text"
+                    raise ZooError(f"{where} ({error.reason} at byte {at}).") from None
                 yield text
                 place += len(block)
 

@@ -81,7 +81,7 @@ class TextData(ZooDataModule):
 
     Args:
         tokenizer: `char`, `word`, `bpe`, `wordpiece` or `unigram`, learned from the training part alone; or one that
-            is there: `tokenizer.json`, BERT's `vocab.txt`, GPT-2's `encoder.json` with its `vocab.bpe`, or their folder.
+            is there: `tokenizer.json`, BERT's `vocab.txt`, GPT-2's `encoder.json` with its `vocab.bpe`, or a folder.
         vocab_size: the most tokens.
         special_tokens: special tokens in the order of their ids, or with them: pad, unknown, cls, sep, mask, begin and
             end; None for what the tokenizer needs.
