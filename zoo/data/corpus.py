@@ -99,7 +99,9 @@ class Corpus:
 
 
 def _size(document: Path | bytes) -> int:
+    if isinstance(document, bytes):
+        return len(document)
     try:
-        return len(document) if isinstance(document, bytes) else document.stat().st_size
+        return document.stat().st_size
     except OSError as error:
         raise ZooError(f"{document} cannot be read: {error.strerror}.") from None
