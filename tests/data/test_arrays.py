@@ -118,6 +118,9 @@ def test_feature_names_come_from_the_columns() -> None:
         (pa.chunked_array([["u", "v"], ["u"]]), [0, 1, 0], ("u", "v")),
         (torch.tensor([[0], [1], [1]]), [0, 1, 1], None),
         (np.array([0, 1, 1], dtype=np.uint8), [0, 1, 1], None),
+        ([1, -1, 1], [1, 0, 1], ("-1", "1")),
+        (np.array([7, 10**12, 3, 7]), [1, 2, 0, 1], ("3", "7", "1000000000000")),
+        (torch.tensor([True, False]), [1, 0], None),
     ],
 )
 def test_labels(y: Any, codes: list[int], names: tuple[str, ...] | None) -> None:
@@ -136,8 +139,8 @@ def test_values() -> None:
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        ([0, -1], "the integer -1"),
-        ([0, 10**9], "pass floats for values"),
+        (range(-1, 40), "41 different integers from -1 to 39, which are rather values"),
+        (np.arange(4000).repeat(3) * 10**6, "pass floats for values"),
         ([1, 1, 1], "a single class (1)"),
         (["x", "x"], "a single class (x)"),
         ([1.0, float("nan")], "y holds 1 NaN"),

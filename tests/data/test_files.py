@@ -235,7 +235,7 @@ def test_census_with_its_own_test_file(shared_data: Path) -> None:
         ("a\n?\n?\n", {"missing": "drop"}, "no row is left after data.missing=drop"),
         ("a\n1\n", {"delimiter": "::"}, "data.delimiter must be one character"),
         ("a\n1\n", {"replace": [["a"]]}, "data.replace must be a list of pairs"),
-        ("a\n1\n", {"missing": "guess"}, "data.missing must be one of refuse, mean, median, drop, zero"),
+        ("a\n1\n", {"missing": "guess"}, "data.missing must be one of auto, refuse, mean, median, drop, zero, keep"),
         ("a\n1\n", {"encoding": "utf9"}, "table.csv cannot be read"),
         ("a\n1\n", {"test_path": "nowhere.csv"}, "No such file: nowhere.csv (data.test_path)"),
     ],

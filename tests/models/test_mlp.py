@@ -59,7 +59,7 @@ def test_batch_norm_before_the_nonlinearity():
 def test_regression_learns_a_curve():
     x = torch.linspace(-2, 2, 256).unsqueeze(1)
     model = zoo.fit(
-        zoo.create_model("mlp", widths=[32, 32], activation="tanh"), x, x[:, 0].sin(), lr=0.01, max_epochs=60
+        zoo.create_model("mlp", widths=[32, 32], activation="tanh"), x, x[:, 0].sin(), lr=0.01, max_epochs=90
     )
     assert (model.predict(x) - x[:, 0].sin()).square().mean() < 1e-3
 

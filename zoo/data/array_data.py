@@ -5,30 +5,49 @@ Legend: N rows, F features, T steps, C channels, H×W pixels.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
-from zoo.data.arrays import column_names, describe_inputs, to_inputs, to_tensor
+from zoo.data.arrays import (
+    code_targets,
+    column_names,
+    describe_inputs,
+    has_gaps,
+    labels_of,
+    needs_coding,
+    to_inputs,
+    to_tensor,
+)
 from zoo.data.base import Rows
-from zoo.data.spec import DataSpec
+from zoo.data.preprocessing import as_table, numbered
+from zoo.data.spec import Batch, DataSpec
 from zoo.data.splits import TabularData
 from zoo.errors import ZooError
 
 __all__ = ["ArrayData"]
 
+_FILLS = ("mean", "median", "zero")
+
 
 class ArrayData(TabularData):
-    """Arrays as a DataModule.
+    """Arrays and tables as a DataModule.
+
+    A table with text, categories or missing values is coded by the rules of `zoo.data.columns`, as a CSV file is.
 
     Args:
-        x: inputs, (N, F), (N, T, F) or (N, C, H, W): anything that `to_tensor` takes, or a list of sequences (T_i, F).
+        x: inputs, (N, F), (N, T, F) or (N, C, H, W): anything that `to_tensor` takes, a list of sequences (T_i, F), or
+            a table, which may be a dict of columns.
         y: targets, see `encode_targets`; None without.
         weight: non-negative sample weights (N,); None for one each.
         kind: `tokens` where `x` holds the ids of tokens, (N, T) or lists of any lengths; None follows the axes.
         val_fraction: share of the rows held out for validation.
         test_fraction: share of the rows held out for the test.
-        standardize: whether each feature of rows (N, F) is scaled by the training rows.
+        standardize: whether each feature of rows (N, F) is scaled by the training rows, and target values for networks.
+        missing: what becomes of missing values: `refuse`, `mean`, `median`, `zero`, or `keep` for models that learn
+            from them; `auto` keeps them for such models and else refuses.
+        text: what becomes of text columns: `refuse`, `onehot`, `codes`; `auto` is onehot up to 20 different values.
+        takes_missing: whether the model that is trained learns from missing values.
         **options: those of `ZooDataModule`.
 
     Raises:
@@ -51,15 +70,41 @@ class ArrayData(TabularData):
         val_fraction: float = 0.0,
         test_fraction: float = 0.0,
         standardize: bool = False,
+        missing: Literal["auto", "refuse", "mean", "median", "zero", "keep"] = "auto",
+        text: Literal["auto", "refuse", "onehot", "codes"] = "auto",
+        takes_missing: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(val_fraction=val_fraction, test_fraction=test_fraction, standardize=standardize, **options)
-        self._spec, batch = describe_inputs(to_inputs(x, kind), y, column_names(x))
+        self.takes_missing = takes_missing
+        names = column_names(x)
+        repeated = sorted({name for name in names or () if (names or []).count(name) > 1})
+        if repeated:
+            raise ZooError(f"X has several columns named '{repeated[0]}': rename them.")
+        if kind is None and (needs_coding(x) if names is not None else missing in _FILLS and has_gaps(x)):
+            inputs, names = self._coded(x, y, missing, text)
+        else:
+            self.applied.missing = takes_missing and missing in ("auto", "keep")
+            inputs = to_inputs(x, kind, missing=self.applied.missing)
+        self._spec, batch = describe_inputs(inputs, y, names)
+        self.applied.labels = labels_of(y, self._spec.class_names)
         weight = None if weight is None else check_weight(to_tensor(weight, "weight"), batch.size)
         self.batch = batch._replace(weight=weight)
         self.standardize = standardize and self._spec.kind == "tabular"
-        if self._spec.class_names is not None:  # text, which the codes stand for
-            self.applied.labels = list(self._spec.class_names)
+
+    def _coded(self, x: Any, y: Any, missing: str, text: str) -> tuple[Batch, list[str]]:
+        """Return the inputs of a table as its training rows say, and their names."""
+        from zoo.data.columns import TableOptions, settled
+        from zoo.data.encoder import TableEncoder
+
+        options = settled(TableOptions(missing=missing, text=text, in_python=True), self.takes_missing)
+        table = as_table(numbered(x) if column_names(x) is None else x)
+        encoder = self.applied.encoder = TableEncoder(table.schema, options, "X")
+        table = encoder.clean(table)
+        codes, fields = (None, {}) if y is None else code_targets(y, len(table))
+        parts = self.split(len(table), codes if fields.get("target") == "class" else None)
+        encoder.learn_features([table.take(parts["train"].numpy())] if len(parts) > 1 else [table])
+        return Batch(encoder.encode(table)[0]), list(encoder.spec().feature_names or ())
 
     def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
         return self._spec, self.scale(self.split_tensors(self.batch, self._spec))

@@ -18,33 +18,40 @@ from zoo.data.spec import Batch, DataSpec, Kind
 from zoo.errors import ZooError
 
 __all__ = [
+    "code_targets",
     "column_names",
     "describe_arrays",
     "describe_inputs",
     "encode_targets",
+    "has_gaps",
     "inputs_from",
+    "labels_of",
+    "needs_coding",
     "pad",
     "scored",
     "spec_from_arrays",
     "targets_for",
     "to_tensor",
     "to_tokens",
+    "whole_numbers",
 ]
 
 _KINDS: dict[int, Kind] = {2: "tabular", 3: "sequence", 4: "image"}
 # Integers beyond this are measurements, not labels.
 _MAX_CLASSES = 100_000
+_MAX_NAMED = 1_000  # so many of them at most where they are negative or huge
 
 
-def to_tensor(x: Any, name: str = "X") -> Tensor:
+def to_tensor(x: Any, name: str = "X", *, missing: bool = False) -> Tensor:
     """Return inputs as a floating tensor: float64 and float32 are kept, everything else becomes float32.
 
     Args:
         x: a NumPy array, a tensor, a pandas DataFrame, a PyArrow table or nested lists, (N, *shape).
         name: what messages call it.
+        missing: whether NaN, which stands for a missing value, may be among them.
 
     Raises:
-        ZooError: for text, complex numbers, NaN or infinity, with the column or the count.
+        ZooError: for text, complex numbers, NaN (unless `missing`) or infinity, with the column or the count.
 
     Example:
         >>> to_tensor([[1, 2], [3, 4]]).dtype
@@ -55,15 +62,15 @@ def to_tensor(x: Any, name: str = "X") -> Tensor:
         raise ZooError(f"{name} holds complex numbers: pass their real and imaginary parts as features.")
     if tensor.dtype not in (torch.float32, torch.float64):
         tensor = tensor.float()
-    check_finite(tensor, name)
+    check_finite(tensor, name, missing=missing)
     return tensor
 
 
-def check_finite(tensor: Tensor, name: str) -> None:
-    """Raise one line with the number of NaN and infinite values, if there are any."""
+def check_finite(tensor: Tensor, name: str, *, missing: bool = False) -> None:
+    """Raise one line with the number of NaN (unless they may be `missing`) and infinite values, if there are any."""
     if bool(torch.isfinite(tensor.sum())):  # ten times cheaper than looking at each value
         return
-    nan, infinite = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+    nan, infinite = 0 if missing else int(tensor.isnan().sum()), int(tensor.isinf().sum())
     found = [f"{nan:,} NaN"] * bool(nan) + [f"{infinite:,} infinite"] * bool(infinite)
     if found:
         raise ZooError(f"{name} holds {' and '.join(found)} values: drop those rows or fill them in first.")
@@ -81,6 +88,8 @@ def _as_tensor(x: Any, name: str) -> Tensor:
 
 def _as_numpy(x: Any, name: str) -> np.ndarray:
     """Return an array of numbers or text from whatever holds them."""
+    if x is None:
+        raise ZooError(f"{name} is None: pass an array, a tensor or a table.")
     if isinstance(x, np.ndarray):
         return x
     columns = _columns(x)
@@ -101,7 +110,9 @@ def _as_numpy(x: Any, name: str) -> np.ndarray:
 
 
 def column_names(x: Any) -> list[str] | None:
-    """Return the names of the columns of a pandas, polars or PyArrow table, or None for anything else."""
+    """Return the names of the columns of a pandas, polars or PyArrow table, or a dict; None for anything else."""
+    if isinstance(x, dict):
+        return [str(name) for name in x]
     if not hasattr(x, "columns") or not (hasattr(x, "__arrow_c_stream__") or hasattr(x, "__arrow_c_array__")):
         return None
     return list(x.schema.names) if hasattr(x, "itercolumns") else [str(name) for name in x.columns]
@@ -112,9 +123,25 @@ def _columns(x: Any) -> dict[str, np.ndarray] | None:
     names = column_names(x)
     if names is None:
         return None
+    if isinstance(x, dict):
+        return {str(name): np.asarray(values) for name, values in x.items()}
     if hasattr(x, "itercolumns"):  # PyArrow
         return {n: values.to_numpy(zero_copy_only=False) for n, values in zip(names, x.itercolumns(), strict=True)}
     return {str(name): np.asarray(x[name]) for name in x.columns}
+
+
+def needs_coding(x: Any) -> bool:
+    """Whether a table holds more than numbers: text, categories or missing values."""
+    columns = _columns(x) or {}
+    if any(values.dtype.kind not in "biuf" for values in columns.values()):
+        return True
+    return any(bool(np.isnan(values.sum())) for values in columns.values() if values.dtype.kind == "f")
+
+
+def has_gaps(x: Any) -> bool:
+    """Whether rows of numbers (N, F) hold missing values (NaN)."""
+    tensor = _as_tensor(x, "X")
+    return tensor.ndim == 2 and tensor.is_floating_point() and bool(tensor.isnan().any())
 
 
 def _found(values: np.ndarray) -> str:
@@ -190,13 +217,14 @@ def to_tokens(x: Any, name: str = "X") -> tuple[Tensor, Tensor | None]:
     return tokens, mask
 
 
-def to_inputs(x: Any, kind: str | None = None, name: str = "X") -> Batch:
+def to_inputs(x: Any, kind: str | None = None, name: str = "X", *, missing: bool = False) -> Batch:
     """Return inputs under the name that data of their kind have, with a mask where examples differ in length.
 
     Args:
         x: what `to_tensor` or `to_tokens` takes.
         kind: `tokens` for ids; for all others the number of axes decides.
         name: what messages call it.
+        missing: whether NaN may stand for missing values.
     """
     if kind == "tokens":
         tokens, mask = to_tokens(x, name)
@@ -204,16 +232,16 @@ def to_inputs(x: Any, kind: str | None = None, name: str = "X") -> Batch:
     if is_ragged(x):
         rows, mask = pad([to_tensor(row, name) for row in x])
         return Batch(rows, mask=mask)
-    return Batch(to_tensor(x, name))
+    return Batch(to_tensor(x, name, missing=missing))
 
 
-def inputs_from(x: Any, spec: DataSpec) -> Batch:
-    """Return inputs for a model that was built for `spec`.
+def inputs_from(x: Any, spec: DataSpec, *, missing: bool = False) -> Batch:
+    """Return inputs for a model that was built for `spec`; NaN only where `missing` values are something to it.
 
     Raises:
         ZooError: for inputs of another shape, or tokens that the vocabulary does not have.
     """
-    batch = to_inputs(x, spec.kind)
+    batch = to_inputs(x, spec.kind, missing=missing)
     shape, wanted = tuple(batch.inputs.shape), spec.example_shape
     if len(shape) != 1 + len(wanted) or any(w not in (None, n) for w, n in zip(wanted, shape[1:], strict=True)):
         expected = ", ".join("T" if size is None else str(size) for size in wanted)
@@ -228,15 +256,17 @@ def inputs_from(x: Any, spec: DataSpec) -> Batch:
 def encode_targets(y: Any, name: str = "y") -> tuple[Tensor, dict[str, Any]]:
     """Return targets as a tensor with the fields of the `DataSpec` that they decide.
 
-    Text becomes classes in sorted order; integers (and booleans) are classes 0 … C-1 with C = max + 1; floats
+    Text becomes classes in sorted order, and so do integers (and booleans), unless they are 0 … C-1 already; floats
     are values, (N,) or (N, K).
 
     Raises:
-        ZooError: for NaN, negative or huge integers, or a single class.
+        ZooError: for NaN, integers that are rather measurements, or a single class.
 
     Example:
         >>> encode_targets(["b", "a", "b"])
         (tensor([1, 0, 1]), {'target': 'class', 'num_classes': 2, 'class_names': ('a', 'b')})
+        >>> encode_targets([-1, 1, 1])
+        (tensor([0, 1, 1]), {'target': 'class', 'num_classes': 2, 'class_names': ('-1', '1')})
     """
     array = y if isinstance(y, Tensor) else _as_numpy(y, name)
     if array.ndim == 2 and array.shape[1] == 1:
@@ -263,15 +293,50 @@ def _is_text(array: np.ndarray) -> bool:
 
 def _classes(y: Tensor, name: str, class_names: tuple[str, ...] | None) -> tuple[Tensor, dict[str, Any]]:
     if y.ndim != 1:
-        raise ZooError(f"Class targets must have shape (N,), not {tuple(y.shape)}: pass one class index a row.")
+        raise ZooError(f"Class targets must have shape (N,), not {tuple(y.shape)}: pass one class a row.")
+    if class_names is None and len(y):
+        labels, codes = y.unique(return_inverse=True)
+        low, high = int(labels[0]), int(labels[-1])
+        unusual = not 0 <= low <= high < _MAX_CLASSES
+        if unusual and (len(labels) > _MAX_NAMED or 2 * len(labels) > len(y) > 20):
+            raise ZooError(
+                f"{name} holds {len(labels):,} different integers from {low} to {high}, which are rather values than "
+                "classes: pass floats for values."
+            )
+        if not (low == 0 and high == len(labels) - 1) and len(labels) > 1:
+            y, class_names = codes, tuple(str(label) for label in labels.tolist())
     low, high = (int(y.min()), int(y.max())) if len(y) else (0, 0)
-    if low < 0 or high >= _MAX_CLASSES:
-        outside = low if low < 0 else high
-        raise ZooError(f"{name} holds the integer {outside}: class indices run from 0 to C-1; pass floats for values.")
     if low == high and len(y):
         label = class_names[low] if class_names else low
         raise ZooError(f"{name} holds a single class ({label}): at least two are needed to tell them apart.")
     return y, {"target": "class", "num_classes": high + 1, "class_names": class_names}
+
+
+def whole_numbers(y: Any) -> Any:
+    """Return targets that are whole numbers in floats, such as -1.0 and 1.0, as integers; all others as they are.
+
+    >>> whole_numbers(np.array([-1.0, 1.0])).dtype.kind
+    'i'
+    """
+    if isinstance(y, Tensor):
+        return y.long() if y.is_floating_point() and bool((y == y.round()).all()) else y
+    array = np.asarray(y) if hasattr(y, "dtype") else y
+    if isinstance(array, np.ndarray) and array.dtype.kind == "f" and bool((array == np.round(array)).all()):
+        return array.astype(np.int64)
+    return y
+
+
+def labels_of(y: Any, class_names: Sequence[str] | None) -> list[str | int | float] | None:
+    """Return what a user who gave the targets `y` calls the classes 0 … C-1; None where these are these numbers.
+
+    >>> labels_of([-1, 1], ("-1", "1")), labels_of(["no", "yes"], ("no", "yes")), labels_of([0, 1], None)
+    ([-1, 1], ['no', 'yes'], None)
+    """
+    if class_names is None:
+        return None
+    array = y if isinstance(y, Tensor) else _as_numpy(y, "y")
+    text = isinstance(array, np.ndarray) and array.dtype.kind in "OUST" and _is_text(array)
+    return list(class_names) if text else [int(name) for name in class_names]
 
 
 def targets_for(y: Any, spec: DataSpec, labels: Sequence[Any] | None, num_rows: int) -> Tensor:
@@ -369,7 +434,8 @@ def describe_inputs(batch: Batch, y: Any, names: Iterable[str] | None = None) ->
         raise ZooError(f"X of shape {tuple(tokens.shape)} is empty: there is nothing to learn from.")
     vocab_size = int(tokens.max()) + 1
     if y is not None:
-        targets, fields = _targets(y, len(tokens))
+        targets, fields = code_targets(y, len(tokens))
+        fields["feature_names"] = tuple(names) if names else None
         return DataSpec("tokens", tuple(tokens.shape[1:]), vocab_size=vocab_size, **fields), batch._replace(y=targets)
     if tokens.shape[1] < 2:
         raise ZooError("X has texts of one token each: there is no next token to learn.")
@@ -390,14 +456,14 @@ def describe_arrays(
         raise ZooError(f"X has {x.ndim} axes: (N, F), (N, T, F) and (N, C, H, W) are understood.")
     if not x.numel():
         raise ZooError(f"X of shape {tuple(x.shape)} is empty: there is nothing to learn from.")
-    targets, fields = _targets(y, num_rows)
+    targets, fields = code_targets(y, num_rows)
     dtype = str(x.dtype).removeprefix("torch.")
     feature_names = tuple(names) if names else None
     kind: Kind = _KINDS[x.ndim]
     return DataSpec(kind, tuple(x.shape[1:]), feature_names=feature_names, dtype=dtype, **fields), targets
 
 
-def _targets(y: Any, num_rows: int) -> tuple[Tensor | None, dict[str, Any]]:
+def code_targets(y: Any, num_rows: int) -> tuple[Tensor | None, dict[str, Any]]:
     """Return the coded targets of `num_rows` rows with the fields of the spec that they decide."""
     if y is None:
         return None, {}

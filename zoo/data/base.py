@@ -15,11 +15,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from zoo.data.preprocessing import Preprocessing
 from zoo.data.sampler import BatchSampler
+from zoo.data.scaling import Standardize
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.numerics.hashing import epoch_generator
 
 __all__ = ["Rows", "TensorRows", "ZooDataModule", "split_rows"]
+
+
+_MEASURED = 1 << 16  # rows of a stream of any length that its targets' scale is measured on
 
 
 class Rows(Dataset[Batch]):
@@ -61,6 +65,12 @@ class TensorRows(Rows):
     def __getitem__(self, index: Tensor | slice) -> Batch:
         batch = self.batch.rows(index)
         return self.transform(batch) if self.transform else batch
+
+
+def values_of(batch: Batch) -> Tensor:
+    """Return the values of a batch's targets, (B, K), float64."""
+    assert batch.y is not None
+    return batch.y.view(len(batch.y), -1).double()
 
 
 def split_rows(
@@ -112,6 +122,7 @@ class ZooDataModule(pl.LightningDataModule):
 
     name: str = ""
     path_options: tuple[str, ...] = ("path",)  # the options that are paths
+    takes_missing: bool = False  # whether the model learns from missing values (NaN); set before anything is loaded
 
     def __init__(self, *, batch_size: int = 64, seed: int = 0, num_workers: int = 0, shuffle: bool = True) -> None:
         super().__init__()
@@ -124,6 +135,7 @@ class ZooDataModule(pl.LightningDataModule):
         self.applied = Preprocessing()
         self.learnt: Preprocessing | None = None
         self.known_tokenizer: str | None = None
+        self._target_scaling: Standardize | None = None
 
     def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
         """Return the spec and the splits `train`, `val` and `test`; called once."""
@@ -139,6 +151,18 @@ class ZooDataModule(pl.LightningDataModule):
         """What makes batches of the user's rows, learnt from the training rows: it becomes part of the model."""
         self._load()
         return self.applied
+
+    @property
+    def target_scaling(self) -> Standardize | None:
+        """What a network scales its targets by, measured on the training rows; None where these are no values."""
+        if self.spec.target != "value":
+            return None
+        if self._target_scaling is None:
+            rows = self.rows("train")
+            spread = torch.linspace(0, len(rows) - 1, min(len(rows), _MEASURED), dtype=torch.float64).round().long()
+            whole = [rows.batch] if isinstance(rows, TensorRows) else (rows[part] for part in spread.split(4096))
+            self._target_scaling = Standardize.fit(values_of(batch) for batch in whole)
+        return self._target_scaling
 
     def follow(self, preprocessing: Preprocessing | None, tokenizer: str | None = None) -> None:
         """Take over what a trained model has learnt, rather than learn it anew; called before anything is loaded.

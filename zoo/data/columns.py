@@ -11,8 +11,9 @@ Legend: N rows, F features.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from zoo.errors import ZooError, nearest
 
-__all__ = ["Column", "TableOptions", "clean", "plan"]
+__all__ = ["Column", "TableOptions", "clean", "plan", "settled"]
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,11 @@ _LIMITS = {"auto": 20, "refuse": 0, "onehot": 10_000, "codes": float("inf")}
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What the user says that the columns mean; see `zoo.data.files.TableData`."""
+    """What the user says that the columns mean; see `zoo.data.files.TableData`.
+
+    `missing` is never `auto` here: whether a model learns from missing values is known by then. `in_python` says that
+    the user sets options as arguments of `zoo.fit`, which messages then name.
+    """
 
     target: str | None = None
     task: str | None = None
@@ -42,6 +47,23 @@ class TableOptions:
     text: str = "auto"
     replace: dict[str, str] = field(default_factory=dict)
     null_values: list[str] = field(default_factory=list)
+    in_python: bool = False
+
+    def option(self, name: str, value: str) -> str:
+        """Return an option as the user gives it: `data.missing=mean`, or `missing='mean'`."""
+        return f"{name}='{value}'" if self.in_python else f"data.{name}={value}"
+
+    def leave_out(self, *names: str) -> str:
+        """Return how the user leaves columns out."""
+        return f"leave out '{', '.join(names)}'" if self.in_python else f"pass data.drop=[{','.join(names)}]"
+
+
+def settled(options: TableOptions, takes_missing: bool) -> TableOptions:
+    """Return the options with what `missing=auto` means to a model; raise one line if it cannot use `keep`."""
+    if options.missing == "keep" and not takes_missing:
+        keep, mean = options.option("missing", "keep"), options.option("missing", "mean")
+        raise ZooError(f"{keep} is for models that learn from missing values, as trees do: pass {mean} for this one.")
+    return replace(options, missing="keep" if takes_missing else "refuse") if options.missing == "auto" else options
 
 
 @dataclass
@@ -115,44 +137,49 @@ class Column:
     def settle(self, options: TableOptions) -> None:
         """Take the fill value, or the categories, from what was observed."""
         if self.kind == "text":
-            self._settle_categories(options.text)
+            self._settle_categories(options)
         elif options.missing in ("mean", "median"):
-            self._settle_fill(options.missing)
+            self._settle_fill(options)
+        elif options.missing == "keep":
+            self.fill = math.nan
 
-    def _settle_fill(self, missing: str) -> None:
-        if missing == "median":
+    def _settle_fill(self, options: TableOptions) -> None:
+        if options.missing == "median":
             fill = pc.quantile(pa.chunked_array(self._chunks, pa.float64()), 0.5)[0].as_py()
             self._chunks = []
         else:
             fill = self._total / self._count if self._count else None
         if fill is None:
             where = f"Column '{self.name}' has no value in the training rows"
-            raise ZooError(f"{where}: pass data.drop=[{self.name}].")
+            raise ZooError(f"{where}: {options.leave_out(self.name)}.")
         self.fill = fill
 
-    def _settle_categories(self, text: str) -> None:
-        drop, limit = f"data.drop=[{self.name}]", _LIMITS[text]
+    def _settle_categories(self, options: TableOptions) -> None:
+        text, drop = options.text, options.leave_out(self.name).removeprefix("pass ")
+        limit = _LIMITS[text]
         if text == "refuse":
-            raise ZooError(f"Column '{self.name}' holds text: pass data.text=onehot or codes, or {drop}.")
+            onehot = options.option("text", "onehot")
+            raise ZooError(f"Column '{self.name}' holds text: pass {onehot} or codes, or {drop}.")
         self.categories, self._seen = sorted(self._seen), set()
         if text == "auto":
-            self._check_numbers()
+            self._check_numbers(options)
         if len(self.categories) > limit:
             raise ZooError(
                 f"Column '{self.name}' holds text of more than {limit} different values (such as "
-                f"{self.categories[0]!r}): pass data.text=codes to number them, or {drop}."
+                f"{self.categories[0]!r}): pass {options.option('text', 'codes')} to number them, or {drop}."
             )
         self.coding = "codes" if text == "codes" else "onehot"
         log.info("Column '%s' holds text: %d values, coded as %s.", self.name, len(self.categories), self.coding)
 
-    def _check_numbers(self) -> None:
+    def _check_numbers(self, options: TableOptions) -> None:
         """Raise one line if the text is rather a column of numbers with a stray word."""
         words = [value for value in self.categories or () if not _is_number(value)]
         if words and 2 * len(words) <= len(self.categories or ()):
-            raise ZooError(
-                f"Column '{self.name}' holds numbers but also text (such as {words[0]!r}): mend the file, or "
-                f"pass data.null_values=[{words[0]!r}] if that means a missing value, or data.drop=[{self.name}]."
-            )
+            remedy = f"mend the file, or pass data.null_values=[{words[0]!r}] if that means a missing value"
+            if options.in_python:
+                remedy = "put None in the place of what means a missing value"
+            what = f"Column '{self.name}' holds numbers but also text (such as {words[0]!r})"
+            raise ZooError(f"{what}: {remedy}, or {options.leave_out(self.name).removeprefix('pass ')}.")
 
 
 def distinct(parts: Iterable[pa.ChunkedArray], limit: float) -> list[Any]:
@@ -204,17 +231,21 @@ def plan(schema: pa.Schema, options: TableOptions, where: str) -> tuple[list[Col
     if options.target in (options.features or []):
         raise ZooError(f"data.target={options.target} is among data.features too: take it out of one of them.")
     left = options.features or [name for name in names if name != options.target]
-    features = [_column(schema.field(name), where) for name in left if name not in options.drop]
+    features = [_column(schema.field(name), where, options) for name in left if name not in options.drop]
     if not features:
         raise ZooError(f"{where} has no column left to learn from. Its columns: {_listed(names)}.")
-    return features, None if options.target is None else _column(schema.field(options.target), where)
+    return features, None if options.target is None else _column(schema.field(options.target), where, options)
 
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 
 
-def _column(source: pa.Field, where: str) -> Column:
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _column(source: pa.Field, where: str, options: TableOptions) -> Column:
     kind = source.type.value_type if pa.types.is_dictionary(source.type) else source.type
     is_number = (
         pa.types.is_integer,
@@ -225,10 +256,10 @@ def _column(source: pa.Field, where: str) -> Column:
     )
     if any(check(kind) for check in is_number):
         return Column(source.name, "number", integral=pa.types.is_integer(kind) or pa.types.is_boolean(kind))
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if _is_text(kind):
         return Column(source.name, "text")
     found = "bytes that are no UTF-8 text (see data.encoding)" if pa.types.is_binary(kind) else f"values of type {kind}"
-    raise ZooError(f"{where}: column '{source.name}' holds {found}: convert it, or pass data.drop=[{source.name}].")
+    raise ZooError(f"{where}: column '{source.name}' holds {found}: convert it, or {options.leave_out(source.name)}.")
 
 
 def clean(values: pa.ChunkedArray, column: Column, options: TableOptions, where: str) -> pa.ChunkedArray:
@@ -237,7 +268,7 @@ def clean(values: pa.ChunkedArray, column: Column, options: TableOptions, where:
     Raises:
         ZooError: for text or infinity in a column of numbers.
     """
-    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    is_text = _is_text(values.type)
     if column.kind == "text" or is_text:
         values = _clean_text(values, options)
         if column.kind == "text":

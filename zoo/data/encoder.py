@@ -88,7 +88,9 @@ class TableEncoder:
             lack = f"{lacking[self.target.name]:,} of {len(table):,} values"
             raise ZooError(f"{where}: target column '{self.target.name}' lacks {lack}: pass data.missing=drop.")
         if lacking and self.options.missing == "refuse":
-            remedy = f"pass data.missing=mean (or median, zero, drop), or data.drop=[{','.join(lacking)}]"
+            others = "median, zero" if self.options.in_python else "median, zero, drop"
+            mean, without = self.options.option("missing", "mean"), self.options.leave_out(*lacking)
+            remedy = f"pass {mean} (or {others}), or {without.removeprefix('pass ')}"
             raise _missing(lacking, len(table), where, remedy)
         return table
 
@@ -106,9 +108,8 @@ class TableEncoder:
         table = self._read(table, self.features, where)
         lacking = _lacking(table)
         if lacking and self.options.missing in ("refuse", "drop"):
-            remedy = (
-                "fill them in or leave those rows out (training with data.missing=mean learns what stands for them)"
-            )
+            mean = self.options.option("missing", "mean")
+            remedy = f"fill them in or leave those rows out (training with {mean} learns what stands for them)"
             raise _missing(lacking, len(table), where, remedy)
         return self._inputs(table)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.data import tables
 from zoo.data.base import Rows, TensorRows
-from zoo.data.columns import TableOptions
+from zoo.data.columns import TableOptions, settled
 from zoo.data.encoder import TableEncoder
 from zoo.data.groups import GroupRows, GroupSplit
 from zoo.data.names import check_columns
@@ -40,7 +40,8 @@ class TableData(TabularData):
         task: `classification` or `regression`; None takes text and up to 20 different integers for classes.
         features: names of the columns to learn from; None for all but the target.
         drop: names of columns to leave out.
-        missing: what becomes of missing values: `refuse`, `mean`, `median`, `zero`, or `drop` for the whole row.
+        missing: what becomes of missing values: `refuse`, `mean`, `median`, `zero`, `drop` for the whole row, or `keep`
+            for models that learn from them, as trees do; `auto` keeps them for such models and else refuses.
         text: what becomes of text columns: `refuse`, `onehot`, `codes`; `auto` is onehot up to 20 different values.
         replace: pairs of a text value in the files and what it is to be read as.
         null_values: what stands for a missing value.
@@ -61,7 +62,7 @@ class TableData(TabularData):
         task: Literal["classification", "regression"] | None = None,
         features: list[str] | None = None,
         drop: list[str] | None = None,
-        missing: Literal["refuse", "mean", "median", "drop", "zero"] = "refuse",
+        missing: Literal["auto", "refuse", "mean", "median", "drop", "zero", "keep"] = "auto",
         text: Literal["auto", "refuse", "onehot", "codes"] = "auto",
         replace: list[list[str]] | None = None,
         null_values: list[str] | None = None,
@@ -106,7 +107,7 @@ class TableData(TabularData):
     def encoder(self, schema: pa.Schema, where: str) -> TableEncoder:
         """Return the encoder for such a table: a new one, or the one that a trained model brings."""
         if self.learnt is None or self.learnt.encoder is None:
-            return TableEncoder(schema, self.options, where)
+            return TableEncoder(schema, settled(self.options, self.takes_missing), where)
         encoder = self.learnt.encoder
         check_columns(schema.names, [column.name for column in encoder.columns], encoder.known, where)
         return encoder

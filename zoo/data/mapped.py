@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from zoo.data.arrays import describe_arrays, to_tensor
+from zoo.data.arrays import describe_arrays, labels_of, to_tensor
 from zoo.data.base import Rows
 from zoo.data.groups import GroupRows, GroupSplit
 from zoo.data.registry import register_data
@@ -79,13 +79,16 @@ class NumpyData(TabularData):
         x = open_npy(file)
         if x.ndim and x.nbytes <= self.in_memory_limit:
             x = open_npy(file, mapped=False)
-        spec, targets = describe_arrays(_head(x, file), self._targets(), len(x) if x.ndim else 0)
+        missing = self.applied.missing = self.takes_missing
+        targets = self._targets()
+        spec, codes = describe_arrays(_head(x, file), targets, len(x) if x.ndim else 0)
+        self.applied.labels = labels_of(targets, spec.class_names)
         if isinstance(x, np.memmap):
-            source = _Slices(x, targets, file)
+            source = _Slices(x, codes, file, missing)
             split = GroupSplit(source.sizes, (self.val_fraction, self.test_fraction), self.seed)
             splits: dict[str, Rows | None] = {name: GroupRows(source, split, name) for name in split.counts}
         else:
-            splits = self.split_tensors(Batch(to_tensor(x, file), targets), spec)
+            splits = self.split_tensors(Batch(to_tensor(x, file, missing=missing), codes), spec)
         return spec, self.scale(splits) if spec.kind == "tabular" else splits
 
     def _targets(self) -> Tensor | np.ndarray | None:
@@ -104,14 +107,14 @@ class NumpyData(TabularData):
 
 def _head(x: np.ndarray, file: str) -> Tensor:
     """Return a first row, of which the kind, the shape and the type follow, without reading the rest."""
-    return to_tensor(np.array(x[:1]) if x.ndim else x, file)
+    return to_tensor(np.array(x[:1]) if x.ndim else x, file, missing=True)
 
 
 class _Slices:
     """A mapped array in slices of some megabytes."""
 
-    def __init__(self, x: np.memmap, y: Tensor | None, file: str) -> None:
-        self.y, self.file = y, file
+    def __init__(self, x: np.memmap, y: Tensor | None, file: str, missing: bool) -> None:
+        self.y, self.file, self.missing = y, file, missing
         self.rows = max(1, _SLICE_BYTES // max(1, x[0].nbytes))
         self.sizes = [min(self.rows, len(x) - start) for start in range(0, len(x), self.rows)]
         self.x: np.ndarray | None = x
@@ -123,5 +126,6 @@ class _Slices:
         if self.x is None:
             self.x = open_npy(self.file)
         rows = slice(group * self.rows, group * self.rows + self.sizes[group])
-        x = to_tensor(np.array(self.x[rows]), f"{self.file}, rows {rows.start}-{rows.stop - 1},")
+        where = f"{self.file}, rows {rows.start}-{rows.stop - 1},"
+        x = to_tensor(np.array(self.x[rows]), where, missing=self.missing)
         return x, None if self.y is None else self.y[rows]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from zoo.data.encoder import TableEncoder
 
-__all__ = ["Preprocessing", "as_table"]
+__all__ = ["Preprocessing", "as_table", "numbered"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Preprocessing:
         encoder: for tables: which columns are read, and how text and missing values become numbers.
         scaling: what is subtracted from the inputs, and what the difference is divided by.
         labels: what the user calls the classes 0 … C-1, where the user's targets were not these numbers.
+        missing: whether missing values (NaN) among arrays of numbers are left for the model to deal with.
 
     Example:
         >>> scaling = Standardize(torch.tensor([10.0]), torch.tensor([2.0]))
@@ -51,8 +52,9 @@ class Preprocessing:
         encoder: TableEncoder | None = None,
         scaling: Standardize | None = None,
         labels: Sequence[str | int | float] | None = None,
+        missing: bool = False,
     ) -> None:
-        self.encoder, self.scaling = encoder, scaling
+        self.encoder, self.scaling, self.missing = encoder, scaling, missing
         self.labels = None if labels is None else list(labels)
 
     def __call__(self, x: Any, spec: DataSpec, where: str = "X") -> Batch:
@@ -67,6 +69,8 @@ class Preprocessing:
         Raises:
             ZooError: for rows that the training data do not explain, in one line.
         """
+        if x is None:
+            raise ZooError(f"{where} is None: pass an array, a tensor or a table.")
         if self.encoder is not None:
             table = as_table(x, where) if column_names(x) is not None else _columns_in_order(x, self.encoder, where)
             return self.scaled(Batch(self.encoder.encode_inputs(table, where)))
@@ -74,13 +78,13 @@ class Preprocessing:
             return _baskets(x, spec)
         if spec.kind == "tokens" and spec.tokenizer and (isinstance(x, str) or _are_texts(x)):
             return _texts(x, spec)
+        x = by_name(x, spec, where)
         if spec.kind == "tokens":
             return inputs_from(x, spec)
-        x = by_name(x, spec, where)
         if isinstance(x, list | tuple) and spec.kind == "sequence":
             return self.scaled(inputs_from(x, spec))  # of different lengths, perhaps
-        tensor = to_tensor(x, where).to(spec.torch_dtype)
-        return self.scaled(inputs_from(_in_shape(tensor, spec), spec))
+        tensor = to_tensor(x, where, missing=self.missing).to(spec.torch_dtype)
+        return self.scaled(inputs_from(_in_shape(tensor, spec), spec, missing=self.missing))
 
     def scaled(self, batch: Batch) -> Batch:
         """Return the batch with its inputs scaled."""
@@ -92,6 +96,7 @@ class Preprocessing:
             "encoder": None if self.encoder is None else self.encoder.to_dict(),
             "scaling": None if self.scaling is None else {"mean": self.scaling.mean, "std": self.scaling.std},
             "labels": self.labels,
+            "missing": self.missing,
         }
 
     @classmethod
@@ -102,7 +107,8 @@ class Preprocessing:
             from zoo.data.encoder import TableEncoder
 
             encoder = TableEncoder.from_dict(encoder)
-        return cls(encoder, None if scaling is None else Standardize(**scaling), fields["labels"])
+        scaling = None if scaling is None else Standardize(**scaling)
+        return cls(encoder, scaling, fields["labels"], fields.get("missing", False))  # which older ones lack
 
 
 def as_table(x: Any, where: str = "X") -> pa.Table:
@@ -113,9 +119,32 @@ def as_table(x: Any, where: str = "X") -> pa.Table:
     try:
         if pandas is not None and isinstance(x, pandas.DataFrame):
             return pa.Table.from_pandas(x.rename(columns=str), preserve_index=False)
-        return pa.table(x) if not isinstance(x, pa.RecordBatch) else pa.Table.from_batches([x])
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        if isinstance(x, dict):
+            return pa.table({str(name): _column(values) for name, values in x.items()})
+        table = pa.table(x) if not isinstance(x, pa.RecordBatch) else pa.Table.from_batches([x])
+        return pa.Table.from_arrays([_decoded(column) for column in table.columns], names=table.schema.names)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
         raise ZooError(f"{where} cannot be read as a table: {str(error).splitlines()[0]}") from None
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return categories of polars, whose text few functions of Arrow know, as text."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type) or not pa.types.is_string_view(column.type.value_type):
+        return column
+    return pa.chunked_array([c.dictionary.cast(pa.string()).take(c.indices) for c in column.chunks], pa.string())
+
+
+def numbered(x: Any) -> pa.Table:
+    """Return rows (N, F) as a table of columns named 0 … F-1."""
+    import pyarrow as pa
+
+    return pa.table({str(i): column.numpy() for i, column in enumerate(to_tensor(x, missing=True).double().T)})
+
+
+def _column(values: Any) -> Any:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
 
 
 def _columns_in_order(x: Any, encoder: TableEncoder, where: str) -> pa.Table:
@@ -126,7 +155,7 @@ def _columns_in_order(x: Any, encoder: TableEncoder, where: str) -> pa.Table:
     text = [column.name for column in encoder.features if column.kind == "text"]
     if text:
         raise ZooError(f"{where} must be a table: column '{text[0]}' of the training table holds text.")
-    tensor = to_tensor(x, where).double()
+    tensor = to_tensor(x, where, missing=True).double()  # what becomes of missing values the encoder says
     if tensor.ndim != 2 or tensor.shape[1] != len(names):
         raise ZooError(f"Expected inputs of shape (N, {len(names)}) or a table, got {tuple(tensor.shape)}.")
     return pa.table({name: column.numpy() for name, column in zip(names, tensor.T, strict=True)})

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.data.base import Rows, TensorRows, ZooDataModule, split_rows
-from zoo.data.scaling import Standardize
+from zoo.data.base import Rows, TensorRows, ZooDataModule, split_rows, values_of
+from zoo.data.scaling import Moments, Standardize
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 
@@ -54,13 +54,18 @@ class TabularData(SplitData):
     """Tabular data in one piece, standardized by the training rows unless told not to.
 
     Args:
-        standardize: whether each feature is scaled to mean 0 and standard deviation 1 of the training rows.
+        standardize: whether each feature is scaled to mean 0 and standard deviation 1 of the training rows; a network
+            then learns scaled target values too, and predicts them in their own units.
         **options: those of `SplitData`.
     """
 
     def __init__(self, *, standardize: bool = True, **options: Any) -> None:
         super().__init__(**options)
-        self.standardize = standardize
+        self.standardize = self.scales_targets = standardize
+
+    @property
+    def target_scaling(self) -> Standardize | None:
+        return super().target_scaling if self.scales_targets else None
 
     def scale(self, splits: dict[str, Rows | None]) -> dict[str, Rows | None]:
         """Apply to every split the scaling measured on the training rows, or learnt before."""
@@ -71,7 +76,13 @@ class TabularData(SplitData):
             if train is None or not len(train):
                 return splits  # the base says that there is nothing to train on
             index = torch.arange(len(train)).split(train.block_size or len(train))
-            scaling: Standardize | None = Standardize.fit(train[part].x for part in index)
+            inputs, targets = Moments(), Moments()
+            for batch in (train[part] for part in index):
+                inputs.add(batch.x)
+                if batch.y is not None and batch.y.is_floating_point():
+                    targets.add(values_of(batch))
+            scaling: Standardize | None = Standardize(*inputs.solve())
+            self._target_scaling = Standardize(*targets.solve())
         else:
             scaling = self.learnt.scaling
         self.applied.scaling = scaling

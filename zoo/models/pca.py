@@ -130,7 +130,7 @@ class PCA(StreamingModel):
         """The floating type in which rows are multiplied."""
         return torch.float32 if self.hparams.precision == "single" else torch.float64
 
-    def _cast(self, tensor: Tensor) -> Tensor:
+    def _cast(self, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
         return tensor.to(self.device)  # rows are converted a block at a time, where they lie in the cache
 
     def initialize(self, spec: DataSpec) -> None:

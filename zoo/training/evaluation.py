@@ -132,6 +132,7 @@ def _data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: Z
     section |= absolute_paths({"name": section["name"], **given})
     name, options = named(section)
     data = create_data(name, **options)
+    data.takes_missing = model.takes_missing
     if not data.files():
         data.follow(model.preprocessing, model.spec.tokenizer if model.spec else None)
         return data, False
@@ -142,6 +143,7 @@ def _data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: Z
         unsplit = {"val_fraction": 0.0, "test_fraction": 0.0, "val_path": None, "test_path": None}
         options |= {key: value for key, value in unsplit.items() if key in options}
         data = create_data(name, **options)
+        data.takes_missing = model.takes_missing
     elif known is not None and "path" not in given:
         changed = [file for file in found if known.get(str(Path(file).absolute())) != found[file]]
         if changed:

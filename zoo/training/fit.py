@@ -19,6 +19,8 @@ _TYPES: dict[str, Any] = {
     "max_epochs": Annotated[int, Range(1)] | None,
     "validation": Annotated[float, Range(0, 1, open_high=True)],
     "standardize": bool | None,
+    "missing": Literal["auto", "refuse", "mean", "median", "zero", "keep"],
+    "text": Literal["auto", "refuse", "onehot", "codes"],
     "seed": Annotated[int, Range(0, 2**32 - 1)],
     "device": Literal["auto", "cpu", "cuda"],
     "progress": bool,
@@ -37,6 +39,8 @@ def fit(
     max_epochs: int | None = None,
     validation: float = 0.0,
     standardize: bool | None = None,
+    missing: Literal["auto", "refuse", "mean", "median", "zero", "keep"] = "auto",
+    text: Literal["auto", "refuse", "onehot", "codes"] = "auto",
     optimizer: str | None = None,
     optimizer_options: dict[str, Any] | None = None,
     lr: float | None = None,
@@ -54,9 +58,10 @@ def fit(
 
     Args:
         model: a model of `zoo.create_model`, which is trained in place.
-        data: inputs (N, ...) as an array, tensor or table, or a LightningDataModule. A model of sequences
-            takes lists of different lengths too, and the ids of tokens (N, T).
-        y: targets (N,): integers are classes, floats are values.
+        data: inputs (N, ...) as an array, a tensor or a table (pandas, polars, PyArrow, a dict of columns), or a
+            LightningDataModule. A table may hold text and categories. A model of sequences takes lists of different
+            lengths too, and the ids of tokens (N, T).
+        y: targets (N,): text and integers are classes, floats are values.
         sample_weight: weights (N,).
         batch_size: rows a batch; by default 64 for gradient models and all rows for streaming ones.
         max_epochs: passes over the data; by default 20 for gradient models, as many as are needed for streaming ones.
@@ -64,7 +69,13 @@ def fit(
         standardize: whether each feature of rows (N, F) is scaled to mean 0 and standard deviation 1 of the training
             rows, as the command line does; the scaling becomes part of the model, and `predict` takes rows as they
             are. None: for models that take optimizer steps, which need it, and not for models that are solved, whose
-            coefficients, centres and distances stay in the user's units.
+            coefficients, centres and distances stay in the user's units. Target values are scaled with the features,
+            and predicted in their own units.
+        missing: what becomes of missing values in rows (N, F): `refuse`, `mean`, `median`, `zero` (of the training
+            rows, for new rows too), or `keep` for models that learn from them; `auto` keeps them for such models, which
+            are those of trees, and else refuses.
+        text: what becomes of text columns and categories: `refuse`, `onehot`, `codes`; `auto` is onehot up to 20
+            different values.
         optimizer: a name such as `adam` or `sgd`, by default the model's own or Adam.
         optimizer_options: its parameters.
         lr: learning rate, short for `optimizer_options={"lr": ...}`.
@@ -91,13 +102,15 @@ def fit(
         raise ZooError(f"zoo.fit takes a model first, not {type(model).__name__}: pass {named}.")
     _check_arguments(
         model, data, y, optimizer, optimizer_options, lr, trainer_options, batch_size=batch_size, max_epochs=max_epochs,
-        validation=validation, standardize=standardize, seed=seed, device=device, progress=progress,
+        validation=validation, standardize=standardize, missing=missing, text=text, seed=seed, device=device,
+        progress=progress,
     )  # fmt: skip
     options = {**(optimizer_options or {}), **({} if lr is None else {"lr": lr})}
     if optimizer is None and not options:  # the model's own choice, with the penalties of this call
         optimizer, options = model.recipe.optimizer, model.recipe.optimizer_options
     model.train_by(Recipe(optimizer or model.recipe.optimizer, options, l1=l1, l2=l2))
-    datamodule = _as_datamodule(model, data, y, sample_weight, batch_size, validation, standardize, seed)
+    coding = {"missing": missing, "text": text}
+    datamodule = _as_datamodule(model, data, y, sample_weight, batch_size, validation, standardize, coding, seed)
     # The caller's own random streams go on as if nothing had been drawn.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
@@ -164,6 +177,7 @@ def _as_datamodule(
     batch_size: int | None,
     validation: float,
     standardize: bool | None,
+    coding: dict[str, Any],
     seed: int,
 ) -> Any:
     if hasattr(data, "train_dataloader"):
@@ -173,8 +187,12 @@ def _as_datamodule(
             )
         if standardize is not None:
             raise ZooError("A DataModule scales its own rows: pass standardize with arrays only.")
+        if set(coding.values()) != {"auto"}:
+            raise ZooError("A DataModule codes its own columns: pass missing and text with arrays and tables only.")
+        data.takes_missing = model.takes_missing
         return data
     from zoo.data.array_data import ArrayData
+    from zoo.data.arrays import whole_numbers
 
     if batch_size is None:
         batch_size = 0 if model.streaming else 64
@@ -184,7 +202,13 @@ def _as_datamodule(
     options: dict[str, Any] = {"val_fraction": validation, "batch_size": batch_size, "seed": seed}
     if standardize is None:
         standardize = not model.streaming
-    return ArrayData(data, y, weight, kind=kind, standardize=standardize, **options)
+    if all(target == "class" for _, target in model.entry.accepts):
+        y = whole_numbers(y)
+    if kind == "tokens" or "tabular" not in kinds:
+        coding = {}
+    return ArrayData(
+        data, y, weight, kind=kind, standardize=standardize, takes_missing=model.takes_missing, **coding, **options
+    )
 
 
 def axes(data: Any) -> int:

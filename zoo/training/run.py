@@ -85,6 +85,7 @@ def prepare(model: ZooModel, config: dict[str, Any], tokenizer: str | None = Non
     data = create_data(data_name, **data_options)
     if tokenizer is not None:
         data.follow(None, tokenizer)
+    data.takes_missing = model.takes_missing
     model.build(data.spec)
     return data
 

@@ -13,7 +13,7 @@ from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base.evaluation import Pooling
 from zoo.models.base.module import ZooModel, check_accepts
-from zoo.models.base.objectives import IGNORED, Classification, Objective, make_objective
+from zoo.models.base.objectives import IGNORED, Classification, Objective, Regression, make_objective
 from zoo.tasks import find_task
 
 if TYPE_CHECKING:
@@ -44,6 +44,17 @@ class GradientModel(ZooModel):
                 self.monitor, self.monitor_mode = task.monitor, task.mode
         super().build(spec)
         return self
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        if stage == "fit" and isinstance(self.objective, Regression):
+            scaling = None if self.streaming else getattr(self.trainer.datamodule, "target_scaling", None)
+            mean, std = (None, None) if scaling is None else (scaling.mean, scaling.std)
+            self.objective.scale_targets(mean, std, self.device)
+
+    @property
+    def target_dtype(self) -> torch.dtype | None:
+        return super().target_dtype if self.streaming else None  # scaled before it is rounded to that of the inputs
 
     def output(self, batch: Batch) -> Tensor:
         """Return the model's raw output for a batch: `forward` of its inputs."""

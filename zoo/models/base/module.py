@@ -33,6 +33,7 @@ class ZooModel(pl.LightningModule):
     streaming: bool = False
     has_weights: bool = False  # that a penalty could shrink
     convex: bool = False  # so that a fit by steps has one minimum, and falls short of it or not
+    takes_missing: bool = False  # whether it learns from missing values, which come as NaN
     # What the kept checkpoint is chosen by; None keeps the last one.
     monitor: str | None = None
     monitor_mode: str = "min"
@@ -109,6 +110,11 @@ class ZooModel(pl.LightningModule):
         """The floating type in which inputs are taken: that of the parameters."""
         return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
 
+    @property
+    def target_dtype(self) -> torch.dtype | None:
+        """The floating type in which targets are taken; None leaves them in their own."""
+        return self.input_dtype
+
     def as_batch(self, batch: Any) -> Batch:
         """Return a `Batch` of this model's device and floating type.
 
@@ -121,11 +127,12 @@ class ZooModel(pl.LightningModule):
             inputs, *rest = (batch,) if isinstance(batch, Tensor) else batch
             y, weight = [*rest, None, None][:2]
             batch = Batch.of(self.spec.kind if self.spec else "tabular", inputs, y)._replace(weight=weight)
-        return Batch(*(None if t is None else self._cast(t) for t in batch))  # type: ignore[arg-type]
+        y = None if batch.y is None else self._cast(batch.y, self.target_dtype)
+        prepared = Batch(*(None if t is None else self._cast(t, self.input_dtype) for t in batch._replace(y=None)))  # type: ignore[arg-type]
+        return prepared._replace(y=y)
 
-    def _cast(self, tensor: Tensor) -> Tensor:
-        dtype = self.input_dtype if tensor.is_floating_point() else None
-        return tensor.to(device=self.device, dtype=dtype)
+    def _cast(self, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+        return tensor.to(device=self.device, dtype=dtype if tensor.is_floating_point() else None)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         return self.as_batch(batch)
@@ -212,7 +219,7 @@ class ZooModel(pl.LightningModule):
             return x
         if raw and self.preprocessing is not None:
             return self.preprocessing(x, self.spec, where)
-        return inputs_from(x, self.spec)
+        return inputs_from(x, self.spec, missing=self.takes_missing)
 
     def encode_targets(self, y: Any, num_rows: int) -> Tensor:
         """Return the user's targets of `num_rows` rows as the model was trained on: the codes of classes, or values.

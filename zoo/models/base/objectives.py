@@ -19,6 +19,7 @@ from zoo.tasks import find_task
 __all__ = ["OBJECTIVES", "Classification", "Objective", "Regression", "TokenPrediction", "make_objective"]
 
 IGNORED = -100  # a target that does not count, as in torch
+_TARGET_SCALING = ("target_mean", "target_std")
 
 
 class Objective(nn.Module):
@@ -93,27 +94,59 @@ class Classification(Objective):
 
 
 class Regression(Objective):
-    """K real values with squared error."""
+    r"""K real values with squared error, of targets that are shifted and scaled where `scale_targets` says so.
+
+    The output is that of the scaled targets $(y - m)/s$, and so is the loss; predictions and all other metrics are in
+    the user's units, $m + s\,o$ in float64, so that neither tiny nor huge nor far-off targets lose digits.
+    """
+
+    target_mean: Tensor | None
+    target_std: Tensor | None
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         self.num_outputs = spec.num_targets
         self.squeeze = spec.num_targets == 1
+        for name in _TARGET_SCALING:
+            self.register_buffer(name, None)
 
-    def _errors(self, output: Tensor, batch: Batch) -> Tensor:
-        assert batch.y is not None
-        return (self.predict(output) - batch.y).view(len(batch.y), -1)  # (B, K)
+    def scale_targets(self, mean: Tensor | None, std: Tensor | None, device: torch.device | None = None) -> None:
+        """Take the mean and deviation of the targets, (K,) each, or leave them as they are where these are None."""
+        for name, value in zip(_TARGET_SCALING, (mean, std), strict=True):
+            setattr(self, name, None if value is None else value.detach().to(device, torch.float64, copy=True))
+
+    def in_units(self, output: Tensor, *, shifted: bool = True) -> Tensor:
+        """Return outputs (B, K), or differences of such, which are not `shifted`, in the units of the targets."""
+        if self.target_mean is None or self.target_std is None:
+            return output
+        values = output.double() * self.target_std
+        return values + self.target_mean if shifted else values
 
     def losses(self, output: Tensor, batch: Batch) -> Tensor:
-        return self._errors(output, batch).square().mean(1)
+        assert batch.y is not None
+        y = batch.y.view(len(batch.y), -1)  # (B, K)
+        if self.target_mean is not None and self.target_std is not None:
+            y = (y - self.target_mean) / self.target_std
+        return (output.view_as(y) - y.to(output.dtype)).square().mean(1)
 
     def predict(self, output: Tensor) -> Tensor:
-        return output.squeeze(-1) if self.squeeze else output
+        values = self.in_units(output)
+        return values.squeeze(-1) if self.squeeze else values
 
     def evaluate(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        errors = self._errors(output, batch)
+        assert batch.y is not None
+        predicted = self.predict(output)
+        errors = (predicted - batch.y).view(len(batch.y), -1)  # (B, K)
         squared = errors.square().mean(1)
-        return {"loss": squared, "mse": squared, "mae": errors.abs().mean(1), "r2": self.predict(output)}
+        losses = squared if self.target_mean is None else self.losses(output, batch)
+        return {"loss": losses, "mse": squared, "mae": errors.abs().mean(1), "r2": predicted}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Scale as the saved model did, whatever this one was built with."""
+        for name in _TARGET_SCALING:
+            saved = state_dict.get(prefix + name)
+            setattr(self, name, None if saved is None else saved.clone())
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def pooling(self) -> dict[str, Pooling]:
         return {"r2": R2(self.num_outputs)}

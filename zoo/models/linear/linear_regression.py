@@ -40,6 +40,7 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import NotConverged, ZooError
 from zoo.models.base import GradientModel, StreamingModel
+from zoo.models.base.objectives import Regression
 from zoo.models.linear.least_squares import elastic_net_path, largest_penalty, solve_least_squares
 from zoo.models.linear.statistics import Statistics
 from zoo.numerics.triangular import column_norms
@@ -93,6 +94,7 @@ class LinearRegression(StreamingModel, GradientModel):
         ([[3.0]], [1.0])
     """
 
+    objective: Regression
     factor: Tensor
     reference: Tensor
     total_weight: Tensor
@@ -130,13 +132,14 @@ class LinearRegression(StreamingModel, GradientModel):
 
     @property
     def weight(self) -> Tensor:
-        """Coefficients W, (K, F)."""
-        return self.linear.weight
+        """Coefficients W, (K, F), in units of the targets."""
+        return self.objective.in_units(self.linear.weight.T, shifted=False).T
 
     @property
     def bias(self) -> Tensor:
-        """Intercepts b, (K,)."""
-        return self.linear.weight.new_zeros(len(self.linear.weight)) if self.linear.bias is None else self.linear.bias
+        """Intercepts b, (K,), in units of the targets."""
+        bias = self.linear.weight.new_zeros(len(self.linear.weight)) if self.linear.bias is None else self.linear.bias
+        return self.objective.in_units(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x)  # (B, K)

@@ -136,7 +136,7 @@ class NaiveBayes(StreamingModel):
         }
         self.density = densities[likelihood]
 
-    def _cast(self, tensor: Tensor) -> Tensor:
+    def _cast(self, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
         return tensor.to(self.device)  # rows are converted a block at a time, where they lie in the cache
 
     def initialize(self, spec: DataSpec) -> None:

@@ -93,6 +93,7 @@ class GradientBoosting(StreamingModel, GradientModel):
     """
 
     has_weights = False
+    takes_missing = True
     binary_logit = True
     least_classes = 2  # there must be among the rows; 1 where a caller takes a constant for an answer
 

@@ -112,6 +112,7 @@ class Grows(_Base):
     has_weights = False
     least_classes = 2  # there must be among the rows; 1 where a caller takes a constant for an answer
     first_tree = 0  # the number of the first tree, by which rows and features are drawn
+    takes_missing = True
 
     @property
     def num_trees(self) -> int:
