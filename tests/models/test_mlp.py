@@ -64,6 +64,37 @@ def test_regression_learns_a_curve():
     assert (model.predict(x) - x[:, 0].sin()).square().mean() < 1e-3
 
 
+def test_two_classes_by_one_logit():
+    spec = zoo.DataSpec(kind="tabular", shape=(4,), target="class", num_classes=2)
+    model, x = zoo.create_model("mlp", spec, widths=[3], binary_logit=True), torch.randn(5, 4)
+    z = model(x)
+    assert z.shape == (5, 1)
+    found = model.predict_columns(x)
+    torch.testing.assert_close(found["probability"], torch.cat([1 - z.sigmoid(), z.sigmoid()], 1))
+    assert torch.equal(found["prediction"], (z[:, 0] > 0).long())
+
+
+def test_counts_by_the_poisson_deviance():
+    from sklearn.metrics import mean_poisson_deviance
+
+    x = torch.linspace(-1, 1, 64).unsqueeze(1)
+    y = (2 + 3 * x[:, 0]).exp().round()
+    model = zoo.create_model("mlp", widths=[], loss="poisson")
+    zoo.fit(model, x, y, lr=0.05, max_epochs=40)
+    predicted = model.predict(x)
+    assert bool((predicted > 0).all())
+    measured = zoo.evaluate(model, x, y)
+    assert measured["loss"] == pytest.approx(mean_poisson_deviance(y.numpy(), predicted.numpy()) / 2, rel=1e-5)
+    assert measured["mse"] == pytest.approx(float((predicted - y).square().mean()), rel=1e-5)
+
+
+def test_the_identity_leaves_a_linear_map():
+    model = zoo.create_model("mlp", SPEC, widths=[6], activation="identity")
+    first, second = linears(model)
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(model(x), second(first(x)))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -76,3 +107,8 @@ def test_regression_learns_a_curve():
 def test_mistakes(options, message):
     with pytest.raises(zoo.ZooError, match=message):
         zoo.create_model("mlp", **options)
+
+
+def test_a_loss_of_values_is_refused_for_classes():
+    with pytest.raises(zoo.ZooError, match="loss=poisson is for values, but the targets are class"):
+        zoo.create_model("mlp", SPEC, loss="poisson")

@@ -152,9 +152,13 @@ def test_mlps_learn():
     x, y = load_iris(return_X_y=True)
     x = StandardScaler().fit_transform(x)
     assert zs.MLPClassifier((32,), learning_rate_init=0.01, random_state=0).fit(x, y).score(x, y) > 0.96
-    values = zs.MLPRegressor((32,), learning_rate_init=0.01, random_state=0, max_iter=400).fit(x[:, :3], x[:, 3])
+    values = zs.MLPRegressor(hidden_layer_sizes=(32,), learning_rate_init=0.01, random_state=0, max_iter=400).fit(
+        x[:, :3], x[:, 3]
+    )
     assert values.score(x[:, :3], x[:, 3]) > 0.9
-    again = zs.MLPRegressor((32,), learning_rate_init=0.01, random_state=0, max_iter=400).fit(x[:, :3], x[:, 3])
+    again = zs.MLPRegressor(hidden_layer_sizes=(32,), learning_rate_init=0.01, random_state=0, max_iter=400).fit(
+        x[:, :3], x[:, 3]
+    )
     np.testing.assert_array_equal(values.predict(x[:, :3]), again.predict(x[:, :3]))
 
 

@@ -34,6 +34,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
     "leaky_relu": nn.LeakyReLU,
     "elu": nn.ELU,
+    "identity": nn.Identity,
 }
 
 
@@ -51,9 +52,11 @@ class MLP(GradientModel):
         activation: nonlinearity after each hidden layer.
         dropout: share of units dropped after each hidden layer in training, in [0, 1].
         batch_norm: normalize each hidden layer over the batch, before the nonlinearity.
+        binary_logit: one output for two classes, the log-odds of the second, instead of one a class.
+        loss: of values: `squared_error`, or `poisson` (half the deviance) of counts, whose logarithm is the output.
 
     Raises:
-        ZooError: if a width is below 1 or `dropout` is outside [0, 1].
+        ZooError: if a width is below 1, `dropout` is outside [0, 1], or a loss of values is asked for classes.
 
     Example:
         >>> import torch, zoo
@@ -66,9 +69,11 @@ class MLP(GradientModel):
         self,
         *,
         widths: Sequence[int] = (128, 128),
-        activation: Literal["relu", "tanh", "sigmoid", "gelu", "silu", "leaky_relu", "elu"] = "relu",
+        activation: Literal["relu", "tanh", "sigmoid", "gelu", "silu", "leaky_relu", "elu", "identity"] = "relu",
         dropout: float = 0.0,
         batch_norm: bool = False,
+        binary_logit: bool = False,
+        loss: Literal["squared_error", "poisson"] = "squared_error",
     ) -> None:
         super().__init__()
         widths = list(widths)
@@ -77,6 +82,7 @@ class MLP(GradientModel):
             raise ZooError(f"model.widths must all be at least 1, not {widths}.")
         check_range("dropout", dropout, 0, 1)
         self.widths, self.activation, self.dropout, self.batch_norm = widths, activation, dropout, batch_norm
+        self.binary_logit, self.loss = binary_logit, loss
 
     def initialize(self, spec: DataSpec) -> None:
         layers: list[nn.Module] = [nn.Flatten()]

@@ -64,7 +64,8 @@ def likeliest_components(variance: Tensor, num_rows: float) -> int:
     (\lambda_i - \lambda_j)\, n \big), \qquad m = D K - \tfrac{K (K + 1)}{2}
     ```
 
-    where $\hat v$, the mean of the variances left out, stands for each of them in $\hat\lambda$.
+    where $\hat v$, the mean of the variances left out, stands for each of them in $\hat\lambda$. Pairs of equal variances,
+    in which no direction is preferred, are left out of $|A|$.
 
     Args:
         variance: of all D components, descending, (D,).
@@ -89,22 +90,22 @@ def likeliest_components(variance: Tensor, num_rows: float) -> int:
     fit = -0.5 * num_rows * (logs.cumsum(0)[:-1] + (features - kept) * noise.log())
     free = features * kept - kept * (kept + 1) / 2
     gaps = (spectrum[:, None] - spectrum).triu(1)  # (D, D): λ_i − λ_j of i < j
+    gaps = torch.where(gaps > 1e-12 * spectrum[:, None], gaps, 0.0)
     inverse = spectrum.clamp_min(tiny).reciprocal()
-    both = _log_of_upper(gaps * (inverse - inverse[:, None]) * num_rows)
+    both = _log_of_positive(gaps * (inverse - inverse[:, None]) * num_rows)
     curvature = torch.empty_like(kept)
     for index, value in enumerate(noise.reciprocal()):  # pairs of kept components, and of a kept and a left out one
         k = index + 1
         outer = gaps[:k, k:] * (value - inverse[:k, None]) * num_rows
-        curvature[index] = both[:k, :k].sum() + outer.log().sum()
+        curvature[index] = both[:k, :k].sum() + _log_of_positive(outer).sum()
     score = volume + fit + 0.5 * (math.log(2 * math.pi) * (free + kept) - curvature - kept * math.log(num_rows))
     score = score.masked_fill((spectrum[:-1] < tiny) | score.isnan(), -math.inf)
     return int(score.argmax()) + 1
 
 
-def _log_of_upper(matrix: Tensor) -> Tensor:
-    """Logarithms above the diagonal, and zeros elsewhere."""
-    above = torch.ones_like(matrix, dtype=torch.bool).triu(1)
-    return torch.where(above, matrix, 1.0).log()
+def _log_of_positive(matrix: Tensor) -> Tensor:
+    """Logarithms of what is above zero, and zeros elsewhere."""
+    return torch.where(matrix > 0, matrix, 1.0).log()
 
 
 def krylov_block(basis: Tensor, product: Tensor, seed: int) -> tuple[Tensor, Tensor]:

@@ -70,19 +70,11 @@ REFUSED: dict[str, dict[str, str]] = {
         ("learning_rate", "n_iter_without_progress", "min_grad_norm", "metric_params", "verbose", "angle", "n_jobs"),
         _LATER,
     ),
-    "MLPClassifier": dict.fromkeys(
-        (
-            "learning_rate", "power_t", "verbose", "warm_start", "nesterovs_momentum", "early_stopping",
-            "validation_fraction", "beta_1", "beta_2", "epsilon", "max_fun",
-        ),
-        _LATER,
-    ),
     **{
         name: {"interaction_cst": "a node looks at its features without regard to those above it"}
         for name in ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor")
     },
 }  # fmt: skip
-REFUSED["MLPRegressor"] = {**REFUSED["MLPClassifier"], "loss": _LATER}
 
 _SUBSAMPLE = "the classes of a tree's own draw are not counted before it grows: balanced takes those of all rows"
 
@@ -101,13 +93,6 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     "MiniBatchKMeans": {"n_steps_": _LATER},
     "AgglomerativeClustering": {"n_connected_components_": _LATER},
     "TSNE": {"learning_rate_": _LATER},
-    **dict.fromkeys(
-        ("MLPClassifier", "MLPRegressor"),
-        dict.fromkeys(
-            ("best_loss_", "best_validation_score_", "n_outputs_", "out_activation_", "t_", "validation_scores_"),
-            _LATER,
-        ),
-    ),
 }
 
 

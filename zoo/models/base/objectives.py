@@ -16,7 +16,15 @@ from zoo.errors import ZooError
 from zoo.models.base.evaluation import R2, ExpMean, MacroF1, Pooling
 from zoo.tasks import find_task
 
-__all__ = ["OBJECTIVES", "Classification", "Objective", "Regression", "TokenPrediction", "make_objective"]
+__all__ = [
+    "OBJECTIVES",
+    "Classification",
+    "Objective",
+    "PoissonRegression",
+    "Regression",
+    "TokenPrediction",
+    "make_objective",
+]
 
 IGNORED = -100  # a target that does not count, as in torch
 _TARGET_SCALING = ("target_mean", "target_std")
@@ -152,6 +160,21 @@ class Regression(Objective):
         return {"r2": R2(self.num_outputs)}
 
 
+class PoissonRegression(Regression):
+    """K counts or rates of 0 or more: the output is the logarithm of the mean, the loss half the Poisson deviance."""
+
+    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        assert batch.y is not None
+        log_mean, y = output.view(len(batch.y), -1), batch.y.view(len(batch.y), -1)  # (B, K)
+        return (log_mean.exp() - y * log_mean + torch.xlogy(y, y) - y).mean(1)
+
+    def predict(self, output: Tensor) -> Tensor:
+        return super().predict(output).exp()
+
+    def evaluate(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {**super().evaluate(output, batch), "loss": self.losses(output, batch)}
+
+
 class TokenPrediction(Objective):
     """The next token at every step: softmax over the vocabulary; targets of −100, such as padding, do not count.
 
@@ -191,15 +214,20 @@ class TokenPrediction(Objective):
 OBJECTIVES: dict[str, type[Objective]] = {cls.__name__: cls for cls in (Classification, Regression, TokenPrediction)}
 
 
-def make_objective(spec: DataSpec, *, binary_logit: bool = False) -> Objective:
+def make_objective(spec: DataSpec, *, binary_logit: bool = False, loss: str = "squared_error") -> Objective:
     """Return the objective that the data's targets pose.
 
     Args:
         spec: what the data hold.
         binary_logit: one logit instead of two for two classes, as logistic regression has it.
+        loss: of values: `squared_error`, or `poisson` of counts.
     """
     task = find_task(spec.kind, spec.target)
     if task is None:
         raise ZooError(f"A supervised model needs targets; {spec.describe()} have none.")
     cls: Any = OBJECTIVES[task.objective]
+    if loss == "poisson":
+        if cls is not Regression:
+            raise ZooError(f"model.loss=poisson is for values, but the targets are {spec.target}: leave it out.")
+        cls = PoissonRegression
     return cls(spec, binary_logit) if cls is Classification else cls(spec)
