@@ -82,7 +82,7 @@ class MLP(GradientModel):
             raise ZooError(f"model.widths must all be at least 1, not {widths}.")
         check_range("dropout", dropout, 0, 1)
         self.widths, self.activation, self.dropout, self.batch_norm = widths, activation, dropout, batch_norm
-        self.binary_logit, self.loss = binary_logit, loss
+        self.binary_logit, self.value_loss = binary_logit, loss
 
     def initialize(self, spec: DataSpec) -> None:
         layers: list[nn.Module] = [nn.Flatten()]

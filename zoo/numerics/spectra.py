@@ -64,8 +64,8 @@ def likeliest_components(variance: Tensor, num_rows: float) -> int:
     (\lambda_i - \lambda_j)\, n \big), \qquad m = D K - \tfrac{K (K + 1)}{2}
     ```
 
-    where $\hat v$, the mean of the variances left out, stands for each of them in $\hat\lambda$. Pairs of equal variances,
-    in which no direction is preferred, are left out of $|A|$.
+    where $\hat v$, the mean of the variances left out, stands for each of them in $\hat\lambda$. Pairs of equal
+    variances, in which no direction is preferred, are left out of $|A|$.
 
     Args:
         variance: of all D components, descending, (D,).

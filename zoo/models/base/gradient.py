@@ -34,12 +34,12 @@ class GradientModel(ZooModel):
 
     has_weights = True
     binary_logit: bool = False
-    loss: str = "squared_error"
+    value_loss: str = "squared_error"
 
     def build(self, spec: DataSpec) -> GradientModel:
         if self.spec is None:
             check_accepts(self.entry, spec)
-            self.objective: Objective = make_objective(spec, binary_logit=self.binary_logit, loss=self.loss)
+            self.objective: Objective = make_objective(spec, binary_logit=self.binary_logit, loss=self.value_loss)
             task = find_task(spec.kind, spec.target)
             if task and not self.streaming:  # a solved model is its last state
                 self.monitor, self.monitor_mode = task.monitor, task.mode
