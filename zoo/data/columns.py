@@ -114,7 +114,7 @@ class Column:
     def encode(self, values: pa.ChunkedArray, out: Tensor) -> None:
         """Write the cleaned values as features into `out` (N, width)."""
         if self.kind == "number":
-            out[:, 0] = _tensor(pc.fill_null(values, self.fill))
+            out[:, 0] = _tensor(pc.fill_null(values, self.fill) if values.null_count else values)
             return
         codes = self.codes(values)
         if self.coding == "codes":
@@ -281,6 +281,8 @@ def clean(values: pa.ChunkedArray, column: Column, options: TableOptions, where:
         )
     except pa.ArrowInvalid as error:
         raise ZooError(f"{where}: column '{column.name}' holds text where numbers are expected ({error}).") from None
+    if math.isfinite(pc.sum(values).as_py() or 0.0):
+        return values
     infinite = pc.sum(pc.is_inf(values)).as_py()
     if infinite:
         raise ZooError(f"{where}: column '{column.name}' holds {infinite} infinite values: mend them, or drop it.")

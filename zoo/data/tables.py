@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # How PyArrow names a column in its messages.
 _COLUMN = re.compile(r"In CSV column #(\d+): ")
+_BLOCK = 1 << 18  # bytes of a CSV that are read at a time where it is streamed
+_TABLE = 1 << 20  # and about as many of the tables that are made of them
 
 
 def find_files(path: str | list[str] | None, suffixes: tuple[str, ...], option: str = "path") -> list[str]:
@@ -156,10 +158,12 @@ def open_csv(
         if names.count(name) != 1:
             many = f"several columns named '{name}': rename them." if name in names else f"no column '{name}'."
             raise ZooError(f"{where} has {many}{'' if name in names else nearest(name, names)}")
-    arguments = form.arguments(1 << 20)
+    # PyArrow reads 32 blocks ahead; a row must not be longer than one.
+    block_size = max(_BLOCK, 128 * len(names))
+    arguments = form.arguments(block_size)
     skipped = 1 if isinstance(source, str) and form.columns is None else 0
     arguments["read_options"] = pacsv.ReadOptions(
-        column_names=names, skip_rows=skipped, encoding=form.encoding, block_size=1 << 20
+        column_names=names, skip_rows=skipped, encoding=form.encoding, block_size=block_size
     )
     arguments["convert_options"] = pacsv.ConvertOptions(
         null_values=arguments["convert_options"].null_values,
@@ -168,9 +172,22 @@ def open_csv(
         include_columns=list(types),
     )
     with _reading(where, names), pa.input_stream(source) as stream:
-        for batch in pacsv.open_csv(stream, **arguments):
-            if batch.num_rows:
-                yield pa.Table.from_batches([batch])
+        # The system gets back what is freed; the default pool would keep several times what is in use.
+        yield from _gathered(pacsv.open_csv(stream, memory_pool=pa.system_memory_pool(), **arguments))
+
+
+def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Join small batches to tables of a megabyte, so that what is done with each costs little a row."""
+    held: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        held.append(batch)
+        size += batch.nbytes
+        if size >= _TABLE:
+            yield pa.Table.from_batches(held)
+            held, size = [], 0
+    if sum(batch.num_rows for batch in held):
+        yield pa.Table.from_batches(held)
 
 
 def stream_csv(paths: list[str], form: CsvFormat, folder: str | None) -> str:
