@@ -98,6 +98,7 @@ def test_the_wheel_names_its_commands_and_its_licence(unpacked: Path) -> None:
     (info,) = unpacked.glob("*.dist-info")
     commands = (info / "entry_points.txt").read_text()
     assert "zoo-train = zoo.training.main:train" in commands
+    assert "zoo = zoo.training.main:main" in commands
     assert "zoo-evaluate = zoo.training.main:evaluate" in commands
     metadata = (info / "METADATA").read_text()
     assert "License-Expression: Apache-2.0" in metadata
@@ -120,7 +121,8 @@ def test_the_wheel_installs_into_an_empty_environment(wheel: Path, tmp_path: Pat
     subprocess.run([binaries / "pip", "install", "--quiet", str(wheel)], check=True, timeout=1800)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     arguments = ["model=mlp", "data=iris", "trainer.max_epochs=1", "run_dir=run"]
-    for command in ([binaries / "zoo-train", *arguments], [binaries / "zoo-evaluate", "run=run"]):
+    listed, zoo = [binaries / "zoo", "list", "models"], [binaries / "zoo", "help", "model.widths"]
+    for command in ([binaries / "zoo-train", *arguments], [binaries / "zoo-evaluate", "run=run"], listed, zoo):
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "run" / "evaluation" / "predictions.parquet").is_file()

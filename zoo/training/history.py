@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback
 
 from zoo import kernels
 from zoo.training.checkpoint import write_whole
+from zoo.training.terminal import called
 
 __all__ = ["History", "environment", "write_json", "write_rows"]
 
@@ -90,7 +91,7 @@ _PACKAGES = (
 def environment() -> dict[str, Any]:
     """Return the command line, the versions, the git commit and the kernels of this process."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": f"{called('train')} {shlex.join(sys.argv[1:])}",
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: _version(name) for name in _PACKAGES},

@@ -1,4 +1,5 @@
-"""The commands `train`, `evaluate` and `predict`, for train.py, evaluate.py, predict.py and their console-script twins.
+"""The commands `train`, `evaluate` and `predict`, for train.py, evaluate.py, predict.py and their console-script twins,
+and `zoo`, which has them all.
 
 Nothing heavy is imported here: `--help` and a mistyped option answer before Lightning is loaded, and Ctrl-C while Hydra
 is loaded is an exit code too.
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError, nearest, unknown_name
+from zoo.training.catalogue import config_dir
 from zoo.training.plugins import import_plugins
 from zoo.training.processes import global_rank
 from zoo.training.schema import check_config, check_groups, module_names
@@ -25,32 +27,83 @@ from zoo.training.schema import check_config, check_groups, module_names
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["config_dir", "evaluate", "predict", "train"]
+__all__ = ["config_dir", "evaluate", "main", "predict", "train"]
 
 
-def config_dir() -> Path:
-    """Return the folder of the configs: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+COMMANDS = ("train", "evaluate", "predict", "list", "help")
+
+
+def main() -> int:
+    """Do what `zoo COMMAND ...` or `python -m zoo COMMAND ...` says; return the exit code."""
+    arguments = sys.argv[1:]
+    if "COMP_LINE" in os.environ and {"-sc", "--shell-completion"} & set(arguments):
+        return _complete(arguments)
+    command = arguments[0] if arguments else "help"
+    if command in COMMANDS:
+        os.environ["ZOO_COMMAND"] = command  # for the processes that Lightning starts with what is left
+        del sys.argv[1:2]
+    else:
+        command = os.environ.get("ZOO_COMMAND", command) if "LOCAL_RANK" in os.environ else command
+    jobs = {"train": train, "evaluate": evaluate, "predict": predict}
+    if command in jobs:
+        return jobs[command]()
+    if command == "list":
+        return _guarded(lambda: _list(sys.argv[1].removeprefix("list=") if sys.argv[1:] else "models"))
+    if command in ("help", "-h", "--help"):
+        return _guarded(lambda: _explain(sys.argv[1:]))
+    return _guarded(lambda: _refuse(command))
+
+
+def _explain(about: list[str]) -> None:
+    """Explain the commands, one of them, or keys."""
+    about = [word for word in about if word not in ("help", "-h", "--help")]
+    if not about:
+        from zoo.training.reference import print_commands
+
+        return print_commands()
+    command = about[0] if about[0] in ("train", "evaluate", "predict") else "train"
+    return _help(command, [word for word in about if word != command])
+
+
+def _refuse(command: str) -> None:
+    raise unknown_name("command", command, COMMANDS)
+
+
+def _complete(arguments: list[str]) -> int:
+    """Print what a shell may go on with: commands, or what Hydra knows of the one that stands there."""
+    words = os.environ["COMP_LINE"].split(" ")
+    if len(words) < 3 or words[1] not in ("train", "evaluate", "predict"):
+        print(" ".join(name for name in COMMANDS if len(words) < 3 and name.startswith(words[-1])))
+        return 0
+    os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+    os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+    return {"train": train, "evaluate": evaluate, "predict": predict}[words[1]]()
 
 
 def train() -> int:
     """Train a model as the command line says; return the exit code."""
-    arguments = sys.argv[1:]
-    wanted = [argument.removeprefix("list=") for argument in arguments if argument.startswith("list=")]
-    if wanted:
-        return _guarded(lambda: _list(wanted[0]))
-    return _guarded(lambda: _hydra_main("train", _train_job, arguments))
+    return _run("train", _train_job)
 
 
 def evaluate() -> int:
     """Evaluate a finished run as the command line says; return the exit code."""
-    return _guarded(lambda: _hydra_main("evaluate", _evaluate_job, sys.argv[1:]))
+    return _run("evaluate", _evaluate_job)
 
 
 def predict() -> int:
     """Predict new rows with a finished run as the command line says; return the exit code."""
-    return _guarded(lambda: _hydra_main("predict", _predict_job, sys.argv[1:]))
+    return _run("predict", _predict_job)
+
+
+def _run(command: str, job: Callable[[DictConfig], Any]) -> int:
+    """Do what the command line asks of a command: to list, to explain, or its job."""
+    arguments = sys.argv[1:]
+    wanted = [argument.removeprefix("list=") for argument in arguments if argument.startswith("list=")]
+    if wanted and command == "train":
+        return _guarded(lambda: _list(wanted[0]))
+    if {"--help", "-h"} & set(arguments):
+        return _guarded(lambda: _help(command, [a for a in arguments if not a.startswith("-")]))
+    return _guarded(lambda: _hydra_main(command, job, arguments))
 
 
 class _Notes(logging.Handler):
@@ -101,12 +154,23 @@ def _predict_job(config: DictConfig) -> None:
 
 
 def _list(what: str) -> None:
-    from zoo.training.tables import print_data, print_models
+    from zoo.training.tables import LISTS, print_list
 
-    choices = {"models": print_models, "data": print_data}
-    if what not in choices:
-        raise unknown_name("list", what, choices)
-    choices[what]()
+    if what not in LISTS:
+        raise unknown_name("list", what, LISTS)
+    print_list(what)
+
+
+def _help(command: str, about: list[str]) -> None:
+    """Explain the keys in `about`, for the choices that stand among them, or the command."""
+    from zoo.training.reference import GROUPS, print_help, print_key
+
+    chosen = dict(word.split("=", 1) for word in about if word.partition("=")[0] in GROUPS and "=" in word)
+    keys = [word for word in about if "=" not in word]
+    for key in keys or [f"{group}={name}" for group, name in chosen.items()]:
+        print_key(key, chosen, command)
+    if not about:
+        print_help(command)
 
 
 def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str]) -> None:

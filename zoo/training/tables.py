@@ -1,30 +1,54 @@
-"""What the commands print: rich tables."""
+"""The lists of what there is: `list=models`, `list=data`, and the choices of each group of the configs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["print_data", "print_models"]
+from zoo.training.catalogue import Choice, data_choices, group_choices, model_choices
+from zoo.training.terminal import make_console
+
+__all__ = ["LISTS", "print_list"]
+
+LISTS: dict[str, tuple[Callable[[], list[Choice]], tuple[str, ...]]] = {
+    "models": (model_choices, ("model", "family", "task", "accepts", "summary")),
+    "data": (data_choices, ("data", "kind", "target", "summary")),
+    "optimizers": (lambda: group_choices("optimizer"), ("optimizer", "summary")),
+    "schedulers": (lambda: group_choices("scheduler"), ("scheduler", "summary")),
+    "regularization": (lambda: group_choices("regularization"), ("regularization", "summary")),
+    "experiments": (lambda: group_choices("experiment"), ("experiment", "summary")),
+}
+SUMMARY = 40  # columns that a summary needs beside the others
 
 
-def print_models() -> None:
-    """Print every model with its family, task, the data that it accepts and its summary."""
-    from zoo.registry import list_models, model_entry
+def print_list(what: str, console: Console | None = None) -> None:
+    """Print what there is of a kind: a line each in a pipe and on a wide terminal, else folded under the name.
 
-    table = Table("model", "family", "task", "accepts", "summary", box=None, header_style="bold", pad_edge=False)
-    for name in list_models():
-        entry = model_entry(name)
-        accepts = ", ".join(kind if target is None else f"{kind}/{target}" for kind, target in entry.accepts)
-        table.add_row(name, entry.family, ", ".join(entry.task), accepts, entry.summary)
-    Console().print(table)
+    Names are whole at any width.
+    """
+    choices, header = LISTS[what][0](), LISTS[what][1]
+    console = console or make_console(unfolded=True)
+    rows = [(choice.name, *choice.facts, choice.summary) for choice in choices]
+    widths = [max(map(len, column)) for column in list(zip(header, *rows, strict=True))[:-1]]
+    if console.width >= sum(widths) + 2 * len(widths) + SUMMARY:
+        table = Table(*header, box=None, header_style="bold", pad_edge=False)
+        for column in table.columns[:-1]:
+            column.no_wrap = True
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+        return
+    for name, *facts, summary in rows:
+        _print_folded(console, name, [*([" · ".join(dict.fromkeys(facts))] if facts else []), summary])
 
 
-def print_data() -> None:
-    """Print all data with kind, target and summary."""
-    from zoo.data.registry import data_entries
-
-    table = Table("data", "kind", "target", "summary", box=None, header_style="bold", pad_edge=False)
-    for name, entry in sorted(data_entries().items()):
-        table.add_row(name, entry.kind, entry.target or "none", entry.summary)
-    Console().print(table)
+def _print_folded(console: Console, name: str, lines: Sequence[str]) -> None:
+    """Print a name on a line of its own, and what is said of it, indented."""
+    console.print(Text(name, "bold"), soft_wrap=True)
+    for line in lines:
+        for part in Text(line).wrap(console, max(console.width - 4, 10)):
+            part.rstrip()
+            console.print(Text("    ").append_text(part), soft_wrap=True)

@@ -45,8 +45,9 @@ def called(command: str) -> str:
         command: `train`, `evaluate`, `predict` or `help`.
 
     Example:
-        >>> sys.argv[0] = "bin/zoo-train"
-        >>> called("evaluate"), called("help")
+        >>> from unittest.mock import patch
+        >>> with patch.object(sys, "argv", ["bin/zoo-train"]):
+        ...     called("evaluate"), called("help")
         ('zoo-evaluate', 'zoo-train --help')
     """
     program = Path(sys.argv[0])
