@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("zoo.models",),
     ("zoo.training",),
     ("zoo.analysis", "zoo.sklearn"),
+    ("zoo.__main__",),
 )
 # What stands on one floor and yet needs its neighbour.
 NEIGHBOURS = {("zoo.registry", "zoo.tasks"), ("zoo.data", "zoo.text")}
