@@ -37,14 +37,17 @@ _MODULES: dict[str, str] = {
     "gradient_boosting": "zoo.models.trees",
     "gru": "zoo.models.recurrent",
     "kmeans": "zoo.models.kmeans",
+    "kernel_svm": "zoo.models.svm",
     "linear_regression": "zoo.models.linear",
     "logistic_regression": "zoo.models.linear",
     "lstm": "zoo.models.recurrent",
     "mlp": "zoo.models.mlp",
     "naive_bayes": "zoo.models.naive_bayes",
+    "one_class_svm": "zoo.models.svm",
     "pca": "zoo.models.pca",
     "random_forest": "zoo.models.trees",
     "rnn": "zoo.models.recurrent",
+    "svm": "zoo.models.svm",
     "tsne": "zoo.models.tsne",
 }
 

@@ -14,7 +14,7 @@ from zoo.visual.rules import rule_graph, rule_metrics
 from zoo.visual.scores import elbow, silhouette
 from zoo.visual.sequences import forecast, gates
 from zoo.visual.style import class_colors, new_figure, save
-from zoo.visual.supervised import confusion_matrix, decision_boundary, residuals
+from zoo.visual.supervised import confusion_matrix, decision_boundary, margins, region, residuals
 
 __all__ = [
     "class_colors",
@@ -29,7 +29,9 @@ __all__ = [
     "forecast",
     "gates",
     "images",
+    "margins",
     "new_figure",
+    "region",
     "residuals",
     "rule_graph",
     "rule_metrics",

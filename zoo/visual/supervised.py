@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from zoo.data.spec import DataSpec
 
-__all__ = ["confusion_counts", "confusion_matrix", "decision_boundary", "residuals"]
+__all__ = ["confusion_counts", "confusion_matrix", "decision_boundary", "margins", "region", "residuals"]
 
 LIMIT = 3000  # points in a scatter
 GRID = 240  # steps of a decision boundary along each axis
@@ -90,11 +90,17 @@ def _name_classes(axes: Axes, names: list[str]) -> None:
 
 
 def decision_boundary(
-    predict_columns: Callable[[Tensor], dict[str, Tensor]], x: Tensor, y: Tensor | None, spec: DataSpec
+    predict_columns: Callable[[Tensor], dict[str, Tensor]],
+    x: Tensor,
+    y: Tensor | None,
+    spec: DataSpec,
+    *,
+    support: Tensor | None = None,
 ) -> Figure:
     """Draw where in the plane a classifier of two features decides for which class, and points.
 
-    The stronger the colour, the surer the model; a point that it gets wrong is ringed in black.
+    The stronger the colour, the surer the model; a point that it gets wrong is ringed in black. Where the model gives
+    one number, its `decision`, the boundary is drawn with its margins at −1 and 1.
 
     Args:
         predict_columns: what a model says of points (N, 2): its `prediction`, and a `probability`, if any, that shades
@@ -102,6 +108,7 @@ def decision_boundary(
         x: points, (B, 2).
         y: their classes (B,), or None.
         spec: names the features and the classes.
+        support: support vectors (S, 2), which are drawn as rings.
     """
     names = names_of(spec.feature_names, 2, "feature ")
     x, y = x.detach().cpu().double(), None if y is None else y.cpu()
@@ -115,6 +122,11 @@ def decision_boundary(
         box = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
         shades = _shades(columns, count).view(GRID, GRID, 3).transpose(0, 1)  # (second, first feature, RGB)
         axes.imshow(to_numpy(shades), extent=box, origin="lower", aspect="auto", interpolation="bilinear")
+        _margins(axes, columns.get("decision"), box)
+        if support is not None:
+            ring = {"facecolors": "none", "edgecolors": INK, "linewidths": 0.6, "alpha": 0.7}
+            shown = to_numpy(support[thin(len(support), LIMIT).to(support.device)]).T
+            axes.scatter(shown[0], shown[1], s=52, label=f"support vectors, {len(support):,}", **ring)
         if y is not None:
             wrong = predict_columns(x)["prediction"].cpu() != y
             _class_points(axes, x, y, wrong, names_of(spec.class_names, count, "class "))
@@ -122,6 +134,17 @@ def decision_boundary(
             figure.legend(loc="outside right upper")
         axes.set(xlabel=names[0], ylabel=names[1], xlim=box[:2], ylim=box[2:])
     return figure
+
+
+def _margins(axes: Axes, decision: Tensor | None, box: tuple[float, float, float, float]) -> None:
+    """Draw where a single decision is 0, and −1 and 1 where it is that anywhere."""
+    if decision is None or decision.ndim != 1:
+        return
+    values = to_numpy(decision.view(GRID, GRID).T)
+    inside = [level for level in (-1, 0, 1) if values.min() < level < values.max()]
+    styles = ["solid" if level == 0 else "dashed" for level in inside]
+    if inside:
+        axes.contour(values, inside, extent=box, colors=INK, linewidths=0.9, linestyles=styles)
 
 
 def _extent(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,3 +233,63 @@ def _histogram(axes: Axes, errors: np.ndarray, names: list[str]) -> None:
         mean, deviation = float(errors.mean()), float(errors.std())
         mean = 0.0 if abs(mean) < 1e-9 * deviation else mean  # rounding is no news
         axes.set_title(f"mean {mean:.3g}, standard deviation {deviation:.3g}")
+
+
+def margins(decision: Tensor, y: Tensor, spec: DataSpec) -> Figure:
+    """Draw the histogram of a machine's decisions for both classes, with the boundary at 0 and the margins at ±1.
+
+    Args:
+        decision: above 0 for the second class, (B,).
+        y: true classes, 0 or 1, (B,).
+        spec: names the classes.
+    """
+    decision, y = decision.detach().cpu().double(), y.cpu()
+    finite = torch.isfinite(decision)
+    decision, y = decision[finite], y[finite]
+    names = names_of(spec.class_names, 2, "class ")
+    with new_figure(5.2, 3.4) as (figure, axes):
+        parts = [to_numpy(decision[y == label]) for label in (0, 1)]
+        axes.hist(parts, bins=40, color=class_colors(2), stacked=True, label=names)
+        for level, style in ((-1, "dashed"), (0, "solid"), (1, "dashed")):
+            axes.axvline(level, color=INK, linewidth=1, linestyle=style)
+        wrong = int(((decision > 0) != (y == 1)).sum())
+        inside = int((decision.abs() < 1).sum())
+        axes.set(xlabel="decision", ylabel="examples")
+        axes.set_title(f"{wrong:,} of {len(y):,} on the wrong side, {inside:,} inside the margins")
+        axes.legend()
+    return figure
+
+
+def region(
+    predict_columns: Callable[[Tensor], dict[str, Tensor]], x: Tensor, spec: DataSpec, *, support: Tensor
+) -> Figure:
+    """Draw the region of the plane that a model takes for its own, `decision` at least 0, and points.
+
+    Args:
+        predict_columns: what a model says of points (N, 2): their `decision`.
+        x: points, (B, 2).
+        spec: names the features.
+        support: support vectors (S, 2), which are drawn as rings.
+    """
+    names = names_of(spec.feature_names, 2, "feature ")
+    x = x.detach().cpu().double()
+    low, high = _extent(x)
+    sides = [torch.linspace(float(a), float(b), GRID).double() for a, b in zip(low, high, strict=True)]
+    decision = predict_columns(torch.cartesian_prod(*sides))["decision"].cpu().view(GRID, GRID).T
+    inside = predict_columns(x)["decision"].cpu() >= 0
+    with new_figure(5.2, 4.2) as (figure, axes):
+        box = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+        color, other = class_colors(2)
+        if float(decision.min()) < 0 < float(decision.max()):
+            axes.contourf(to_numpy(decision), [0, float(decision.max())], extent=box, colors=[color], alpha=0.2)
+            axes.contour(to_numpy(decision), [0], extent=box, colors=INK, linewidths=0.9)
+        ring = to_numpy(support[thin(len(support), LIMIT).to(support.device)]).T
+        axes.scatter(ring[0], ring[1], s=52, facecolors="none", edgecolors=INK, linewidths=0.6, label="support vectors")
+        shown = thin(len(x), LIMIT)
+        for mask, paint, name in ((inside[shown], color, "inside"), (~inside[shown], other, "outside")):
+            points = to_numpy(x[shown][mask]).T
+            axes.scatter(points[0], points[1], s=18, c=paint, edgecolors="white", linewidths=0.4, label=name)
+        axes.set(xlabel=names[0], ylabel=names[1], xlim=box[:2], ylim=box[2:])
+        axes.set_title(f"{int((~inside).sum()):,} of {len(x):,} points outside")
+        figure.legend(loc="outside right upper")
+    return figure

@@ -6,12 +6,22 @@ derives from both and sets `streaming` in its constructor: the streaming hooks t
     class MyModel(GradientModel):           # initialize(spec), forward(x)
     class MyModel(StreamingModel):          # initialize(spec), accumulate(batch), solve(), done
     class MyModel(StreamingModel, GradientModel):
+    class MyModel(CollectsRows, StreamingModel):    # solve() takes all rows of the pass
     class MyModel(Generates, GradientModel):        # next_logits(tokens, state): goes on with a text
 """
 
+from zoo.models.base.collects import Collected, CollectsRows
 from zoo.models.base.generates import Generates
 from zoo.models.base.gradient import GradientModel, NonFiniteLossError
 from zoo.models.base.module import ZooModel
 from zoo.models.base.streaming import StreamingModel
 
-__all__ = ["Generates", "GradientModel", "NonFiniteLossError", "StreamingModel", "ZooModel"]
+__all__ = [
+    "Collected",
+    "CollectsRows",
+    "Generates",
+    "GradientModel",
+    "NonFiniteLossError",
+    "StreamingModel",
+    "ZooModel",
+]

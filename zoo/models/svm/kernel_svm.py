@@ -1,0 +1,273 @@
+r"""Kernel machines: the boundary with the widest margin in a space of features that only a kernel knows.
+
+```math
+f(x) = \sum_{i ∈ S} β_i\, k(x_i, x) + b, \qquad
+\min_{w, b}\ \tfrac12 \lVert w \rVert^2 + \sum_i C_i \max(0, 1 - y_i f(x_i))
+```
+
+for classes y = ±1, and for values the ε-insensitive loss max(0, |y − f(x)| − ε) in place of the hinge. C_i = C s_i
+c_{y_i} with sample weights s and class weights c. The dual (`dual.py`) is solved exactly by sequential minimal
+optimization (`smo.py`), and only rows with β ≠ 0, the support vectors, are kept. More than two classes: a machine for
+each pair (`one_vs_one.py`). Probabilities: Platt's curves (`platt.py`).
+
+All pairs of rows count, so the one pass collects the rows, of which no more than `cache_size` megabytes of the kernel
+are kept at a time.
+
+Legend: N rows, F features, C classes, S support vectors, B batch, P pairs of classes.
+
+Source: Boser, Guyon & Vapnik 1992; Cortes & Vapnik 1995; Drucker et al., "Support vector regression machines", 1997.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from zoo.checks import check_range
+from zoo.data.spec import Batch, DataSpec
+from zoo.errors import ZooError
+from zoo.models.base import Collected, StreamingModel
+from zoo.models.base.evaluation import MacroF1, Pooling
+from zoo.models.base.objectives import Regression
+from zoo.models.svm.dual import classification, regression
+from zoo.models.svm.machine import KernelMachine
+from zoo.models.svm.one_vs_one import against_the_rest, pair_decisions, pairs_of, votes
+from zoo.models.svm.platt import couple, curve, fit_curve
+from zoo.models.svm.smo import Solution
+from zoo.registry import register_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["KernelSVM"]
+
+_FOLDS = 5
+
+
+@register_model(
+    "kernel_svm",
+    family="svm",
+    accepts={"tabular": ("class", "value"), "image": ("class", "value")},
+    source="Boser, Guyon & Vapnik 1992",
+)
+class KernelSVM(KernelMachine, StreamingModel):
+    """A support vector machine with a kernel, for classes or values, exact by sequential minimal optimization.
+
+    After fitting, `support_vectors` (S, F) are the rows that decide, in the order of their classes, `num_support` (C,)
+    how many each class has, `dual_coef` their coefficients (C − 1, S) or (1, S), and `intercept` (P,) or (1,).
+
+    Args:
+        kernel: `rbf`, `poly`, `sigmoid`, `linear`, `precomputed`, where rows are those of the kernel's square matrix,
+            or in Python a function of rows (A, F) and (B, F) that returns (A, B); such a model cannot be saved.
+        C: the cost of a violated margin, above 0.
+        gamma: γ of the kernel: a number, `scale` for 1 / (F · Var(X)) or `auto` for 1 / F.
+        degree: of `poly`.
+        coef0: of `poly` and `sigmoid`.
+        epsilon: half the width of the tube in which an error costs nothing, for values.
+        class_weight: a weight for each class, or `balanced` for n / (C n_k).
+        decision: what is shown beside a prediction of more than two classes: `ovr`, a number for each class, or `ovo`,
+            one for each pair.
+        break_ties: whether, of classes with equal votes, the one with the largest number for it wins, not the first.
+        probability: whether to fit probabilities, by a 5-fold cross-validation.
+        tol: the largest violation of the optimality conditions that is left.
+        max_iter: pairs of coefficients that are moved at most; None for no limit.
+        shrinking: whether rows at their bounds are left out for a while; the answer is the same.
+        cache_size: megabytes of the kernel's matrix that are kept.
+
+    Raises:
+        ZooError: for an argument out of range, an unknown kernel, or rows of one class only.
+
+    Example:
+        >>> import torch, zoo
+        >>> x, y = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 0, 1, 1])
+        >>> model = zoo.fit(zoo.create_model("kernel_svm", C=10.0, gamma=1.0), x, y)
+        >>> model.predict(x).tolist(), len(model.support_vectors)
+        ([0, 0, 1, 1], 4)
+    """
+
+    num_support: Tensor
+    probability_slope: Tensor
+    probability_offset: Tensor
+
+    def __init__(
+        self,
+        *,
+        kernel: str | Callable[[Any, Any], Any] = "rbf",
+        C: float = 1.0,
+        gamma: float | Literal["scale", "auto"] = "scale",
+        degree: int = 3,
+        coef0: float = 0.0,
+        epsilon: float = 0.1,
+        class_weight: Literal["balanced"] | Sequence[float] | None = None,
+        decision: Literal["ovr", "ovo"] = "ovr",
+        break_ties: bool = False,
+        probability: bool = False,
+        tol: float = 1e-3,
+        max_iter: int | None = None,
+        shrinking: bool = True,
+        cache_size: float = 200.0,
+    ) -> None:
+        super().__init__()
+        check_range("C", C, 0, open_low=True)
+        check_range("epsilon", epsilon, 0)
+        self.check_search(kernel, gamma, degree, tol, max_iter, cache_size)
+        if class_weight is not None and class_weight != "balanced":
+            class_weight = list(class_weight)
+            if any(not 0 <= weight < float("inf") for weight in class_weight):
+                raise ZooError(f"model.class_weight must all be 0 or more, not {class_weight}.")
+        self.save_hyperparameters()
+
+    def initialize(self, spec: DataSpec) -> None:
+        self.num_classes = int(spec.num_classes or 0) if spec.target == "class" else 0
+        given = self.hparams.class_weight
+        if self.num_classes and given not in (None, "balanced") and len(given) != self.num_classes:
+            raise ZooError(
+                f"model.class_weight has {len(given)} weights for {self.num_classes} classes: give one a class."
+            )
+        if not self.num_classes and spec.num_targets != 1:
+            raise ZooError(
+                f"kernel_svm predicts one value, and the data have {spec.num_targets}: fit a model for each."
+            )
+        if self.hparams.probability and not self.num_classes:
+            raise ZooError("model.probability=true needs classes: leave it false for values.")
+        num_pairs = max(1, len(pairs_of(self.num_classes)))
+        self.initialize_machine(spec.num_features, max(1, self.num_classes - 1), num_pairs)
+        self.register_buffer("num_support", torch.zeros(max(1, self.num_classes), dtype=torch.int64))
+        if self.hparams.probability:
+            self.register_buffer("probability_slope", torch.zeros(num_pairs, dtype=torch.float64))
+            self.register_buffer("probability_offset", torch.zeros(num_pairs, dtype=torch.float64))
+        self.tube = None if self.num_classes else Regression(spec)
+
+    # -- the solution --------------------------------------------------------------------------------------------
+
+    def solve(self) -> dict[str, float | Tensor]:
+        rows = self.take_rows()
+        if not self.num_classes:
+            cost = self.hparams.C * rows.weight
+            matrix = self.matrix(rows)
+            x = rows.x if matrix is None else matrix
+            found = [self.search(x, regression(rows.y, cost, self.hparams.epsilon))]
+            coefficients = found[0].beta[None]  # (1, N)
+            self.intercept[0] = found[0].offset
+        else:
+            rows, coefficients, found = self._solve_pairs(rows)
+        kept = self.keep(rows, coefficients)
+        if self.num_classes:
+            self.num_support = rows.y[kept].long().bincount(minlength=self.num_classes)
+        else:
+            self.num_support = kept.sum()[None]
+        return self.report(found)
+
+    def _solve_pairs(self, rows: Collected) -> tuple[Collected, Tensor, list[Solution]]:
+        """Rows in the order of their classes, the coefficients of all machines (C − 1, N), and how each was found."""
+        order = rows.y.argsort(stable=True)
+        rows = Collected(*(column[order] for column in rows))
+        matrix = self.matrix(rows)
+        labels = rows.y.long()
+        counts = labels.bincount(minlength=self.num_classes)
+        if int((counts > 0).sum()) < 2:
+            raise ZooError(
+                f"{self.entry.name} needs rows of at least two classes: all {len(labels):,} are of class "
+                f"{int(labels[0])}. one_class_svm learns from one class."
+            )
+        cost = self.hparams.C * rows.weight * self._class_weight(counts)[labels]
+        starts = [0, *counts.cumsum(0).tolist()]
+        coefficients, found = rows.x.new_zeros(self.num_classes - 1, len(labels)), []
+        for pair, (a, b) in enumerate(pairs_of(self.num_classes)):
+            if not (counts[a] and counts[b]):  # what was never seen loses
+                self.intercept[pair] = 1.0 if counts[b] else -1.0
+                continue
+            first, second = slice(starts[a], starts[a + 1]), slice(starts[b], starts[b + 1])
+            index = torch.cat([torch.arange(s.start, s.stop, device=labels.device) for s in (first, second)])
+            x = rows.x[index] if matrix is None else matrix[index][:, index]
+            sign = torch.where(labels[index] == b, 1.0, -1.0).double()
+            solution = self.search(x, classification(sign, cost[index]))
+            split = int(counts[a])
+            coefficients[b - 1, first], coefficients[a, second] = solution.beta[:split], solution.beta[split:]
+            self.intercept[pair] = solution.offset
+            found.append(solution)
+            if self.hparams.probability:
+                at = fit_curve(self._held_out(x, sign, cost[index], rows.rank[index]), sign > 0)
+                self.probability_slope[pair], self.probability_offset[pair] = at
+        return rows, coefficients, found
+
+    def _class_weight(self, counts: Tensor) -> Tensor:
+        """c of each class, (C,), from their numbers of rows."""
+        given = self.hparams.class_weight
+        if given is None:
+            return torch.ones_like(counts, dtype=torch.float64)
+        if given != "balanced":
+            return torch.tensor(given, dtype=torch.float64, device=counts.device)
+        return torch.where(counts > 0, counts.sum() / ((counts > 0).sum() * counts.double()), 1.0)
+
+    def _held_out(self, x: Tensor, sign: Tensor, cost: Tensor, rank: Tensor) -> Tensor:
+        """Decisions of each row by a machine that has not seen it, (N,): rows are dealt to the folds by `rank`."""
+        decisions = torch.zeros_like(sign)
+        fold = rank.argsort().argsort() % _FOLDS
+        for held in range(_FOLDS):
+            inside, outside = (fold != held).nonzero().flatten(), (fold == held).nonzero().flatten()
+            if not len(outside):
+                continue
+            signs = sign[inside].unique()
+            if len(signs) < 2:
+                decisions[outside] = signs[0] if len(signs) else 0.0
+                continue
+            dual = classification(sign[inside], cost[inside])
+            solution = self.search(x[inside][:, inside] if self.by_matrix else x[inside], dual)
+            between = x[outside][:, inside] if self.by_matrix else self.kernel_now(x[outside], x[inside])
+            decisions[outside] = between @ solution.beta + solution.offset
+        return decisions
+
+    # -- the fitted model ----------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Decisions of rows (B, *shape): of the pairs, (B, P), above 0 for the second; or values (B, 1)."""
+        kernel = self.kernel_with_support(x.flatten(1))
+        if not self.num_classes:
+            return kernel @ self.dual_coef.T + self.intercept
+        return pair_decisions(kernel, self.dual_coef, self.num_support, self.intercept)
+
+    def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
+        decisions = self(batch.x)
+        if not self.num_classes:
+            return {"prediction": decisions.squeeze(1)}
+        scores = against_the_rest(decisions, self.num_classes)
+        counted = scores if self.hparams.break_ties else votes(decisions, self.num_classes)
+        columns = {"prediction": counted.argmax(1)}
+        if self.hparams.probability:
+            pairwise = curve(decisions, self.probability_slope, self.probability_offset)
+            columns["probability"] = couple(pairwise, self.num_classes)
+        if self.num_classes == 2:
+            columns["decision"] = decisions.squeeze(1)
+        else:
+            columns["decision"] = scores if self.hparams.decision == "ovr" else decisions
+        return columns
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        if self.tube is not None:
+            return self.tube.evaluate(self(batch.x), batch)
+        assert batch.y is not None
+        predicted = self.predict_batch(batch)["prediction"]
+        return {"accuracy": (predicted == batch.y).double(), "f1": predicted}
+
+    def pooling(self) -> dict[str, Pooling]:
+        return self.tube.pooling() if self.tube is not None else {"f1": MacroF1(self.num_classes)}
+
+    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        from zoo import visual
+
+        assert self.spec is not None
+        if batch.y is None:
+            return
+        if not self.num_classes:
+            yield "residuals", visual.residuals(batch.y, columns["prediction"], self.spec)
+            return
+        yield "confusion_matrix", visual.confusion_matrix(batch.y, columns["prediction"], self.spec)
+        if self.spec.kind == "tabular" and self.spec.num_features == 2 and self.hparams.kernel != "precomputed":
+            prepared = functools.partial(self.predict_columns, raw=False)
+            found = visual.decision_boundary(prepared, batch.x, batch.y, self.spec, support=self.support_vectors)
+            yield "decision_boundary", found

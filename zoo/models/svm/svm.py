@@ -1,0 +1,400 @@
+r"""The linear support vector machine: the hyperplane with the widest margin.
+
+```math
+\min_{w, b}\ \tfrac12 \bigl(\lVert w \rVert^2 + (b / a)^2\bigr) + \sum_i C_i\, \ell(y_i, w \cdot x_i + b)
+```
+
+| loss | ℓ(y, z) |
+|---|---|
+| hinge, squared_hinge | max(0, 1 − y z), its square, for y = ±1 |
+| epsilon_insensitive, squared_epsilon_insensitive | max(0, \|y − z\| − ε), its square, for values |
+
+C_i = C s_i c_{y_i} with sample weights s and class weights c. Of more than two classes each has a machine against the
+rest, in which the rest has no class weight, and the one with the highest score wins. The intercept is the weight of a
+constant feature a (`intercept_scaling`) and is penalized with the others, as in liblinear; with a = null it is not
+penalized.
+
+Two solvers. `gradient` takes steps of any optimizer on the mean loss beside λ₂ Σ w² (`regularization.l2`; the same
+minimum where λ₂ = 1 / (2 C N)); with steps of 1 / (2 λ₂ t) it is Pegasos. `exact` meets the minimum by one
+of two methods. `newton` takes one streaming pass an iteration, for squared losses: it adds up gradient and Hessian, and
+no row is kept (`primal.py`). `dual` collects the rows in one pass and descends along the coordinates of the dual
+(`coordinate_descent.py`).
+
+Legend: N rows, F features, P = F + 1, C classes, K machines (1 for two classes or values, else C), B batch.
+
+Source: Cortes & Vapnik 1995; Fan, Chang, Hsieh, Wang & Lin, "LIBLINEAR", 2008; Shalev-Shwartz, Singer & Srebro,
+"Pegasos", 2007.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.checks import check_range
+from zoo.data.spec import Batch, DataSpec
+from zoo.errors import ZooError
+from zoo.models.base import Collected, CollectsRows, GradientModel, StreamingModel
+from zoo.models.base.objectives import Classification, Regression
+from zoo.models.svm.coordinate_descent import Descent, dual_descent
+from zoo.models.svm.dual import classification, regression
+from zoo.models.svm.primal import NewtonSearch, Sums, shortfall, squared_sums
+from zoo.registry import register_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["SVM"]
+
+NEWTON_SIZE = 1000  # features above which `method: auto` leaves the Hessian
+LOSSES = {
+    "class": ("squared_hinge", "hinge"),
+    "value": ("squared_epsilon_insensitive", "epsilon_insensitive"),
+}
+
+
+class Hinge(Classification):
+    """A score for each class (one score for two), and the (squared) hinge of each against the rest.
+
+    Args:
+        spec: what the data hold.
+        squared: whether the hinge is squared.
+        class_weight: a weight a class, (C,).
+    """
+
+    class_weight: Tensor
+
+    def __init__(self, spec: DataSpec, squared: bool, class_weight: Tensor) -> None:
+        super().__init__(spec, binary_logit=True)
+        self.squared = squared
+        self.register_buffer("class_weight", class_weight)
+
+    def signs(self, y: Tensor) -> Tensor:
+        """Return ±1 for each machine, (B, K)."""
+        if self.binary_logit:
+            return (2.0 * y - 1)[:, None].double()
+        return torch.where(y[:, None] == torch.arange(self.num_classes, device=y.device), 1.0, -1.0).double()
+
+    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        assert batch.y is not None
+        short = shortfall(output, self.signs(batch.y).to(output.dtype), None).abs()
+        return ((short.square() if self.squared else short) * self.weights(batch.y).to(output.dtype)).sum(1)
+
+    def weights(self, y: Tensor) -> Tensor:
+        """Return c of each row in each machine, (B, K): of more than two classes the rest has none."""
+        own = self.class_weight[y][:, None]
+        return own if self.binary_logit else torch.where(self.signs(y) > 0, own, 1.0)
+
+
+class Tube(Regression):
+    """Values with the (squared) ε-insensitive loss.
+
+    Args:
+        spec: what the data hold.
+        squared: whether the loss is squared.
+        epsilon: ε.
+    """
+
+    def __init__(self, spec: DataSpec, squared: bool, epsilon: float) -> None:
+        super().__init__(spec)
+        self.squared, self.epsilon = squared, epsilon
+
+    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        short = (self._errors(output, batch).abs() - self.epsilon).clamp_min(0)
+        return (short.square() if self.squared else short).mean(1)
+
+    def evaluate(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {**super().evaluate(output, batch), "loss": self.losses(output, batch)}
+
+
+@register_model(
+    "svm",
+    family="svm",
+    accepts={"tabular": ("class", "value"), "image": ("class", "value")},
+    source="Cortes & Vapnik 1995",
+)
+class SVM(CollectsRows, StreamingModel, GradientModel):
+    """A linear support vector machine, exact by Newton steps or by its dual, or by gradient steps.
+
+    Args:
+        solver: `exact` or `gradient`.
+        method: of the exact solver: `newton` streams, for squared losses; `dual` collects the rows, for all losses;
+            `auto` takes Newton for squared losses up to 1000 features.
+        loss: `squared_hinge` or `hinge` for classes, `squared_epsilon_insensitive` or `epsilon_insensitive` for values;
+            `auto` takes the squared one.
+        C: the cost of a violated margin, above 0; for the exact solver.
+        epsilon: ε, the error that costs nothing, for values.
+        class_weight: a weight for each class, or `balanced` for n / (C n_k), by numbers of rows.
+        fit_intercept: whether there is an intercept.
+        intercept_scaling: a, the constant feature whose weight is the intercept; null for an intercept that is not
+            penalized, with `newton`.
+        tol: where the exact solver stops: the gradient's norm as a share of the first one's, or the spread of the
+            dual's slopes.
+        max_iter: passes, or rounds over the rows, at most.
+
+    Raises:
+        ZooError: for an argument out of range, a loss that does not fit the targets, or rows of one class only.
+
+    Example:
+        >>> import torch, zoo
+        >>> x, y = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
+        >>> model = zoo.fit(zoo.create_model("svm", loss="hinge"), x, y)
+        >>> model.weight.round(decimals=4).tolist(), model.predict(x).tolist()
+        ([[1.0]], [0, 0, 1, 1])
+    """
+
+    objective: Hinge | Tube  # type: ignore[assignment]
+    search: NewtonSearch
+    class_counts: Tensor
+    counted: Tensor
+    loss_sum: Tensor
+    gradient_sum: Tensor
+    hessian_sum: Tensor
+    row_counts: Tensor
+
+    def __init__(
+        self,
+        *,
+        solver: Literal["exact", "gradient"] = "exact",
+        method: Literal["auto", "newton", "dual"] = "auto",
+        loss: Literal["auto", "squared_hinge", "hinge", "squared_epsilon_insensitive", "epsilon_insensitive"] = "auto",
+        C: float = 1.0,
+        epsilon: float = 0.1,
+        class_weight: Literal["balanced"] | Sequence[float] | None = None,
+        fit_intercept: bool = True,
+        intercept_scaling: float | None = 1.0,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+    ) -> None:
+        super().__init__()
+        check_range("C", C, 0, open_low=True)
+        check_range("epsilon", epsilon, 0)
+        check_range("intercept_scaling", intercept_scaling, 0, open_low=True)
+        check_range("tol", tol, 0, open_low=True)
+        check_range("max_iter", max_iter, 1)
+        if class_weight is not None and class_weight != "balanced":
+            class_weight = list(class_weight)
+            if any(not 0 <= weight < float("inf") for weight in class_weight):
+                raise ZooError(f"model.class_weight must all be 0 or more, not {class_weight}.")
+        if class_weight == "balanced" and solver == "gradient":
+            raise ZooError(
+                "model.class_weight=balanced needs model.solver=exact: give gradient steps a list of weights."
+            )
+        if method == "newton" and "squared" not in loss and loss != "auto":
+            raise ZooError(f"model.method=newton needs a squared loss, and model.loss is {loss}: take method=dual.")
+        if method == "dual" and fit_intercept and intercept_scaling is None:
+            raise ZooError(
+                "model.method=dual penalizes the intercept: set model.intercept_scaling, or take method=newton."
+            )
+        self.save_hyperparameters()
+        self.streaming = solver == "exact"
+        self.has_weights = not self.streaming  # that regularization=l2 means; the exact solver's is C
+
+    def initialize(self, spec: DataSpec) -> None:
+        hp, target = self.hparams, str(spec.target)
+        loss = LOSSES[target][0] if hp.loss == "auto" else hp.loss
+        if loss not in LOSSES[target]:
+            raise ZooError(f"model.loss={loss} does not fit the targets: take one of {', '.join(LOSSES[target])}.")
+        squared = loss.startswith("squared")
+        if target == "class":
+            self.objective = Hinge(spec, squared, self._given_weights(int(spec.num_classes or 0)))
+        else:
+            self.objective = Tube(spec, squared, hp.epsilon)
+        rows, features = self.objective.num_outputs, spec.num_features
+        dtype = torch.float64 if self.streaming else None
+        self.linear = nn.Linear(features, rows, bias=hp.fit_intercept, dtype=dtype)
+        for parameter in self.linear.parameters():
+            nn.init.zeros_(parameter)  # the loss is convex: every start leads to the same place
+        if not self.streaming:
+            return
+        self.linear.requires_grad_(False)
+        self.monitor = None  # the last pass is the best
+        wide = features > NEWTON_SIZE and hp.intercept_scaling is not None
+        self.by_newton = hp.method == "newton" or (hp.method == "auto" and squared and not wide)
+        if self.by_newton:
+            self._prepare_newton(rows, features + 1)
+        else:
+            self.collect(features, 1 if target == "class" else spec.num_targets)
+
+    def _given_weights(self, num_classes: int) -> Tensor:
+        given = self.hparams.class_weight
+        if given in (None, "balanced"):
+            return torch.ones(num_classes, dtype=torch.float64)
+        if len(given) != num_classes:
+            raise ZooError(f"model.class_weight has {len(given)} weights for {num_classes} classes: give one a class.")
+        return torch.tensor(given, dtype=torch.float64)
+
+    def _prepare_newton(self, rows: int, size: int) -> None:
+        self.search = NewtonSearch(rows, size, self.hparams.tol, self.hparams.max_iter)
+        # Balanced weights need the classes counted in a pass of its own.
+        self.register_buffer("counted", torch.tensor(self.hparams.class_weight != "balanced"))
+        classes = self.objective.num_classes if isinstance(self.objective, Hinge) else 1
+        shapes: dict[str, tuple[int, ...]] = {"loss_sum": (rows,), "gradient_sum": (rows, size)}
+        shapes |= {"hessian_sum": (rows, size, size), "row_counts": (classes,)}
+        for name, shape in shapes.items():
+            self.register_accumulator(name, torch.zeros(shape, dtype=torch.float64))
+
+    @property
+    def weight(self) -> Tensor:
+        """Weights without intercepts, (K, F)."""
+        return self.linear.weight
+
+    @property
+    def bias(self) -> Tensor:
+        """Intercepts, (K,)."""
+        return self.linear.weight.new_zeros(len(self.linear.weight)) if self.linear.bias is None else self.linear.bias
+
+    @property
+    def constant(self) -> float:
+        """The constant feature a, 0 where there is no intercept."""
+        hp = self.hparams
+        return 0.0 if not hp.fit_intercept else 1.0 if hp.intercept_scaling is None else hp.intercept_scaling
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1))  # (B, K)
+
+    # -- the passes ----------------------------------------------------------------------------------------------
+
+    def accumulate(self, batch: Batch) -> None:
+        assert batch.y is not None
+        if not self.by_newton:
+            super().accumulate(batch)
+            return
+        weight = batch.x.new_ones(len(batch.x)) if batch.weight is None else batch.weight
+        if bool((weight < 0).any()):
+            raise ZooError("svm was given a sample weight below 0: weights must be 0 or more.")
+        if isinstance(self.objective, Hinge):
+            self.row_counts += torch.bincount(batch.y[weight > 0], minlength=len(self.row_counts))
+        else:
+            self.row_counts += (weight > 0).sum()
+        if self.counted:
+            target, cost, epsilon = self._asked(batch.y, weight)
+            found = squared_sums(batch.x.flatten(1), target, cost, self.search.trial, self.constant, epsilon)
+            self.loss_sum += found.value
+            self.gradient_sum += found.gradient
+            self.hessian_sum += found.hessian
+
+    def _asked(self, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, float | None]:
+        """What each machine is to answer to rows and what a miss costs, (B, K), and ε for values."""
+        cost = self.hparams.C * weight
+        if isinstance(self.objective, Hinge):
+            y = y.long()
+            target = self.objective.signs(y)
+            return target, cost[:, None] * self.objective.weights(y), None
+        target = y.reshape(len(y), -1)
+        return target, cost[:, None].expand_as(target), self.objective.epsilon
+
+    def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return StreamingModel.merge(self, states) if self.by_newton else super().merge(states)
+
+    # -- the solution --------------------------------------------------------------------------------------------
+
+    def solve(self) -> dict[str, float | Tensor]:
+        return self._newton_step() if self.by_newton else self._descend()
+
+    def _newton_step(self) -> dict[str, float | Tensor]:
+        total = self.row_counts.sum()
+        if not self.counted:
+            self._check_classes(self.row_counts)
+            self._balance(self.row_counts)
+            self.counted.fill_(True)
+            return {"rows": total}
+        self._check_classes(self.row_counts)
+        if not bool(torch.isfinite(self.loss_sum).all()):
+            raise ZooError("svm met infinite values in the data, or values that overflow: fill in or scale them first.")
+        penalty = torch.ones_like(self.search.trial[0])
+        if self.hparams.intercept_scaling is None or not self.hparams.fit_intercept:
+            penalty[-1] = 0 if self.hparams.fit_intercept else 1
+        trial = self.search.trial
+        sums = Sums(
+            self.loss_sum + 0.5 * (penalty * trial.square()).sum(1),
+            self.gradient_sum + penalty * trial,
+            self.hessian_sum + penalty.diag(),
+        )
+        self.search.update(*sums)
+        self._set(self.search.best)
+        if self.search.finished and not self.search.converged:
+            self._warn("passes")
+        return {"objective": self.search.value.sum(), "gradient_norm": sums.gradient.norm()}
+
+    def _descend(self) -> dict[str, float | Tensor]:
+        rows = self.take(sort=False)
+        if isinstance(self.objective, Hinge):
+            counts = rows.y.long().bincount(minlength=self.objective.num_classes)
+            self._check_classes(counts)
+            self._balance(counts)
+        target, cost, epsilon = self._asked(rows.y, rows.weight)
+        found = [self._descent(rows, target[:, k], cost[:, k], epsilon) for k in range(target.shape[1])]
+        weight = torch.stack([descent.weight for descent in found])
+        self._set(weight)
+        self.dual_coef = torch.stack([descent.beta for descent in found])
+        self.rounds = torch.tensor([descent.rounds for descent in found])
+        if not all(descent.converged for descent in found):
+            self._warn("rounds")
+        short = shortfall(rows.x @ self.linear.weight.T + self.bias, target, epsilon).abs()
+        losses = short.square() if self.objective.squared else short
+        objective = 0.5 * weight.square().sum() + (cost * losses).sum()
+        return {"objective": objective, "rounds": float(self.rounds.max())}
+
+    def _descent(self, rows: Collected, target: Tensor, cost: Tensor, epsilon: float | None) -> Descent:
+        squared = self.objective.squared
+        if epsilon is None:
+            dual = classification(target, cost, squared=squared)
+        else:
+            dual = regression(target, cost, epsilon, squared=squared)
+        return dual_descent(
+            rows.x, dual, constant=self.constant, tol=self.hparams.tol, relative=epsilon is not None,
+            max_iter=self.hparams.max_iter, order=rows.rank.argsort(),
+        )  # fmt: skip
+
+    def _check_classes(self, counts: Tensor) -> None:
+        if not counts.sum() > 0:
+            raise ZooError("There is no row with a positive weight to fit svm to.")
+        if isinstance(self.objective, Hinge) and int((counts > 0).sum()) < 2:
+            raise ZooError(
+                f"svm needs rows of at least two classes: all {int(counts.sum()):,} are of class "
+                f"{int(counts.argmax())}."
+            )
+
+    def _balance(self, counts: Tensor) -> None:
+        if self.hparams.class_weight == "balanced" and isinstance(self.objective, Hinge):
+            even = counts.sum() / (counts > 0).sum()
+            self.objective.class_weight = torch.where(counts > 0, even / counts, 1.0).double()
+
+    def _set(self, point: Tensor) -> None:
+        """Copy weights with that of the constant last, (K, P), to the layer."""
+        self.linear.weight.copy_(point[:, :-1])
+        if self.linear.bias is not None:
+            self.linear.bias.copy_(self.constant * point[:, -1])
+
+    def _warn(self, what: str) -> None:
+        warnings.warn(
+            f"svm has not converged in {self.hparams.max_iter} {what}: raise model.max_iter, or scale the data.",
+            stacklevel=4,
+        )
+
+    @property
+    def done(self) -> bool:
+        return not self.by_newton or self.search.finished
+
+    # -- the fitted model ----------------------------------------------------------------------------------------
+
+    def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """Classes with the scores that decide, (B,) for two classes and (B, C) for more; or values."""
+        output = self.output(batch)
+        columns = {"prediction": self.objective.predict(output)}
+        if isinstance(self.objective, Hinge):
+            columns["decision"] = output.squeeze(1) if self.objective.binary_logit else output
+        return columns
+
+    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        yield from super().pictures(batch, columns)
+        if isinstance(self.objective, Hinge) and self.objective.binary_logit and batch.y is not None:
+            from zoo import visual
+
+            assert self.spec is not None
+            yield "margins", visual.margins(columns["decision"], batch.y, self.spec)
