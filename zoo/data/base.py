@@ -35,6 +35,7 @@ class Rows(Dataset[Batch]):
 
     block_size: int | None = None
     batch_size: int | None = None
+    num_steps: Tensor | None = None  # of each row, where rows of similar length are to make up a batch
     epoch: int | None = None  # set while training, for rows that are augmented by (seed, epoch, index)
 
     def set_epoch(self, epoch: int) -> None:
@@ -222,6 +223,7 @@ class ZooDataModule(pl.LightningDataModule):
             shuffle=shuffle,
             seed=self.seed,
             block_size=rows.block_size,
+            num_steps=rows.num_steps,
             rank=rank,
             world_size=world_size,
             drop_ragged=drop_ragged,

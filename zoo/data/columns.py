@@ -23,10 +23,12 @@ from torch import Tensor
 
 from zoo.errors import ZooError, nearest
 
-__all__ = ["Column", "TableOptions", "clean", "plan", "settled"]
+__all__ = ["CODINGS", "Column", "TableOptions", "clean", "plan", "settled"]
 
 log = logging.getLogger(__name__)
 
+# What becomes of columns of text; any other value of `data.text` names the one that holds texts to read.
+CODINGS = ("auto", "refuse", "onehot", "codes")
 # How many different values a text column may have: some are coded unasked, and 10,000 more would fill the memory.
 _LIMITS = {"auto": 20, "refuse": 0, "onehot": 10_000, "codes": float("inf")}
 

@@ -13,18 +13,25 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import pyarrow as pa
+import torch
 from torch import Tensor
 
 from zoo.data import tables
 from zoo.data.base import Rows, TensorRows
-from zoo.data.columns import TableOptions, settled
+from zoo.data.columns import CODINGS, TableOptions, settled
 from zoo.data.encoder import TableEncoder
 from zoo.data.groups import GroupRows, GroupSplit
 from zoo.data.names import check_columns
 from zoo.data.registry import register_data
 from zoo.data.spec import Batch, DataSpec
 from zoo.data.splits import TabularData
+from zoo.data.text_rows import TextRows, TokenStore
+from zoo.data.text_table import TextOptions, TextTable
+from zoo.data.text_view import TextView
+from zoo.data.tokenizing import TokenizerOptions
 from zoo.errors import ZooError
+from zoo.text.learning import KINDS
+from zoo.text.tokenizer import Tokenizer
 
 __all__ = ["CsvData", "ParquetData", "TableData"]
 
@@ -42,7 +49,18 @@ class TableData(TabularData):
         drop: names of columns to leave out.
         missing: what becomes of missing values: `refuse`, `mean`, `median`, `zero`, `drop` for the whole row, or `keep`
             for models that learn from them, as trees do; `auto` keeps them for such models and else refuses.
-        text: what becomes of text columns: `refuse`, `onehot`, `codes`; `auto` is onehot up to 20 different values.
+        text: what becomes of text columns: `refuse`, `onehot`, `codes`; `auto` is onehot up to 20 different values. Or
+            the name of the column whose texts are read, and no other.
+        tokenizer: what a token of the texts is: see `zoo.data.text.TextData`.
+        vocab_size: the most tokens.
+        special_tokens: special tokens with their ids.
+        min_count: how often a token must be met to be one.
+        lowercase: read capital letters as small ones.
+        max_length: the most tokens of a text, of which the first are kept; None for all.
+        view: texts as `tokens`, or as a bag of them: `counts`, `binary` (0 and 1) or `tfidf`.
+        ngrams: features of a bag are runs of 1 to so many tokens.
+        max_features: the most features of a bag: the most frequent runs, or buckets.
+        hashed: features of a bag are shared by runs of the same hash, so that no vocabulary of them is kept.
         replace: pairs of a text value in the files and what it is to be read as.
         null_values: what stands for a missing value.
         val_path: files of the validation split; None takes `val_fraction` of `path`.
@@ -63,7 +81,17 @@ class TableData(TabularData):
         features: list[str] | None = None,
         drop: list[str] | None = None,
         missing: Literal["auto", "refuse", "mean", "median", "drop", "zero", "keep"] = "auto",
-        text: Literal["auto", "refuse", "onehot", "codes"] = "auto",
+        text: str = "auto",
+        tokenizer: str = "word",
+        vocab_size: int = 30_000,
+        special_tokens: list[str] | dict[str, int] | None = None,
+        min_count: int = 1,
+        lowercase: bool = False,
+        max_length: int | None = 512,
+        view: Literal["tokens", "counts", "binary", "tfidf"] = "tokens",
+        ngrams: int = 1,
+        max_features: int = 10_000,
+        hashed: bool = False,
         replace: list[list[str]] | None = None,
         null_values: list[str] | None = None,
         val_path: str | list[str] | None = None,
@@ -74,6 +102,10 @@ class TableData(TabularData):
         super().__init__(**options)
         nulls = list(_NULLS if null_values is None else null_values)
         self.options = TableOptions(target, task, features, list(drop or ()), missing, text, _pairs(replace), nulls)
+        tokenizing = TokenizerOptions(tokenizer, vocab_size, special_tokens, min_count, lowercase)
+        self.text_options = TextOptions(tokenizing, max_length, view, ngrams, max_features, hashed)
+        if not self.has_texts and self.text_options != TextOptions():
+            raise ZooError("Options of texts, such as data.view or data.tokenizer, need data.text=COLUMN.")
         self.path, self.in_memory_limit = path, in_memory_limit
         self.held_out_paths = {"val": val_path, "test": test_path}
         self.val_fraction = 0.0 if val_path else self.val_fraction
@@ -91,8 +123,19 @@ class TableData(TabularData):
         """Return the files as row groups."""
         raise NotImplementedError
 
+    @property
+    def has_texts(self) -> bool:
+        """Whether `data.text` names a column of texts."""
+        return self.options.text not in CODINGS
+
+    @classmethod
+    def is_path(cls, option: str, value: Any) -> bool:
+        return super().is_path(option, value) or (option == "tokenizer" and value not in KINDS)
+
     def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
         paths = tables.find_files(self.path, self.suffixes)
+        if self.has_texts:
+            return self._texts(paths)
         encoder, splits = self._stream(paths) if self.is_large(paths) else self._hold(paths)
         for name, given in self.held_out_paths.items():
             if given:
@@ -102,7 +145,8 @@ class TableData(TabularData):
 
     def files(self) -> list[str]:
         given = {"path": self.path, **{f"{name}_path": path for name, path in self.held_out_paths.items()}}
-        return [file for name, path in given.items() if path for file in tables.find_files(path, self.suffixes, name)]
+        read = [file for name, path in given.items() if path for file in tables.find_files(path, self.suffixes, name)]
+        return [*read, *(self.text_options.tokenizing.files() if self.has_texts else ())]
 
     def encoder(self, schema: pa.Schema, where: str) -> TableEncoder:
         """Return the encoder for such a table: a new one, or the one that a trained model brings."""
@@ -111,6 +155,60 @@ class TableData(TabularData):
         encoder = self.learnt.encoder
         check_columns(schema.names, [column.name for column in encoder.columns], encoder.known, where)
         return encoder
+
+    # -- texts -------------------------------------------------------------------------------------------------
+
+    def _texts(self, paths: list[str]) -> tuple[DataSpec, dict[str, Rows | None]]:
+        """Tokenize the column of texts, and learn what a text becomes from the training rows."""
+        labels = None if self.learnt is None else self.learnt.labels
+        table = self._text_table(paths)
+        y, there = table.targets(labels)
+        rows = there.nonzero().squeeze(1)
+        parts = self.split(len(rows), y[rows] if y is not None and table.encoder.is_class else None)
+        index = {name: rows[part] for name, part in parts.items()}
+        training = torch.zeros(len(there), dtype=torch.bool)
+        training[index.get("train", rows[:0])] = True
+        texts = (text for part in table.texts(training) for text in part)
+        tokenizer = self.text_options.tokenizing.make(texts, self.known_tokenizer)
+        view = self.learnt.text if self.learnt is not None else None
+        if view is None:
+            view = self.text_options.view_of(self.options.text)
+            store = TokenStore.of(table.texts(), view, tokenizer)
+            view.learn(tokenizer, lambda: store.parts(index["train"]))
+        else:
+            store = TokenStore.of(table.texts(), view, tokenizer)
+        splits: dict[str, Rows | None] = {}
+        for name, part in index.items():
+            splits[name] = TextRows(store, part, None if y is None else y[part], view)
+        for name, given in self.held_out_paths.items():
+            if given:
+                files = tables.find_files(given, self.suffixes, f"{name}_path")
+                splits[name] = self._held_out_texts(files, table, view, tokenizer)
+        self.applied.text, self.applied.labels = view, table.encoder.labels
+        return table.spec(view, tokenizer, int(store.lengths.max())), splits
+
+    def _text_table(self, paths: list[str]) -> TextTable:
+        if self.is_large(paths):
+            files = self.stream(paths)
+            names = self._text_columns(files.schema)
+            groups = range(len(files.groups))
+            return TextTable(lambda: (files.read(g, names)[0] for g in groups), files.schema, self.options, paths[0])
+        table, schema = self.table(paths)
+        return TextTable(lambda: [table], schema, self.options, paths[0])
+
+    def _text_columns(self, schema: pa.Schema) -> list[str]:
+        wanted = (self.options.text, self.options.target)
+        return [name for name in wanted if name is not None and name in schema.names]
+
+    def _held_out_texts(self, paths: list[str], table: TextTable, view: TextView, tokenizer: Tokenizer) -> Rows:
+        """Return the texts of a given split, seen as the training texts are."""
+        held_out = self._text_table(paths)
+        y, there = held_out.targets(table.encoder.labels)
+        rows = there.nonzero().squeeze(1)
+        store = TokenStore.of(held_out.texts(), view, tokenizer)
+        return TextRows(store, rows, None if y is None else y[rows], view)
+
+    # -- columns -----------------------------------------------------------------------------------------------
 
     def _hold(self, paths: list[str]) -> tuple[TableEncoder, dict[str, Rows | None]]:
         """Read everything, split it by class, and learn the coding from the training rows."""
@@ -211,7 +309,8 @@ class CsvData(TableData):
         super().__init__(**options)
         if len(delimiter) != 1:
             raise ZooError(f"data.delimiter must be one character, not {delimiter!r}.")
-        self.form = tables.CsvFormat(columns, delimiter, encoding, tuple(self.options.null_values))
+        texts = (self.options.text,) if self.has_texts else ()
+        self.form = tables.CsvFormat(columns, delimiter, encoding, tuple(self.options.null_values), texts)
         self.cache_dir = cache_dir
 
     def is_large(self, paths: list[str]) -> bool:
@@ -242,6 +341,9 @@ class ParquetData(TableData):
 
     def table(self, paths: list[str]) -> tuple[pa.Table, pa.Schema]:
         schema = tables.ParquetFiles(paths).schema
+        if self.has_texts:
+            names = self._text_columns(schema)
+            return tables.concat(paths, lambda path: tables.read_parquet(path, names)), schema
         names = [column.name for column in self.encoder(schema, paths[0]).columns]
         return tables.concat(paths, lambda path: tables.read_parquet(path, names)), schema
 

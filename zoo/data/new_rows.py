@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.names import check_columns
 from zoo.data.preprocessing import Preprocessing
 from zoo.data.spec import DataSpec
 from zoo.data.tables import CsvFormat, ParquetFiles, find_files, header_of, open_csv
@@ -41,6 +42,9 @@ def read_new_rows(
     Raises:
         ZooError: for files that such a model cannot read.
     """
+    if preprocessing.text is not None:
+        yield from _texts(path, preprocessing.text.column, options)
+        return
     if spec.kind in ("tabular", "transactions") and preprocessing.encoder is None and spec.feature_names is None:
         wanted: tuple[str, ...] = (".npy",)
     else:
@@ -113,6 +117,27 @@ def _csv(file: str, spec: DataSpec, preprocessing: Preprocessing, options: dict[
     else:
         types = {name: pa.float64() for name in spec.feature_names or names}
     yield from open_csv(source, names, form, types, where)
+
+
+def _texts(path: str | list[str], column: str, options: dict[str, Any]) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+    """Yield the texts of a table's column, or of a file or standard input that has one a line."""
+    import pyarrow as pa
+
+    for file in (
+        ["-"] if path == "-" else find_files(path, (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".txt"))
+    ):
+        suffix = Path(file.removesuffix(".gz")).suffix.lower()
+        if suffix in (".parquet", ".pq"):
+            files = ParquetFiles([file])
+            check_columns(files.schema.names, [column], files.schema.names, file)
+            yield from ((files.read(group, [column])[0], file, {}) for group in range(len(files.groups)))
+        elif suffix in (".csv", ".tsv"):
+            delimiter = options.get("delimiter") or ("\t" if suffix == ".tsv" else ",")
+            form = CsvFormat(options.get("columns"), delimiter, options.get("encoding") or "utf8", texts=(column,))
+            names = form.columns or header_of(file, form)
+            yield from ((table, file, {}) for table in open_csv(file, names, form, {column: pa.string()}, file))
+        else:
+            yield from ((lines, file, {}) for lines in _chunks(_lines(file), _LINES))
 
 
 def _row_groups(file: str, spec: DataSpec, preprocessing: Preprocessing) -> Iterator[Any]:

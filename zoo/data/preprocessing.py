@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from zoo.data.encoder import TableEncoder
+    from zoo.data.text_view import TextView
 
 __all__ = ["Preprocessing", "as_table", "numbered"]
 
@@ -40,6 +41,7 @@ class Preprocessing:
         scaling: what is subtracted from the inputs, and what the difference is divided by.
         labels: what the user calls the classes 0 … C-1, where the user's targets were not these numbers.
         missing: whether missing values (NaN) among arrays of numbers are left for the model to deal with.
+        text: for texts of a table: how they are seen.
 
     Example:
         >>> scaling = Standardize(torch.tensor([10.0]), torch.tensor([2.0]))
@@ -53,9 +55,11 @@ class Preprocessing:
         scaling: Standardize | None = None,
         labels: Sequence[str | int | float] | None = None,
         missing: bool = False,
+        text: TextView | None = None,
     ) -> None:
         self.encoder, self.scaling, self.missing = encoder, scaling, missing
         self.labels = None if labels is None else list(labels)
+        self.text = text
 
     def __call__(self, x: Any, spec: DataSpec, where: str = "X") -> Batch:
         """Return the batch that a model built for `spec` takes.
@@ -71,6 +75,8 @@ class Preprocessing:
         """
         if x is None:
             raise ZooError(f"{where} is None: pass an array, a tensor or a table.")
+        if self.text is not None:
+            return _seen(x, self.text, spec, where)
         if self.encoder is not None:
             table = as_table(x, where) if column_names(x) is not None else _columns_in_order(x, self.encoder, where)
             return self.scaled(Batch(self.encoder.encode_inputs(table, where)))
@@ -97,18 +103,24 @@ class Preprocessing:
             "scaling": None if self.scaling is None else {"mean": self.scaling.mean, "std": self.scaling.std},
             "labels": self.labels,
             "missing": self.missing,
+            "text": None if self.text is None else self.text.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
         """Rebuild what `to_dict` wrote."""
-        encoder, scaling = fields["encoder"], fields["scaling"]
+        encoder, scaling, text = fields["encoder"], fields["scaling"], fields.get("text")
+        if text is not None:
+            from zoo.data.text_view import TextView
+
+            text = TextView.from_dict(text)
         if encoder is not None:  # imports pyarrow
             from zoo.data.encoder import TableEncoder
 
             encoder = TableEncoder.from_dict(encoder)
         scaling = None if scaling is None else Standardize(**scaling)
         return cls(encoder, scaling, fields["labels"], fields.get("missing", False))  # which older ones lack
+        return cls(encoder, None if scaling is None else Standardize(**scaling), fields["labels"], text)
 
 
 def as_table(x: Any, where: str = "X") -> pa.Table:
@@ -196,6 +208,20 @@ def _texts(x: Any, spec: DataSpec) -> Batch:
     tokenizer = Tokenizer.from_json(spec.tokenizer)
     tokens, mask = pad([tokenizer.encode(text) for text in ([x] if isinstance(x, str) else x)])
     return Batch(tokens=tokens, mask=mask)
+
+
+def _seen(x: Any, view: TextView, spec: DataSpec, where: str) -> Batch:
+    """Texts, or the table's column of them, as the model saw those that it was trained on."""
+    from zoo.text import Tokenizer
+
+    if column_names(x) is not None:
+        table = as_table(x, where)
+        check_columns(table.schema.names, [view.column], table.schema.names, where)
+        x = [text or "" for text in table.column(view.column).to_pylist()]
+    texts = [x] if isinstance(x, str) else list(x) if hasattr(x, "__len__") else x
+    if not _are_texts(texts):
+        raise ZooError(f"{where} must be texts (a list of them, or a table with the column '{view.column}').")
+    return view.batch(view.encode(texts, Tokenizer.from_json(spec.tokenizer))[0])
 
 
 def _baskets(x: Any, spec: DataSpec) -> Batch:

@@ -18,6 +18,8 @@ from zoo.numerics.hashing import epoch_generator
 
 __all__ = ["BatchSampler"]
 
+_POOL = 50  # batches whose rows are put together by their length
+
 
 class BatchSampler(Sampler[Tensor]):
     """Yield index tensors, one a batch.
@@ -34,6 +36,7 @@ class BatchSampler(Sampler[Tensor]):
         block_size: rows read together; None for data in memory.
         rank: this process.
         world_size: number of processes.
+        num_steps: of each row, (num_rows,): where batches are shuffled, each is of rows of similar length.
         drop_ragged: leave out a last global batch of fewer rows than processes, for steps that all must take.
         on_epoch: told of each epoch that is set, for rows that change with it.
     """
@@ -48,12 +51,13 @@ class BatchSampler(Sampler[Tensor]):
         block_size: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        num_steps: Tensor | None = None,
         drop_ragged: bool = False,
         on_epoch: Callable[[int], None] | None = None,
     ) -> None:
         self.num_rows, self.batch_size, self.shuffle, self.seed = num_rows, batch_size, shuffle, seed
         self.block_size = min(block_size or num_rows, num_rows) or 1
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.num_steps = rank, world_size, num_steps
         ragged = num_rows % self.global_batch_size
         self.usable_rows = num_rows - ragged if drop_ragged and ragged < world_size else num_rows
         self.epoch, self.on_epoch = 0, on_epoch
@@ -90,6 +94,19 @@ class BatchSampler(Sampler[Tensor]):
                 pending.append(rows)
                 needed -= len(rows)
 
+    def _bucketed(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Order shuffled rows such that every batch holds rows of similar length, and the batches come in any order.
+
+        Of some batches' rows those of similar length are put together, so that which rows meet changes with the epoch.
+        """
+        assert self.num_steps is not None
+        size = self.global_batch_size
+        pools = [pool[self.num_steps[pool].argsort(stable=True)] for pool in rows.split(size * _POOL)]
+        batches = torch.cat(pools).split(size)
+        whole = batches[:-1] if len(batches[-1]) < size else batches  # the rest comes last
+        order = torch.randperm(len(whole), generator=generator).tolist()
+        return torch.cat([*(whole[i] for i in order), *batches[len(whole) :]])
+
     def _blocks(self, start: int) -> Iterator[Tensor]:
         """Yield the rows of each block in the epoch's order, from the `start`-th row of that order on."""
         num_blocks = -(-self.num_rows // self.block_size)
@@ -103,7 +120,10 @@ class BatchSampler(Sampler[Tensor]):
                 start -= size
                 continue
             if self.shuffle:
-                rows = torch.randperm(size, generator=epoch_generator(self.seed, self.epoch, block)).add_(first)
+                generator = epoch_generator(self.seed, self.epoch, block)
+                rows = torch.randperm(size, generator=generator).add_(first)
+                if self.num_steps is not None:
+                    rows = self._bucketed(rows, generator)
             else:
                 rows = torch.arange(first, first + size)
             yield rows[start:] if start else rows

@@ -90,12 +90,14 @@ class CsvFormat:
         delimiter: what stands between values.
         encoding: text encoding.
         null_values: what stands for a missing value.
+        texts: columns of texts, as which any value is read: `NA` and `?` are texts, too.
     """
 
     columns: list[str] | None = None
     delimiter: str = ","
     encoding: str = "utf8"
     null_values: tuple[str, ...] = ("",)
+    texts: tuple[str, ...] = ()
 
     def arguments(self, block_size: int = 1 << 22, types: dict[str, pa.DataType] | None = None) -> dict:
         """Return the options as PyArrow takes them."""
@@ -105,7 +107,9 @@ class CsvFormat:
             "read_options": pacsv.ReadOptions(column_names=self.columns, encoding=self.encoding, block_size=block_size),
             "parse_options": pacsv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
             "convert_options": pacsv.ConvertOptions(
-                null_values=null_values, strings_can_be_null=True, column_types=types
+                null_values=null_values,
+                strings_can_be_null=not self.texts,
+                column_types={**dict.fromkeys(self.texts, pa.string()), **(types or {})},
             ),
         }
 
@@ -167,7 +171,7 @@ def open_csv(
     )
     arguments["convert_options"] = pacsv.ConvertOptions(
         null_values=arguments["convert_options"].null_values,
-        strings_can_be_null=True,
+        strings_can_be_null=not form.texts,
         column_types=types,
         include_columns=list(types),
     )

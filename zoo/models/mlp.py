@@ -4,11 +4,14 @@ r"""Multilayer perceptron (feedforward network): affine maps with a nonlinearity
 h_0 = x, \qquad h_l = \mathrm{dropout}(φ(\mathrm{norm}(h_{l-1} W_l^\top + b_l))), \qquad \hat y = h_L W^\top + b
 ```
 
-Legend: B batch, F input features (images are flattened), H_l width of layer l, C outputs.
+Of a text x is the mean of its tokens' vectors, $x = \frac1T \sum_t E_{w_t}$, whatever their order.
 
-Source: Rumelhart, Hinton & Williams 1986; dropout of Srivastava et al. 2014; batch normalization of Ioffe & Szegedy
-2015, before the nonlinearity as they place it. Deviation: where p is often the share of units that is kept, `dropout`
-is the share that is dropped, as in torch.
+Legend: B batch, F input features (images are flattened), H_l width of layer l, C outputs; T tokens w_t of a text,
+E their vectors (V, F).
+
+Source: Rumelhart, Hinton & Williams 1986; Iyyer, Manjunatha, Boyd-Graber & Daumé 2015 (texts); dropout of Srivastava et
+al. 2014; batch normalization of Ioffe & Szegedy 2015, before the nonlinearity as they place it. Deviation: where p is
+often the share of units that is kept, `dropout` is the share that is dropped, as in torch.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from zoo.checks import check_range
-from zoo.data.spec import DataSpec
+from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import GradientModel
 from zoo.registry import register_model
@@ -41,7 +44,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 @register_model(
     "mlp",
     family="feedforward",
-    accepts={"tabular": ("class", "value"), "image": ("class", "value")},
+    accepts={"tabular": ("class", "value"), "image": ("class", "value"), "tokens": ("class", "value")},
     source="Rumelhart, Hinton & Williams 1986",
 )
 class MLP(GradientModel):
@@ -54,9 +57,11 @@ class MLP(GradientModel):
         batch_norm: normalize each hidden layer over the batch, before the nonlinearity.
         binary_logit: one output for two classes, the log-odds of the second, instead of one a class.
         loss: of values: `squared_error`, or `poisson` (half the deviance) of counts, whose logarithm is the output.
+        embedding_size: size of a token's vector, for texts.
 
     Raises:
-        ZooError: if a width is below 1, `dropout` is outside [0, 1], or a loss of values is asked for classes.
+        ZooError: if a width or `embedding_size` is below 1, `dropout` is outside [0, 1], or a loss of values is asked for
+            classes.
 
     Example:
         >>> import torch, zoo
@@ -74,6 +79,7 @@ class MLP(GradientModel):
         batch_norm: bool = False,
         binary_logit: bool = False,
         loss: Literal["squared_error", "poisson"] = "squared_error",
+        embedding_size: int = 128,
     ) -> None:
         super().__init__()
         widths = list(widths)
@@ -81,12 +87,19 @@ class MLP(GradientModel):
         if any(width < 1 for width in widths):
             raise ZooError(f"model.widths must all be at least 1, not {widths}.")
         check_range("dropout", dropout, 0, 1)
+        check_range("embedding_size", embedding_size, 1)
         self.widths, self.activation, self.dropout, self.batch_norm = widths, activation, dropout, batch_norm
         self.binary_logit, self.value_loss = binary_logit, loss
 
     def initialize(self, spec: DataSpec) -> None:
         layers: list[nn.Module] = [nn.Flatten()]
         width = spec.num_features
+        self.embedding = None
+        if spec.kind == "tokens":
+            if not spec.vocab_size:
+                raise ZooError("mlp needs the size of the vocabulary; the data do not say it.")
+            width = self.hparams.embedding_size
+            self.embedding = nn.Embedding(spec.vocab_size, width)
         for next_width in self.widths:
             layers.append(nn.Linear(width, next_width))
             if self.batch_norm:
@@ -97,5 +110,23 @@ class MLP(GradientModel):
             width = next_width
         self.net = nn.Sequential(*layers, nn.Linear(width, self.objective.num_outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)  # (B, *shape) → (B, C)
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the outputs (B, C).
+
+        Args:
+            x: numbers (B, *shape), or tokens (B, T).
+            mask: which tokens are there, (B, T), where texts are padded.
+        """
+        return self.net(x if self.embedding is None else self.pooled(x, mask))
+
+    def pooled(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the mean of the vectors of the tokens (B, T) that are there, (B, F)."""
+        assert self.embedding is not None
+        vectors = self.embedding(tokens)  # (B, T, F)
+        if mask is None:
+            return vectors.mean(1)
+        there = mask.unsqueeze(-1).to(vectors.dtype)  # (B, T, 1)
+        return (vectors * there).sum(1) / there.sum(1)
+
+    def output(self, batch: Batch) -> Tensor:
+        return self(batch.inputs, batch.mask) if batch.tokens is not None else self(batch.inputs)

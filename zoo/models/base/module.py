@@ -370,5 +370,13 @@ def check_accepts(entry: ModelEntry, spec: DataSpec) -> None:
     )
     raise ZooError(
         f"{entry.name} takes {wanted}, but was given {spec.describe()}."
+        + _as_texts(entry, spec)
         + (f" Data that fit: {', '.join(fitting)}." if fitting else "")
     )
+
+
+def _as_texts(entry: ModelEntry, spec: DataSpec) -> str:
+    """What to pass where the model takes the texts of a table in another view."""
+    if spec.kind == "tokens" and spec.target != "tokens" and entry.fits("tabular", spec.target):
+        return " Of texts it takes bags: pass data.view=counts (or binary, tfidf)."
+    return " Of texts it takes the tokens: pass data.view=tokens." if spec.kind == "tabular" and spec.tokenizer else ""

@@ -1,0 +1,84 @@
+"""Texts of a table as rows: their tokens, padded or counted batch by batch.
+
+Legend: N texts, M tokens of all, B batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from zoo.data.base import Rows
+from zoo.data.spec import Batch
+from zoo.data.text_view import Ragged, TextView
+from zoo.text.tokenizer import Tokenizer
+
+__all__ = ["TextRows", "TokenStore"]
+
+log = logging.getLogger(__name__)
+
+
+class TokenStore:
+    """The tokens of all texts, in memory or in a file that is mapped into it.
+
+    Args:
+        tokens: (M,).
+        lengths: how many each text has, (N,).
+    """
+
+    def __init__(self, tokens: Tensor, lengths: Tensor) -> None:
+        self.tokens, self.lengths = tokens, lengths
+        self.starts = lengths.cumsum(0) - lengths
+
+    @classmethod
+    def of(cls, texts: Iterable[list[str]], view: TextView, tokenizer: Tokenizer) -> TokenStore:
+        """Tokenize texts that come some at a time; say how many were cut."""
+        parts, lengths, cut = [torch.zeros(0, dtype=torch.int32)], [torch.zeros(0, dtype=torch.long)], 0
+        for part in texts:
+            tokens, whole = view.encode(part, tokenizer)
+            parts.append(tokens.tokens)
+            lengths.append(tokens.lengths)
+            cut += whole
+        if cut:
+            log.info(
+                "%d texts are longer than data.max_length=%d tokens: the rest of them is cut off.",
+                cut,
+                view.max_length,
+            )
+        return cls(torch.cat(parts), torch.cat(lengths))
+
+    def __getitem__(self, index: Tensor) -> Ragged:
+        """Return some of the texts, (B,)."""
+        lengths = self.lengths[index]
+        before = lengths.cumsum(0) - lengths
+        places = torch.arange(int(lengths.sum())) + (self.starts[index] - before).repeat_interleave(lengths)
+        return Ragged(self.tokens[places], lengths)
+
+    def parts(self, index: Tensor, size: int = 4096) -> Iterator[Ragged]:
+        """Yield some of the texts, `size` at a time."""
+        yield from (self[part] for part in index.split(size))
+
+
+class TextRows(Rows):
+    """The texts of a split.
+
+    Args:
+        store: the tokens of all texts.
+        index: which of them, (N,).
+        y: their targets, (N,), or None.
+        view: what a text becomes.
+    """
+
+    def __init__(self, store: TokenStore, index: Tensor, y: Tensor | None, view: TextView) -> None:
+        self.store, self.index, self.y, self.view = store, index, y, view
+        self.num_steps = None if view.is_bag else store.lengths[index]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        batch = self.view.batch(self.store[self.index[index]])
+        return batch if self.y is None else batch._replace(y=self.y[index])
