@@ -27,9 +27,7 @@ def messages(count: int = 120, seed: int = 0) -> tuple[list[str], list[str]]:
     texts, kinds = [], []
     for number in range(count):
         kind = number % 2
-        words = rng.choice(
-            WORDS[: 9 if kind else None][-9 if not kind else 0 :], rng.integers(0 if number > 9 else 3, 10)
-        )
+        words = rng.choice(WORDS[1 - kind].split(), rng.integers(0 if number > 9 else 3, 10))
         texts.append(" ".join(words) + ("?" if number % 3 else ', "NA"\nnew line'))
         kinds.append(("ham", "spam")[kind])
     texts[40:44] = ["NA", "?", "", "nan"]  # values that would be missing in any other column
@@ -240,9 +238,8 @@ def test_parquet_and_streamed_files_give_the_same_rows(file, tmp_path) -> None:
 
 
 def test_targets_may_be_values_or_missing(tmp_path) -> None:
-    (tmp_path / "m.csv").write_text(
-        "price,text\n" + "".join(f"{i}.5,word{i % 3} x\n" for i in range(30)) + "NA,word1\n"
-    )
+    rows = [*(f"{i}.5,word{i % 3} x\n" for i in range(30)), "NA,word1\n"]
+    (tmp_path / "m.csv").write_text("".join(["price,text\n", *rows]))
     options = {"target": "price", "val_fraction": 0, "test_fraction": 0}
     with pytest.raises(zoo.ZooError, match="target column 'price' lacks 1 of 31 values"):
         _ = create(str(tmp_path / "m.csv"), **options).spec

@@ -71,7 +71,7 @@ class TextTable:
             raise ZooError("data.text=COLUMN reads the texts of that column alone: leave data.features out.")
         if options.target == options.text:
             raise ZooError(f"data.target={options.target} is the column of data.text, too: name another.")
-        chosen = replace(options, features=[options.text], drop=[], text="auto")
+        chosen = replace(options, features=[options.text], drop=[], text="auto", missing="refuse")
         self.encoder = TableEncoder(schema, chosen, where)  # checks the names; it codes the target alone
         if self.encoder.features[0].kind != "text":
             raise ZooError(f"{where}: column '{options.text}' holds numbers: data.text names a column of texts.")

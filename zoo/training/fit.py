@@ -192,13 +192,14 @@ def _as_datamodule(
         data.takes_missing = model.takes_missing
         return data
     from zoo.data.array_data import ArrayData
-    from zoo.data.arrays import whole_numbers
+    from zoo.data.arrays import is_ragged, whole_numbers
 
     if batch_size is None:
         batch_size = 0 if model.streaming else 64
-    # Rows of integers are tokens to a model that reads tokens and no tables.
+    # Rows of integers are tokens to a model that reads tokens and no tables, and so are rows of different lengths.
     kinds = model.entry.kinds
-    kind = "tokens" if "tokens" in kinds and "tabular" not in kinds and axes(data) == 2 else None
+    reads = "tokens" in kinds and axes(data) == 2 and ("tabular" not in kinds or is_ragged(data))
+    kind = "tokens" if reads else None
     options: dict[str, Any] = {"val_fraction": validation, "batch_size": batch_size, "seed": seed}
     if standardize is None:
         standardize = not model.streaming
