@@ -119,8 +119,7 @@ class Preprocessing:
 
             encoder = TableEncoder.from_dict(encoder)
         scaling = None if scaling is None else Standardize(**scaling)
-        return cls(encoder, scaling, fields["labels"], fields.get("missing", False))  # which older ones lack
-        return cls(encoder, None if scaling is None else Standardize(**scaling), fields["labels"], text)
+        return cls(encoder, scaling, fields["labels"], fields.get("missing", False), text)  # which older ones lack
 
 
 def as_table(x: Any, where: str = "X") -> pa.Table:

@@ -60,8 +60,8 @@ class MLP(GradientModel):
         embedding_size: size of a token's vector, for texts.
 
     Raises:
-        ZooError: if a width or `embedding_size` is below 1, `dropout` is outside [0, 1], or a loss of values is asked for
-            classes.
+        ZooError: if a width or `embedding_size` is below 1, `dropout` is outside [0, 1], or a loss of values is asked
+            for classes.
 
     Example:
         >>> import torch, zoo
