@@ -35,11 +35,13 @@ def a_case(seed: int) -> tuple[Bins, Codes, RowSums, Rules, Limits, dict[str, An
     draw, make = random.Random(seed), torch.Generator().manual_seed(seed)
     rows, features = draw.choice([1, 2, 3, 10, 60, 300, 1500]), draw.choice([1, 2, 5, 12])
     x = torch.randn(rows, features, generator=make, dtype=torch.float64) * 10.0 ** draw.randint(-3, 4)
+    categorical = tuple(f for f in range(features) if draw.random() < 0.5) if draw.random() < 0.3 else ()
+    x[:, list(categorical)] = (x[:, list(categorical)] * 3).round() % 11
     if draw.random() < 0.5:
         x = x.round()
     if draw.random() < 0.4:
         x[torch.rand(rows, features, generator=make) < 0.1] = torch.nan
-    bins, codes = code_rows(x, draw.choice([2, 4, 16, 255, None]))
+    bins, codes = code_rows(x, draw.choice([16, 255] if categorical else [2, 4, 16, 255, None]), categorical)
     trees = draw.choice([1, 3])
     weight = torch.ones(rows, dtype=torch.float64)
     if draw.random() < 0.4:
@@ -68,10 +70,10 @@ def a_case(seed: int) -> tuple[Bins, Codes, RowSums, Rules, Limits, dict[str, An
         amounts = RowSums(units.fixed_weight(weight), None, units.fixed_gradient(gradient), bootstrap)
         directed = sums == 2 and name == "newton"
     if directed and draw.random() < 0.4:
-        monotone = tuple(draw.choice([-1, 0, 1]) for _ in range(features))
+        monotone = tuple(0 if f in categorical else draw.choice([-1, 0, 1]) for f in range(features))
     rules = Rules(
         criterion, min_samples_leaf=draw.choice([1, 1, 3]), min_weight_leaf=draw.choice([0.0, 0.0, 1.5]),
-        monotone=monotone, random_thresholds=draw.random() < 0.3,
+        categorical=categorical, monotone=monotone, random_thresholds=draw.random() < 0.3 and not categorical,
     )  # fmt: skip
     limits = Limits(
         max_depth=draw.choice([None, None, 3]), min_gain=draw.choice([0.0, 0.0, 1e-3]),
@@ -158,7 +160,26 @@ def test_what_does_not_fit_is_refused(variant: str) -> None:
         encode_rows(x.float(), edges, count, bins.missing)
     with pytest.raises(RuntimeError, match="count and missing must fit"):
         encode_rows(x, edges, count + bins.missing + 1, bins.missing)
-    rest = (torch.zeros(1, dtype=torch.int64), None, 2, 0, 12, 1.0, 1.0, 0.0, -1, 2, 1, -1, 1, False, 0.0, 0.0, False)
+    rest = (
+        torch.zeros(1, dtype=torch.int64),
+        None,
+        None,
+        2,
+        0,
+        12,
+        1.0,
+        1.0,
+        0.0,
+        -1,
+        2,
+        1,
+        -1,
+        1,
+        False,
+        0.0,
+        0.0,
+        False,
+    )
     rows, features = codes.rows.shape
     weight, index = torch.ones(rows, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64)
     bin_ends = (torch.zeros(features, 2, dtype=torch.float64),) * 2

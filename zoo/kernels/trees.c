@@ -6,6 +6,7 @@
        other is what is left of the parent (all features, few bins);
      - one small histogram a feature (features drawn for each node, few bins);
      - its rows are sorted by code (many bins).
+   Cells of a categorical feature are looked at in the order of what they predict, and the first ones go left.
    Several trees run side by side, one a thread; a single tree shares the features of a node among the threads, where the
    node has rows enough.
 
@@ -38,6 +39,7 @@ typedef struct {
     const int64_t *poisson;  /* thresholds of the 32-bit hash, (16): the weight is the number of those below it */
     const int64_t *path;     /* of the roots, (T) */
     const int8_t *monotone;  /* (F), or null */
+    const uint8_t *categorical; /* whether the values of each feature are categories, (F), or null; needs narrow codes */
     int64_t criterion, count_bits;
     double weight_unit, gradient_unit, l2;
     int64_t max_depth, min_samples_split, min_samples_leaf, max_leaf_nodes, max_features, random_thresholds; /* -1: none */
@@ -47,6 +49,7 @@ typedef struct {
     int64_t *num_nodes; /* (T) */
     int32_t *feature, *code, *next_code, *child, *depth; /* (T, C); next_code -1 where only missing values go right */
     uint8_t *missing_left;
+    uint64_t *subset;         /* bits of the codes that go left, of categories, (T, C, 4), or null */
     double *gain, *threshold; /* threshold NaN where the middle of both codes is meant */
     int64_t *sums;            /* (T, C, S) */
     int32_t *leaf;            /* of each row, (T, N), or null */
@@ -77,6 +80,7 @@ typedef struct {
     int way;     /* 0 missing values go right, 1 left, 2 there are none */
     int pending; /* the next code is that of the first cell of the next block */
     double threshold;
+    uint64_t subset[4]; /* of a categorical feature, the codes that go left */
     int64_t *left; /* (S) */
 } Best;
 
@@ -331,11 +335,57 @@ INLINE int any(const int64_t *sums, int64_t n) {
     return bits != 0;
 }
 
+INLINE int is_category(const Grow *g, int64_t feature) { return g->categorical && g->categorical[feature]; }
+
+/* By what the categories of a node are put in order: their value, or the share of the node's largest class. */
+static double place_of(const Grow *g, const int64_t *sums, int64_t largest) {
+    double place;
+    if (g->index) {
+        int64_t whole = 0;
+        for (int64_t c = 0; c < g->num_sums; c++) whole += sums[c] >> g->count_bits;
+        place = (double)(sums[largest] >> g->count_bits) / (double)whole;
+    } else
+        place = (double)sums[1] / g->gradient_unit / (to_weight(g, sums[0]) + g->l2);
+    return place != place ? INFINITY : place;
+}
+
+/* Categories, at most 255 of them and so one block: in the order of their places, of which the first ones go left. */
+static void by_category(Feature *f, const int64_t *histogram) {
+    const Grow *g = f->g;
+    const int64_t S = g->num_sums, missing = g->width - 1;
+    int64_t largest = 0;
+    if (g->index)
+        for (int64_t c = 1; c < S; c++)
+            if (f->total[c] >> g->count_bits > f->total[largest] >> g->count_bits) largest = c;
+    int32_t order[BLOCK], number = 0;
+    double places[BLOCK];
+    for (int64_t code = 0; code < missing; code++) {
+        if (!any(histogram + code * S, S)) continue;
+        const double place = place_of(g, histogram + code * S, largest);
+        int32_t i = number++;
+        for (; i && places[i - 1] > place; i--) places[i] = places[i - 1], order[i] = order[i - 1];
+        places[i] = place, order[i] = (int32_t)code;
+    }
+    for (int32_t i = 0; i < number; i++) next_cell(f, order[i], histogram + order[i] * S);
+    finish(f);
+    Best *best = &f->s->best;
+    if (best->feature != f->feature) return;
+    memset(best->subset, 0, sizeof best->subset);
+    for (int32_t i = 0; i < number; i++) {
+        best->subset[order[i] >> 6] |= (uint64_t)1 << (order[i] & 63);
+        if (order[i] == best->code) break;
+    }
+}
+
 static void by_histogram(Feature *f, const int64_t *histogram) {
     const Grow *g = f->g;
     const int64_t S = g->num_sums, missing = g->width - 1;
     memcpy(f->s->missing, histogram + missing * S, S * sizeof *histogram);
     f->has_missing = any(f->s->missing, S);
+    if (is_category(g, f->feature)) {
+        by_category(f, histogram);
+        return;
+    }
     for (int64_t code = 0; code < missing; code++)
         if (any(histogram + code * S, S)) next_cell(f, (int32_t)code, histogram + code * S);
     finish(f);
@@ -383,13 +433,15 @@ static void by_small_histogram(Feature *f, const Tree *t) {
         f->has_missing = 1;
         seen[missing >> 6] &= ~((uint64_t)1 << (missing & 63));
     }
+    const int categories = is_category(g, f->feature);
+    if (categories) by_category(f, histogram);
     for (int word = 0; word < 4; word++)
         for (uint64_t bits = seen[word]; bits; bits &= bits - 1) {
             int64_t code = word * 64 + __builtin_ctzll(bits);
-            next_cell(f, (int32_t)code, histogram + code * S);
+            if (!categories) next_cell(f, (int32_t)code, histogram + code * S);
             memset(histogram + code * S, 0, S * sizeof *histogram);
         }
-    finish(f);
+    if (!categories) finish(f);
 }
 
 /* Sort keys by their upper half, of which `bits` matter; the result is in either array. */
@@ -709,7 +761,16 @@ static int64_t part(Tree *t, const Node *node) {
     const int64_t n = node->end - node->start;
     const int32_t missing = (int32_t)g->width - 1, code = best->code, with_missing = best->way == 1;
     int64_t left = 0, right = 0;
-    if (g->narrow) {
+    if (is_category(g, best->feature)) {
+        const uint8_t *column = g->narrow + best->feature * g->num_rows;
+        for (int64_t i = 0; i < n; i++) {
+            const uint32_t row = rows[i];
+            const int32_t c = column[row];
+            const int go = c == missing ? with_missing : (int)(best->subset[c >> 6] >> (c & 63) & 1);
+            rows[left] = row, spare[right] = row;
+            left += go, right += !go;
+        }
+    } else if (g->narrow) {
         const uint8_t *column = g->narrow + best->feature * g->num_rows;
         for (int64_t i = 0; i < n; i++) {
             const uint32_t row = rows[i];
@@ -737,6 +798,7 @@ static void record(const Tree *t, const Node *node) {
     const int64_t at = t->tree * g->capacity + node->id;
     g->feature[at] = -1, g->child[at] = -1, g->depth[at] = node->depth;
     g->gain[at] = 0, g->threshold[at] = 0, g->code[at] = 0, g->next_code[at] = -1, g->missing_left[at] = 0;
+    if (g->subset) memset(g->subset + 4 * at, 0, 4 * sizeof *g->subset);
 }
 
 /* Give a node its children, whose histograms and splits are not looked at yet. */
@@ -753,6 +815,7 @@ static void split(Tree *t, Node *node, Node children[2]) {
     g->feature[at] = best->feature, g->code[at] = best->code, g->next_code[at] = best->next, g->child[at] = id;
     g->gain[at] = gain > 0 ? gain : 0, g->threshold[at] = best->threshold;
     g->missing_left[at] = best->way == 2 ? 2 * count_of(g, left) > count_of(g, total) : best->way;
+    if (is_category(g, best->feature)) memcpy(g->subset + 4 * at, best->subset, sizeof best->subset);
     const int64_t middle = node->start + part(t, node);
     children[0] = (Node){.start = node->start, .end = middle, .path = splitmix64(1, node->path), .id = id};
     children[1] = (Node){.start = middle, .end = node->end, .path = splitmix64(2, node->path), .id = id + 1};

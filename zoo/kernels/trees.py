@@ -33,7 +33,7 @@ class _Grow(ctypes.Structure):
             (name, _POINTER)
             for name in ("narrow", "narrow_rows", "wide", "lower", "upper", "index", "weight", "gradient")
         ),
-        *((name, _POINTER) for name in ("content", "tree_key", "poisson", "path", "monotone")),
+        *((name, _POINTER) for name in ("content", "tree_key", "poisson", "path", "monotone", "categorical")),
         *((name, _INTEGERS) for name in ("criterion", "count_bits")),
         *((name, _REALS) for name in ("weight_unit", "gradient_unit", "l2")),
         *((name, _INTEGERS) for name in ("max_depth", "min_samples_split", "min_samples_leaf", "max_leaf_nodes")),
@@ -41,7 +41,7 @@ class _Grow(ctypes.Structure):
         *((name, _REALS) for name in ("min_weight_leaf", "min_gain")),
         ("capacity", _INTEGERS),
         *((name, _POINTER) for name in ("num_nodes", "feature", "code", "next_code", "child", "depth", "missing_left")),
-        *((name, _POINTER) for name in ("gain", "threshold", "sums", "leaf")),
+        *((name, _POINTER) for name in ("subset", "gain", "threshold", "sums", "leaf")),
     ]
 
 
@@ -122,10 +122,10 @@ def _(x: Tensor, edges: Tensor, count: Tensor, missing: int) -> tuple[Tensor, Te
 def grow_trees(
     columns: Tensor, rows: Tensor, lower: Tensor, upper: Tensor, weight: Tensor, index: Tensor | None,
     gradient: Tensor | None, content: Tensor | None, tree_key: Tensor | None, poisson: Tensor | None, path: Tensor,
-    monotone: Tensor | None, num_sums: int, criterion: int, count_bits: int, weight_unit: float, gradient_unit: float,
+    monotone: Tensor | None, categorical: Tensor | None, num_sums: int, criterion: int, count_bits: int, weight_unit: float, gradient_unit: float,
     l2: float, max_depth: int, min_samples_split: int, min_samples_leaf: int, max_leaf_nodes: int, max_features: int,
     random_thresholds: bool, min_weight_leaf: float, min_gain: float, leaves: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Grow trees as `zoo.models.trees.growth.grow` does.
 
     Args:
@@ -141,6 +141,7 @@ def grow_trees(
         poisson: thresholds of the draws, (15,), int64.
         path: of the roots, (T,), int64.
         monotone: 1, −1 or 0 for each feature, (F,), int8.
+        categorical: whether the values of each feature are categories, (F,), uint8, of codes that are uint8 too.
         num_sums: S.
         criterion: place in `CRITERIA`.
         count_bits: of a packed weight.
@@ -160,8 +161,9 @@ def grow_trees(
     Returns:
         Where each tree begins (T + 1,); of the nodes (M,), one tree after the other: feature (−1 at a leaf), last code
         that goes left, first code that goes right (−1 where missing values alone do), left child (the right one stands
-        behind it), depth, whether missing values go left, gain, threshold (NaN where the middle of both codes is
-        meant), sums (M, S); and the leaf of each row in each tree (T, N), or (0, 0).
+        behind it), depth, whether missing values go left, the codes of categories that go left as bits of
+        four words (M, 4), int64, or (M, 0) without categorical features, gain, threshold (NaN where the middle of both
+        codes is meant), sums (M, S); and the leaf of each row in each tree (T, N), or (0, 0).
 
     Raises:
         RuntimeError: for tensors of other types or shapes, codes or indices out of range, or where there is no kernel.
@@ -200,6 +202,8 @@ def grow_trees(
     )
     fits = monotone is None or (monotone.dtype == torch.int8 and monotone.shape == (num_features,))
     _check(fits, "grow_trees", "monotone must be (F,), int8")
+    fits = categorical is None or (categorical.dtype == torch.uint8 and categorical.shape == (num_features,))
+    _check(fits and (categorical is None or is_narrow), "grow_trees", "categorical must be (F,), uint8, of uint8 codes")
     _check(
         0 < max_features <= num_features and 0 <= criterion < len(CRITERIA), "grow_trees", "max_features or criterion"
     )
@@ -212,14 +216,14 @@ def grow_trees(
         "narrow": columns if is_narrow else None, "narrow_rows": rows if is_narrow else None,
         "wide": None if is_narrow else columns, "lower": lower, "upper": upper,
         "index": None if index is None else index.int(), "weight": weight, "gradient": gradient, "content": content,
-        "poisson": poisson, "monotone": monotone,
+        "poisson": poisson, "monotone": monotone, "categorical": categorical,
     }  # fmt: skip
     dense = {name: None if t is None else t.contiguous() for name, t in arrays.items()}
     capacity = _capacity(num_rows, max_depth, min_samples_leaf, max_leaf_nodes)
     found = []
     for trees in torch.arange(len(path)).split(max(1, _NODES_AT_ONCE // capacity)):
         mine = dense | {"path": path[trees], "tree_key": None if tree_key is None else tree_key[trees]}
-        result = _results(len(trees), capacity, num_sums, num_rows if leaves else 0)
+        result = _results(len(trees), capacity, num_sums, num_rows if leaves else 0, categorical is not None)
         assert run is not None
         run(
             _Grow(
@@ -243,12 +247,12 @@ def grow_trees(
                 min_weight_leaf=min_weight_leaf,
                 min_gain=min_gain,
                 capacity=capacity,
-                **{name: None if t is None else t.data_ptr() for name, t in (mine | result).items()},
+                **{name: _address(t) for name, t in (mine | result).items()},
             )
         )
         found.append(_compact(result))
     if not found:
-        found.append(_compact(_results(0, 0, num_sums, num_rows if leaves else 0)))
+        found.append(_compact(_results(0, 0, num_sums, num_rows if leaves else 0, categorical is not None)))
     starts = [found[0][0]]
     for part in found[1:]:
         starts.append(part[0][1:] + starts[-1][-1])
@@ -258,16 +262,35 @@ def grow_trees(
 
 @grow_trees.register_fake
 def _(
-    columns, rows, lower, upper, weight, index, gradient, content, tree_key, poisson, path, monotone, num_sums, *rest
+    columns,
+    rows,
+    lower,
+    upper,
+    weight,
+    index,
+    gradient,
+    content,
+    tree_key,
+    poisson,
+    path,
+    monotone,
+    categorical,
+    num_sums,
+    *rest,
 ):  # type: ignore[no-untyped-def]
     nodes = torch.library.get_ctx().new_dynamic_size()
     integers = [columns.new_empty(nodes, dtype=torch.int32) for _ in range(5)]
     reals = [lower.new_empty(nodes) for _ in range(2)]
     leaf = (len(path), columns.shape[1]) if rest[-1] else (0, 0)
     return (
-        weight.new_empty(len(path) + 1), *integers, rows.new_empty(nodes, dtype=torch.uint8), *reals,
+        weight.new_empty(len(path) + 1), *integers, rows.new_empty(nodes, dtype=torch.uint8),
+        weight.new_empty(nodes, 0 if categorical is None else 4), *reals,
         weight.new_empty(nodes, num_sums), columns.new_empty(leaf, dtype=torch.int32),
     )  # fmt: skip
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None or not tensor.shape[-1] else tensor.data_ptr()
 
 
 def _check(fits: bool, operator: str, wanted: str) -> None:
@@ -297,13 +320,14 @@ def _capacity(num_rows: int, max_depth: int, min_samples_leaf: int, max_leaf_nod
     return 2 * min(leaves) - 1
 
 
-def _results(number: int, capacity: int, num_sums: int, num_rows: int) -> dict[str, Tensor]:
-    """Room for what the kernel finds; leaves only where the number of rows is given."""
+def _results(number: int, capacity: int, num_sums: int, num_rows: int, categories: bool) -> dict[str, Tensor]:
+    """Room for what the kernel finds; leaves only where the number of rows is given, subsets where asked for."""
     integers = ("feature", "code", "next_code", "child", "depth")
     return {
         "num_nodes": torch.zeros(number, dtype=torch.int64),
         **{name: torch.empty(number, capacity, dtype=torch.int32) for name in integers},
         "missing_left": torch.empty(number, capacity, dtype=torch.uint8),
+        "subset": torch.empty(number, capacity, 4 if categories else 0, dtype=torch.int64),
         "gain": torch.empty(number, capacity, dtype=torch.float64),
         "threshold": torch.empty(number, capacity, dtype=torch.float64),
         "sums": torch.empty(number, capacity, num_sums, dtype=torch.int64),

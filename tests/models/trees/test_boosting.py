@@ -19,6 +19,7 @@ from zoo import ZooError
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.trees import GradientBoosting
 from zoo.models.trees.losses import Loss
+from zoo.models.trees.trees import find_leaves, joined
 
 
 def fitted(
@@ -181,3 +182,77 @@ def test_mistakes_are_one_line() -> None:
             fitted(*arguments, **hparams)
         assert "\n" not in str(caught.value)
     assert fitted(x[:1], y[:1]).predict(x).tolist() == [float(y[0])] * 30
+
+
+# -- categories --------------------------------------------------------------------------------------------------------
+
+
+def with_categories(rows: int = 600, classes: int = 0) -> tuple[Tensor, Tensor]:
+    """A category of twelve, some of them missing, and a number."""
+    make = torch.Generator().manual_seed(3)
+    code = torch.randint(12, (rows,), generator=make).double() * 3 - 5
+    number = torch.randn(rows, generator=make, dtype=torch.float64)
+    worth = torch.randn(40, generator=make, dtype=torch.float64)[(code + 5).long()]
+    y = worth + 0.3 * number
+    x = torch.stack([code.masked_fill(torch.rand(rows, generator=make) < 0.1, torch.nan), number], dim=1)
+    edges = y.quantile(torch.linspace(0, 1, classes + 1)[1:-1].double()) if classes else y
+    return x, torch.bucketize(y, edges) if classes else y
+
+
+@pytest.mark.parametrize("classes", [0, 2, 3])
+def test_categories_grow_the_same_by_kernel_and_torch_and_for_any_batches(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = with_categories(classes=classes)
+    options = {"num_trees": 6, "num_leaves": 6, "categorical_features": [0]}
+    whole = fitted(x, y, **options)
+    assert bool(whole.trees.subset.any())
+    order = torch.randperm(len(x))
+    parts = fitted(x[order], y[order], None, 100, **options)
+    monkeypatch.setenv("ZOO_KERNELS", "0")
+    plain = fitted(x, y, **options)
+    for other in (parts, plain):
+        assert torch.equal(other.trees.subset, whole.trees.subset)
+        assert torch.equal(other.trees.threshold, whole.trees.threshold)
+        torch.testing.assert_close(other(x), whole(x), rtol=1e-9, atol=1e-12)
+
+
+def test_one_split_of_categories_is_the_best_of_all_subsets() -> None:
+    x, y = with_categories(200)
+    x = x[~x[:, 0].isnan()]
+    y, x = y[: len(x)], x[:, :1]
+    model = fitted(x, y, num_trees=1, num_leaves=2, learning_rate=1.0, min_samples_leaf=1, categorical_features=[0])
+    found = float((model(x)[:, 0] - y).square().sum())
+    values, where = x[:, 0].unique(return_inverse=True)
+    best = torch.inf
+    for subset in range(1, 2 ** (len(values) - 1)):
+        left = torch.tensor([subset >> k & 1 for k in range(len(values))]).bool()[where]
+        if left.any() and not left.all():
+            best = min(best, sum(float((y[s] - y[s].mean()).square().sum()) for s in (left, ~left)))
+    assert found == pytest.approx(best, rel=1e-9)
+
+
+def test_unknown_categories_go_where_missing_values_go() -> None:
+    x, y = with_categories()
+    model = fitted(x, y, num_trees=5, categorical_features=[0])
+    missing, unknown = x[:50].clone(), x[:50].clone()
+    missing[:, 0], unknown[:, 0] = torch.nan, 1000.5
+    assert torch.equal(model(unknown), model(missing))
+    assert not torch.equal(model(x[:50]), model(missing))
+    for features, message in (([2], "must be between 0 and 1"), ([-1], "must be between 0 and 1")):
+        with pytest.raises(ZooError, match=message):
+            fitted(x, y, categorical_features=features)
+    with pytest.raises(ZooError, match="has more than 8 categories"):
+        fitted(x, y, categorical_features=[0], num_bins=8)
+
+
+def test_trees_of_other_categories_are_joined() -> None:
+    x, y = with_categories(300)
+    other = x.clone()
+    other[:, 0] += 3.0  # of which some are new, and one is gone
+    a, b = (fitted(rows, y, num_trees=3, categorical_features=[0]).trees for rows in (x, other))
+    both = joined([a, b])
+    for rows in (x, other):
+        leaves = find_leaves(both, rows)
+        assert torch.equal(both.value[leaves[:3]], a.value[find_leaves(a, rows)])
+        assert torch.equal(both.value[leaves[3:]], b.value[find_leaves(b, rows)])

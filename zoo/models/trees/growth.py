@@ -532,7 +532,8 @@ def grow_trees(
         The nodes, and the leaf of each row in each tree, (T, N), −1 in a tree that did not draw the row.
     """
     criterion, drawn, num_features = rules.criterion, rows.bootstrap, len(bins.number)
-    known = criterion.name in kernel.CRITERIA and not rules.categorical and num_features > 0
+    wide = rules.categorical and (rules.random_thresholds or codes.columns.dtype != torch.uint8)
+    known = criterion.name in kernel.CRITERIA and not wide and num_features > 0
     if not known or not kernel.available(rows.weight.device):
         return grow(codes.rows, rows, bins, rules, limits, num_trees=num_trees, num_sums=num_sums, paths=paths)
     start, *columns, leaf = kernel.grow_trees(
@@ -548,6 +549,7 @@ def grow_trees(
         None if drawn is None else drawn.thresholds,
         root_paths(0, num_trees) if paths is None else paths,
         None if rules.monotone is None else torch.tensor(rules.monotone, dtype=torch.int8),
+        _mask(rules.categorical, num_features) if rules.categorical else None,
         num_sums,
         kernel.CRITERIA.index(criterion.name),
         criterion.units.count_bits,
@@ -567,9 +569,18 @@ def grow_trees(
     return _nodes_of_kernel(start, columns, leaf, bins)
 
 
+def _bits(words: Tensor, number: int) -> Tensor:
+    """The first bits of words (M, 4), (M, number)."""
+    return ((words.unsqueeze(2) >> torch.arange(64)) & 1).bool().flatten(1)[:, :number]
+
+
+def _mask(features: tuple[int, ...], num_features: int) -> Tensor:
+    return torch.zeros(num_features, dtype=torch.uint8).index_fill_(0, torch.tensor(features), 1)
+
+
 def _nodes_of_kernel(start: Tensor, columns: list[Tensor], leaf: Tensor, bins: Bins) -> tuple[Nodes, Tensor]:
     """What the kernel grew, as `grow` gives it: roots first."""
-    feature, code, after, child, depth, missing_left, gain, drawn, sums = columns
+    feature, code, after, child, depth, missing_left, words, gain, drawn, sums = columns
     feature, code, after, child = feature.long(), code.long(), after.long(), child.long()
     num_trees = len(start) - 1
     tree = torch.zeros_like(feature)
@@ -593,7 +604,7 @@ def _nodes_of_kernel(start: Tensor, columns: list[Tensor], leaf: Tensor, bins: B
         "threshold": torch.where(drawn.isnan(), middle, drawn),
         "missing_left": missing_left.bool(),
         "status": torch.where(child >= 0, SPLIT, LEAF),
-        "subset": sums[:, :0].bool(),
+        "subset": _bits(words, bins.missing + 1) if words.shape[1] else sums[:, :0].bool(),
     }
     unknown = dict.fromkeys(("path", "bounds", "draws", "left"), sums[:, :0])  # what only growing needs
     nodes = Nodes(**known, **unknown)

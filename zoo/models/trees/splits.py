@@ -119,7 +119,7 @@ def find_splits(
     missing[group_of[~present]] = cells.sums[~present]
     group, code, sums = group_of[present], (cells.key % width)[present], cells.sums[present]
     if rules.categorical:
-        order = _order(group, code, sums, features, rules)
+        order = _order(group, code, sums, total, features, rules)
         group, code, sums = group[order], code[order], sums[order]
     node, feature = group // places, features.flatten()[group]
 
@@ -200,14 +200,13 @@ def _gains(
     return gain.masked_fill_(~allowed, -torch.inf)
 
 
-def _order(group: Tensor, code: Tensor, sums: Tensor, features: Tensor, rules: Rules) -> Tensor:
+def _order(group: Tensor, code: Tensor, sums: Tensor, total: Tensor, features: Tensor, rules: Rules) -> Tensor:
     """The order of cells by group, and within it by code, or of a categorical feature by mean target."""
     criterion = rules.criterion
     if criterion.by_value and criterion.values is None:  # the share of the node's largest class
-        weight = criterion.units.unpack(sums)
-        node = group // features.shape[1]
-        per_node = weight.new_zeros(len(features), weight.shape[1]).index_add_(0, node, weight)
-        target = weight.gather(1, per_node.argmax(1)[node].unsqueeze(1))[:, 0] / weight.sum(1)
+        bits = criterion.units.count_bits
+        largest, whole = (total >> bits).argmax(1)[group // features.shape[1]], sums >> bits
+        target = whole.gather(1, largest.unsqueeze(1))[:, 0].double() / whole.sum(1).double()
     else:
         target = criterion.value(sums)[:, 0]
     is_category = torch.zeros(int(features.max()) + 1, dtype=torch.bool, device=code.device)

@@ -161,6 +161,7 @@ def joined(parts: list[Trees]) -> Trees:
             subset=torch.zeros(0, 0, dtype=torch.bool),
             category=real.view(0, 0),
         )
+    parts = _of_same_categories(parts)
     sizes = [len(part.feature) for part in parts]
     shifted = [
         part._replace(root=part.root + start, left=torch.where(part.left >= 0, part.left + start, -1))
@@ -170,10 +171,36 @@ def joined(parts: list[Trees]) -> Trees:
     return Trees(**columns, category=parts[0].category)
 
 
+def _of_same_categories(parts: list[Trees]) -> list[Trees]:
+    """The same trees, whose subsets are of the categories of all."""
+    first = parts[0].category
+    if all(torch.equal(part.category.nan_to_num(), first.nan_to_num()) for part in parts):
+        return parts
+    columns = [torch.cat([part.category[f] for part in parts]).unique() for f in range(len(first))]
+    columns = [column[~column.isnan()] for column in columns]
+    category = first.new_full((len(first), max(len(column) for column in columns)), torch.nan)
+    for feature, column in enumerate(columns):
+        category[feature, : len(column)] = column
+    found = []
+    for part in parts:
+        subset = part.subset.new_zeros(len(part.feature), category.shape[1])
+        for feature, column in enumerate(columns):
+            mine = part.category[feature][~part.category[feature].isnan()]
+            nodes = (part.feature == feature).nonzero()[:, 0]
+            # a category that the tree did not meet goes the way of missing values
+            subset[nodes] = part.missing_left[nodes].unsqueeze(1) & (torch.arange(category.shape[1]) < len(column))
+            subset[nodes.unsqueeze(1), torch.searchsorted(column, mine)] = part.subset[nodes, : len(mine)]
+        found.append(part._replace(subset=subset, category=category))
+    return found
+
+
 def find_leaves(trees: Trees, x: Tensor) -> Tensor:
     """Return the leaf that each row x (N, F) comes to in each tree, (T, N); NaN stands for a missing value."""
     at = trees.root.unsqueeze(1).expand(-1, len(x)).contiguous()
     row = torch.arange(len(x), device=x.device)
+    if trees.category.shape[1]:
+        rank, unknown = _ranks(trees.category, x)
+        is_category = ~trees.category[:, 0].isnan()
     while True:
         left = trees.left[at]
         inner = left >= 0
@@ -183,13 +210,19 @@ def find_leaves(trees: Trees, x: Tensor) -> Tensor:
         value = x[row, feature].to(trees.threshold.dtype)
         turn, missing = value <= trees.threshold[at], value.isnan()
         if trees.category.shape[1]:
-            categories = trees.category[feature]  # (T, N, B)
-            known = categories == value.unsqueeze(-1)
-            is_category = ~categories[..., 0].isnan()
-            turn = torch.where(is_category, (known & trees.subset[at]).any(-1), turn)
-            missing |= is_category & ~known.any(-1)
+            turn = torch.where(is_category[feature], trees.subset[at, rank[row, feature]], turn)
+            missing |= unknown[row, feature]
         turn = torch.where(missing, trees.missing_left[at], turn)
         at = torch.where(inner, left + (~turn).long(), at)
+
+
+def _ranks(category: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The place of each value among its feature's categories, and whether it is none of them, (N, F)."""
+    ascending = category.nan_to_num(nan=torch.inf)
+    value = x.to(category.dtype).T.contiguous()
+    rank = torch.searchsorted(ascending, value).clamp_max(category.shape[1] - 1)
+    unknown = (category.gather(1, rank) != value) & ~category[:, :1].isnan()
+    return rank.T, unknown.T
 
 
 def importances(trees: Trees, num_features: int) -> Tensor:
