@@ -5,6 +5,7 @@ Legend: N rows, F features, T steps, C channels, H×W pixels.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -81,19 +82,21 @@ class ArrayData(TabularData):
         repeated = sorted({name for name in names or () if (names or []).count(name) > 1})
         if repeated:
             raise ZooError(f"X has several columns named '{repeated[0]}': rename them.")
+        categories = None
         if kind is None and (needs_coding(x) if names is not None else missing in _FILLS and has_gaps(x)):
-            inputs, names = self._coded(x, y, missing, text)
+            inputs, names, categories = self._coded(x, y, missing, text)
         else:
             self.applied.missing = takes_missing and missing in ("auto", "keep")
             inputs = to_inputs(x, kind, missing=self.applied.missing)
         self._spec, batch = describe_inputs(inputs, y, names)
+        self._spec = replace(self._spec, categories=categories)
         self.applied.labels = labels_of(y, self._spec.class_names)
         weight = None if weight is None else check_weight(to_tensor(weight, "weight"), batch.size)
         self.batch = batch._replace(weight=weight)
         self.standardize = standardize and self._spec.kind == "tabular"
 
-    def _coded(self, x: Any, y: Any, missing: str, text: str) -> tuple[Batch, list[str]]:
-        """Return the inputs of a table as its training rows say, and their names."""
+    def _coded(self, x: Any, y: Any, missing: str, text: str) -> tuple[Batch, list[str], Any]:
+        """Return the inputs of a table as its training rows say, and their names and categories."""
         from zoo.data.columns import TableOptions, settled
         from zoo.data.encoder import TableEncoder
 
@@ -104,7 +107,8 @@ class ArrayData(TabularData):
         codes, fields = (None, {}) if y is None else code_targets(y, len(table))
         parts = self.split(len(table), codes if fields.get("target") == "class" else None)
         encoder.learn_features([table.take(parts["train"].numpy())] if len(parts) > 1 else [table])
-        return Batch(encoder.encode(table)[0]), list(encoder.spec().feature_names or ())
+        spec = encoder.spec()
+        return Batch(encoder.encode(table)[0]), list(spec.feature_names or ()), spec.categories
 
     def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
         return self._spec, self.scale(self.split_tensors(self.batch, self._spec))

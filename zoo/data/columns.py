@@ -106,6 +106,13 @@ class Column:
         """A name for each of those."""
         return [f"{self.name}={value}" for value in self.categories or ()] if self.coding == "onehot" else [self.name]
 
+    @property
+    def category_names(self) -> list[tuple[str, ...]]:
+        """The names of the categories that each of those is a code of; none for numbers."""
+        if self.coding == "codes":
+            return [tuple(str(value) for value in self.categories or ())]
+        return [()] * self.width
+
     def codes(self, values: pa.ChunkedArray) -> Tensor:
         """Return the place of each value among the categories, -1 for none, (N,)."""
         assert self.categories is not None
@@ -121,6 +128,8 @@ class Column:
         codes = self.codes(values)
         if self.coding == "codes":
             out[:, 0] = codes
+            if math.isnan(self.fill):
+                out[codes < 0, 0] = math.nan
         else:
             rows = (codes >= 0).nonzero().squeeze(1)
             out.zero_()[rows, codes[rows]] = 1.0
@@ -140,6 +149,7 @@ class Column:
         """Take the fill value, or the categories, from what was observed."""
         if self.kind == "text":
             self._settle_categories(options)
+            self.fill = math.nan if options.missing == "keep" else 0.0
         elif options.missing in ("mean", "median"):
             self._settle_fill(options)
         elif options.missing == "keep":

@@ -189,11 +189,13 @@ class TableEncoder:
         """Return what `encode` yields."""
         names = tuple(name for column in self.features for name in column.feature_names)
         fields: dict[str, Any] = {}
+        if any(column.coding == "codes" for column in self.features):
+            fields["categories"] = tuple(names for column in self.features for names in column.category_names)
         if self.target is not None and self.is_class:
             classes = tuple(_label(value) for value in self.target.categories or ())
-            fields = {"target": "class", "num_classes": len(classes), "class_names": classes}
+            fields |= {"target": "class", "num_classes": len(classes), "class_names": classes}
         elif self.target is not None:
-            fields = {"target": "value", "target_names": (self.target.name,)}
+            fields |= {"target": "value", "target_names": (self.target.name,)}
         return DataSpec("tabular", (len(names),), feature_names=names, dtype="float64", **fields)
 
 

@@ -108,6 +108,7 @@ class DataSpec:
         class_names: a name for each class.
         feature_names: a name for each input feature (or item of a basket).
         target_names: a name for each predicted value.
+        categories: for each feature the names of its categories, whose places 0, 1, … are its values; empty for numbers.
         tokenizer: the JSON of a tokenizer of the `tokenizers` library.
         dtype: name of the floating type of the inputs, such as `float32`.
         stream: whether each batch goes on where the one before ended, so that a model may carry its state along.
@@ -126,6 +127,7 @@ class DataSpec:
     class_names: tuple[str, ...] | None = None
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
+    categories: tuple[tuple[str, ...], ...] | None = None
     tokenizer: str | None = None
     dtype: str = "float32"
     stream: bool = False
@@ -159,12 +161,12 @@ class DataSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain primitives, fit for a checkpoint."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: _listed(value) for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> DataSpec:
         """Rebuild the spec that `to_dict` wrote."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})  # type: ignore[arg-type]
+        return cls(**{key: _tupled(value) for key, value in fields.items()})
 
     def describe(self) -> str:
         """Say in a few words what the data are, for messages."""
@@ -180,3 +182,11 @@ class DataSpec:
             + (f" with {self.target} targets" if self.target else "")
             + (f" and {' and '.join(sizes)}" if sizes else "")
         )
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value

@@ -54,7 +54,8 @@ class DecisionTree(Grows, StreamingModel, GradientModel):
         random_thresholds: draw one threshold a feature and node, instead of the best.
         ccp_alpha: α of cost-complexity pruning: the least fall of the mean impurity for each leaf that a branch has
             more.
-        categorical_features: numbers of the features whose values are categories.
+        categorical_features: numbers of the features whose values are categories; null takes those that a table has
+            codes of (`data.text=codes`).
         monotone: for each feature 1 where predictions must not fall with it, −1 where they must not rise, else 0.
         num_bins: bins of a feature; null gives each distinct value its own.
         histogram_mb: megabytes of counts in a pass, at most; nodes that do not fit wait for the next one.

@@ -63,8 +63,11 @@ def _question(trees: Trees, spec: DataSpec, node: int) -> str:
     name = spec.feature_names[feature] if spec.feature_names else f"x[{feature}]"
     missing = bool(trees.missing_left[node])
     if trees.category.shape[1] and not bool(trees.category[feature, 0].isnan()):
-        chosen = trees.category[feature][trees.subset[node] & ~trees.category[feature].isnan()].tolist()
-        listed = ", ".join(f"{value:g}" for value in chosen[:8]) + (", …" if len(chosen) > 8 else "")
+        values = trees.category[feature][~trees.category[feature].isnan()].tolist()
+        names = spec.categories[feature] if spec.categories else ()
+        words = names if len(names) == len(values) else [f"{value:g}" for value in values]
+        chosen = [word for word, is_left in zip(words, trees.subset[node].tolist(), strict=False) if is_left]
+        listed = ", ".join(chosen[:8]) + (", …" if len(chosen) > 8 else "")
         return f"{name} in {{{listed}}}"
     threshold = float(trees.threshold[node])
     if math.isinf(threshold) and threshold > 0:

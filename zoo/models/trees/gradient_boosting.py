@@ -35,7 +35,7 @@ from zoo.errors import ZooError
 from zoo.models.base import GradientModel, StreamingModel
 from zoo.models.trees.bins import Bins, Codes, Sketch, bins_of, code_rows, encode, merge_sketches, sketch_rows
 from zoo.models.trees.boosting import Round, Rows, Settings, boost, draw
-from zoo.models.trees.grows import check_directions, check_features
+from zoo.models.trees.grows import categorical_features, check_directions, check_features
 from zoo.models.trees.growth import Limits
 from zoo.models.trees.losses import OF_CLASSES, OF_VALUES, Loss
 from zoo.models.trees.trees import Trees, find_leaves, importances, in_order, joined
@@ -74,7 +74,8 @@ class GradientBoosting(StreamingModel, GradientModel):
         l2: λ, beside Σ h.
         max_samples: share of the rows that each round sees.
         max_features: share of the features that each node looks at.
-        categorical_features: numbers of the features whose values are categories.
+        categorical_features: numbers of the features whose values are categories; null takes those that a table has
+            codes of (`data.text=codes`).
         monotone: for each feature 1 where predictions must not fall with it, −1 where they must not rise, else 0.
         patience: rounds without a better validation loss after which training stops; null takes all rounds and rows.
         validation_fraction: share of the rows that are held out for that.
@@ -259,7 +260,7 @@ class GradientBoosting(StreamingModel, GradientModel):
     @property
     def categorical(self) -> tuple[int, ...]:
         """The features whose values are categories."""
-        return tuple(self.hparams.categorical_features or ())
+        return categorical_features(self.hparams, self.spec)
 
     def _held_out(self, content: Tensor) -> Tensor:
         """The rows that early stopping watches, (N,), by their content."""

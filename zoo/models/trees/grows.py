@@ -48,7 +48,7 @@ from zoo.numerics.hashing import content_hash
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Grows", "check_tree_hparams"]
+__all__ = ["Grows", "categorical_features", "check_directions", "check_features", "check_tree_hparams"]
 
 SKETCH, GROW, SCORE, DONE = range(4)  # what a pass is for
 
@@ -83,6 +83,15 @@ def check_directions(monotone: list[int] | None) -> None:
     """Raise one line unless each feature's direction is one."""
     if any(sign not in (-1, 0, 1) for sign in monotone or ()):
         raise ZooError(f"model.monotone must hold 1, 0 or -1 for each feature, not {monotone}.")
+
+
+def categorical_features(hparams: Any, spec: DataSpec | None) -> tuple[int, ...]:
+    """Return the features whose values are categories: those that the user names, or those that the table has codes
+    of, without a direction."""
+    if hparams.categorical_features is not None or spec is None or spec.categories is None:
+        return tuple(hparams.categorical_features or ())
+    directions = hparams.monotone or [0] * spec.num_features
+    return tuple(f for f, names in enumerate(spec.categories) if names and not directions[f])
 
 
 def check_features(hparams: Any, spec: DataSpec) -> None:
@@ -208,7 +217,7 @@ class Grows(_Base):
     @property
     def categorical(self) -> tuple[int, ...]:
         """The features whose values are categories."""
-        return tuple(self.hparams.categorical_features or ())
+        return () if self.random_thresholds else categorical_features(self.hparams, self.spec)
 
     @property
     def num_sums(self) -> int:

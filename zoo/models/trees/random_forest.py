@@ -65,7 +65,8 @@ class RandomForest(Grows, StreamingModel, GradientModel):
         oob_score: whether rows are predicted by the trees that did not see them, in a last pass: accuracy, or R²; with
             a bootstrap only.
         ccp_alpha: α of cost-complexity pruning.
-        categorical_features: numbers of the features whose values are categories.
+        categorical_features: numbers of the features whose values are categories; null takes those that a table has
+            codes of (`data.text=codes`).
         monotone: for each feature 1 where predictions must not fall with it, −1 where they must not rise, else 0.
         num_bins: bins of a feature; null gives each distinct value its own.
         histogram_mb: megabytes of counts in a pass, at most; nodes that do not fit wait for the next one.
