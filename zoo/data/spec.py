@@ -108,7 +108,7 @@ class DataSpec:
         class_names: a name for each class.
         feature_names: a name for each input feature (or item of a basket).
         target_names: a name for each predicted value.
-        categories: for each feature the names of its categories, whose places 0, 1, … are its values; empty for numbers.
+        categories: for each feature the names of its categories, whose places 0, 1, … are its values; none for numbers.
         tokenizer: the JSON of a tokenizer of the `tokenizers` library.
         dtype: name of the floating type of the inputs, such as `float32`.
         stream: whether each batch goes on where the one before ended, so that a model may carry its state along.

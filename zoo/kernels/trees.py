@@ -122,9 +122,10 @@ def _(x: Tensor, edges: Tensor, count: Tensor, missing: int) -> tuple[Tensor, Te
 def grow_trees(
     columns: Tensor, rows: Tensor, lower: Tensor, upper: Tensor, weight: Tensor, index: Tensor | None,
     gradient: Tensor | None, content: Tensor | None, tree_key: Tensor | None, poisson: Tensor | None, path: Tensor,
-    monotone: Tensor | None, categorical: Tensor | None, num_sums: int, criterion: int, count_bits: int, weight_unit: float, gradient_unit: float,
-    l2: float, max_depth: int, min_samples_split: int, min_samples_leaf: int, max_leaf_nodes: int, max_features: int,
-    random_thresholds: bool, min_weight_leaf: float, min_gain: float, leaves: bool,
+    monotone: Tensor | None, categorical: Tensor | None, num_sums: int, criterion: int, count_bits: int,
+    weight_unit: float, gradient_unit: float, l2: float, max_depth: int, min_samples_split: int, min_samples_leaf: int,
+    max_leaf_nodes: int, max_features: int, random_thresholds: bool, min_weight_leaf: float, min_gain: float,
+    leaves: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Grow trees as `zoo.models.trees.growth.grow` does.
 

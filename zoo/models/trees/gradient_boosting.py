@@ -23,16 +23,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from zoo.checks import check_range
+from zoo.data.preprocessing import Preprocessing
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import GradientModel, StreamingModel
+from zoo.models.trees import lightgbm_text
 from zoo.models.trees.bins import Bins, Codes, Sketch, bins_of, code_rows, encode, merge_sketches, sketch_rows
 from zoo.models.trees.boosting import Round, Rows, Settings, boost, draw
 from zoo.models.trees.grows import categorical_features, check_directions, check_features
@@ -397,6 +401,52 @@ class GradientBoosting(StreamingModel, GradientModel):
         output = self.raw_output(x)
         return output.exp() if self.loss.is_log else output
 
+    # -- LightGBM's text model -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_lightgbm(cls, source: str | os.PathLike[str], class_names: Sequence[str] | None = None) -> Self:
+        """Return the model that LightGBM trained, which predicts the same.
+
+        Args:
+            source: a file that `Booster.save_model` wrote, or the text itself.
+            class_names: what the classes 0 … C-1 are called; LightGBM keeps no names.
+
+        Raises:
+            ZooError: for what is no such text, or a kind of tree or objective that is not here.
+        """
+        is_text = isinstance(source, str) and "\n" in source
+        text = str(source) if is_text else _read_text(source)
+        found = lightgbm_text.parse(text)
+        is_class = found.loss == "log_loss"
+        number = max(2, found.num_outputs) if is_class else None
+        if class_names is not None and len(class_names) != number:
+            raise ZooError(f"class_names needs {number} names, not {len(class_names)}.")
+        model = cls(loss=found.loss, num_trees=max(1, len(found.trees.root) // found.num_outputs))  # type: ignore[arg-type]
+        names = None if class_names is None else tuple(class_names)
+        model.build(
+            DataSpec(
+                "tabular", (len(found.feature_names),), "class" if is_class else "value", num_classes=number,
+                class_names=names, feature_names=found.feature_names, dtype="float64",
+            )
+        )  # fmt: skip
+        model._keep("tree", found.trees)
+        model.register_buffer("importances", _shares(found.trees, len(found.feature_names)))
+        model.phase.fill_(DONE)
+        model.preprocessing = None if names is None else Preprocessing(labels=names, missing=True)
+        return model.eval()
+
+    def to_lightgbm(self) -> str:
+        """Return the model as LightGBM's text, for `lightgbm.Booster(model_str=...)`, which predicts the same.
+
+        Raises:
+            ZooError: for categories that are not integers of 0 or more.
+        """
+        self.check_fitted()
+        assert self.spec is not None
+        names = self.spec.feature_names or tuple(f"Column_{f}" for f in range(self.spec.num_features))
+        trees = Trees(*(column.cpu() for column in self.trees))
+        return lightgbm_text.write(trees, self.start.cpu(), self.loss.name, names, self.loss.q)
+
     # -- what is shown -------------------------------------------------------------------------------------------------
 
     def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -422,6 +472,16 @@ class GradientBoosting(StreamingModel, GradientModel):
             best = len(self.trees.root) // self.num_outputs
         yield "rounds", staged_curve(curves, self.loss.name.replace("_", " "), best)
         yield "importances", importance_bars(self.importances, self.spec.feature_names)
+
+
+def _read_text(path: str | os.PathLike[str]) -> str:
+    """Return what stands in a file, or say in one line why it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ZooError(
+            f"{path} cannot be read: {error.strerror if isinstance(error, OSError) else 'no text'}."
+        ) from None
 
 
 def _shares(trees: Trees, num_features: int) -> Tensor:
