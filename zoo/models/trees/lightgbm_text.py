@@ -157,7 +157,7 @@ def _joined(parts: list[_Part], category: Tensor, factor: float) -> Trees:
     """All trees, one after the other, each level by level."""
     sizes = torch.tensor([len(part.left) for part in parts])
     starts = sizes.cumsum(0) - sizes
-    columns = _Part(*(torch.cat(column) for column in list(zip(*parts, strict=True))[:-1]), {})
+    columns = _Part._make([*(torch.cat(column) for column in list(zip(*parts, strict=True))[:-1]), {}])
     owner = torch.arange(len(parts)).repeat_interleave(sizes)
     left, right = (torch.where(c >= 0, c + starts[owner], -1) for c in (columns.left, columns.right))
     subset = torch.zeros(len(left), category.shape[1], dtype=torch.bool)
@@ -182,7 +182,8 @@ def _joined(parts: list[_Part], category: Tensor, factor: float) -> Trees:
 
 def _levels(root: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """The nodes tree by tree, level by level, children side by side; and their depths."""
-    level, owner, found = root, torch.arange(len(root)), []
+    level, owner = root, torch.arange(len(root))
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
     while len(level):
         found.append((level, owner, torch.full_like(level, len(found))))
         inner = level[left[level] >= 0]
