@@ -22,7 +22,8 @@ import zoo.sklearn as zs
 from zoo import Batch, DataSpec, ZooError, visual
 from zoo.models.naive_bayes.categorical import Categorical, widened
 from zoo.models.naive_bayes.gaussian import class_moments, gaussian_log_density
-from zoo.models.naive_bayes.likelihood import class_sums, row_blocks, sparse_rows
+from zoo.models.naive_bayes.likelihood import class_sums, row_blocks
+from zoo.numerics.sparse import sparse_rows
 from zoo.visual.likelihoods import class_separation
 
 # Our options, and scikit-learn's class with the same.

@@ -70,6 +70,8 @@ def test_parameters_are_checked_by_scikit_learns_own_mechanism(name):
 OTHER_VALUES = {
     "copy_X": [False],
     "copy": [False],
+    "copy_x": [False],
+    "algorithm": ["elkan"],
     "n_jobs": [2],
     "verbose": [1],
     "tol": [1e-2, 1e-9],
@@ -81,7 +83,11 @@ OTHER_VALUES = {
     "solver": ["newton-cg", "newton-cholesky", "sag", "saga"],
 }
 OTHER_SOLVERS = {"Ridge": ["svd", "cholesky", "lsqr", "sparse_cg", "sag", "saga"]}
-SETTINGS = {"PCA": {"svd_solver": "randomized", "n_components": 2, "random_state": 0}}
+SETTINGS = {
+    "KMeans": {"random_state": 0},
+    "BisectingKMeans": {"random_state": 0},
+    "PCA": {"svd_solver": "randomized", "n_components": 2, "random_state": 0},
+}
 
 
 def shown(model):

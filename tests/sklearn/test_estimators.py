@@ -18,8 +18,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import zoo.sklearn as zs
 
 WEIGHTS_MOVE_THE_DRAWS = {
-    "check_sample_weight_equivalence_on_dense_data": "a row of weight two is not drawn like two rows at the start, "
-    "as in scikit-learn's own",
+    f"check_sample_weight_equivalence_on_{form}_data": "a row of weight two is not drawn like two rows at the start, "
+    "as in scikit-learn's own"
+    for form in ("dense", "sparse")
 }
 WEIGHTS_ARE_NOT_COUNTED = {
     "check_sample_weight_equivalence_on_dense_data": "min_samples_leaf counts rows, of which one of weight two is one, "

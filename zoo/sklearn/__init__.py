@@ -5,8 +5,9 @@
 [4.0]
 """
 
+from zoo.sklearn.agglomerative import AgglomerativeClustering
 from zoo.sklearn.boosting import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from zoo.sklearn.cluster import AgglomerativeClustering, BisectingKMeans, KMeans, MiniBatchKMeans
+from zoo.sklearn.cluster import BisectingKMeans, KMeans, MiniBatchKMeans
 from zoo.sklearn.decomposition import PCA, IncrementalPCA
 from zoo.sklearn.linear import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge
 from zoo.sklearn.manifold import TSNE

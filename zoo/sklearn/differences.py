@@ -52,17 +52,16 @@ IDLE: dict[str, dict[str, str]] = {
     },
     "IncrementalPCA": {"copy": _ROWS_STAY},
     **{
+        name: {"copy_x": _ROWS_STAY, "algorithm": "Elkan's bounds spare distances and come to the same centroids"}
+        for name in ("KMeans", "BisectingKMeans")
+    },
+    **{
         name: {"n_jobs": _THREADS, "verbose": "the trees grow side by side: there is nothing to tell in between"}
         for name in ("ExtraTreesClassifier", "ExtraTreesRegressor", "RandomForestClassifier", "RandomForestRegressor")
     },
 }
 
 REFUSED: dict[str, dict[str, str]] = {
-    "KMeans": {"verbose": _LATER, "copy_x": _LATER, "algorithm": _LATER},
-    "MiniBatchKMeans": dict.fromkeys(
-        ("verbose", "compute_labels", "max_no_improvement", "init_size", "n_init", "reassignment_ratio"), _LATER
-    ),
-    "BisectingKMeans": {"verbose": _LATER, "copy_x": _LATER, "algorithm": _LATER},
     "AgglomerativeClustering": dict.fromkeys(
         ("memory", "connectivity", "compute_full_tree", "compute_distances"), _LATER
     ),
@@ -85,12 +84,10 @@ REFUSED_VALUES: dict[str, dict[str, dict[str, str]]] = {
 }
 
 DEFAULTS: dict[str, dict[str, str]] = {
-    "BisectingKMeans": {"init": "k-means++ ends lower than random centroids"},
     "TSNE": {"method": "there is no Barnes-Hut tree: auto chooses between exact forces and those by FFT"},
 }
 
 ATTRIBUTES: dict[str, dict[str, str]] = {
-    "MiniBatchKMeans": {"n_steps_": _LATER},
     "AgglomerativeClustering": {"n_connected_components_": _LATER},
     "TSNE": {"learning_rate_": _LATER},
 }

@@ -14,8 +14,8 @@ from sklearn.utils.validation import check_is_fitted, check_non_negative, valida
 from torch import Tensor
 
 from zoo.data.spec import Batch, DataSpec
-from zoo.models.naive_bayes.likelihood import sparse_rows
 from zoo.models.naive_bayes.naive_bayes import class_scores, log_posterior
+from zoo.numerics.sparse import sparse_rows
 from zoo.sklearn.base import ZooEstimator, constraints, create
 
 __all__ = ["BernoulliNB", "CategoricalNB", "ComplementNB", "GaussianNB", "MultinomialNB"]

@@ -102,6 +102,9 @@ class BisectingKMeans(CentroidModel, StreamingModel):
         self.save_hyperparameters()
         self.spherical = spherical
         self._new_split(0)  # which checks the rest
+        # Centroids (R, 2, D) to begin the split of some rows (B, D) with, of weight (B,), instead of drawn ones.
+        self.first_centroids: Callable[[Tensor, Tensor | None], Tensor] | None = None
+        self.report: Callable[[int, Tensor], None] | None = None  # told of each split and the inertia after it
 
     def _new_split(self, key: int) -> KMeans:
         hp = self.hparams
@@ -217,6 +220,9 @@ class BisectingKMeans(CentroidModel, StreamingModel):
             current = int(self._current())
             mine = (label == current).nonzero()[:, 0]
             part = Batch(rows[mine], weight=None if weight is None else weight[mine])
+            if self.first_centroids is not None:
+                self.split.start_from(self.first_centroids(part.x, part.weight))
+                self.split.begin()
             self.split.run_passes(lambda part=part: [part])
             child, distance = (found[0] for found in assign(part.x, self.split.centroids.unsqueeze(0)))
             mass = torch.ones_like(distance) if part.weight is None else part.weight.double()
@@ -262,4 +268,6 @@ class BisectingKMeans(CentroidModel, StreamingModel):
         if not self.done:
             assert self.spec is not None
             self.split = self._new_split(stream_key(int(self.seed), new)).build(self.spec).to(device)
+        if self.report is not None:
+            self.report(int(self.num_splits), self.inertia)
         return {"splits": self.num_splits, "inertia": self.inertia}

@@ -52,7 +52,16 @@ from zoo.models.kmeans.lloyd import (
     refill,
     serial,
 )
-from zoo.models.kmeans.seeding import Sample, Seeding, content_hash, kmeans_plusplus, merge_samples, take_sample
+from zoo.models.kmeans.seeding import (
+    Sample,
+    Seeding,
+    content_hash,
+    draw_scores,
+    kmeans_plusplus,
+    merge_samples,
+    take_sample,
+)
+from zoo.models.kmeans.sparse import SparseRows, sparse_assign, sparse_lloyd
 from zoo.numerics.distances import squared_distances
 from zoo.numerics.hashing import stream_key
 from zoo.numerics.silhouette import silhouette_samples
@@ -195,6 +204,7 @@ class KMeans(CentroidModel, StreamingModel):
     at_rest: Tensor
     phase: Tensor
     num_iter: Tensor
+    own_iter: Tensor
     moments: Tensor
     inertia_sum: Tensor
     spread: Tensor
@@ -250,6 +260,7 @@ class KMeans(CentroidModel, StreamingModel):
             "all_inertia": torch.zeros(hp.num_init, dtype=torch.float64),
             "phase": torch.tensor(DRAW if isinstance(hp.init, str) else UPDATE),
             "num_iter": torch.tensor(0),
+            "own_iter": torch.zeros(hp.num_init, dtype=torch.int64),  # iterations until each restart came to rest
             "best": torch.tensor(0),
         }
         for name, value in state.items():
@@ -321,8 +332,47 @@ class KMeans(CentroidModel, StreamingModel):
         found = lloyd(rows, self.all_centroids, batch.weight, max_iter=hp.max_iter, tolerance=hp.tolerance)
         self.all_centroids, self.at_rest = found.centroids, found.at_rest
         self.num_iter.fill_(found.num_iter)
+        self.own_iter = found.own_iter
         if bool(found.at_rest.all()) or found.num_iter == hp.max_iter:
             self.phase.fill_(MEASURE)
+
+    @torch.no_grad()
+    def fit_sparse(
+        self, rows: SparseRows, weight: Tensor | None = None, report: Callable[[int, Tensor], None] | None = None
+    ) -> None:
+        """Fit to sparse rows in memory, of which only what is stored is looked at; `k-means||` is k-means++ there.
+
+        Args:
+            rows: N of them.
+            weight: (N,), float64.
+            report: told of each iteration and the sums of squared distances (R,) that it began with.
+        """
+        self.begin()
+        hp = self.hparams
+        self._check_weight(weight)
+        if weight is not None and not bool(weight.any()):
+            raise ZooError(f"{self.called} was given sample weights that are all zero.")
+        if int(self.phase) == DRAW:
+            self._place(self._draw_sparse(rows, weight))
+        found = sparse_lloyd(
+            rows, self.all_centroids, weight, max_iter=hp.max_iter, tolerance=hp.tolerance, report=report
+        )
+        self.all_centroids, self.at_rest = found.centroids, found.at_rest
+        self.num_iter.fill_(found.num_iter)
+        self.own_iter = found.own_iter
+        distance = sparse_assign(rows, found.centroids)[1]
+        self.all_inertia = distance.sum(1) if weight is None else distance @ weight
+        self.best = (self.all_inertia <= self.all_inertia.min() * (1 + 1e-9)).int().argmax()
+        self.phase.fill_(DONE)
+
+    def _draw_sparse(self, rows: SparseRows, weight: Tensor | None) -> Tensor:
+        """First centroids (R, K, D), by the draws that passes would make."""
+        hp, seed = self.hparams, int(self.seed)
+        if hp.init != "random":
+            return kmeans_plusplus(rows, weight, hp.num_clusters, hp.num_init, seed)
+        score = draw_scores(rows.content, [stream_key(seed, 0, restart) for restart in range(hp.num_init)])
+        drawn = take_sample(score if weight is None else score * weight, rows.content, rows, hp.num_clusters)
+        return torch.where(drawn.score.unsqueeze(2) > 0, drawn.rows, drawn.rows[:, :1])
 
     # -- first centroids -----------------------------------------------------------------------------------------
 
@@ -485,6 +535,7 @@ class KMeans(CentroidModel, StreamingModel):
             self.mass = total
         self.all_centroids, self.empty = means, empty & ~self.at_rest.unsqueeze(1)
         self.num_iter += 1
+        self.own_iter = self.own_iter + active
         if bool(self.at_rest.all()) or int(self.num_iter) >= self.hparams.max_iter:
             self.phase.fill_(MEASURE)
 

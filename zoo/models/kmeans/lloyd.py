@@ -291,11 +291,13 @@ class Iterations(NamedTuple):
         centroids: (R, K, D), float64.
         at_rest: whether the last iteration moved the centroids by less than the tolerance, (R,).
         num_iter: iterations made.
+        own_iter: those that each restart took to come to rest, (R,).
     """
 
     centroids: Tensor
     at_rest: Tensor
     num_iter: int
+    own_iter: Tensor
 
 
 def lloyd(
@@ -323,6 +325,7 @@ def lloyd(
     limit = tolerance * mean_variance(massive.sum(0), spread)
     local = (centroids - reference) * scale
     at_rest = torch.zeros(len(centroids), dtype=torch.bool, device=x.device)
+    own_iter = torch.zeros(len(centroids), dtype=torch.int64, device=x.device)
     for step in range(max_iter):
         score = score_rows(with_bias(local.to(x.dtype)), rows).view(*centroids.shape[:2], len(rows))
         moments = torch.zeros(*centroids.shape[:2], rows.shape[1], dtype=torch.float64, device=x.device)
@@ -334,11 +337,12 @@ def lloyd(
         shift = (means - local).square_().sum((1, 2))  # (R,)
         still = is_still(shift, means, reference * scale, x.dtype, limit)
         if not bool(torch.isfinite(shift).all()):
-            return Iterations(local / scale + reference, at_rest, step)
+            return Iterations(local / scale + reference, at_rest, step, own_iter)
+        own_iter += ~at_rest
         local, at_rest = means, at_rest | still
         if bool(at_rest.all()):
-            return Iterations(local / scale + reference, at_rest, step + 1)
-    return Iterations(local / scale + reference, at_rest, max_iter)
+            return Iterations(local / scale + reference, at_rest, step + 1, own_iter)
+    return Iterations(local / scale + reference, at_rest, max_iter, own_iter)
 
 
 def is_still(shift: Tensor, local: Tensor, reference: Tensor, dtype: torch.dtype, limit: Tensor) -> Tensor:

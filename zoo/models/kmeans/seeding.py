@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from zoo.models.kmeans.lloyd import assign
+from zoo.models.kmeans.sparse import SparseRows
 from zoo.numerics.hashing import content_hash, splitmix64, stream_key
 
 __all__ = [
@@ -89,7 +90,7 @@ def _signed_int64(value: int) -> int:
     return (value + 2**63) % 2**64 - 2**63
 
 
-def take_sample(score: Tensor, content: Tensor, x: Tensor, size: int) -> Sample:
+def take_sample(score: Tensor, content: Tensor, x: Tensor | SparseRows, size: int) -> Sample:
     """Return the `size` different rows of greatest score.
 
     Args:
@@ -152,11 +153,13 @@ def num_candidates(num_clusters: int) -> int:
     return 2 + int(math.log(num_clusters))
 
 
-def kmeans_plusplus(x: Tensor, weight: Tensor | None, num_clusters: int, num_restarts: int, seed: int) -> Tensor:
+def kmeans_plusplus(
+    x: Tensor | SparseRows, weight: Tensor | None, num_clusters: int, num_restarts: int, seed: int
+) -> Tensor:
     """Return the centroids (R, K, D) that greedy k-means++ draws from rows in memory: those that passes would draw.
 
     Args:
-        x: rows (B, D).
+        x: rows (B, D), sparse ones as `SparseRows`.
         weight: (B,), not all zero; None counts each row once.
         num_clusters: K.
         num_restarts: R, drawn independently of each other.
@@ -167,10 +170,9 @@ def kmeans_plusplus(x: Tensor, weight: Tensor | None, num_clusters: int, num_res
         >>> kmeans_plusplus(x, None, 2, 1, seed=0).sort(1).values.tolist()
         [[[0.0], [5.0]]]
     """
-    size, content, mean = num_candidates(num_clusters), content_hash(x), x.mean(0, dtype=torch.float64)
-    rows = x.double() - mean
-    norm = rows.square().sum(1)  # (B,)
-    rounding = 16 * torch.finfo(rows.dtype).eps * (norm + norm.max())
+    size, space = num_candidates(num_clusters), x if isinstance(x, SparseRows) else _Centred(x)
+    content, mean, norm = space.content, space.mean, space.norm
+    rounding = 16 * torch.finfo(norm.dtype).eps * (norm + norm.max())
     mass = torch.ones_like(norm) if weight is None else weight.double()
     near = norm.new_full((num_restarts, len(x)), math.inf)  # d²
     chosen: list[Tensor] = []
@@ -178,13 +180,27 @@ def kmeans_plusplus(x: Tensor, weight: Tensor | None, num_clusters: int, num_res
         score = draw_scores(content, [stream_key(seed, step, restart) for restart in range(num_restarts)]).mul_(mass)
         drawn = take_sample(score * near if step else score, content, x, size if step else 1)
         candidate = drawn.rows - mean  # (R, L, D)
-        distance = torch.add(candidate.square().sum(2, keepdim=True), candidate @ rows.T, alpha=-2).add_(norm)
+        inner = space.inner(candidate.flatten(0, 1)).view(*candidate.shape[:2], len(x))
+        distance = torch.add(candidate.square().sum(2, keepdim=True), inner, alpha=-2).add_(norm)
         distance = torch.minimum(distance.masked_fill_(distance <= rounding, 0.0), near.unsqueeze(1))  # (R, L, B)
         best = least_potential(distance @ mass, drawn.score)  # (R,)
         restart = torch.arange(num_restarts, device=x.device)
         near, row = distance[restart, best], drawn.rows[restart, best]
         chosen.append(torch.where((drawn.score[:, :1] > 0) | (step == 0), row, chosen[0] if step else row))
     return torch.stack(chosen, 1)
+
+
+class _Centred:
+    """Rows (B, D) less their mean."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.content, self.mean = content_hash(x), x.mean(0, dtype=torch.float64)
+        self.rows = x.double() - self.mean
+        self.norm = self.rows.square().sum(1)  # (B,)
+
+    def inner(self, points: Tensor) -> Tensor:
+        """Products of points (P, D) with all rows, (P, B)."""
+        return points @ self.rows.T
 
 
 def least_potential(potential: Tensor, score: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.models.naive_bayes.counts import SMALLEST
-from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, class_counts, sparse_rows
+from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, class_counts
+from zoo.numerics.sparse import sparse_rows
 
 __all__ = ["Categorical", "widened"]
 

@@ -45,7 +45,8 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, class_counts, class_sums, scaled_rows, sparse_rows
+from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, class_counts, class_sums, scaled_rows
+from zoo.numerics.sparse import sparse_rows
 
 __all__ = ["Bernoulli", "Complement", "Multinomial"]
 

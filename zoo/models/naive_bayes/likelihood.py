@@ -5,13 +5,14 @@ Letters: B rows, D features, C classes.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-__all__ = ["Likelihood", "Statistics", "class_counts", "class_sums", "row_blocks", "scaled_rows", "sparse_rows"]
+from zoo.numerics.sparse import sparse_rows
+
+__all__ = ["Likelihood", "Statistics", "class_counts", "class_sums", "row_blocks", "scaled_rows"]
 
 Statistics = dict[str, Tensor]
 
@@ -83,18 +84,6 @@ def scaled_rows(x: Tensor, weight: Tensor | None) -> Tensor:
         crow = x.crow_indices()
         return sparse_rows(crow, x.col_indices(), x.values() * weight.repeat_interleave(crow.diff()), x.shape)
     return x * weight.unsqueeze(1)
-
-
-def sparse_rows(crow: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return a sparse matrix (CSR) from the starts of its rows, and the columns and values of what is stored.
-
-    >>> sparse_rows(torch.tensor([0, 1, 1]), torch.tensor([2]), torch.tensor([5.0]), (2, 3)).to_dense()
-    tensor([[0., 0., 5.],
-            [0., 0., 0.]])
-    """
-    with warnings.catch_warnings():  # torch says of the layout that it is in beta; products are tested
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.sparse_csr_tensor(crow, columns, values, shape, check_invariants=False)
 
 
 def row_blocks(x: Tensor, width: int, least: int = 1) -> Iterator[slice]:
