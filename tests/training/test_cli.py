@@ -20,6 +20,7 @@ from support import CHECKOUT, CPU, checkpoint_bits, has_module, run_command, spa
 import zoo
 from zoo.training.main import config_dir
 
+METRICS = ("val/accuracy", "val/loss")
 SHORT = ["model=mlp", "data=iris", "model.widths=[4]", "trainer.max_epochs=1", CPU]
 
 
@@ -291,7 +292,9 @@ def test_a_gradient_that_overflows_leaves_the_last_good_checkpoint(
         assert all(bool(torch.isfinite(p).all()) for p in zoo.load_model(last).parameters())
 
 
-def test_a_sweep_runs_all_combinations_into_folders_of_their_own(here: Path) -> None:
+def test_a_sweep_runs_all_combinations_into_folders_of_their_own(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code = run_command(["-m", "model=mlp,linear_regression", "seed=0,1", "trainer.max_epochs=1", CPU])
     assert code == 0
     runs = sorted(path.parent for path in here.glob("runs/*/*/*/config.yaml"))
@@ -300,12 +303,28 @@ def test_a_sweep_runs_all_combinations_into_folders_of_their_own(here: Path) -> 
     assert sorted(os.listdir(here)) == ["runs"]
     run = zoo.load_model(runs[0])
     assert run.entry.name == "linear_regression"
+    (table,) = here.glob("runs/sweeps/*/sweep.csv")
+    rows = list(csv.DictReader(table.open(newline="")))
+    assert [row["metric"] for row in rows] == ["val/accuracy"] * 2 + ["val/loss"] * 2
+    accuracies, losses = ([float(row["value"]) for row in rows if row["metric"] == name] for name in METRICS)
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert losses == sorted(losses)
+    assert sorted(row["folder"] for row in rows) == sorted(map(str, runs))
+    for row in rows:
+        ended = json.loads((Path(row["folder"]) / "metrics.json").read_text())["metrics"]
+        assert float(row["value"]) == ended[row["metric"]]
+    out = capsys.readouterr().out
+    assert "sweep of 4 runs, best first" in out
+    assert str(table.relative_to(here)) in out
 
 
 def test_a_failing_job_of_a_sweep_is_an_exit_code(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["-m", "model=mlp,linear_regression", "data=iris", "trainer.max_epochs=1", CPU]
     assert run_command(arguments) == 1
-    assert "linear_regression takes tabular data" in capsys.readouterr().err
+    out, error = capsys.readouterr()
+    assert "run 1 failed: linear_regression takes tabular data" in error
+    assert error.endswith("error: 1 of 2 runs failed: 1.\n")
+    assert re.search(r"^1 +linear_regression +failed", out, re.M)
     assert len(list(here.glob("runs/mlp/*/*/checkpoints/last.ckpt"))) == 1
 
 

@@ -27,6 +27,8 @@ from zoo.training.schema import check_config, check_groups, module_names
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from zoo.training.sweep import Outcome, Sweep
+
 __all__ = ["config_dir", "evaluate", "main", "predict", "train"]
 
 
@@ -128,7 +130,7 @@ def _show_notes(to_errors: bool = False) -> None:
             handler.to_errors = to_errors
 
 
-def _train_job(config: DictConfig) -> float | None:
+def _train_job(config: DictConfig) -> Outcome:
     from omegaconf import OmegaConf
 
     # Before Lightning is imported, which takes seconds.
@@ -181,14 +183,23 @@ def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str
         if argument.startswith("plugins="):
             import_plugins(module_names(argument.removeprefix("plugins=")))
     _store_foreign_models(arguments)
-    failures: list[Exception] = []
+    from zoo.training.sweep import Sweep
 
-    def guarded(config: DictConfig) -> Any:
+    failures: list[Exception] = []
+    sweep = Sweep()
+
+    def guarded(config: DictConfig) -> float | None:
+        number = _number_in_sweep(sweep)
         try:
-            return job(config)  # the monitored value, which sweepers look for
+            outcome = job(config)
         except Exception as error:  # raised through Hydra, it would print a line of its own
             failures.append(error)
+            if number is not None:
+                _add(sweep, number, failure=explain(error) or f"{type(error).__name__}: {error}")
             return None
+        if number is not None:
+            _add(sweep, number, outcome)
+        return outcome and outcome.value  # which sweepers look for
 
     try:
         hydra.main(config_path=str(config_dir()), config_name=name, version_base="1.3")(guarded)()
@@ -197,8 +208,38 @@ def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str
             raise
         # Of the job nothing comes out here: it is the command line that Hydra fails at.
         raise ZooError(f"the command line is not understood: {' '.join(str(error).split())}") from error
+    finally:
+        if sweep.runs and global_rank() == 0:
+            sweep.print()
     if failures:  # of a sweep, the first: the other jobs have run
+        failed = [str(run.number) for run in sweep.runs if run.failure]
+        if failed and explain(failures[0]) is not None:
+            raise ZooError(f"{len(failed)} of {len(sweep.runs)} runs failed: {', '.join(failed)}.") from failures[0]
         raise failures[0]
+
+
+def _number_in_sweep(sweep: Sweep) -> int | None:
+    """The number of the run that begins, announced; None outside of a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN or global_rank() != 0:
+        return None
+    sweep.folder = Path(hydra.sweep.dir)
+    number = int(hydra.job.num)
+    print(f"{chr(10) * (number > 0)}run {number} of the sweep: {' '.join(hydra.overrides.task)}", flush=True)
+    return number
+
+
+def _add(sweep: Sweep, number: int, outcome: Outcome | None = None, failure: str = "") -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from zoo.training.sweep import Run, parts_of
+
+    if failure:
+        _say(f"run {number} failed: {failure}")
+    sweep.add(Run(number, parts_of(HydraConfig.get().overrides.task), outcome, failure))
 
 
 def _store_foreign_models(arguments: list[str]) -> None:

@@ -16,7 +16,7 @@ from zoo.checks import describe_type
 from zoo.errors import ZooError, nearest
 from zoo.training.catalogue import config_dir, group_choices, options_of
 from zoo.training.schema import MoreTrainer, keys_of
-from zoo.training.terminal import called, make_console
+from zoo.training.terminal import called, make_console, print_folded
 
 __all__ = ["Setting", "print_help", "print_key", "settings"]
 
@@ -125,7 +125,7 @@ def _print_group(console: Console, group: str, choice: str | None, section: list
         if choice not in choices:
             raise ZooError(f"Unknown {group} '{choice}'.{nearest(choice, choices)} Available: {', '.join(choices)}.")
         console.print(Text.assemble((f"{group}={choice}", "bold")))
-        _fold(console, choices[choice], 4)
+        print_folded(console, choices[choice], "    ")
         _print_settings(console, [s for s in section if s.choice == choice])
         return
     console.print(
@@ -133,7 +133,7 @@ def _print_group(console: Console, group: str, choice: str | None, section: list
     )
     for name, summary in choices.items():
         console.print(Text(f"    {name}", "bold"), soft_wrap=True)
-        _fold(console, summary, 8)
+        print_folded(console, summary, "        ")
 
 
 def _print_settings(console: Console, found: Iterable[Setting]) -> None:
@@ -141,7 +141,7 @@ def _print_settings(console: Console, found: Iterable[Setting]) -> None:
         shown = f"    {setting.key}={setting.default}"
         console.print(Text(shown, "bold"), soft_wrap=True)
         if setting.comment:
-            _fold(console, setting.comment, 8)
+            print_folded(console, setting.comment, "        ")
 
 
 def _print_found(
@@ -162,7 +162,7 @@ def _print_found(
     of_all = {choice.name for choice in group_choices(group)} if found[0].group else set()
     for (comment, kind, default), choices in same.items():
         if choices != [""] and set(choices) < of_all:
-            _fold(console, f"of {group}={','.join(choices)}", 4, style="cyan")
+            print_folded(console, Text(f"of {group}={','.join(choices)}", "cyan"), "    ")
         _row(console, "", comment)
         _row(console, "type", kind)
         _row(console, "default", default)
@@ -188,15 +188,7 @@ def type_of(setting: Setting) -> str:
 
 def _row(console: Console, label: str, text: str) -> None:
     if text:
-        _fold(console, text, 4 + INDENT, label)
-
-
-def _fold(console: Console, text: str, indent: int, label: str = "", style: str = "") -> None:
-    """Print a text folded at an indent, beside a label."""
-    for number, line in enumerate(Text(text, style).wrap(console, max(console.width - indent, 20))):
-        line.rstrip()
-        begin = f"    {label}" if label and not number else ""
-        console.print(Text.assemble((f"{begin:<{indent}}", "dim"), line), soft_wrap=True)
+        print_folded(console, text, f"    {label:<{INDENT}}")
 
 
 ABOUT = {
@@ -238,22 +230,22 @@ def print_commands(console: Console | None = None) -> None:
     console.print(Text("Every model of machine learning, from the command line.", "bold"))
     for command, what in {**ABOUT, "list": LISTED, "help": EXPLAINED}.items():
         console.print(Text(f"  {called(command)}", "bold"), soft_wrap=True)
-        _fold(console, what, 6)
+        print_folded(console, what, "      ")
 
 
 def print_help(command: str = "train", console: Console | None = None) -> None:
     """Print what a command does, examples, and what there is to choose from."""
     console = console or make_console()
-    _fold(console, ABOUT[command], 0)
+    print_folded(console, ABOUT[command])
     for arguments, meaning in EXAMPLES[command]:
         line = Text.assemble("  ", (f"{called(command)} {arguments}", "bold"))
         console.print(line, soft_wrap=True)
         if meaning:
-            _fold(console, meaning, 6)
+            print_folded(console, meaning, "      ")
     console.print()
     if command != "train":
         _print_settings(console, settings(command))
         return
-    _fold(console, "Choices (choose with GROUP=NAME, override with KEY=VALUE)", 0)
+    print_folded(console, "Choices (choose with GROUP=NAME, override with KEY=VALUE)")
     for group in sorted(GROUPS):
-        _fold(console, f"{group}: {', '.join(choice.name for choice in group_choices(group))}", 2)
+        print_folded(console, f"{group}: {', '.join(choice.name for choice in group_choices(group))}", "  ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from zoo import kernels
-from zoo.training.terminal import called, duration, make_console, shown_path
+from zoo.training.terminal import called, duration, make_console, print_folded, shown_path
 
 __all__ = ["Course", "print_end", "print_metrics", "print_start"]
 
@@ -37,7 +36,7 @@ def print_start(
         *machine(trainer),
     ]
     text = Text.assemble((model.entry.name, "bold"), size, " on ", (name, "bold"), ": ", ", ".join(facts))
-    console.print(text)
+    print_folded(console, text)
     if not getattr(trainer, "fast_dev_run", False):  # which leaves nothing behind
         print_row(console, "run folder", shown_path(run_dir), whole=True)
 
@@ -82,10 +81,7 @@ def machine(trainer: pl.Trainer) -> list[str]:
 
 def print_row(console: Console, label: str, text: str, *, whole: bool = False) -> None:
     """Print a label and what it says, folded beside it; what a user copies is left `whole`."""
-    begin, blank = f"{label:<{LABEL}}", " " * LABEL
-    lines = [text] if whole else textwrap.wrap(text, console.width - LABEL, break_on_hyphens=False)
-    for number, line in enumerate(lines):
-        console.print(Text.assemble((blank if number else begin, "dim"), line), soft_wrap=True)
+    print_folded(console, text, f"{label:<{LABEL}}", whole=whole)
 
 
 class Course(Callback):
@@ -175,6 +171,7 @@ def print_metrics(
     run_dir: Path,
     of: Mapping[str, str] | None = None,
     predicts: bool = False,
+    hints: bool = True,
     console: Console | None = None,
 ) -> None:
     """Print the metrics, each with the checkpoint or epoch that it is `of`, the run folder and the next commands.
@@ -186,6 +183,7 @@ def print_metrics(
         run_dir: the run folder.
         of: the checkpoint or epoch of each.
         predicts: whether the model has something to say of new rows.
+        hints: whether to print the next commands.
         console: where; standard output by default.
     """
     console = console or make_console()
@@ -197,6 +195,8 @@ def print_metrics(
     console.print(table)
     folder = shown_path(run_dir)
     print_row(console, "run folder", folder, whole=True)
+    if not hints:
+        return
     print_row(console, "evaluate", f"{called('evaluate')} run={folder}", whole=True)
     if predicts:
         print_row(console, "predict", f"{called('predict')} run={folder} data.path=FILE", whole=True)

@@ -24,6 +24,7 @@ from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.optimizers import Recipe
 from zoo.registry import create_model
+from zoo.tasks import find_task
 from zoo.training.callbacks import Checkpointer
 from zoo.training.checkpoint import find_checkpoint, load_checkpoint, write_whole
 from zoo.training.data_files import check_unchanged, keep_digests
@@ -36,6 +37,7 @@ from zoo.training.processes import agree, together
 from zoo.training.report import Course, print_end, print_metrics, print_start
 from zoo.training.run_config import read_config
 from zoo.training.schema import check_config, leave_out_unused
+from zoo.training.sweep import Outcome
 from zoo.training.tokenizers import keep_tokenizer, share_tokenizer, tokenizer_of
 from zoo.training.trainer import make_trainer, seed_all
 
@@ -90,11 +92,11 @@ def prepare(model: ZooModel, config: dict[str, Any], tokenizer: str | None = Non
     return data
 
 
-def train_run(config: DictConfig) -> float | None:
+def train_run(config: DictConfig) -> Outcome:
     """Train as `config` says, going on from the last checkpoint in its folder if there is one.
 
     Returns:
-        the value that chose the best checkpoint, for those who search: the model's monitor, or what it minimizes.
+        what the run ended with; its value is for those who search.
     """
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     check_config(settings)
@@ -228,8 +230,8 @@ def check_trainer(run_dir: Path, before: dict[str, Any], settings: dict[str, Any
 
 def _finish(
     trainer: Any, model: ZooModel, data: Any, settings: dict[str, Any], run_dir: Path, course: Course
-) -> float | None:
-    """Test the best checkpoint, write what the run ends with, and print what to do next; return the monitored value."""
+) -> Outcome:
+    """Test the best checkpoint, write what the run ends with, and print what to do next."""
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
     of = dict.fromkeys(metrics, f"last epoch, {trainer.current_epoch - 1}")
     tested_of = of_best = next(iter(of.values()), "last epoch")
@@ -249,11 +251,11 @@ def _finish(
     for result in tested:
         for key, value in of_split(result, split).items():
             metrics[key], of[key] = value, tested_of
-    monitored = _monitored(trainer, model, metrics)
-    if model.monitor in metrics and monitored is not None:
-        metrics[model.monitor], of[model.monitor] = monitored, of_best
+    if (chosen_by := _best_value(trainer)) is not None and model.monitor in metrics:
+        metrics[model.monitor], of[model.monitor] = chosen_by, of_best
+    outcome = Outcome(*_compared(model, metrics, chosen_by), metrics, str(run_dir))
     if not trainer.is_global_zero:
-        return monitored
+        return outcome
     if run_dir.is_dir():
         write_json(run_dir / "metrics.json", {"metrics": metrics, "of": of})
     writer = next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
@@ -262,8 +264,9 @@ def _finish(
     if run_dir.is_dir():
         draw(model, data, split, run_dir / "pictures", writer and writer.experiment)
     predicts = model.preprocessing is not None and is_overridden("predict_batch", model, ZooModel)
-    print_metrics(model.entry.name, settings["data"]["name"], metrics, run_dir, of, predicts)
-    return monitored
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    print_metrics(model.entry.name, settings["data"]["name"], metrics, run_dir, of, predicts, hints=not in_sweep)
+    return outcome
 
 
 def of_split(metrics: Mapping[str, float], split: str) -> dict[str, float]:
@@ -271,12 +274,21 @@ def of_split(metrics: Mapping[str, float], split: str) -> dict[str, float]:
     return {f"{split}/{key.removeprefix('test/')}": float(value) for key, value in metrics.items()}
 
 
-def _monitored(trainer: Any, model: ZooModel, metrics: dict[str, float]) -> float | None:
-    """The best value of the model's monitor; without one the first that it logged of its passes."""
-    best = _best_value(trainer)
-    if best is not None:
-        return best
-    return metrics.get(model.monitor or "", next((v for k, v in metrics.items() if k.startswith("train/")), None))
+def _compared(model: ZooModel, metrics: dict[str, float], chosen_by: float | None) -> tuple[float | None, str, str]:
+    """The value, name and direction of what runs are compared by.
+
+    It is what chose the best checkpoint, or would have, had a solved model several: the monitor of the task. Without
+    targets it is the first metric of held-out rows, or of training, which are distances and errors.
+    """
+    if chosen_by is not None and model.monitor:
+        return chosen_by, model.monitor, model.monitor_mode
+    assert model.spec is not None
+    task = None if model.entry.unsupervised else find_task(model.spec.kind, model.spec.target)
+    if task is not None and task.monitor in metrics:
+        return metrics[task.monitor], task.monitor, task.mode
+    names = sorted(metrics, key=lambda name: not name.startswith("val/"))
+    name = next((name for name in names if not name.startswith("test/")), "")
+    return metrics.get(name), name, "min"
 
 
 def _best_value(trainer: Any) -> float | None:

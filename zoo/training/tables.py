@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from zoo.training.catalogue import Choice, data_choices, group_choices, model_choices
-from zoo.training.terminal import make_console
+from zoo.training.terminal import make_console, print_folded
 
 __all__ = ["LISTS", "print_list"]
 
@@ -42,13 +42,6 @@ def print_list(what: str, console: Console | None = None) -> None:
         console.print(table)
         return
     for name, *facts, summary in rows:
-        _print_folded(console, name, [*([" · ".join(dict.fromkeys(facts))] if facts else []), summary])
-
-
-def _print_folded(console: Console, name: str, lines: Sequence[str]) -> None:
-    """Print a name on a line of its own, and what is said of it, indented."""
-    console.print(Text(name, "bold"), soft_wrap=True)
-    for line in lines:
-        for part in Text(line).wrap(console, max(console.width - 4, 10)):
-            part.rstrip()
-            console.print(Text("    ").append_text(part), soft_wrap=True)
+        console.print(Text(name, "bold"), soft_wrap=True)
+        for line in (*([" · ".join(dict.fromkeys(facts))] if facts else []), summary):
+            print_folded(console, line, "    ")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import IO
 
 from rich.console import Console
+from rich.text import Text
 
-__all__ = ["called", "duration", "make_console", "shown_path"]
+__all__ = ["called", "duration", "make_console", "print_folded", "shown_path"]
 
 SCRIPTS = ("train.py", "evaluate.py", "predict.py")
 
@@ -36,6 +37,21 @@ def make_console(file: IO[str] | None = None, *, unfolded: bool = False) -> Cons
     elif not console.is_terminal:
         console.size = (10_000 if unfolded else 80, console.height)  # type: ignore[assignment]
     return console
+
+
+def print_folded(console: Console, text: str | Text, begin: str = "", *, whole: bool = False) -> None:
+    """Print a text folded between words beside what stands at its beginning; what a user copies is left `whole`.
+
+    Example:
+        >>> print_folded(Console(width=20), "one two three four", "say  ")
+        say  one two three
+             four
+    """
+    text = Text(text) if isinstance(text, str) else text
+    lines = [text] if whole else text.wrap(console, max(console.width - len(begin), 10))
+    for number, line in enumerate(lines):
+        line.rstrip()
+        console.print(Text.assemble((" " * len(begin) if number else begin, "dim"), line), soft_wrap=True)
 
 
 def called(command: str) -> str:
