@@ -206,4 +206,4 @@ def misclassified(batch: Batch, predicted: Tensor, rows: Tensor, spec: DataSpec)
     names = spec.class_names or tuple(map(str, range(spec.num_classes or 0)))
     pairs = zip(batch.y[rows].tolist(), predicted[rows].tolist(), strict=True)
     captions = [f"{names[true][:8]}→{names[guess][:8]}" for true, guess in pairs]
-    return visual.images(batch.x[rows], captions, title="misclassified (true → predicted)")
+    return visual.images(batch.x[rows], captions, title=visual.titled("misclassified (true → predicted)"))

@@ -358,6 +358,12 @@ class PCA(StreamingModel):
 
         assert self.spec is not None
         yield "scree", visual.scree(self.explained_variance_ratio)
+        if self.spec.num_features > 2 and len(self.components) > 1:
+            from zoo.visual.maps import point_map
+
+            labels = batch.y if self.spec.target == "class" else None
+            title = visual.titled("first two principal components")
+            yield "map", point_map(columns["prediction"][:, :2], labels, spec=self.spec, title=title)
         if self.spec.kind == "image":
             shape = self.spec.shape
             shown = torch.cat([self.center.unsqueeze(0), self.components[:23]]).unflatten(1, shape)

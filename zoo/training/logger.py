@@ -29,6 +29,11 @@ class RunLogger(TensorBoardLogger):
         self.experiment.flush()
 
     @rank_zero_only
+    def log_config(self, text: str) -> None:
+        """Show the resolved config in the text tab."""
+        self.experiment.add_text("config", "\n".join(f"    {line}" for line in text.splitlines()))  # Markdown for code
+
+    @rank_zero_only
     def log_run(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Write the session's hyperparameters; TensorBoard finds their metrics among the scalars."""
         from torch.utils.tensorboard.summary import hparams as summaries

@@ -6,16 +6,21 @@ import csv
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
 from torch import nn
 
+from zoo import visual
 from zoo.data.spec import Batch
 from zoo.models.base import ZooModel
 from zoo.training.checkpoint import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw", "held_out"]
 
@@ -48,15 +53,28 @@ def draw(model: ZooModel, data: Any, split: str, folder: Path, writer: Any = Non
     files = []
     for name, rows in model.tables():
         write_csv(folder.parent / f"{name}.csv", rows)
-    for name, figure in model.pictures(batch, columns):
-        files.append(folder / f"{name}.png")
-        figure.savefig(files[-1], dpi=120, bbox_inches="tight")
-        if writer is not None:
-            writer.add_figure(name, figure, global_step=model.global_step or model.current_epoch)
+    with visual.rows_of(split):
+        for name, figure in (*model.pictures(batch, columns), *_threshold_pictures(model, batch, columns)):
+            files.append(folder / f"{name}.png")
+            figure.savefig(files[-1], dpi=120, bbox_inches="tight")
+            if writer is not None:
+                writer.add_figure(name, figure, global_step=model.global_step or model.current_epoch)
     if writer is not None:
         _extras(model, batch, columns, writer)
         writer.flush()
     return files
+
+
+def _threshold_pictures(
+    model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor]
+) -> Iterator[tuple[str, Figure]]:
+    """Yield the curves over all thresholds of any model that gives classes a probability."""
+    probability, spec = columns.get("probability"), model.spec
+    if spec is None or spec.target != "class" or batch.y is None or probability is None or probability.ndim != 2:
+        return
+    if len(batch.y.unique()) > 1 and bool(probability.isfinite().all()):
+        yield "roc", visual.roc(batch.y, probability, spec)
+        yield "precision_recall", visual.precision_recall(batch.y, probability, spec)
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

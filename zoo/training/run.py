@@ -123,6 +123,7 @@ def train_run(config: DictConfig) -> Outcome:
         early_stopping=regularization["early_stopping"],
         gradient_clip_val=regularization.get("gradient_clip_val"),
         logger=settings["logger"],
+        histograms=settings.get("histograms", False),
         **settings["trainer"],
     )
     last = run_dir / "checkpoints" / "last.ckpt"
@@ -135,10 +136,17 @@ def train_run(config: DictConfig) -> Outcome:
             text = OmegaConf.to_yaml(OmegaConf.create({**settings, "data": paths_from(settings["data"], run_dir)}))
             write_whole(run_dir / "config.yaml", lambda file: file.write(text.encode()))
             write_environment(run_dir / "environment.json")
+            if (writer := run_logger(trainer)) is not None:
+                writer.log_config(text)
             print_start(trainer, model, data, settings["data"]["name"], run_dir)
         with together(trainer):
             trainer.fit(model, datamodule=data, ckpt_path=resume)
         return _finish(trainer, model, data, settings, run_dir, course)
+
+
+def run_logger(trainer: Any) -> RunLogger | None:
+    """Return TensorBoard's logger, if the run has it."""
+    return next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
 
 
 def write_environment(path: Path) -> None:
@@ -258,7 +266,7 @@ def _finish(
         return outcome
     if run_dir.is_dir():
         write_json(run_dir / "metrics.json", {"metrics": metrics, "of": of})
-    writer = next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
+    writer = run_logger(trainer)
     if writer is not None:
         writer.log_run(flatten(settings), metrics)
     if run_dir.is_dir():

@@ -84,6 +84,7 @@ class Config(TypedDict):
     kernels: bool
     regularization: Regularization
     logger: list[Literal["tensorboard", "csv", "wandb", "mlflow"]]
+    histograms: bool
     plugins: list[str]
     debug: bool
     trainer: Trainer
@@ -106,6 +107,8 @@ def check_config(settings: dict[str, Any]) -> None:
     _check_section("", settings, Config)
     if not settings["run_dir"].strip():
         raise ZooError("run_dir is empty: pass run_dir=FOLDER, or leave it out.")
+    if settings["histograms"] and "tensorboard" not in settings["logger"]:
+        raise ZooError("histograms=true is for TensorBoard: add tensorboard to logger, or leave it out.")
     for module in settings["plugins"]:
         if not re.fullmatch(MODULE, module):
             raise ZooError(f"plugins must be names of modules, such as plugins=[my_models], not {module!r}.")
@@ -199,6 +202,7 @@ def leave_out_unused(settings: dict[str, Any], model: Any, given: Iterable[str] 
     if "gradient_clipping" not in model.heeds:
         unused["regularization.gradient_clip_val"] = "it has no gradient to clip"
         unused |= {f"trainer.{key}": "it takes no steps" for key in _OF_STEPS}
+        unused["histograms"] = "it takes no steps"
     if "penalties" not in model.heeds:
         unused |= {f"regularization.{key}": "it has no weights to penalize" for key in ("l1", "l2")}
     for override in given:

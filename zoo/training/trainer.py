@@ -17,6 +17,7 @@ from zoo.errors import ZooError
 from zoo.training.callbacks import Checkpointer, RandomStates, SignalExit
 from zoo.training.checkpoint import AtomicCheckpointIO
 from zoo.training.convergence import Convergence
+from zoo.training.gauges import Gauges, Histograms
 from zoo.training.history import History
 from zoo.training.logger import make_loggers
 from zoo.training.progress import Progress
@@ -70,6 +71,7 @@ def make_trainer(
     devices: Any = 1,
     progress: bool = True,
     logger: Any = ("tensorboard",),
+    histograms: bool = False,
     **options: Any,
 ) -> pl.Trainer:
     """Return the Trainer for a model.
@@ -85,6 +87,7 @@ def make_trainer(
         strategy: Lightning's; `ddp` works for streaming models too.
         devices: Lightning's.
         progress: show how far it has come: a line on a terminal, plain lines elsewhere.
+        histograms: write a histogram of each parameter after every epoch.
         logger: names of `zoo.training.logger.LOGGERS` for a run that has a folder, or what Lightning takes.
         **options: all else that Lightning's Trainer takes.
 
@@ -104,6 +107,10 @@ def make_trainer(
         logger = False
     if run_dir is not None:
         callbacks.append(SignalExit(checkpointer))
+    if run_dir is not None and not model.streaming:
+        callbacks.append(Gauges())
+    if histograms:
+        callbacks.append(Histograms())
     if early_stopping:
         callbacks.append(_early_stopping(model, early_stopping))
     if progress:

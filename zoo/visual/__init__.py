@@ -5,6 +5,7 @@ and leave nothing open) and share one style and one colour-blind-safe palette. `
 """
 
 from zoo.visual.clusters import clusters
+from zoo.visual.coefficients import coefficients
 from zoo.visual.curves import curve
 from zoo.visual.decomposition import scree
 from zoo.visual.images import filters, images
@@ -13,13 +14,15 @@ from zoo.visual.paths import coefficient_path
 from zoo.visual.rules import rule_graph, rule_metrics
 from zoo.visual.scores import elbow, silhouette
 from zoo.visual.sequences import forecast, gates
-from zoo.visual.style import class_colors, new_figure, save
+from zoo.visual.style import class_colors, new_figure, rows_of, save, titled
 from zoo.visual.supervised import confusion_matrix, decision_boundary, margins, region, residuals
+from zoo.visual.thresholds import precision_recall, roc
 
 __all__ = [
     "class_colors",
     "clusters",
     "coefficient_path",
+    "coefficients",
     "confusion_matrix",
     "curve",
     "decision_boundary",
@@ -31,12 +34,16 @@ __all__ = [
     "images",
     "margins",
     "new_figure",
+    "precision_recall",
     "region",
     "residuals",
+    "roc",
+    "rows_of",
     "rule_graph",
     "rule_metrics",
     "save",
     "scree",
     "silhouette",
     "telling_features",
+    "titled",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.visual.style import INK, MARKERS, class_colors, names_of, new_figure, thin, to_numpy
+from zoo.visual.style import INK, MARKERS, class_colors, names_of, new_figure, thin, titled, to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["clusters", "plane"]
 
 LIMIT = 5000
+LEGEND = 20  # clusters that a legend names
 
 
 def plane(x: Tensor, spec: DataSpec | None = None) -> tuple[Tensor, Tensor, tuple[str, str]]:
@@ -68,7 +69,9 @@ def clusters(x: Tensor, labels: Tensor, centroids: Tensor | None = None, spec: D
             member = shown_labels == (label if label < count else -1)
             marker = MARKERS[label % len(MARKERS)] if label < count else "."
             east, north = to_numpy(points[member]).T
-            axes.scatter(east, north, s=14, c=color, marker=marker, alpha=0.7, linewidths=0)
+            name = str(label) if label < count else "noise"
+            shown_name = name if bool(member.any()) else None
+            axes.scatter(east, north, s=14, c=color, marker=marker, alpha=0.7, linewidths=0, label=shown_name)
         if centroids is not None:
             places = to_numpy((centroids.detach().cpu().double().flatten(1) - origin) @ axes_2d)
             axes.scatter(places[:, 0], places[:, 1], s=150, c="white", edgecolors=INK, linewidths=1.4, zorder=3)
@@ -77,5 +80,7 @@ def clusters(x: Tensor, labels: Tensor, centroids: Tensor | None = None, spec: D
         axes.grid(True)
         noise = int((labels < 0).sum())
         axes.set(xlabel=names[0], ylabel=names[1])
-        axes.set_title(f"{count} clusters of {len(x):,} points" + (f", {noise:,} noise" if noise else ""))
+        axes.set_title(titled(f"{count} clusters of {len(x):,} points" + (f", {noise:,} noise" if noise else "")))
+        if 1 < count + bool(noise) <= LEGEND:
+            figure.legend(loc="outside right upper", title="cluster", title_fontsize=9, markerscale=1.5)
     return figure

@@ -29,12 +29,19 @@ def scree(shares: Tensor) -> Figure:
     numbers = range(1, len(heights) + 1)
     bar_color, line_color = class_colors(2)
     with new_figure(5.2, 3.4) as (figure, axes):
-        axes.bar(numbers, heights, color=bar_color)
-        axes.plot(numbers, heights.cumsum(), color=line_color, marker="o" if len(heights) <= 30 else None, markersize=3)
+        axes.bar(numbers, heights, color=bar_color, label="each component")
+        marker = "o" if len(heights) <= 30 else None
+        axes.plot(numbers, heights.cumsum(), color=line_color, marker=marker, markersize=3, label="running sum")
         axes.axhline(1.0, color=SOFT, linewidth=0.8, linestyle=":")
         axes.set(xlabel="component", ylabel="share of variance", ylim=(0, 1.05))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(True, axis="y")
-        note = f"{len(shares)} components explain {100 * float(shares.sum()):.1f} % of the variance"
+        total, kept = float(shares.sum()), len(shares)
+        note = f"{kept} components explain {100 * total:.1f} % of the variance"
+        if total > 0.95 and kept > 2:
+            enough = int((shares.cumsum(0) < 0.9).sum()) + 1
+            note = f"{enough} of {kept} components explain 90 % of the variance"
+            axes.axvline(enough + 0.5, color=SOFT, linewidth=0.8, linestyle=":")
         axes.set_title(note, color=INK)
+        axes.legend(loc="center right")
     return figure

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["dendrogram"]
 
 LIMIT = 48
+LEGEND = 20  # clusters that a legend names
 
 
 def dendrogram(hierarchy: Tensor, labels: Tensor | None = None, height: float | None = None) -> Figure:
@@ -28,6 +29,7 @@ def dendrogram(hierarchy: Tensor, labels: Tensor | None = None, height: float | 
         height: where the tree is cut, drawn as a dotted line.
     """
     from matplotlib.collections import LineCollection
+    from matplotlib.lines import Line2D
 
     count, first = len(hierarchy) + 1, max(0, len(hierarchy) + 1 - LIMIT)
     merges = hierarchy.detach().cpu().tolist()
@@ -45,6 +47,10 @@ def dendrogram(hierarchy: Tensor, labels: Tensor | None = None, height: float | 
         axes.add_collection(LineCollection(lines, colors=line_colors, linewidths=1.4))
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
         axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(0, 1.05 * max((m[2] for m in merges), default=1) or 1))
+        if 1 < len(colors) <= LEGEND:
+            shown = sorted({own for own in owners[count + first :] if own is not None})
+            lines_of = [Line2D([], [], color=colors[own], label=str(own)) for own in shown]
+            figure.legend(handles=lines_of, loc="outside right upper", title="cluster", title_fontsize=9)
         if height is not None:
             axes.axhline(height, color=INK, linewidth=0.8, linestyle=":")
         axes.set(xlabel="row, or (number of rows)", ylabel="distance of the clusters merged")

@@ -127,4 +127,6 @@ def _tiles(axes: Axes, tiles: Tensor, columns: int, *, diverging: bool) -> None:
     canvas = to_numpy(mosaic(tiles, columns))
     scale = float(tiles.abs().max()) or 1.0
     limits = {"vmin": -scale, "vmax": scale, "cmap": "RdBu_r"} if diverging else {"cmap": "viridis"}
-    axes.imshow(canvas, interpolation="nearest", **limits)
+    image = axes.imshow(canvas, interpolation="nearest", **limits)
+    if canvas.ndim == 2:  # what the colours mean
+        axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.02).outline.set_visible(False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.visual.style import INK, SOFT, class_colors, names_of, new_figure, thin, to_numpy
+from zoo.visual.style import INK, SOFT, class_colors, names_of, new_figure, thin, titled, to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +80,7 @@ def densities(
         figure.legend(lines, [names[label] for label in drawn], loc="outside right upper")
         chosen = f", the {len(best)} of {mean.shape[1]} features that tell them apart best"
         figure.suptitle(
-            "density of each class" + (chosen if len(best) < mean.shape[1] else ""),
+            titled("density of each class" + (chosen if len(best) < mean.shape[1] else "")),
             x=0.01, ha="left", fontsize=11, color=INK,
         )  # fmt: skip
     return figure

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from zoo.visual.curves import curve
-from zoo.visual.style import INK, class_colors, new_figure, to_numpy
+from zoo.visual.style import INK, class_colors, new_figure, titled, to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,5 +52,5 @@ def silhouette(samples: Tensor, labels: Tensor) -> Figure:
             start += len(widths) + max(1, len(samples) // 50)
         axes.axvline(float(samples.mean()), color=INK, linestyle="--")
         axes.set(xlabel="silhouette", yticks=[])
-        axes.set_title(f"silhouette of {len(samples):,} rows, mean {float(samples.mean()):.3f}")
+        axes.set_title(titled(f"silhouette of {len(samples):,} rows, mean {float(samples.mean()):.3f}"))
     return figure

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["INK", "MARKERS", "SOFT", "class_colors", "new_figure", "save", "thin", "to_numpy"]
+__all__ = ["INK", "MARKERS", "SOFT", "class_colors", "new_figure", "rows_of", "save", "thin", "titled", "to_numpy"]
 
 INK, SOFT = "#333333", "#999999"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
@@ -80,6 +81,32 @@ def new_figure(
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots(rows, columns, **options)
+
+
+_SPLIT: ContextVar[str | None] = ContextVar("split", default=None)
+
+
+@contextmanager
+def rows_of(split: str | None) -> Iterator[None]:
+    """Say in the title of each picture of rows that is drawn within the block which split they are of.
+
+    >>> with rows_of("test"):
+    ...     titled("accuracy 0.9")
+    'accuracy 0.9 · test'
+    """
+    token = _SPLIT.set(split)
+    try:
+        yield
+    finally:
+        _SPLIT.reset(token)
+
+
+def titled(text: str) -> str:
+    """Return a title of a picture of rows, with the split that they are of where that is known."""
+    split = _SPLIT.get()
+    if split is None:
+        return text
+    return f"{text} · {split}" if text else split
 
 
 def class_colors(count: int) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.visual.style import INK, MARKERS, SOFT, class_colors, names_of, new_figure, thin, to_numpy
+from zoo.visual.style import INK, MARKERS, SOFT, class_colors, names_of, new_figure, thin, titled, to_numpy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ def confusion_matrix(y: Tensor, predicted: Tensor, spec: DataSpec) -> Figure:
         _name_classes(axes, names_of(spec.class_names, count))
         accuracy = float(counts.diagonal().sum() / max(1, int(counts.sum())))
         axes.set(xlabel="predicted class", ylabel="true class")
-        axes.set_title(f"accuracy {accuracy:.4f}, {int(counts.sum()):,} examples")
+        axes.set_title(titled(f"accuracy {accuracy:.4f}, {int(counts.sum()):,} examples"), fontsize=10)
         bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="share of the true class")
         bar.outline.set_visible(False)
     return figure
@@ -130,7 +130,7 @@ def decision_boundary(
         if y is not None:
             wrong = predict_columns(x)["prediction"].cpu() != y
             _class_points(axes, x, y, wrong, names_of(spec.class_names, count, "class "))
-            axes.set_title(f"decision boundary, {int(wrong.sum()):,} of {len(y):,} points wrong")
+            axes.set_title(titled(f"decision boundary, {int(wrong.sum()):,} of {len(y):,} points wrong"))
             figure.legend(loc="outside right upper")
         axes.set(xlabel=names[0], ylabel=names[1], xlim=box[:2], ylim=box[2:])
     return figure
@@ -219,9 +219,8 @@ def _true_against_predicted(axes: Axes, y: Tensor, predicted: Tensor, names: lis
     single = names[0] if len(names) == 1 else "value"
     axes.set(xlabel=f"true {single}", ylabel=f"predicted {single}")
     spread = (y - y.mean(0)).square().sum()
-    axes.set_title(
-        f"R² {float(1 - (y - predicted).square().sum() / spread):.4f}" if spread > 0 else "predicted against true"
-    )
+    r2 = 1 - (y - predicted).square().sum() / spread
+    axes.set_title(titled(f"R² {float(r2):.4f}" if spread > 0 else "predicted against true"))
 
 
 def _histogram(axes: Axes, errors: np.ndarray, names: list[str]) -> None:

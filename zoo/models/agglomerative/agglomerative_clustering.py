@@ -80,7 +80,7 @@ class AgglomerativeClustering(StreamingModel):
     def __init__(
         self,
         *,
-        num_clusters: int | None = 2,
+        num_clusters: int | None = 3,
         distance_threshold: float | None = None,
         linkage: Literal["ward", "average", "complete", "single", "weighted", "centroid", "median"] = "ward",
         metric: str = "euclidean",

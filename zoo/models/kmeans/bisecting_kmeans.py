@@ -86,7 +86,7 @@ class BisectingKMeans(CentroidModel, StreamingModel):
     def __init__(
         self,
         *,
-        num_clusters: int = 8,
+        num_clusters: int = 3,
         split_by: Literal["inertia", "weight"] = "inertia",
         init: Literal["k-means||", "k-means++", "random"] = "k-means||",
         num_init: int = 1,

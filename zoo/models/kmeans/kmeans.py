@@ -215,7 +215,7 @@ class KMeans(CentroidModel, StreamingModel):
     def __init__(
         self,
         *,
-        num_clusters: int = 8,
+        num_clusters: int = 3,
         init: Literal["k-means||", "k-means++", "random"] | list[list[float]] = "k-means||",
         num_init: int = 1,
         max_iter: int = 300,

@@ -242,10 +242,13 @@ class LinearRegression(StreamingModel, GradientModel):
     # -- pictures ------------------------------------------------------------------------------------------------
 
     def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
-        yield from super().pictures(batch, columns)
-        if self.streaming and self.recipe.l1 and self.num_rows:
-            from zoo import visual
+        from zoo import visual
 
-            assert self.spec is not None
+        yield from super().pictures(batch, columns)
+        assert self.spec is not None
+        targets = [f"of {name}" for name in self.spec.target_names or range(len(self.weight))]
+        standardized = self.preprocessing is not None and self.preprocessing.scaling is not None
+        yield "coefficients", visual.coefficients(self.weight, self.spec, targets, standardized)
+        if self.streaming and self.recipe.l1 and self.num_rows:
             path = self.path(l1=self.recipe.l1, l2=self.recipe.l2)
             yield "path", visual.coefficient_path(path.l1, path.weight, self.spec, chosen=self.recipe.l1)

@@ -34,8 +34,8 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,9 @@ from zoo.models.linear.minimizers import LBFGS, Minimizer, Newton, pseudo_gradie
 from zoo.numerics.moments import mean_shift
 from zoo.numerics.triangular import column_norms
 from zoo.registry import register_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["LogisticRegression", "cost", "cost_gradient", "derivatives", "link"]
 
@@ -404,3 +407,19 @@ class LogisticRegression(StreamingModel, GradientModel):
     @property
     def done(self) -> bool:
         return self.minimizer.finished
+
+    # -- pictures ------------------------------------------------------------------------------------------------
+
+    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        from zoo import visual
+
+        yield from super().pictures(batch, columns)
+        assert self.spec is not None
+        names = self.spec.class_names or [f"class {k}" for k in range(self.spec.num_classes or 0)]
+        if self.spec.kind == "image":
+            weight = self.weight.view(len(self.weight), *self.spec.shape)
+            yield "coefficients", visual.filters(weight, title=f"coefficients of {', '.join(names[-len(weight) :])}")
+            return
+        outputs = [f"for {names[1]}, against {names[0]}"] if len(self.weight) == 1 else [f"for {n}" for n in names]
+        standardized = self.preprocessing is not None and self.preprocessing.scaling is not None
+        yield "coefficients", visual.coefficients(self.weight, self.spec, outputs, standardized)

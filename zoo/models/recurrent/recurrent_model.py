@@ -260,4 +260,15 @@ class RecurrentModel(Generates):
             elif name != "hidden":
                 squash = torch.tanh if name == "candidate" else torch.sigmoid
                 activations[name] = squash(inputs[:, part] + products[:, part])
+        if self.layer_name == "LSTM":
+            activations["cell state"] = _cell_states(activations)
         return activations
+
+
+def _cell_states(gates: dict[str, Tensor]) -> Tensor:
+    """Return c_t = f_t c_{t-1} + i_t g_t of an LSTM's gates, each (T, H)."""
+    cell, states = torch.zeros_like(gates["input"][0]), []
+    for forget, added in zip(gates["forget"], gates["input"] * gates["candidate"], strict=True):
+        cell = forget * cell + added
+        states.append(cell)
+    return torch.stack(states)

@@ -1,0 +1,87 @@
+"""The gauges of a run of steps, drawn beside its losses: learning rate, gradient norm, time and throughput."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from zoo.data.spec import Batch
+from zoo.training.logger import RunLogger
+
+__all__ = ["Gauges", "Histograms"]
+
+_AT_LEAST = 0.5  # seconds between two points at ends of epochs
+
+
+class Gauges(Callback):
+    """Log what a training step costs and does, at every `log_every_n_steps`-th one and at ends of epochs.
+
+    `train/learning_rate`, `train/gradient_norm` (of all parameters, before it is clipped), `train/seconds` since the
+    start, and `train/rows_per_second`, or `train/tokens_per_second` for texts (padding does not count). Between those
+    steps nothing is computed, and no step waits for the device more than the loss's own curve does. Models that take no
+    steps have none of it.
+    """
+
+    def __init__(self) -> None:
+        self._due = False
+        self._norm: Tensor | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        self._began = self._logged = time.perf_counter()
+        self._rows, self._tokens = 0, None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int) -> None:
+        steps = trainer.global_step + 1
+        at_end = trainer.is_last_batch and time.perf_counter() - self._logged >= _AT_LEAST
+        accumulates = (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch
+        self._due = not accumulates and (steps % trainer.log_every_n_steps == 0 or at_end)  # type: ignore[attr-defined]
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, model: Any, optimizer: Any) -> None:
+        if self._due:
+            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            self._norm = torch.nn.utils.get_total_norm(gradients) if gradients else None
+
+    def on_train_batch_end(self, trainer: pl.Trainer, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if isinstance(batch, Batch):
+            self._rows += batch.size
+            if batch.tokens is not None:
+                count = batch.tokens.numel() if batch.mask is None else batch.mask.sum()
+                self._tokens = count if self._tokens is None else self._tokens + count
+        if not self._due or not trainer.optimizers:
+            return
+        values = {"train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])}
+        if self._norm is not None:
+            values["train/gradient_norm"] = float(self._norm)
+        now = time.perf_counter()
+        elapsed, processes = max(now - self._logged, 1e-9), trainer.world_size
+        values["train/seconds"] = now - self._began
+        if self._tokens is not None:
+            values["train/tokens_per_second"] = float(self._tokens) * processes / elapsed
+        elif self._rows:
+            values["train/rows_per_second"] = self._rows * processes / elapsed
+        self._logged, self._rows, self._tokens, self._norm = now, 0, None, None
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step - 1)  # where the loss of this step stands
+
+
+class Histograms(Callback):
+    """Write a histogram of each parameter at the start and after every epoch, for TensorBoard's histograms tab."""
+
+    def on_train_start(self, trainer: pl.Trainer, model: Any) -> None:
+        self._write(trainer, model)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, model: Any) -> None:
+        self._write(trainer, model)
+
+    def _write(self, trainer: pl.Trainer, model: Any) -> None:
+        writer = next((logger.experiment for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
+        if writer is None or not trainer.is_global_zero:
+            return
+        for name, parameter in model.named_parameters():
+            if parameter.numel():
+                writer.add_histogram(f"parameters/{name}", parameter.detach().float().cpu(), trainer.global_step)
