@@ -33,7 +33,8 @@ class Gauges(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
         self._began = self._logged = time.perf_counter()
-        self._rows, self._tokens = 0, None
+        self._rows = 0
+        self._tokens: int | Tensor | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int) -> None:
         steps = trainer.global_step + 1
