@@ -86,6 +86,7 @@ OTHER_SOLVERS = {"Ridge": ["svd", "cholesky", "lsqr", "sparse_cg", "sag", "saga"
 SETTINGS = {
     "KMeans": {"random_state": 0},
     "BisectingKMeans": {"random_state": 0},
+    "Nystroem": {"random_state": 0, "n_components": 5},
     "PCA": {"svd_solver": "randomized", "n_components": 2, "random_state": 0},
 }
 

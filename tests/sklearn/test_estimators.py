@@ -29,6 +29,11 @@ WEIGHTS_ARE_NOT_COUNTED = {
 TASKS = ("Classifier", "Regressor")
 EXPECTED_FAILURES = dict.fromkeys(("KMeans", "MiniBatchKMeans", "BisectingKMeans"), WEIGHTS_MOVE_THE_DRAWS)
 EXPECTED_FAILURES |= {f"HistGradientBoosting{task}": WEIGHTS_ARE_NOT_COUNTED for task in TASKS}
+THE_SEARCH_ENDS_WITHIN_TOL = dict.fromkeys(
+    (f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse")),
+    "a search that ends within tol ends elsewhere for a row of weight two than for two rows, as in scikit-learn's own",
+)
+EXPECTED_FAILURES |= dict.fromkeys(("SVC", "SVR", "LinearSVR", "OneClassSVM"), THE_SEARCH_ENDS_WITHIN_TOL)
 # What the checks fit hundreds of times must not train for long.
 QUICK = {
     "MLPClassifier": {"max_iter": 60, "learning_rate_init": 0.01},

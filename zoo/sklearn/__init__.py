@@ -9,10 +9,12 @@ from zoo.sklearn.agglomerative import AgglomerativeClustering
 from zoo.sklearn.boosting import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from zoo.sklearn.cluster import BisectingKMeans, KMeans, MiniBatchKMeans
 from zoo.sklearn.decomposition import PCA, IncrementalPCA
+from zoo.sklearn.kernel_approximation import Nystroem, RBFSampler
 from zoo.sklearn.linear import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge
 from zoo.sklearn.manifold import TSNE
 from zoo.sklearn.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
 from zoo.sklearn.neural import MLPClassifier, MLPRegressor
+from zoo.sklearn.svm import SVC, SVR, LinearSVC, LinearSVR, OneClassSVM
 from zoo.sklearn.trees import (
     DecisionTreeClassifier,
     DecisionTreeRegressor,
@@ -24,6 +26,8 @@ from zoo.sklearn.trees import (
 
 __all__ = [
     "PCA",
+    "SVC",
+    "SVR",
     "TSNE",
     "AgglomerativeClustering",
     "BernoulliNB",
@@ -42,11 +46,16 @@ __all__ = [
     "KMeans",
     "Lasso",
     "LinearRegression",
+    "LinearSVC",
+    "LinearSVR",
     "LogisticRegression",
     "MLPClassifier",
     "MLPRegressor",
     "MiniBatchKMeans",
     "MultinomialNB",
+    "Nystroem",
+    "OneClassSVM",
+    "RBFSampler",
     "RandomForestClassifier",
     "RandomForestRegressor",
     "Ridge",

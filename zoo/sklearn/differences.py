@@ -56,6 +56,15 @@ IDLE: dict[str, dict[str, str]] = {
         for name in ("KMeans", "BisectingKMeans")
     },
     **{
+        name: {
+            "dual": "both problems have the same minimum",
+            "random_state": "rows are shuffled by what stands in them",
+        }
+        for name in ("LinearSVC", "LinearSVR")
+    },
+    "SVC": {"random_state": "rows are dealt to the folds of probability by what stands in them"},
+    "Nystroem": {"n_jobs": _THREADS},
+    **{
         name: {"n_jobs": _THREADS, "verbose": "the trees grow side by side: there is nothing to tell in between"}
         for name in ("ExtraTreesClassifier", "ExtraTreesRegressor", "RandomForestClassifier", "RandomForestRegressor")
     },
@@ -81,6 +90,10 @@ _SUBSAMPLE = "the classes of a tree's own draw are not counted before it grows: 
 REFUSED_VALUES: dict[str, dict[str, dict[str, str]]] = {
     name: {"class_weight": {"balanced_subsample": _SUBSAMPLE}}
     for name in ("ExtraTreesClassifier", "RandomForestClassifier")
+}
+REFUSED_VALUES["LinearSVC"] = {
+    "penalty": {"l1": "the dual of the hinge needs a squared norm; LogisticRegression has an L1 penalty"},
+    "multi_class": {"crammer_singer": "each class has a machine against the rest, which is as accurate and cheaper"},
 }
 
 DEFAULTS: dict[str, dict[str, str]] = {

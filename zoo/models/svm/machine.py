@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.checks import check_range
-from zoo.errors import ZooError, unknown_name
+from zoo.errors import NotConverged, ZooError, unknown_name
 from zoo.models.base import Collected, CollectsRows
 from zoo.models.svm.dual import Dual
 from zoo.models.svm.kernels import KERNELS, Kernel, gamma_of
@@ -121,6 +121,7 @@ class KernelMachine(CollectsRows):
             warnings.warn(
                 f"{self.entry.name} has not converged in {self.hparams.max_iter} steps: raise model.max_iter, or scale "
                 "the data.",
+                NotConverged,
                 stacklevel=3,
             )
         return {

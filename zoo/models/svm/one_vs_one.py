@@ -3,7 +3,7 @@ r"""One machine for each pair of classes, and the votes of all.
 Of C classes the machine of the pair (a, b), a < b, decides for b where
 
 ```math
-z_{ab}(x) = \sum_{i ∈ a ∪ b} β^{ab}_i k(x_i, x) + b_{ab} > 0
+z_{ab}(x) = \sum_{i ∈ a ∪ b} β^{ab}_i k(x_i, x) + b_{ab} \ge 0
 ```
 
 and the class with most votes wins, of several the first. A row of class a has one coefficient for each other class, so
@@ -68,7 +68,7 @@ def votes(decisions: Tensor, num_classes: int) -> Tensor:
     """
     first, second = torch.tensor(pairs_of(num_classes), device=decisions.device).T
     count = decisions.new_zeros(len(decisions), num_classes)
-    won = (decisions > 0).to(decisions.dtype)
+    won = (decisions >= 0).to(decisions.dtype)
     return count.index_add_(1, second, won).index_add_(1, first, 1 - won)
 
 

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
-from zoo.errors import ZooError
+from zoo.errors import NotConverged, ZooError
 from zoo.models.base import Collected, CollectsRows, GradientModel, StreamingModel
 from zoo.models.base.objectives import Classification, Regression
 from zoo.models.svm.coordinate_descent import Descent, dual_descent
@@ -104,7 +104,11 @@ class Tube(Regression):
         self.squared, self.epsilon = squared, epsilon
 
     def losses(self, output: Tensor, batch: Batch) -> Tensor:
-        short = (self._errors(output, batch).abs() - self.epsilon).clamp_min(0)
+        assert batch.y is not None
+        y, epsilon = batch.y.view(len(batch.y), -1), torch.as_tensor(self.epsilon)  # (B, K)
+        if self.target_mean is not None and self.target_std is not None:  # gradient steps see scaled targets
+            y, epsilon = (y - self.target_mean) / self.target_std, epsilon / self.target_std
+        short = ((output - y.to(output.dtype)).abs() - epsilon).clamp_min(0).to(output.dtype)
         return (short.square() if self.squared else short).mean(1)
 
     def evaluate(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -374,6 +378,7 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
     def _warn(self, what: str) -> None:
         warnings.warn(
             f"svm has not converged in {self.hparams.max_iter} {what}: raise model.max_iter, or scale the data.",
+            NotConverged,
             stacklevel=4,
         )
 

@@ -1,0 +1,732 @@
+"""LinearSVC, LinearSVR, SVC, SVR and OneClassSVM under scikit-learn's names."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import sklearn.svm
+import torch
+from scipy import sparse
+from sklearn.base import ClassifierMixin, OutlierMixin, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model._base import LinearClassifierMixin, SparseCoefMixin
+from sklearn.utils import compute_class_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _num_samples,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+from torch import Tensor
+
+from zoo.data.spec import Batch, DataSpec
+from zoo.models.svm.kernels import Kernel
+from zoo.models.svm.one_vs_one import against_the_rest, pair_decisions, votes
+from zoo.models.svm.platt import couple, curve
+from zoo.sklearn.base import ZooEstimator, constraints, convergence_warnings, create
+from zoo.sklearn.linear import _blocks, _Linear, _tensor
+
+__all__ = ["SVC", "SVR", "LinearSVC", "LinearSVR", "OneClassSVM"]
+
+BLOCK = 1 << 23  # values of the kernel that are worked on at once
+LARGEST_COST = 1e100  # in place of infinity, which scikit-learn allows
+NEWTON_SIZE = 1000  # features up to which squared losses are met by Newton steps
+
+
+# -- linear machines -------------------------------------------------------------------------------------------------
+
+
+class _LinearMachine(ZooEstimator):
+    """What the linear machines share: `svm` fitted to rows dense or sparse."""
+
+    C: float
+    tol: float
+    loss: str
+    fit_intercept: bool
+    intercept_scaling: float
+    max_iter: int
+    verbose: int
+    dual: Any
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _check_training_rows(self, X: Any, y: Any, **options: Any) -> tuple[Any, np.ndarray]:
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        return validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, order="C", **options)
+
+    def _check_combination(self, penalty: str) -> None:
+        """Raise where liblinear has no such problem either."""
+        squared = self.loss.startswith("squared")
+        if self.fit_intercept and not self.intercept_scaling > 0:
+            raise ValueError(
+                f"Intercept scaling is {self.intercept_scaling!r} but needs to be greater than 0. To disable fitting "
+                "an intercept, set fit_intercept=False."
+            )
+        if not squared and self.dual is False:
+            raise ValueError(
+                f"Unsupported set of arguments: The combination of penalty='{penalty}' and loss='{self.loss}' are not "
+                f"supported when dual=False, Parameters: penalty={penalty!r}, loss={self.loss!r}, dual=False"
+            )
+
+    def _minimize(self, X: Any, y: np.ndarray, sample_weight: Any, spec: DataSpec, tol: float, **options: Any) -> Any:
+        """Fit the model and return it, its coefficients and intercepts as arrays."""
+        newton = self.loss.startswith("squared") and X.shape[1] <= NEWTON_SIZE
+        model: Any = create(
+            "svm",
+            method="newton" if newton else "dual",
+            loss=self.loss,
+            C=min(float(self.C), LARGEST_COST),
+            fit_intercept=bool(self.fit_intercept),
+            intercept_scaling=float(self.intercept_scaling) if self.fit_intercept else 1.0,
+            tol=tol,
+            max_iter=max(1, int(self.max_iter)),
+            **options,
+        )
+        model.build(spec).to(self._device())
+        targets = torch.from_numpy(y)
+        weight = None
+        if sample_weight is not None:
+            weight = _tensor(_check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
+
+        def batches() -> Iterator[Batch]:
+            for rows, x in _blocks(X):
+                yield model.as_batch(Batch(x, targets[rows], None if weight is None else weight[rows]))
+
+        kept = list(batches()) if not sparse.issparse(X) else None
+        with convergence_warnings(type(self).__name__):
+            values = model.fit_batches(batches if kept is None else lambda: kept)
+        self.model_ = model.eval()
+        self.n_iter_ = int(model.search.passes if newton else model.rounds.max())
+        if self.verbose:
+            print(f"{type(self).__name__}: objective {float(values['objective']):.10g} after {self.n_iter_} iterations")
+        coefficients = model.weight.detach().cpu().numpy()
+        intercepts = model.bias.detach().cpu().numpy() if self.fit_intercept else 0.0
+        return coefficients, intercepts
+
+
+class LinearSVC(LinearClassifierMixin, SparseCoefMixin, _LinearMachine):
+    """Linear support vector machine for classes, one against the rest, with liblinear's objective.
+
+    Args:
+        penalty: `l2`; `l1` is refused.
+        loss: `squared_hinge` or `hinge`.
+        dual: changes nothing: both problems have the same minimum.
+        tol: where the search stops.
+        C: the cost of a violated margin, above 0.
+        multi_class: `ovr`; `crammer_singer` is refused.
+        fit_intercept: whether there is an intercept.
+        intercept_scaling: the constant feature whose weight is the intercept, which is penalized.
+        class_weight: None, `balanced`, or a mapping of classes to weights.
+        verbose: print the objective that was reached.
+        random_state: changes nothing: rows are shuffled by what stands in them.
+        max_iter: iterations at most.
+        device: `cpu`, `cuda` or `auto`.
+
+    Example:
+        >>> model = LinearSVC().fit([[-2.0], [-1.0], [1.0], [2.0]], ["a", "a", "b", "b"])
+        >>> model.predict([[-0.5], [0.5]]).tolist()
+        ['a', 'b']
+    """
+
+    _parameter_constraints = constraints(sklearn.svm.LinearSVC)
+
+    def __init__(
+        self,
+        penalty: str = "l2",
+        loss: str = "squared_hinge",
+        *,
+        dual: Any = "auto",
+        tol: float = 1e-4,
+        C: float = 1.0,
+        multi_class: str = "ovr",
+        fit_intercept: bool = True,
+        intercept_scaling: float = 1,
+        class_weight: Any = None,
+        verbose: int = 0,
+        random_state: Any = None,
+        max_iter: int = 1000,
+        device: str = "cpu",
+    ) -> None:
+        self.penalty, self.loss, self.dual, self.tol, self.C = penalty, loss, dual, tol, C
+        self.multi_class, self.fit_intercept, self.intercept_scaling = multi_class, fit_intercept, intercept_scaling
+        self.class_weight, self.verbose, self.random_state = class_weight, verbose, random_state
+        self.max_iter, self.device = max_iter, device
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearSVC:
+        """Fit to rows X (N, F) and classes y (N,)."""
+        self._check_parameters()
+        self._check_combination(self.penalty)
+        X, y = self._check_training_rows(X, y)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                "This solver needs samples of at least 2 classes in the data, but the data contains only one class: "
+                f"{self.classes_[0]!r}"
+            )
+        weights = compute_class_weight(
+            self.class_weight, classes=self.classes_, y=y,
+            sample_weight=None if sample_weight is None else _check_sample_weight(sample_weight, X),
+        )  # fmt: skip
+        spec = DataSpec("tabular", (X.shape[1],), "class", num_classes=len(self.classes_), dtype="float64")
+        counts = np.bincount(codes)
+        # liblinear's own rule: a share of the first gradient, and the smaller of the rarer class.
+        rarest = min(counts.min(), len(codes) - counts.max()) if len(counts) > 2 else counts.min()
+        tol = float(self.tol) * max(int(rarest), 1) / len(codes)
+        tol = tol if self.loss == "squared_hinge" and X.shape[1] <= NEWTON_SIZE else float(self.tol)
+        given = None if self.class_weight is None else weights.tolist()
+        self.coef_, self.intercept_ = self._minimize(X, codes, sample_weight, spec, tol, class_weight=given)
+        return self
+
+
+class LinearSVR(RegressorMixin, _LinearMachine, _Linear):
+    """Linear support vector machine for values, with liblinear's objective.
+
+    Args:
+        epsilon: ε, the error that costs nothing.
+        tol: where the search stops.
+        C: the cost of an error, above 0.
+        loss: `epsilon_insensitive` or `squared_epsilon_insensitive`.
+        fit_intercept: whether there is an intercept.
+        intercept_scaling: the constant feature whose weight is the intercept, which is penalized.
+        dual: changes nothing: both problems have the same minimum.
+        verbose: print the objective that was reached.
+        random_state: changes nothing: rows are shuffled by what stands in them.
+        max_iter: iterations at most.
+        device: `cpu`, `cuda` or `auto`.
+
+    Example:
+        >>> model = LinearSVR(C=100.0).fit([[-2.0], [-1.0], [1.0], [2.0]], [-2.0, -1.0, 1.0, 2.0])
+        >>> model.predict([[0.5]]).round(2).tolist()
+        [0.5]
+    """
+
+    _parameter_constraints = constraints(sklearn.svm.LinearSVR)
+
+    def __init__(
+        self,
+        *,
+        epsilon: float = 0.0,
+        tol: float = 1e-4,
+        C: float = 1.0,
+        loss: str = "epsilon_insensitive",
+        fit_intercept: bool = True,
+        intercept_scaling: float = 1.0,
+        dual: Any = "auto",
+        verbose: int = 0,
+        random_state: Any = None,
+        max_iter: int = 1000,
+        device: str = "cpu",
+    ) -> None:
+        self.epsilon, self.tol, self.C, self.loss, self.fit_intercept = epsilon, tol, C, loss, fit_intercept
+        self.intercept_scaling, self.dual, self.verbose = intercept_scaling, dual, verbose
+        self.random_state, self.max_iter, self.device = random_state, max_iter, device
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearSVR:
+        """Fit to rows X (N, F) and values y (N,)."""
+        self._check_parameters()
+        self._check_combination("l2")
+        X, y = self._check_training_rows(X, y, y_numeric=True)
+        spec = DataSpec("tabular", (X.shape[1],), "value", dtype="float64")
+        y = np.asarray(y, dtype=np.float64)
+        coefficients, self.intercept_ = self._minimize(
+            X, y, sample_weight, spec, float(self.tol), epsilon=max(0.0, float(self.epsilon))
+        )
+        self.coef_ = coefficients[0]
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return values (N,)."""
+        return self._linear_scores(X)
+
+
+# -- machines with a kernel ------------------------------------------------------------------------------------------
+
+
+class _KernelMachine(ZooEstimator):
+    """What the machines with a kernel share: rows dense, sparse (made dense) or the kernel itself."""
+
+    _model: str
+    kernel: Any
+    degree: int
+    gamma: Any
+    coef0: float
+    tol: float
+    shrinking: bool
+    cache_size: float
+    verbose: bool
+    max_iter: int
+    support_: np.ndarray
+    support_vectors_: Any
+    dual_coef_: Any
+    intercept_: np.ndarray
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.pairwise = self.kernel == "precomputed"
+        tags.input_tags.sparse = self.kernel != "precomputed"
+        return tags
+
+    # -- fitting -------------------------------------------------------------------------------------------------
+
+    def _check_training_rows(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Return the rows (of a function of a kernel as they are) and the targets, checked."""
+        if y is None and not isinstance(self, OutlierMixin):
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        if sparse.issparse(X) and self.kernel == "precomputed":
+            raise TypeError("Sparse precomputed kernels are not supported.")
+        if callable(self.kernel):
+            check_consistent_length(X, y)
+            return X, y
+        options: dict[str, Any] = {"dtype": np.float64, "order": "C", "accept_sparse": "csr"}
+        if isinstance(self, OutlierMixin):
+            X = validate_data(self, X, **options)
+        else:
+            X, y = validate_data(self, X, y, **options)
+        if self.kernel == "precomputed" and X.shape[0] != X.shape[1]:
+            shape = f"{X.shape[0]}x{X.shape[1]}"
+            raise ValueError(f"Precomputed matrix must be a square matrix. Input is a {shape} matrix.")
+        return X, y
+
+    def _solve(self, X: Any, y: np.ndarray | None, sample_weight: Any, num_classes: int, **options: Any) -> Any:
+        """Fit the model to checked rows, keep what both faces share, and return it."""
+        self._sparse = sparse.issparse(X) and not callable(self.kernel)
+        self._x_fit = X if callable(self.kernel) else None
+        rows = self._matrix(X) if callable(self.kernel) else X.toarray() if self._sparse else X
+        if callable(self.kernel) and rows.shape[0] != rows.shape[1]:
+            raise ValueError("X.shape[0] should be equal to X.shape[1]")
+        weight = None
+        if sample_weight is not None:
+            weight = np.asarray(sample_weight, dtype=np.float64)
+            if weight.shape != (len(rows),):
+                raise ValueError(f"sample_weight and X have incompatible shapes: {weight.shape} vs {rows.shape}")
+            weight = _check_sample_weight(weight, rows, dtype=np.float64).clip(
+                0
+            )  # libsvm leaves those below 0 out, too
+            self._check_weights(weight, y if num_classes else None)
+        model: Any = create(
+            self._model,
+            kernel="precomputed" if callable(self.kernel) else self.kernel,
+            gamma=self.gamma if isinstance(self.gamma, str) else float(self.gamma),
+            degree=int(self.degree),
+            coef0=float(self.coef0),
+            tol=float(self.tol),
+            shrinking=bool(self.shrinking),
+            cache_size=float(self.cache_size),
+            max_iter=None if self.max_iter == -1 else max(1, int(self.max_iter)),
+            **options,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # said below in scikit-learn's words
+            values = self._fit_streaming(model, rows, y, weight, num_classes=num_classes or None)
+        self.shape_fit_ = X.shape if hasattr(X, "shape") else (_num_samples(X),)
+        self.fit_status_ = int(bool((model.num_iter >= self.max_iter).any()) and self.max_iter != -1)
+        if self.fit_status_:
+            warnings.warn(
+                f"Solver terminated early (max_iter={self.max_iter}). Consider pre-processing your data with "
+                "StandardScaler or MinMaxScaler.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        if self.verbose:
+            print(f"{type(self).__name__}: dual objective {float(values['dual_objective']):.10g}")
+        self._gamma = float(model.gamma)
+        self._show(model, rows, num_classes)
+        return model
+
+    def _check_weights(self, weight: np.ndarray, codes: np.ndarray | None) -> None:
+        if not (weight > 0).any():
+            raise ValueError("Invalid input - all samples have zero or negative weights.")
+        if codes is not None and len(np.unique(codes[weight > 0])) < 2:
+            raise ValueError("Invalid input - all samples with positive weights are of one class.")
+
+    def _show(self, model: Any, rows: np.ndarray, num_classes: int) -> None:
+        """Support vectors and coefficients, those of a class together in the order of the rows."""
+        sizes = model.num_support.cpu().numpy() if num_classes else np.array([model.dual_coef.shape[1]])
+        support = model.support.cpu().numpy()
+        order = np.lexsort((support, np.repeat(np.arange(len(sizes)), sizes)))
+        self.support_ = support[order].astype(np.int32)
+        self._n_support = sizes.astype(np.int32)
+        coefficients = model.dual_coef.cpu().numpy()[:, order]
+        flip = -1.0 if num_classes > 2 else 1.0  # libsvm's decision of a pair is above 0 for the first class
+        self.dual_coef_, self.intercept_ = flip * coefficients, flip * model.intercept.cpu().numpy()
+        given = callable(self.kernel) or self.kernel == "precomputed"
+        self.support_vectors_ = np.empty((0, 0)) if given else rows[self.support_]
+        if self._sparse:
+            self.dual_coef_, self.support_vectors_ = (
+                sparse.csr_matrix(a) for a in (self.dual_coef_, self.support_vectors_)
+            )
+        steps = model.num_iter.cpu().numpy().astype(np.int32)
+        self.n_iter_: Any = steps if num_classes else int(steps[0])
+
+    # -- prediction ----------------------------------------------------------------------------------------------
+
+    def _matrix(self, X: Any) -> np.ndarray:
+        """The kernel of rows with the training rows, by the user's function."""
+        values = self.kernel(X, self._x_fit)
+        return np.asarray(values.toarray() if sparse.issparse(values) else values, dtype=np.float64, order="C")
+
+    def _prediction_rows(self, X: Any) -> Any:
+        check_is_fitted(self)
+        if callable(self.kernel):
+            X = self._matrix(X)
+        else:
+            X = validate_data(self, X, reset=False, accept_sparse="csr", dtype=np.float64, order="C")
+            if sparse.issparse(X) and not self._sparse:
+                raise ValueError(f"cannot use sparse input in {type(self).__name__!r} trained on dense data")
+        if (callable(self.kernel) or self.kernel == "precomputed") and X.shape[1] != self.shape_fit_[0]:
+            raise ValueError(
+                f"X.shape[1] = {X.shape[1]} should be equal to {self.shape_fit_[0]}, the number of samples at training "
+                "time"
+            )
+        size = self.support_vectors_.shape[0]
+        if not self._sparse and self.support_vectors_.size and self.n_support_.sum() != size:
+            raise ValueError(f"The internal representation of {type(self).__name__} was altered")
+        return X
+
+    def _kernels(self, X: Any) -> Iterator[Tensor]:
+        """The kernel of rows with the support vectors, some rows at a time."""
+        device = self._device()
+        given = callable(self.kernel) or self.kernel == "precomputed"
+        kernel = Kernel("precomputed" if given else self.kernel, self._gamma, self.degree, self.coef0)
+        vectors = self.support_vectors_.toarray() if self._sparse else self.support_vectors_
+        support = _tensor(np.ascontiguousarray(vectors)).to(device)
+        step = max(1, BLOCK // max(1, len(self.support_)))
+        for start in range(0, X.shape[0], step):
+            part = X[start : start + step]
+            part = part[:, self.support_] if given else part.toarray() if sparse.issparse(part) else part
+            yield kernel(_tensor(np.ascontiguousarray(part, dtype=np.float64)).to(device), support)
+
+    def _coefficients(self) -> tuple[Tensor, Tensor]:
+        dense = self.dual_coef_.toarray() if sparse.issparse(self.dual_coef_) else self.dual_coef_
+        return tuple(_tensor(np.asarray(a, dtype=np.float64)).to(self._device()) for a in (dense, self.intercept_))  # type: ignore[return-value]
+
+    def _values(self, X: Any) -> np.ndarray:
+        """Σ β k(x_i, x) + b of rows, (N,)."""
+        rows = self._prediction_rows(X)
+        coefficients, intercept = self._coefficients()
+        parts = [k @ coefficients[0] + intercept[0] for k in self._kernels(rows)]
+        return torch.cat(parts).cpu().numpy() if parts else np.empty(0)
+
+    # -- attributes ----------------------------------------------------------------------------------------------
+
+    @property
+    def n_support_(self) -> np.ndarray:
+        """Support vectors of each class, or of all in one."""
+        if not hasattr(self, "_n_support"):
+            raise AttributeError(f"This {type(self).__name__} is not fitted yet.")
+        return self._n_support
+
+    @property
+    def coef_(self) -> Any:
+        """Weights of the features, with `kernel="linear"`."""
+        if self.kernel != "linear":
+            raise AttributeError("coef_ is only available when using a linear kernel")
+        coefficients = self._linear_coefficients()
+        (coefficients.data if sparse.issparse(coefficients) else coefficients).flags.writeable = False
+        return coefficients
+
+    def _linear_coefficients(self) -> Any:
+        check_is_fitted(self)
+        return self.dual_coef_ @ self.support_vectors_
+
+
+def _has_probability(estimator: Any) -> bool:
+    if estimator.probability in ("deprecated", False):
+        raise AttributeError("predict_proba is not available when probability=False")
+    return True
+
+
+class SVC(ClassifierMixin, _KernelMachine):
+    """Support vector machine with a kernel for classes, one against one, as libsvm has it.
+
+    Args:
+        C: the cost of a violated margin, above 0.
+        kernel: `linear`, `poly`, `rbf`, `sigmoid`, `precomputed`, or a function of two sets of rows.
+        degree: of `poly`.
+        gamma: a number, `scale` or `auto`.
+        coef0: of `poly` and `sigmoid`.
+        shrinking: whether rows at their bounds are left out for a while.
+        probability: whether to fit probabilities; deprecated in scikit-learn.
+        tol: the largest violation of the optimality conditions that is left.
+        cache_size: megabytes of the kernel that are kept.
+        class_weight: None, `balanced`, or a mapping of classes to weights.
+        verbose: print the objective that was reached.
+        max_iter: pairs of coefficients that are moved at most; −1 for no limit.
+        decision_function_shape: `ovr`, a number a class, or `ovo`, one a pair of classes.
+        break_ties: whether, of classes with equal votes, the one with the largest number wins.
+        random_state: changes nothing: rows are dealt to the folds of `probability` by what stands in them.
+        device: `cpu`, `cuda` or `auto`.
+
+    Example:
+        >>> model = SVC(gamma=1.0, C=10.0).fit([[0, 0], [1, 1], [0, 1], [1, 0]], ["same", "same", "other", "other"])
+        >>> model.predict([[0.1, 0.0]]).tolist(), model.n_support_.tolist()
+        (['same'], [2, 2])
+    """
+
+    _model = "kernel_svm"
+    _parameter_constraints = constraints(sklearn.svm.SVC)
+
+    def __init__(
+        self,
+        *,
+        C: float = 1.0,
+        kernel: Any = "rbf",
+        degree: int = 3,
+        gamma: Any = "scale",
+        coef0: float = 0.0,
+        shrinking: bool = True,
+        probability: Any = "deprecated",
+        tol: float = 1e-3,
+        cache_size: float = 200,
+        class_weight: Any = None,
+        verbose: bool = False,
+        max_iter: int = -1,
+        decision_function_shape: str = "ovr",
+        break_ties: bool = False,
+        random_state: Any = None,
+        device: str = "cpu",
+    ) -> None:
+        self.C, self.kernel, self.degree, self.gamma, self.coef0 = C, kernel, degree, gamma, coef0
+        self.shrinking, self.probability, self.tol, self.cache_size = shrinking, probability, tol, cache_size
+        self.class_weight, self.verbose, self.max_iter = class_weight, verbose, max_iter
+        self.decision_function_shape, self.break_ties = decision_function_shape, break_ties
+        self.random_state, self.device = random_state, device
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SVC:
+        """Fit to rows X (N, F), or their kernel (N, N), and classes y (N,)."""
+        self._check_parameters()
+        X, y = self._check_training_rows(X, y)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"The number of classes has to be greater than one; got {len(self.classes_)} class.")
+        if self.probability != "deprecated":
+            warnings.warn(
+                "`probability` is deprecated, as in scikit-learn, which takes it away in 1.11: "
+                "CalibratedClassifierCV(SVC(), ensemble=False) gives probabilities, too.",
+                FutureWarning,
+                stacklevel=2,
+            )
+        self.class_weight_ = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        model = self._solve(
+            X,
+            codes,
+            sample_weight,
+            len(self.classes_),
+            C=min(float(self.C), LARGEST_COST),
+            class_weight=self.class_weight_.tolist(),
+            probability=self.probability is not False and self.probability != "deprecated",
+        )
+        self._curves: Any = None
+        if model.hparams.probability:
+            self._curves = model.probability_slope, model.probability_offset
+        return self
+
+    # -- prediction ----------------------------------------------------------------------------------------------
+
+    def _pairs(self, X: Any) -> Tensor:
+        """Decisions of the pairs, above 0 for the second class, (N, P)."""
+        rows = self._prediction_rows(X)
+        coefficients, intercepts = self._coefficients()
+        flip = 1.0 if len(self.classes_) == 2 else -1.0
+        sizes = torch.from_numpy(np.asarray(self.n_support_))
+        parts = [pair_decisions(k, flip * coefficients, sizes, flip * intercepts) for k in self._kernels(rows)]
+        return torch.cat(parts) if parts else intercepts.new_zeros(0, len(intercepts))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return (N,) for two classes, else (N, C), or with `ovo` (N, P), above 0 for the first of a pair."""
+        decisions = self._pairs(X)
+        if len(self.classes_) == 2:
+            return decisions[:, 0].cpu().numpy()
+        if self.decision_function_shape == "ovr":
+            return against_the_rest(decisions, len(self.classes_)).cpu().numpy()
+        return -decisions.cpu().numpy()
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the class of each row, (N,)."""
+        check_is_fitted(self)
+        if self.break_ties and self.decision_function_shape == "ovo":
+            raise ValueError("break_ties must be False when decision_function_shape is 'ovo'")
+        decisions, number = self._pairs(X), len(self.classes_)
+        count = against_the_rest(decisions, number) if self.break_ties else votes(decisions, number)
+        return self.classes_[count.argmax(1).cpu().numpy()]
+
+    @available_if(_has_probability)
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return class probabilities, (N, C)."""
+        check_is_fitted(self)
+        if self._curves is None:
+            raise NotFittedError("predict_proba is not available when fitted with probability=False")
+        decisions = self._pairs(X)
+        slope, offset = (t.to(decisions.device) for t in self._curves)
+        return couple(curve(decisions, slope, offset), len(self.classes_)).cpu().numpy()
+
+    @available_if(_has_probability)
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithms of the class probabilities, (N, C)."""
+        return np.log(self.predict_proba(X))
+
+    # -- attributes ----------------------------------------------------------------------------------------------
+
+    @property
+    def probA_(self) -> np.ndarray:
+        """Slopes of the curves of `probability`, (P,), as libsvm signs them."""
+        return np.empty(0) if self._curves is None else self._curves[0].cpu().numpy()
+
+    @property
+    def probB_(self) -> np.ndarray:
+        """Offsets of the curves of `probability`, (P,), as libsvm signs them."""
+        return np.empty(0) if self._curves is None else -self._curves[1].cpu().numpy()
+
+    def _linear_coefficients(self) -> Any:
+        check_is_fitted(self)
+        number = len(self.classes_)
+        if number == 2:
+            return super()._linear_coefficients()
+        dense = self.dual_coef_.toarray() if self._sparse else self.dual_coef_
+        vectors = self.support_vectors_.toarray() if self._sparse else self.support_vectors_
+        parts = [slice(end - n, end) for n, end in zip(self.n_support_, self.n_support_.cumsum(), strict=True)]
+        rows = [
+            dense[b - 1, parts[a]] @ vectors[parts[a]] + dense[a, parts[b]] @ vectors[parts[b]]
+            for a in range(number)
+            for b in range(a + 1, number)
+        ]
+        return sparse.csr_matrix(np.stack(rows)) if self._sparse else np.stack(rows)
+
+
+class SVR(RegressorMixin, _KernelMachine):
+    """Support vector machine with a kernel for values, with the ε-insensitive loss.
+
+    Args:
+        kernel: `linear`, `poly`, `rbf`, `sigmoid`, `precomputed`, or a function of two sets of rows.
+        degree: of `poly`.
+        gamma: a number, `scale` or `auto`.
+        coef0: of `poly` and `sigmoid`.
+        tol: the largest violation of the optimality conditions that is left.
+        C: the cost of an error, above 0.
+        epsilon: ε, the error that costs nothing.
+        shrinking: whether rows at their bounds are left out for a while.
+        cache_size: megabytes of the kernel that are kept.
+        verbose: print the objective that was reached.
+        max_iter: pairs of coefficients that are moved at most; −1 for no limit.
+        device: `cpu`, `cuda` or `auto`.
+
+    Example:
+        >>> model = SVR(kernel="linear", C=100.0, epsilon=0.1).fit([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0])
+        >>> model.predict([[1.0]]).round(3).tolist()
+        [1.0]
+    """
+
+    _model = "kernel_svm"
+    _parameter_constraints = constraints(sklearn.svm.SVR)
+
+    def __init__(
+        self,
+        *,
+        kernel: Any = "rbf",
+        degree: int = 3,
+        gamma: Any = "scale",
+        coef0: float = 0.0,
+        tol: float = 1e-3,
+        C: float = 1.0,
+        epsilon: float = 0.1,
+        shrinking: bool = True,
+        cache_size: float = 200,
+        verbose: bool = False,
+        max_iter: int = -1,
+        device: str = "cpu",
+    ) -> None:
+        self.kernel, self.degree, self.gamma, self.coef0, self.tol = kernel, degree, gamma, coef0, tol
+        self.C, self.epsilon, self.shrinking, self.cache_size = C, epsilon, shrinking, cache_size
+        self.verbose, self.max_iter, self.device = verbose, max_iter, device
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SVR:
+        """Fit to rows X (N, F), or their kernel (N, N), and values y (N,)."""
+        self._check_parameters()
+        X, y = self._check_training_rows(X, y)
+        y = column_or_1d(y, warn=True).astype(np.float64, copy=False)
+        options = {"C": min(float(self.C), LARGEST_COST), "epsilon": float(self.epsilon)}
+        self._solve(X, y, sample_weight, 0, **options)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return values (N,)."""
+        return self._values(X)
+
+
+class OneClassSVM(OutlierMixin, _KernelMachine):
+    """A region that holds most rows, with a kernel; rows outside of it are outliers.
+
+    Args:
+        kernel: `linear`, `poly`, `rbf`, `sigmoid`, `precomputed`, or a function of two sets of rows.
+        degree: of `poly`.
+        gamma: a number, `scale` or `auto`.
+        coef0: of `poly` and `sigmoid`.
+        tol: the largest violation of the optimality conditions that is left.
+        nu: the largest share of training rows outside, and the least of support vectors.
+        shrinking: whether rows at their bounds are left out for a while.
+        cache_size: megabytes of the kernel that are kept.
+        verbose: print the objective that was reached.
+        max_iter: pairs of coefficients that are moved at most; −1 for no limit.
+        device: `cpu`, `cuda` or `auto`.
+
+    Example:
+        >>> model = OneClassSVM(nu=0.3, gamma=1.0).fit([[0.0], [0.1], [0.2], [0.3], [5.0]])
+        >>> model.predict([[0.15], [9.0]]).tolist()
+        [1, -1]
+    """
+
+    _model = "one_class_svm"
+    _parameter_constraints = constraints(sklearn.svm.OneClassSVM)
+
+    def __init__(
+        self,
+        *,
+        kernel: Any = "rbf",
+        degree: int = 3,
+        gamma: Any = "scale",
+        coef0: float = 0.0,
+        tol: float = 1e-3,
+        nu: float = 0.5,
+        shrinking: bool = True,
+        cache_size: float = 200,
+        verbose: bool = False,
+        max_iter: int = -1,
+        device: str = "cpu",
+    ) -> None:
+        self.kernel, self.degree, self.gamma, self.coef0, self.tol, self.nu = kernel, degree, gamma, coef0, tol, nu
+        self.shrinking, self.cache_size, self.verbose = shrinking, cache_size, verbose
+        self.max_iter, self.device = max_iter, device
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> OneClassSVM:
+        """Fit to rows X (N, F), or their kernel (N, N); `y` is not looked at."""
+        self._check_parameters()
+        X, _ = self._check_training_rows(X, None)
+        self._solve(X, None, sample_weight, 0, nu=float(self.nu))
+        self.offset_ = -self.intercept_
+        return self
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return how far inside each row is, (N,); outliers are below 0."""
+        return self._values(X)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Return the sum of kernels of each row, (N,)."""
+        return self.decision_function(X) + self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return 1 for a row inside and −1 for an outlier, (N,)."""
+        return np.where(self.decision_function(X) > 0, 1, -1).astype(np.intp)
