@@ -130,12 +130,16 @@ class Regression(Objective):
         values = output.double() * self.target_std
         return values + self.target_mean if shifted else values
 
-    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+    def _errors(self, output: Tensor, batch: Batch) -> Tensor:
+        """Return how far outputs lie above the scaled targets, (B, K)."""
         assert batch.y is not None
         y = batch.y.view(len(batch.y), -1)  # (B, K)
         if self.target_mean is not None and self.target_std is not None:
             y = (y - self.target_mean) / self.target_std
-        return (output.view_as(y) - y.to(output.dtype)).square().mean(1)
+        return output.view_as(y) - y.to(output.dtype)
+
+    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        return self._errors(output, batch).square().mean(1)
 
     def predict(self, output: Tensor) -> Tensor:
         values = self.in_units(output)
