@@ -199,7 +199,7 @@ def test_device_is_used(device):
         (zs.PCA(svd_solver="ful"), "The 'svd_solver' parameter of PCA must be"),
         (zs.KMeans(1000), "n_clusters=1000"),
         (zs.TSNE(perplexity=500), "perplexity"),
-        (zs.AgglomerativeClustering(2, distance_threshold=1.0), "exactly one"),
+        (zs.AgglomerativeClustering(2, distance_threshold=1.0), "Exactly one"),
         (zs.MLPClassifier(activation="relo"), "The 'activation' parameter of MLPClassifier must be"),
     ],
 )

@@ -71,9 +71,6 @@ IDLE: dict[str, dict[str, str]] = {
 }
 
 REFUSED: dict[str, dict[str, str]] = {
-    "AgglomerativeClustering": dict.fromkeys(
-        ("memory", "connectivity", "compute_full_tree", "compute_distances"), _LATER
-    ),
     "TSNE": dict.fromkeys(
         ("learning_rate", "n_iter_without_progress", "min_grad_norm", "metric_params", "verbose", "angle", "n_jobs"),
         _LATER,
@@ -101,7 +98,6 @@ DEFAULTS: dict[str, dict[str, str]] = {
 }
 
 ATTRIBUTES: dict[str, dict[str, str]] = {
-    "AgglomerativeClustering": {"n_connected_components_": _LATER},
     "TSNE": {"learning_rate_": _LATER},
 }
 

@@ -254,3 +254,16 @@ def test_a_mistake_is_one_line(call: Callable[[], Tensor], message: str) -> None
     with pytest.raises(ZooError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["average", "complete", "weighted", "single", "ward", "centroid"])
+def test_a_matrix_that_rounding_left_a_little_asymmetric(method):
+    generator = torch.Generator().manual_seed(0)
+    for count in (60, 400):
+        x = torch.randn(count, 3, generator=generator, dtype=torch.float64)
+        matrix = torch.cdist(x, x)
+        matrix = matrix * (1 + 1e-15 * torch.randn(matrix.shape, generator=generator, dtype=torch.float64))
+        i, j = torch.triu_indices(count, count, 1)
+        expected = hierarchy.linkage(matrix[i, j].numpy(), method)
+        found = linkage(matrix, method, "precomputed")
+        assert torch.allclose(found[:, 2].sort().values, torch.from_numpy(expected[:, 2]).sort().values, rtol=1e-9)

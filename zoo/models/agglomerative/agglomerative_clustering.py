@@ -29,6 +29,7 @@ from torch import Tensor
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
+from zoo.models.agglomerative.connected import complete_graph, connected_linkage
 from zoo.models.agglomerative.dendrogram import cophenetic_correlation, cut_at_height, cut_into
 from zoo.models.agglomerative.distance_matrix import condense, distance_matrix
 from zoo.models.agglomerative.linkage import check_names, linkage, power_of_two
@@ -99,6 +100,7 @@ class AgglomerativeClustering(StreamingModel):
         self.register_buffer("hierarchy", torch.zeros(0, 4, dtype=torch.float64))
         self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
         self._pending: list[Tensor] = []
+        self.edges: Tensor | None = None
 
     # -- the pass ------------------------------------------------------------------------------------------------
 
@@ -122,18 +124,35 @@ class AgglomerativeClustering(StreamingModel):
         rows, hp = self._state()["rows"], self.hparams
         if not len(rows):
             raise ZooError("agglomerative_clustering was given no rows.")
-        self.hierarchy = linkage(rows, hp.linkage, hp.metric, optimal_ordering=hp.optimal_ordering)
-        if hp.distance_threshold is not None:
-            labels = cut_at_height(self.hierarchy, hp.distance_threshold)
+        if self.edges is None:
+            hierarchy = linkage(rows, hp.linkage, hp.metric, optimal_ordering=hp.optimal_ordering)
         else:
-            labels = cut_into(self.hierarchy, hp.num_clusters)
-        self.labels = _by_size(labels, rows)
+            edges, _ = complete_graph(rows, self.edges.to(rows.device), hp.metric)
+            hierarchy = connected_linkage(rows, edges, hp.linkage, hp.metric)
+        self.adopt(rows, hierarchy)
         values: dict[str, float | Tensor] = {"num_clusters": float(self.labels.max() + 1)}
         if len(rows) > 1:
             values["last_height"] = self.hierarchy[-1, 2]
         if 2 < len(rows) <= _CORRELATED:
             values["cophenetic_correlation"] = self.cophenetic_correlation()
         return values
+
+    def adopt(self, rows: Tensor, hierarchy: Tensor) -> None:
+        """Take a hierarchy (N - 1, 4) of rows (N, F) as the model's own, and cut it."""
+        hp = self.hparams
+        self.rows, self.hierarchy = rows, hierarchy
+        if hp.distance_threshold is not None:
+            labels = cut_at_height(self.hierarchy, hp.distance_threshold)
+        else:
+            labels = cut_into(self.hierarchy, hp.num_clusters)
+        self.labels = _by_size(labels, rows)
+
+    def connect(self, edges: Tensor) -> None:
+        """Let clusters of the next fit merge only along pairs of its rows (E, 2), by their numbers as they come.
+
+        A graph of several components is completed by the shortest edge between any two of them. The model is built.
+        """
+        self.edges = edges
 
     # -- the fitted model ----------------------------------------------------------------------------------------
 

@@ -119,7 +119,14 @@ def condense(matrix: Tensor) -> Tensor:
 
 
 def matrix_copy(matrix: Tensor) -> Tensor:
-    """A float64 copy of a square matrix with infinity on its diagonal, for a space to consume."""
+    """A float64 copy of a square matrix with infinity on its diagonal, for a space to consume.
+
+    It is exactly symmetric, by the upper triangle: what rounding tells apart sends the search for pairs in a circle.
+    """
     copy = empty_square(len(matrix), matrix.device)
     copy.copy_(matrix)
+    for start in range(0, len(copy), 1024):
+        rows = slice(start, start + 1024)
+        copy[rows, :start] = copy[:start, rows].T
+        copy[rows, rows] = copy[rows, rows].triu() + copy[rows, rows].triu(1).T
     return copy.fill_diagonal_(math.inf)
