@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 import zoo
@@ -10,7 +12,7 @@ from zoo.data.corpus import Corpus
 
 
 def read(corpus: Corpus, start: int, stop: int) -> list[str]:
-    return ["".join(document) for document in corpus.read(start, stop)]
+    return ["".join(pieces) for _, pieces in corpus.read(start, stop)]
 
 
 @pytest.mark.parametrize("block", [1, 3, 1 << 20])
@@ -32,6 +34,16 @@ def test_parts_join_to_the_whole_wherever_they_are_cut(text: str) -> None:
         assert "".join(read(corpus, 0, place) + read(corpus, place, corpus.size)) == whole
         if "\n" in text:
             assert "".join(read(corpus, 0, place)).endswith("\n")
+
+
+def test_spans_make_up_a_part(tmp_path) -> None:
+    corpus = Corpus(["eins zwei\n" * 50, "", "drei\n" * 30])
+    spans = corpus.spans(100, corpus.size, 64)
+    assert spans[0][0] == 100
+    assert spans[-1][1] == corpus.size
+    assert all(a[1] == b[0] and a[0] < a[1] for a, b in itertools.pairwise(spans))
+    assert "".join("".join(read(corpus, *span)) for span in spans) == "".join(read(corpus, 100, corpus.size))
+    assert [follows for span in spans for follows, _ in corpus.read(*span)].count(True) == 1
 
 
 def test_what_is_no_text_is_one_line(tmp_path, monkeypatch) -> None:

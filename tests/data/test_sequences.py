@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 
 import zoo
+import zoo.data.text as text_module
 from zoo.data.text import TokenRows
 from zoo.text import Tokenizer
 
@@ -97,6 +100,67 @@ def test_an_existing_vocabulary_is_taken_as_it_is(tmp_path):
         zoo.create_data("text_file", tokenizer=str(tmp_path), lowercase=True, **options)
     with pytest.raises(zoo.ZooError, match=r"wordd'\. Did you mean"):
         _ = zoo.create_data("text_file", tokenizer="wordd", **options).spec
+
+
+def test_a_text_beyond_memory_is_tokenized_once_and_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_module, "_SPAN", 500)
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text("".join(f"{name} line {i}\n" for i in range(300)))
+    options = {"path": str(tmp_path), "tokenizer": "bpe", "vocab_size": 280, "sequence_length": 8, "batch_size": 4}
+    held = zoo.create_data("text_folder", **options)
+    options |= {"in_memory_limit": 100, "cache_dir": str(tmp_path / "cache")}
+    encode, calls = text_module.encode_documents, []
+
+    def broken(tokenizer, corpus, start, stop):
+        calls.append((start, stop))
+        if len(calls) == 4:
+            yield torch.tensor([1, 2, 3], dtype=torch.int32).numpy()  # half a span, and then the end
+            raise KeyboardInterrupt
+        yield from encode(tokenizer, corpus, start, stop)
+
+    monkeypatch.setattr(text_module, "encode_documents", broken)
+    with pytest.raises(KeyboardInterrupt):
+        _ = zoo.create_data("text_folder", **options).spec
+    mapped = zoo.create_data("text_folder", **options)
+    for split in ("train", "val", "test"):
+        ours, theirs = mapped.rows(split), held.rows(split)
+        assert torch.equal(ours.tokens, theirs.tokens)
+        index = torch.arange(len(ours))
+        again = pickle.loads(pickle.dumps(ours))
+        assert len(pickle.dumps(ours)) < 2000  # the file, and not the tokens
+        assert torch.equal(again[index].tokens, theirs[index].tokens)
+    assert calls.count(calls[3]) == 2  # the one that was broken off was made again, and no other
+    assert len(calls) == len(set(calls)) + 1
+    made = len(calls)
+    _ = zoo.create_data("text_folder", **options).spec
+    assert len(calls) == made  # once
+    assert sorted(f.suffix for f in (tmp_path / "cache").iterdir()) == [".tokens"] * 3
+    (tmp_path / "a.txt").write_text("other\n" * 400)
+    _ = zoo.create_data("text_folder", **options).spec
+    assert len(calls) > made
+
+
+def test_a_folder_that_is_none_or_empty_is_one_line(tmp_path):
+    for path, message in ((None, "is no folder"), (str(tmp_path / "x"), "no folder"), (str(tmp_path), "no .txt file")):
+        with pytest.raises(zoo.ZooError, match=message):
+            _ = zoo.create_data("text_folder", path=path).spec
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.md").write_text("deep down " * 99)
+    assert (
+        zoo.create_data("text_folder", path=str(tmp_path), suffixes=[".md"]).spec.vocab_size == 8
+    )  # of seven characters
+
+
+def test_python_source_is_the_standard_library_in_a_fixed_order():
+    options = {"num_files": 8, "tokenizer": "bpe", "vocab_size": 300, "special_tokens": ["end"]}
+    data = zoo.create_data("python_source", **options)
+    files = data.documents()
+    assert len(files) == 8
+    assert files == zoo.create_data("python_source", **options).documents()
+    tokens = torch.cat([data.rows(split).tokens for split in ("train", "val", "test")])
+    text = Tokenizer.from_json(data.spec.tokenizer).decode(tokens)
+    assert text.split("[EOS]") == [file.read_text(encoding="utf-8") for file in files]
+    assert data.sample()[0][0]
 
 
 def test_series_windows(tmp_path):

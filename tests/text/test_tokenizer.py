@@ -59,16 +59,25 @@ def test_long_texts_are_cut_without_trace(kind: str) -> None:
     """The same ids as of the whole text at once, of lines, of one long line, and of many blanks."""
     tokenizer = Tokenizer.train([TEXT], kind, SIZES[kind])
     for text in (TEXT, TEXT.replace("\n", " "), "a  b   c d" * 5000):
-        assert "".join(pieces_of(text)) == text
-        assert len(list(pieces_of(text))) > 1
+        assert "".join(pieces_of([text])) == text
+        assert len(list(pieces_of([text]))) > 1
         whole = tokenizer.backend.encode(text, add_special_tokens=False).ids
         assert tokenizer.encode(text).tolist() == whole
 
 
+@pytest.mark.parametrize("size", [1, 999, 30_000])
+def test_blocks_that_are_cut_anywhere_make_up_the_same_pieces_of_tokens(size: int) -> None:
+    text = TEXT * 3
+    pieces = list(pieces_of(text[i : i + size] for i in range(0, len(text), size)))
+    assert "".join(pieces) == text
+    assert max(map(len, pieces)) <= 40_000
+    assert [i for part in BYTES.stream(pieces) for i in part.tolist()] == BYTES.encode(text).tolist()
+
+
 def test_a_text_without_any_blank_is_cut_too() -> None:
     text = "ab" * 50_000
-    assert max(len(piece) for piece in pieces_of(text)) <= 40_000
-    assert "".join(pieces_of(text)) == text
+    assert max(len(piece) for piece in pieces_of([text])) <= 40_000
+    assert "".join(pieces_of([text])) == text
     assert BYTES.decode(BYTES.encode(text)) == text
 
 

@@ -184,6 +184,10 @@ class ZooDataModule(pl.LightningDataModule):
         """Return the files of the user that are read; none where the data come with the library."""
         return []
 
+    def sample(self) -> list[tuple[str, int]]:
+        """Return what the first training text became: its tokens with their ids; nothing where there are no texts."""
+        return []
+
     def rows(self, split: str) -> Rows:
         """Return the rows of `train`, `val` or `test`; a split that does not exist raises in one line."""
         splits = self._load()[1]

@@ -6,10 +6,11 @@ import bisect
 import codecs
 import io
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from zoo.errors import ZooError
+from zoo.text.pieces import pieces_of
 
 __all__ = ["Corpus"]
 
@@ -30,7 +31,7 @@ class Corpus:
 
     Example:
         >>> corpus = Corpus(["one\\ntwo\\n", "three"])
-        >>> [list(document) for document in corpus.read(0, corpus.size)]
+        >>> [list(pieces) for _, pieces in corpus.read(0, corpus.size)]
         [['one\\ntwo\\n'], ['three']]
     """
 
@@ -44,9 +45,12 @@ class Corpus:
 
     def cut(self, share: float) -> int:
         """Return the place near a share of the text at which a line begins, or at least a word or a character."""
-        place = round(self.size * share)
-        if place in (0, self.size):
-            return place
+        return self.boundary(round(self.size * share))
+
+    def boundary(self, place: int) -> int:
+        """Return the first place from `place` on at which a line begins, or at least a word or a character."""
+        if place <= 0 or place >= self.size:
+            return max(0, min(place, self.size))
         number = bisect.bisect_right(self.ends, place)
         start = self.ends[number - 1] if number else 0
         with self._open(number) as file:
@@ -61,13 +65,23 @@ class Corpus:
         continued = next((i for i, byte in enumerate(ahead) if byte & 0xC0 != 0x80), len(ahead))
         return place + continued
 
-    def read(self, start: int, stop: int) -> Iterator[Iterator[str]]:
-        """Yield each document from `start` to `stop` as its text, some at a time."""
+    def spans(self, start: int, stop: int, size: int) -> list[tuple[int, int]]:
+        """Return parts of about `size` bytes that make up the text from `start` to `stop`."""
+        places = [start]
+        while places[-1] < stop:
+            places.append(min(self.boundary(places[-1] + size), stop))
+        return list(pairwise(places))
+
+    def read(self, start: int, stop: int) -> Iterator[tuple[bool, Iterator[str]]]:
+        """Yield each document from `start` to `stop`: whether it begins after another one, and its text in pieces.
+
+        No token goes on from a piece to the next; see `zoo.text.pieces`.
+        """
         for number, end in enumerate(self.ends):
             begin = self.ends[number - 1] if number else 0
             first, last = max(start, begin), min(stop, end)
             if first < last:
-                yield self._read(number, first - begin, last - begin)
+                yield first == begin > 0, pieces_of(self._read(number, first - begin, last - begin))
 
     def _open(self, number: int) -> io.BufferedIOBase:
         document = self.documents[number]

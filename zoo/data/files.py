@@ -31,7 +31,7 @@ from zoo.data.text_view import TextView
 from zoo.data.tokenizing import TokenizerOptions
 from zoo.errors import ZooError
 from zoo.text.learning import KINDS
-from zoo.text.tokenizer import Tokenizer
+from zoo.text.tokenizer import SHOWN, Tokenizer
 
 __all__ = ["CsvData", "ParquetData", "TableData"]
 
@@ -186,6 +186,12 @@ class TableData(TabularData):
                 splits[name] = self._held_out_texts(files, table, view, tokenizer)
         self.applied.text, self.applied.labels = view, table.encoder.labels
         return table.spec(view, tokenizer, int(store.lengths.max())), splits
+
+    def sample(self) -> list[tuple[str, int]]:
+        rows = self.rows("train")
+        if not isinstance(rows, TextRows):
+            return []
+        return Tokenizer.from_json(self.spec.tokenizer).shown(rows.first(SHOWN))
 
     def _text_table(self, paths: list[str]) -> TextTable:
         if self.is_large(paths):

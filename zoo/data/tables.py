@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from zoo.data.token_file import cache_folder
 from zoo.errors import ZooError, nearest
 
 __all__ = ["CsvFormat", "ParquetFiles", "find_files", "header_of", "open_csv", "read_csv", "read_parquet", "stream_csv"]
@@ -202,8 +203,7 @@ def stream_csv(paths: list[str], form: CsvFormat, folder: str | None) -> str:
     """
     stats = [(os.path.abspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
     key = hashlib.sha256(json.dumps([stats, asdict(form)]).encode()).hexdigest()[:24]
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    target = Path(folder or os.path.join(base, "zoo")).expanduser() / f"{key}.parquet"
+    target = cache_folder(folder) / f"{key}.parquet"
     if target.is_file():
         return str(target)
     log.info("Keeping %s as %s, from which rows are streamed.", ", ".join(paths), target)

@@ -6,8 +6,11 @@ stream, so that a recurrent model that carries its state from one batch to the n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, pairwise
+import functools
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +22,45 @@ from zoo.data.base import Rows, ZooDataModule
 from zoo.data.corpus import Corpus
 from zoo.data.registry import register_data
 from zoo.data.spec import Batch, DataSpec
+from zoo.data.token_file import cache_folder, fingerprint, open_tokens, write_tokens
 from zoo.data.tokenizing import TokenizerOptions
 from zoo.errors import ZooError
 from zoo.text.learning import KINDS
-from zoo.text.pieces import pieces_of
-from zoo.text.tokenizer import Tokenizer
+from zoo.text.tokenizer import SHOWN, Tokenizer
 
-__all__ = ["PythonDocs", "TextData", "TextFile", "TokenRows"]
+__all__ = ["PythonDocs", "PythonSource", "TextData", "TextFile", "TextFolder", "TokenRows"]
+
+_SPAN = 1 << 24  # bytes that are tokenized before the progress is noted
 
 
 class TokenRows(Rows):
     """Windows of T tokens and, as targets, the tokens that come next.
 
     Args:
-        tokens: the token ids, (N,).
+        tokens: the token ids, (N,), or the file that holds them (see `zoo.data.token_file`), which stays on disk.
         sequence_length: T.
         num_streams: B; fewer where the text is too short for so many.
     """
 
-    def __init__(self, tokens: Tensor, sequence_length: int, num_streams: int) -> None:
-        self.tokens, self.sequence_length = tokens, sequence_length
-        usable = (len(tokens) - 1) // sequence_length
+    def __init__(self, tokens: Tensor | Path, sequence_length: int, num_streams: int) -> None:
+        self.file = tokens if isinstance(tokens, Path) else None
+        self.tokens = open_tokens(tokens) if isinstance(tokens, Path) else tokens
+        self.sequence_length = sequence_length
+        usable = (len(self.tokens) - 1) // sequence_length
         self.num_streams = self.batch_size = max(1, min(num_streams, usable))
         self.num_windows = usable // self.num_streams
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ if self.file is None else {**self.__dict__, "tokens": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        if self.file is not None:  # a worker process maps it for itself
+            self.tokens = open_tokens(self.file)
+
+    def with_streams(self, num_streams: int) -> TokenRows:
+        """Return the same text as another number of streams."""
+        return TokenRows(self.tokens if self.file is None else self.file, self.sequence_length, num_streams)
 
     def __len__(self) -> int:
         return self.num_windows * self.num_streams
@@ -53,25 +72,22 @@ class TokenRows(Rows):
         return Batch(tokens=self.tokens[position].long(), y=self.tokens[position + 1].long())
 
 
-def encode_documents(tokenizer: Tokenizer, documents: Iterable[Iterator[str]]) -> Tensor:
-    """Return the tokens of documents, (N,) int32, parted by the token of the end or else by a line's end."""
+def encode_documents(tokenizer: Tokenizer, corpus: Corpus, start: int, stop: int) -> Iterator[np.ndarray]:
+    """Yield the tokens of documents some at a time, int32, parted by the token of the end or else by a line's end."""
     end = tokenizer.special("end")
-    if end is None:
-        documents = [joined(documents)]
-    parts = [np.zeros(0, np.int32)]
-    for number, document in enumerate(documents):
-        if number:
-            parts.append(np.array([end], np.int32))
-        parts += tokenizer.stream(chain.from_iterable(map(pieces_of, document)))
-    return torch.from_numpy(np.concatenate(parts))
+    between = tokenizer.encode("\n").int().numpy() if end is None else np.array([end], np.int32)
+    for follows, pieces in corpus.read(start, stop):
+        if follows:
+            yield between
+        yield from tokenizer.stream(pieces)
 
 
-def joined(documents: Iterable[Iterator[str]]) -> Iterator[str]:
-    """Yield documents as one text, some at a time, with a line's end between them."""
-    for number, document in enumerate(documents):
-        if number:
+def plain_text(corpus: Corpus, start: int, stop: int) -> Iterator[str]:
+    """Yield documents as one text in pieces, with a line's end between them."""
+    for follows, pieces in corpus.read(start, stop):
+        if follows:
             yield "\n"
-        yield from document
+        yield from pieces
 
 
 class TextData(ZooDataModule):
@@ -92,8 +108,12 @@ class TextData(ZooDataModule):
         test_fraction: share of the text, at its end, that is held out for the test.
         batch_size: B, number of streams read in parallel.
         shuffle: take the windows in random order, for models that carry no state.
+        in_memory_limit: bytes of text beyond which its tokens are kept in a file.
+        cache_dir: where that is; None for the user's cache folder.
         **options: those of `ZooDataModule`.
     """
+
+    path_options: tuple[str, ...] = ("path", "cache_dir")
 
     def __init__(
         self,
@@ -107,9 +127,12 @@ class TextData(ZooDataModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         shuffle: bool = False,
+        in_memory_limit: int = 1 << 28,
+        cache_dir: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(shuffle=shuffle, **options)
+        self.in_memory_limit, self.cache_dir = in_memory_limit, cache_dir
         if sequence_length < 1:
             raise ZooError(f"data.sequence_length must be at least 1, not {sequence_length}.")
         if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
@@ -132,12 +155,15 @@ class TextData(ZooDataModule):
         corpus = Corpus(self.documents())
         held_out = self.val_fraction + self.test_fraction
         places = [0, corpus.cut(1 - held_out), corpus.cut(1 - self.test_fraction), corpus.size]
-        tokenizer = self.tokenizing.make(joined(corpus.read(*places[:2])), self.known_tokenizer)
+        tokenizer = self.tokenizing.make(plain_text(corpus, *places[:2]), self.known_tokenizer)
         splits: dict[str, Rows | None] = {}
         for name, (start, stop) in zip(("train", "val", "test"), pairwise(places), strict=True):
-            tokens = encode_documents(tokenizer, corpus.read(start, stop))
-            if len(tokens) > self.sequence_length:
-                splits[name] = TokenRows(tokens, self.sequence_length, self.batch_size or 1)
+            tokens = self.tokens(tokenizer, corpus, start, stop)
+            if tokens is None:
+                continue
+            rows = TokenRows(tokens, self.sequence_length, self.batch_size or 1)
+            if len(rows):
+                splits[name] = rows
         if "train" not in splits:
             raise ZooError(
                 f"The training text has no window of {self.sequence_length} tokens: lower data.sequence_length."
@@ -152,13 +178,31 @@ class TextData(ZooDataModule):
         )
         return spec, splits
 
+    def tokens(self, tokenizer: Tokenizer, corpus: Corpus, start: int, stop: int) -> Tensor | Path | None:
+        """Return the tokens of a part of the text, in memory or as a file; None for no part."""
+        if start == stop:
+            return None
+        if corpus.size <= self.in_memory_limit:
+            parts = [np.zeros(0, np.int32), *encode_documents(tokenizer, corpus, start, stop)]
+            return torch.from_numpy(np.concatenate(parts))
+        name = fingerprint(tokenizer.to_json(), corpus.documents, start, stop)
+        file = cache_folder(self.cache_dir) / f"{name}.tokens"
+        spans = corpus.spans(start, stop, _SPAN)
+        write_tokens(file, spans, functools.partial(encode_documents, tokenizer, corpus))
+        return file
+
     def rows(self, split: str) -> Rows:
         rows = super().rows(split)
         world_size = self.trainer.world_size if self.trainer else 1
         if world_size > 1:  # every process reads streams of its own
             assert isinstance(rows, TokenRows)
-            return TokenRows(rows.tokens, self.sequence_length, self.batch_size * world_size)
+            return rows.with_streams(self.batch_size * world_size)
         return rows
+
+    def sample(self) -> list[tuple[str, int]]:
+        rows = self.rows("train")
+        assert isinstance(rows, TokenRows)
+        return Tokenizer.from_json(self.spec.tokenizer).shown(rows.tokens[:SHOWN].tolist())
 
 
 @register_data("python_docs", kind="tokens", target="tokens")
@@ -196,3 +240,53 @@ class TextFile(TextData):
         if not files or not all(file.is_file() for file in files):
             raise ZooError(f"There is no text at {path}: pass data.path=FILE, a UTF-8 text or a folder of .txt files.")
         return files
+
+
+@register_data("text_folder", kind="tokens", target="tokens")
+class TextFolder(TextData):
+    """Your own texts: all files of a folder and the folders in it, each a document.
+
+    Args:
+        path: the folder.
+        suffixes: how the names of the files end.
+        **options: those of `TextData`.
+    """
+
+    def __init__(self, *, path: str | None = None, suffixes: Sequence[str] = (".txt",), **options: Any) -> None:
+        super().__init__(**options)
+        self.path, self.suffixes = path, tuple(suffixes)
+
+    def documents(self) -> Sequence[Path | str]:
+        if self.path is None or not Path(self.path).is_dir():
+            raise ZooError(f"data.path={self.path} is no folder: pass data.path=FOLDER, whose files are documents.")
+        files = sorted(f for f in Path(self.path).rglob("*") if f.name.endswith(self.suffixes) and f.is_file())
+        if not files:
+            raise ZooError(f"{self.path} holds no {' or '.join(self.suffixes)} file: see data.suffixes.")
+        return files
+
+
+@register_data("python_source", kind="tokens", target="tokens")
+class PythonSource(TextData):
+    """The source of Python's standard library, each module a document, in the order of their names.
+
+    Args:
+        num_files: the most modules, spread over all; None for all of them, some ten million characters.
+        **options: those of `TextData`.
+    """
+
+    def __init__(self, *, num_files: int | None = 100, **options: Any) -> None:
+        super().__init__(**options)
+        if num_files is not None and num_files < 1:
+            raise ZooError(f"data.num_files must be at least 1, not {num_files}.")
+        self.num_files = num_files
+
+    def documents(self) -> Sequence[Path | str]:
+        root = Path(sysconfig.get_paths()["stdlib"])
+        packages = sorted(name for name in sys.stdlib_module_names if (root / name / "__init__.py").is_file())
+        files = sorted(root.glob("*.py")) + [file for name in packages for file in sorted((root / name).rglob("*.py"))]
+        files = [file for file in files if file.stat().st_size and "test" not in file.relative_to(root).as_posix()]
+        count = len(files) if self.num_files is None else min(self.num_files, len(files))
+        return [files[i * len(files) // count] for i in range(count)]
+
+    def files(self) -> list[str]:
+        return self.tokenizing.files()  # those of the library are not the user's

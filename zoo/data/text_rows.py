@@ -79,6 +79,11 @@ class TextRows(Rows):
     def __len__(self) -> int:
         return len(self.index)
 
+    def first(self, count: int) -> list[int]:
+        """Return the first tokens of the first text that has some."""
+        there = self.index[self.store.lengths[self.index] > 0][:1]
+        return self.store[there].tokens[:count].tolist()
+
     def __getitem__(self, index: Tensor) -> Batch:
         batch = self.view.batch(self.store[self.index[index]])
         return batch if self.y is None else batch._replace(y=self.y[index])

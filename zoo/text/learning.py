@@ -74,7 +74,7 @@ class _Counted:
     def __iter__(self) -> Iterator[str]:
         for text in self.texts:
             self.count += len(text)
-            yield from pieces_of(text)
+            yield from pieces_of([text])
 
 
 def _special_ids(special: Sequence[str] | Mapping[str, int] | None, needs_unknown: bool) -> dict[str, int]:

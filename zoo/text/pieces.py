@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 __all__ = ["pieces_of"]
 
 _PIECE = 20_000  # characters; a whole book at once would take memory for every offset
 
 
-def pieces_of(text: str) -> Iterator[str]:
+def pieces_of(blocks: Iterable[str]) -> Iterator[str]:
     """Cut a long text where no token goes on: before a blank that parts two words.
 
-    >>> "".join(pieces_of("to be or not to be"))
-    'to be or not to be'
+    Args:
+        blocks: the text, some at a time, cut anywhere.
+
+    >>> list(pieces_of(["to be or n", "ot to be"]))
+    ['to be or not to be']
     """
-    start = 0
-    while start < len(text):
-        end = _cut(text, start + _PIECE) if start + _PIECE < len(text) else len(text)
-        yield text[start:end]
-        start = end
+    rest = ""
+    for block in blocks:
+        text, start = rest + block, 0
+        while len(text) - start > 2 * _PIECE:
+            end = _cut(text, start + _PIECE)
+            yield text[start:end]
+            start = end
+        rest = text[start:]
+    while len(rest) > _PIECE:
+        end = _cut(rest, _PIECE)
+        yield rest[:end]
+        rest = rest[end:]
+    if rest:
+        yield rest
 
 
 def _cut(text: str, start: int) -> int:

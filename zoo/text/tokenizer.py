@@ -26,8 +26,9 @@ from zoo.text.vocabulary_files import read_vocabulary
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["Tokenized", "Tokenizer"]
+__all__ = ["SHOWN", "Tokenized", "Tokenizer"]
 
+SHOWN = 24  # tokens that a run shows of its text
 _PIECES = 64  # pieces of a long text that are encoded together, on all threads of the library
 
 
@@ -157,7 +158,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> Tensor:
         """Return the token ids of a text, (N,) int64."""
-        parts = [torch.from_numpy(ids).long() for ids in self.stream(pieces_of(text))]
+        parts = [torch.from_numpy(ids).long() for ids in self.stream(pieces_of([text]))]
         return torch.cat([torch.zeros(0, dtype=torch.long), *parts])
 
     def encode_all(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -185,6 +186,15 @@ class Tokenizer:
         """
         encoding = self.backend.encode(text, add_special_tokens=False)
         return Tokenized(encoding.ids, encoding.tokens, encoding.offsets)
+
+    def shown(self, ids: Sequence[int]) -> list[tuple[str, int]]:
+        """Return the text that each of some tokens stands for, with signs for what cannot be seen, and its id.
+
+        >>> Tokenizer.train(["a b"], "char").shown([2, 1])
+        [('a', 2), ('␣', 1)]
+        """
+        signs = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
+        return [(self.decode([number]).translate(signs), number) for number in ids]
 
     def decode(self, ids: Tensor | Sequence[int]) -> str:
         """Return the text of token ids (N,)."""

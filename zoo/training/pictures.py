@@ -60,6 +60,9 @@ def draw(model: ZooModel, data: Any, split: str, folder: Path, writer: Any = Non
             if writer is not None:
                 writer.add_figure(name, figure, global_step=model.global_step or model.current_epoch)
     if writer is not None:
+        sample = data.sample() if hasattr(data, "sample") else []
+        if sample:
+            writer.add_text("tokens", token_table(sample))
         _extras(model, batch, columns, writer)
         writer.flush()
     return files
@@ -106,6 +109,12 @@ def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], wri
                 writer.add_graph(named(model), model.graph_input(batch))
         except Exception as error:  # tracing is a convenience, and not every model can be traced
             log.info("No graph for TensorBoard: %s", error)
+
+
+def token_table(sample: list[tuple[str, int]]) -> str:
+    """Return tokens above their ids as a table in Markdown."""
+    tokens, ids = [token.replace("|", "\\|") for token, _ in sample], [str(number) for _, number in sample]
+    return "\n".join(f"|{'|'.join(row)}|" for row in (["token", *tokens], ["---"] * (1 + len(ids)), ["id", *ids]))
 
 
 class _Forward(nn.Module):
