@@ -29,6 +29,7 @@ _MODULES: tuple[str, ...] = (
     "zoo.data.image_folder",
     "zoo.data.images",
     "zoo.data.text",
+    "zoo.data.parallel_text",
     "zoo.data.sequences",
     "zoo.data.series",
     "zoo.data.transactions",

@@ -37,6 +37,10 @@ def print_start(
     ]
     text = Text.assemble((model.entry.name, "bold"), size, " on ", (name, "bold"), ": ", ", ".join(facts))
     print_folded(console, text)
+    sample = data.sample() if hasattr(data, "sample") else []
+    if sample:
+        print_row(console, "tokens", " ".join(token for token, _ in sample))
+        print_row(console, "ids", " ".join(str(number) for _, number in sample))
     if not getattr(trainer, "fast_dev_run", False):  # which leaves nothing behind
         print_row(console, "run folder", shown_path(run_dir), whole=True)
 
