@@ -145,7 +145,7 @@ class ParallelText(SplitData):
             if len(cells) <= max(self.columns):
                 last = max(self.columns)
                 raise ZooError(
-                    f"{self.path}: line {number} has {len(cells)} columns, and none of number {last} (from 0 on)."
+                    f"{self.path}: line {number} has {len(cells)} columns, and no column {last} (from 0 on)."
                 )
             yield cells[self.columns[0]].strip(), cells[self.columns[1]].strip()
 
