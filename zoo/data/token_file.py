@@ -6,7 +6,7 @@ one lies how far it has come; of several processes one writes, and the others wa
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import hashlib
 import json
 import logging
@@ -68,7 +68,10 @@ def write_tokens(path: Path, spans: Spans, encode: Callable[[int, int], Iterator
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # let go of when the process ends, however it does
+            with contextlib.suppress(ImportError):  # elsewhere than on Unix every process writes for itself
+                import fcntl
+
+                fcntl.flock(lock, fcntl.LOCK_EX)  # let go of when the process ends, however it does
             if not path.is_file():
                 _write(path, spans, encode)
         path.with_suffix(".lock").unlink(missing_ok=True)
