@@ -42,13 +42,18 @@ def constraints(peer: type[BaseEstimator], **own: list[Any]) -> dict[str, list[A
 
 
 @contextlib.contextmanager
-def convergence_warnings(name: str) -> Iterator[None]:
-    """Say in scikit-learn's words, and once, that a fit within the block has not converged."""
+def convergence_warnings(name: str, *, others: bool = True) -> Iterator[None]:
+    """Say in scikit-learn's words, and once, that a fit within the block has not converged.
+
+    Args:
+        name: of the estimator.
+        others: whether what else the model warns of is passed on.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     for warning in caught:
-        if not issubclass(warning.category, NotConverged):
+        if others and not issubclass(warning.category, NotConverged):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     if any(issubclass(warning.category, NotConverged) for warning in caught):
         warn_unless(False, name, stacklevel=5)

@@ -25,7 +25,7 @@ from zoo.models.kmeans.mini_batch import Smoothed, light_clusters, mini_batch_st
 from zoo.models.kmeans.seeding import kmeans_plusplus
 from zoo.models.kmeans.sparse import SparseRows, sparse_assign
 from zoo.numerics.distances import squared_distances
-from zoo.sklearn.base import ZooEstimator, constraints
+from zoo.sklearn.base import ZooEstimator, constraints, convergence_warnings
 from zoo.sklearn.rows import dense_blocks, tensor_of
 
 __all__ = ["BisectingKMeans", "KMeans", "MiniBatchKMeans"]
@@ -236,8 +236,7 @@ class KMeans(_Centroids):
         self._build(model, X)
         if starts is not None:
             model.start_from(starts.to(self._device()))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # said below in the words of this face
+        with convergence_warnings(type(self).__name__, others=False):  # which are said below
             self._iterate(model, X, weight)
         self.model_ = model.eval()
         self.cluster_centers_ = model.centroids.cpu().numpy().astype(X.dtype)
@@ -547,8 +546,7 @@ class BisectingKMeans(_Centroids):
             model.first_centroids = self._chooser(random, times)
         if self.verbose:
             model.report = _report_split
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # said below in the words of this face
+        with convergence_warnings(type(self).__name__, others=False):  # which are said below
             batch = self._batch(model, rows, weight=weight)
             model.fit_batches(lambda: [batch])
         model.first_centroids = model.report = None

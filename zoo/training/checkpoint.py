@@ -219,6 +219,20 @@ def find_checkpoint(path: str | Path, which: str | None = None) -> Path:
     raise ZooError(f"{path} holds no checkpoint{f' named {which}' if which else ''}: it is not a finished run.")
 
 
+def described(path: Path) -> str:
+    """Say which checkpoint a file is, and of which epoch: `best checkpoint, epoch 7`, `last checkpoint, after 8 epochs`.
+
+    Args:
+        path: a file that `load_checkpoint` has read, and found whole.
+    """
+    epoch = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("epoch")
+    if epoch is None:
+        return f"{path.stem} checkpoint"
+    if path.stem == "last":  # it counts the epochs that are done
+        return f"last checkpoint, after {epoch} epoch{'s' * (epoch != 1)}"
+    return f"{path.stem} checkpoint, epoch {epoch}"
+
+
 def load_model(path: str | Path, map_location: Any = "cpu") -> ZooModel:
     """Rebuild a trained model from a checkpoint file or a run folder (its best checkpoint).
 

@@ -47,7 +47,8 @@ class Convergence(Callback):
             return
         fall = still_falling(self.losses)
         if fall is not None:
-            last = max(1, len(self.losses) // 10)
+            span = max(1, len(self.losses) // 10)
+            last = "epoch" if span == 1 else f"{span}"
             warnings.warn(
                 f"{model.entry.name} has not converged: the loss still fell by {100 * fall:.2g} % over the last {last} "
                 f"of {len(self.losses)} epochs. Raise {limit} or the learning rate, or take {self.solver}, which finds "

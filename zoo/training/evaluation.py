@@ -19,7 +19,7 @@ from zoo.data.provenance import absolute_paths, digests, read_digests
 from zoo.data.registry import create_data
 from zoo.errors import ZooError
 from zoo.models.base import Generates, ZooModel
-from zoo.training.checkpoint import find_checkpoint, load_model, write_whole
+from zoo.training.checkpoint import described, find_checkpoint, load_model, write_whole
 from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw, held_out
 from zoo.training.plugins import confirm_plugins, import_plugins
@@ -120,7 +120,9 @@ def evaluate_run(config: DictConfig) -> None:
     logger = RunLogger(str(run))
     draw(model, data, split, folder / "pictures", logger.experiment)
     logger.finalize("success")
-    print_metrics(model.entry.name, name, metrics, run)
+    of = dict.fromkeys(metrics, described(checkpoint))
+    predicts = model.preprocessing is not None and is_overridden("predict_batch", model, ZooModel)
+    print_metrics(model.entry.name, name, metrics, run, of, ("predict",) if predicts else (), folder)
     if options["prompt"] is not None or options["steps"] is not None:
         _go_on(model, data, options, folder)
 

@@ -7,6 +7,7 @@ is loaded is an exit code too.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
@@ -265,6 +266,9 @@ def _guarded(command: Callable[[], None]) -> int:
     asked = os.environ.setdefault("ZOO_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
     traceback = asked or any(a in ("debug=true", "debug=True") for a in sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
+            stream.reconfigure(errors="replace")  # a × that a terminal does not know is no reason to fail
     try:
         with warnings.catch_warnings():
             if not traceback:

@@ -57,7 +57,7 @@ class Standing:
         """Such as `epoch 3/19`."""
         if self.doing == "test":
             return "test"
-        count = f"{self.name} {self.number}" + ("" if self.last is None else f"/{self.last}")
+        count = f"{self.name} {self.number}" + (f"/{self.last}" if self.last else "")
         return f"{count} {self.doing}" if self.doing else count
 
     @property

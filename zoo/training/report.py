@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +173,12 @@ def print_metrics(
     data: str,
     metrics: dict[str, float],
     run_dir: Path,
-    of: Mapping[str, str] | None = None,
-    predicts: bool = False,
-    hints: bool = True,
+    of: Mapping[str, str],
+    hints: Sequence[str] = (),
+    written: Path | None = None,
     console: Console | None = None,
 ) -> None:
-    """Print the metrics, each with the checkpoint or epoch that it is `of`, the run folder and the next commands.
+    """Print the metrics, each with the checkpoint or epoch that it is `of`, where more lies, and what to do next.
 
     Args:
         model: its name.
@@ -186,22 +186,25 @@ def print_metrics(
         metrics: by name.
         run_dir: the run folder.
         of: the checkpoint or epoch of each.
-        predicts: whether the model has something to say of new rows.
-        hints: whether to print the next commands.
+        hints: what to go on with, of `evaluate`, `predict` and `look`.
+        written: where in the run an evaluation lies.
         console: where; standard output by default.
     """
     console = console or make_console()
-    table = Table("metric", "value", *(["of"] if of else []), box=None, header_style="bold", pad_edge=False)
+    table = Table("metric", "value", "of", box=None, header_style="bold", pad_edge=False)
+    for column in table.columns[:2]:
+        column.no_wrap = True
     for name, value in sorted(metrics.items()):
-        table.add_row(name, f"{value:.6g}", *([of.get(name, "")] if of else []))
-    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+        table.add_row(name, f"{value:.6g}", of.get(name, ""))
     console.print(Text.assemble((model, "bold"), " on ", (data, "bold")))
     console.print(table)
-    folder = shown_path(run_dir)
-    print_row(console, "run folder", folder, whole=True)
-    if not hints:
-        return
-    print_row(console, "evaluate", f"{called('evaluate')} run={folder}", whole=True)
-    if predicts:
-        print_row(console, "predict", f"{called('predict')} run={folder} data.path=FILE", whole=True)
-    print_row(console, "look", "tensorboard --logdir runs", whole=True)
+    commands = {
+        "evaluate": f"{called('evaluate')} run={shown_path(run_dir)}",
+        "predict": f"{called('predict')} run={shown_path(run_dir)} data.path=FILE",
+        "look": "tensorboard --logdir runs",
+    }
+    print_row(console, "run folder", shown_path(run_dir), whole=True)
+    if written is not None:
+        print_row(console, "written to", shown_path(written), whole=True)
+    for hint in hints:
+        print_row(console, hint, commands[hint], whole=True)

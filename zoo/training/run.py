@@ -272,8 +272,10 @@ def _finish(
     if run_dir.is_dir():
         draw(model, data, split, run_dir / "pictures", writer and writer.experiment)
     predicts = model.preprocessing is not None and is_overridden("predict_batch", model, ZooModel)
-    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    print_metrics(model.entry.name, settings["data"]["name"], metrics, run_dir, of, predicts, hints=not in_sweep)
+    hints: tuple[str, ...] = ("evaluate", "predict", "look") if predicts else ("evaluate", "look")
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        hints = ()
+    print_metrics(model.entry.name, settings["data"]["name"], metrics, run_dir, of, hints)
     return outcome
 
 
