@@ -220,7 +220,7 @@ def find_checkpoint(path: str | Path, which: str | None = None) -> Path:
 
 
 def described(path: Path) -> str:
-    """Say which checkpoint a file is, and of which epoch: `best checkpoint, epoch 7`, `last checkpoint, after 8 epochs`.
+    """Say which checkpoint a file is, and of which epoch, as in `best checkpoint, epoch 7`.
 
     Args:
         path: a file that `load_checkpoint` has read, and found whole.
