@@ -1,0 +1,88 @@
+"""Runs on texts: the tokenizer lies in the run and stays the same, and a moved run reads raw texts as it did."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from support import CPU, run_command
+
+import zoo
+from zoo.text import Tokenizer
+
+WORDS = {"spam": "free call now win cash prize", "ham": "home later see you at the bus"}
+
+
+@pytest.fixture
+def messages(tmp_path: Path) -> tuple[Path, list[str]]:
+    random, rows = np.random.default_rng(0), [("kind", "text")]
+    for number in range(80):
+        kind = ("ham", "spam")[number % 2]
+        rows.append((kind, " ".join(random.choice(WORDS[kind].split(), random.integers(0, 6)))))
+    file = tmp_path / "files" / "m.csv"
+    file.parent.mkdir()
+    with open(file, "w", newline="") as target:
+        csv.writer(target).writerows(rows)
+    return file, [text for _, text in rows[1:]]
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        pytest.param("mlp", ["data.tokenizer=bpe", "data.vocab_size=300"], marks=pytest.mark.slow),
+        ("naive_bayes", ["data.view=tfidf", "data.ngrams=2"]),
+    ],
+)
+def test_a_moved_run_reads_raw_texts_as_it_did(model: str, options: list[str], messages, tmp_path: Path) -> None:
+    file, texts = messages
+    run, split = tmp_path / "run", ["data.val_fraction=0", "data.test_fraction=0"]
+    if model == "mlp":
+        options = [*options, "trainer.max_epochs=2", "model.widths=[]"]
+    else:
+        options = [*options, "model.likelihood=multinomial"]
+    source = ["data=csv", f"data.path={file}", "data.text=text", "data.target=kind"]
+    assert run_command([f"model={model}", *source, *split, *options, CPU, f"run_dir={run}"]) == 0
+    assert run_command([f"run={run}", "split=train", "accelerator=cpu"], "evaluate") == 0
+    said = pq.read_table(run / "evaluation" / "predictions.parquet")["prediction"].to_pylist()
+    fitted = zoo.load_model(run)
+    assert fitted.spec is not None
+    assert Tokenizer.load(run).to_json() == Tokenizer.from_json(fitted.spec.tokenizer).to_json()
+    new = tmp_path / "new.csv"
+    shutil.copy(file, new)
+    shutil.rmtree(file.parent)
+    shutil.move(run, tmp_path / "moved")
+    assert zoo.load_model(tmp_path / "moved").predict(texts).tolist() == said
+    out = tmp_path / "out.parquet"
+    assert run_command([f"run={tmp_path}/moved", f"data.path={new}", f"output={out}"], "predict") == 0
+    assert pq.read_table(out)["prediction"].to_pylist() == said
+    (tmp_path / "lines.txt").write_text("\n".join(text for text in texts if text))
+    assert run_command([f"run={tmp_path}/moved", f"data.path={tmp_path}/lines.txt", f"output={out}"], "predict") == 0
+    there = [answer for answer, text in zip(said, texts, strict=True) if text]
+    assert pq.read_table(out)["prediction"].to_pylist() == there
+
+
+def test_a_resumed_run_keeps_its_tokenizer(tmp_path: Path) -> None:
+    """What Unigram learns differs in its last digits from one time to the next, so a run must learn it once."""
+    text = " ".join(np.random.default_rng(0).choice(WORDS["ham"].split() + WORDS["spam"].split(), 3000))
+    (tmp_path / "a.txt").write_text(text)
+    options = ["model=rnn", "data=text_file", f"data.path={tmp_path}/a.txt", "data.tokenizer=unigram", CPU]
+    options += ["data.vocab_size=40", "data.sequence_length=16", "data.batch_size=8", "model.hidden_size=8"]
+    run = tmp_path / "run"
+    assert run_command([*options, f"run_dir={run}", "trainer.max_epochs=1"]) == 0
+    first = (run / "tokenizer.json").read_text()
+    json.loads(first)
+    other = json.loads(first)
+    other["model"]["vocab"][-1][1] -= 1e-3  # as if it had been learnt at another time
+    (run / "tokenizer.json").write_text(json.dumps(other, ensure_ascii=False))
+    assert run_command([*options, f"run_dir={run}", "trainer.max_epochs=2"]) == 0
+    model = zoo.load_model(run)
+    assert model.spec is not None
+    kept = json.loads(Tokenizer.from_json(model.spec.tokenizer).to_json())
+    assert kept["model"]["vocab"][-1][1] == pytest.approx(other["model"]["vocab"][-1][1], abs=1e-9)
+    assert torch.isfinite(next(model.parameters())).all()
