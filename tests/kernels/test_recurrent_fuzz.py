@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
 import torch
 from recurrent_cases import worst
+from sanitizer import needs_sanitizer, run_sanitized
 
 import zoo.kernels
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 BOUND = 2e-5
 
 
@@ -30,47 +25,16 @@ def test_many_drawn_cases_equal_torchs(kernels: str) -> None:
         assert worst(seed) <= BOUND, seed
 
 
-CHILD = """
-import sys
-from pathlib import Path
-import zoo.kernels
-zoo.kernels._FOLDER = Path(sys.argv[1])
-assert zoo.kernels.status().variant == sys.argv[2], zoo.kernels.status()
-from recurrent_cases import worst
-for seed in range(5000, 5400):
-    assert worst(seed) <= 2e-5, seed
-"""
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc and its address sanitizer")
+@needs_sanitizer
 @pytest.mark.parametrize("variant", zoo.kernels.runnable())
 def test_no_finding_under_the_address_sanitizer(variant: str, tmp_path: Path) -> None:
-    flags = {"avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma", "avx2": "-mavx2 -mfma"}.get(variant, "")
-    openmp = [] if variant == "serial" else ["-fopenmp"]
-    library = tmp_path / f"{variant}{sysconfig.get_config_var('EXT_SUFFIX')}"
-    objects = []
-    for source in (CHECKOUT / "zoo" / "kernels").glob("*.c"):
-        objects.append(tmp_path / f"{source.stem}.o")
-        command = ["gcc", "-O1", "-g", "-std=gnu11", "-fPIC", "-fsanitize=address,undefined", *openmp, *flags.split()]
-        subprocess.run([*command, "-Wno-psabi", "-c", source, "-o", objects[-1]], check=True)
-    subprocess.run(["gcc", "-shared", "-fsanitize=address,undefined", *objects, "-o", library], check=True)
-    found = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
-    preload = Path(found.stdout.strip())
-    if not preload.is_absolute():
-        pytest.skip("no libasan")
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": str(preload.resolve()),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-        "PYTHONPATH": os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "tests")]),
-        "PYTHONMALLOC": "malloc",
-        "ZOO_KERNELS": variant,
-    }
-    command = [sys.executable, "-c", CHILD, str(tmp_path), variant]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-4000:]
+    script = f"""
+from recurrent_cases import worst
+for seed in range(5000, 5400):
+    assert worst(seed) <= {BOUND}, seed
+"""
+    run_sanitized(variant, tmp_path, script)
 
 
 def test_the_seam_refuses_what_does_not_fit() -> None:

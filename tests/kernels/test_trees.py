@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sanitizer import needs_sanitizer, run_sanitized
 
 from zoo import kernels
 from zoo.kernels.trees import encode_rows, grow_trees
@@ -204,3 +208,60 @@ def test_fake_tensors_pass_through() -> None:
             torch.empty(3, dtype=torch.int64), 10,
         )  # fmt: skip
     assert (tuple(columns.shape), tuple(rows.shape), rows.dtype) == ((3, 5), (5, 3), torch.uint8)
+
+
+def odd_cases() -> Iterator[tuple[Bins, Codes, RowSums, Rules, Limits, dict[str, Any]]]:
+    """One row, equal rows, features of nothing but missing values, one bin, as many codes as fit a byte."""
+    infinite = torch.inf
+    for rows, num_bins in itertools.product((1, 2, 5, 300, 700), (2, 254, 255, 256, None)):
+        noise = torch.randn(rows, 1, generator=torch.Generator().manual_seed(rows), dtype=torch.float64)
+        places = torch.arange(rows, dtype=torch.float64).unsqueeze(1)
+        tables = {
+            "equal": torch.zeros(rows, 3, dtype=torch.float64), "missing": torch.full((rows, 2), torch.nan).double(),
+            "mixed": torch.cat([noise, noise * torch.nan, noise * 0, places % 255, places], dim=1),
+            "ends": torch.cat([noise.sign() * infinite, places.where(places > rows / 2, torch.nan)], dim=1),
+        }  # fmt: skip
+        for name, (trees, leaves) in itertools.product(tables, ((1, None), (3, 7))):
+            x = tables[name]
+            categorical = (3,) if name == "mixed" and num_bins in (255, 256) else ()
+            bins, codes = code_rows(x, num_bins, categorical)
+            bootstrap = None
+            if trees > 1:
+                bootstrap = Bootstrap(content_hash(x), bootstrap_keys(5, trees), poisson_thresholds(1.0))
+            units = units_for(rows, 15.0, 15.0)
+            fixed, y = units.fixed_weight(torch.ones(rows)), (places[:, 0] % 2).long()
+            of_classes = RowSums(fixed, y, None, bootstrap)
+            of_values = RowSums(fixed, None, units.fixed_gradient(noise.clamp(-1, 1)), bootstrap)
+            for criterion, sums in (("gini", of_classes), ("newton", of_values)):
+                for places_looked_at, drawn in ((None, False), (1, False), (None, not categorical)):
+                    rules = Rules(Criterion(criterion, units), categorical=categorical, random_thresholds=drawn)
+                    limits = Limits(max_leaf_nodes=leaves, max_features=places_looked_at)
+                    yield bins, codes, sums, rules, limits, {"num_trees": trees, "num_sums": 2}
+
+
+def test_odd_cases(variant: str) -> None:
+    for number, (bins, codes, sums, rules, limits, options) in enumerate(odd_cases()):
+        if number % 101:  # all of them under the sanitizers
+            continue
+        plain, _ = growth.grow(codes.rows, sums, bins, rules, limits, **options)
+        compiled, _ = growth.grow_trees(codes, sums, bins, rules, limits, **options)
+        trees = options["num_trees"]
+        assert_same_trees(trees_of(compiled, trees, rules, bins), trees_of(plain, trees, rules, bins))
+
+
+@pytest.mark.slow
+@needs_sanitizer
+@pytest.mark.parametrize("variant", COMPILED)
+def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+    script = """
+import torch
+from test_trees import a_case, growth, odd_cases
+for threads in (1, 3):
+    torch.set_num_threads(threads)
+    for seed in range(300):
+        bins, codes, sums, rules, limits, options = a_case(seed)
+        growth.grow_trees(codes, sums, bins, rules, limits, **options)
+for bins, codes, sums, rules, limits, options in odd_cases():
+    growth.grow_trees(codes, sums, bins, rules, limits, **options)
+"""
+    run_sanitized(variant, tmp_path, script)

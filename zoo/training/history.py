@@ -25,7 +25,8 @@ __all__ = ["History", "environment", "write_json", "write_rows"]
 
 
 class History(Callback):
-    """Keep `history.csv`: a row an epoch, with the means over its rows of what was logged.
+    """Keep `history.csv`: a row an epoch, with the means over its rows of what was logged, and before it a row for each
+    step of the model's own that its pass was made of, such as the rounds of boosting.
 
     A resumed run goes on with the rows of the epochs that it does not repeat. Written every second, and with every
     checkpoint, so that short epochs do not wait for the disk.
@@ -42,6 +43,10 @@ class History(Callback):
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        curves = dict(trainer.lightning_module.curves())
+        for number in range(max(map(len, curves.values()), default=0)):
+            steps = {name: values[number] for name, values in curves.items() if number < len(values)}
+            self.rows.append({"epoch": trainer.current_epoch, "step": number + 1, **steps})
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **values})
         if time.monotonic() - self._written_at >= 1:

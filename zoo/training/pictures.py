@@ -95,6 +95,9 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], writer: Any) -> None:
+    for name, values in model.curves():
+        for number, value in enumerate(values, 1):
+            writer.add_scalar(name, value, global_step=number)
     for name, text in model.texts():
         writer.add_text(name, text)
     embeddings = model.embeddings(batch, columns)

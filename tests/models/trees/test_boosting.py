@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.metrics import r2_score
 from sklearn.tree import DecisionTreeRegressor
+from support import run_command
 from torch import Tensor
 
 import zoo
@@ -256,3 +258,19 @@ def test_trees_of_other_categories_are_joined() -> None:
         leaves = find_leaves(both, rows)
         assert torch.equal(both.value[leaves[:3]], a.value[find_leaves(a, rows)])
         assert torch.equal(both.value[leaves[3:]], b.value[find_leaves(b, rows)])
+
+
+def test_a_run_keeps_the_losses_of_all_rounds(tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    options = ["model=gradient_boosting", "model.num_trees=6", "model.patience=6", "data=diabetes"]
+    assert run_command([*options, "trainer.accelerator=cpu", f"run_dir={tmp_path}"]) == 0
+    rows = list(csv.DictReader((tmp_path / "history.csv").open()))
+    rounds = [row for row in rows if row["rounds/train_loss"]]
+    assert [int(row["step"]) for row in rounds] == [1, 2, 3, 4, 5, 6]
+    events = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
+    for name in ("rounds/train_loss", "rounds/val_loss"):
+        scalars = events.Scalars(name)
+        assert [scalar.step for scalar in scalars] == [1, 2, 3, 4, 5, 6]
+        np.testing.assert_allclose([s.value for s in scalars], [float(row[name]) for row in rounds], rtol=1e-6)
+    model = zoo.load_model(tmp_path)
+    np.testing.assert_allclose([float(r["rounds/val_loss"]) for r in rounds], model.val_losses.numpy(), rtol=1e-12)

@@ -267,6 +267,10 @@ class ZooModel(pl.LightningModule):
         """
         yield from ()
 
+    def curves(self) -> Iterator[tuple[str, list[float]]]:
+        """Yield named curves of what a solved model did within its last pass: a value for each of its own steps."""
+        return iter(())
+
     def texts(self) -> Iterator[tuple[str, str]]:
         """Yield named texts for TensorBoard, such as generated samples or a table of rules."""
         yield from ()

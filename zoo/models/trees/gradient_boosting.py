@@ -458,6 +458,12 @@ class GradientBoosting(StreamingModel, GradientModel):
         pairs = zip(self.train_losses.tolist(), self.val_losses.tolist(), strict=True)
         yield "rounds", [{"trees": i + 1, "loss": a, "val_loss": b} for i, (a, b) in enumerate(pairs)]
 
+    def curves(self) -> Iterator[tuple[str, list[float]]]:
+        if self.done:
+            yield "rounds/train_loss", self.train_losses.tolist()
+            if self.hparams.patience is not None:
+                yield "rounds/val_loss", self.val_losses.tolist()
+
     def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
         from zoo.visual.trees import importance_bars, staged_curve
 
