@@ -43,7 +43,8 @@ class History(Callback):
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        curves = dict(trainer.lightning_module.curves())
+        module: Any = trainer.lightning_module
+        curves = dict(module.curves())
         for number in range(max(map(len, curves.values()), default=0)):
             steps = {name: values[number] for name, values in curves.items() if number < len(values)}
             self.rows.append({"epoch": trainer.current_epoch, "step": number + 1, **steps})
