@@ -222,7 +222,8 @@ def test_layers_describe_themselves(setting):
     text = repr(Conv2d(4, 8, 3, **setting))
     assert all(str(value) in text for value in setting.values())
     assert "kernel_size=(3, 3)" in text
-    assert "stride=(2, 2)" in repr(MaxPool2d(2))
+    for name, arguments in (("MaxPool2d", (2,)), ("MaxPool2d", ((3, 2), 1, 1, 2, True)), ("AvgPool2d", (2, (1, 2)))):
+        assert repr(getattr(zoo.layers, name)(*arguments)) == repr(getattr(nn, name)(*arguments))
 
 
 def test_a_script_runs_torchs_layers():

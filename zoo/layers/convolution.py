@@ -214,6 +214,7 @@ class _Pool2d(nn.Module):
 
     def __init__(self, kernel_size: Size, stride: Size | None, padding: Size, dilation: Size, ceil_mode: bool) -> None:
         super().__init__()
+        self._said = (kernel_size, kernel_size if stride is None else stride, padding, dilation)  # for repr
         self.kernel_size = pair("kernel_size", kernel_size, 1)
         self.stride = self.kernel_size if stride is None else pair("stride", stride, 1)
         self.padding, self.dilation = pair("padding", padding, 0), pair("dilation", dilation, 1)
@@ -240,9 +241,8 @@ class _Pool2d(nn.Module):
         return windows(x, self.kernel_size, self.stride, self.dilation)
 
     def extra_repr(self) -> str:
-        return (
-            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
-        )
+        size, stride, padding, _ = self._said
+        return f"kernel_size={size}, stride={stride}, padding={padding}"
 
 
 class MaxPool2d(_Pool2d):
@@ -301,6 +301,9 @@ class MaxPool2d(_Pool2d):
         down = torch.arange(place.shape[-2], device=place.device).unsqueeze(1) * self.stride[0]
         right = torch.arange(place.shape[-1], device=place.device) * self.stride[1]
         return (row + down) * width + column + right
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, dilation={self._said[3]}, ceil_mode={self.ceil_mode}"
 
 
 class AvgPool2d(_Pool2d):

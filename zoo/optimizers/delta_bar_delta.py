@@ -58,6 +58,8 @@ class TSNEOptimizer(Optimizer):
         tensor([[1.4000, 0.0000]])
     """
 
+    of_one_model = True  # which nobody else would choose
+
     def __init__(
         self,
         params: Iterable[Any],

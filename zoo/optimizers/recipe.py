@@ -20,7 +20,7 @@ from zoo.optimizers.schedules import SCHEDULERS
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
-__all__ = ["OPTIMIZERS", "Recipe", "register_optimizer"]
+__all__ = ["OPTIMIZERS", "Recipe", "common_optimizers", "register_optimizer"]
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -40,6 +40,15 @@ def register_optimizer(name: str) -> Callable[[type[Optimizer]], type[Optimizer]
         return cls
 
     return register
+
+
+def common_optimizers() -> list[str]:
+    """Return the names of the optimizers that any model of steps may choose.
+
+    >>> "adam" in common_optimizers(), "tsne" in common_optimizers()
+    (True, False)
+    """
+    return [name for name, optimizer in OPTIMIZERS.items() if not getattr(optimizer, "of_one_model", False)]
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
-            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
+            raise unknown_name("optimizer", self.optimizer, common_optimizers())
         if self.scheduler not in (*SCHEDULERS, "none"):
             raise unknown_name("scheduler", self.scheduler, (*SCHEDULERS, "none"))
         check_options("optimizer", self.optimizer, OPTIMIZERS[self.optimizer], self.optimizer_options)

@@ -368,6 +368,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _explain_missing_config(error: Any) -> str:
     group, _, name = (error.missing_cfg_file or "").partition("/")
+    if name and group == "optimizer":
+        from zoo.optimizers.recipe import common_optimizers
+
+        return str(unknown_name(group, name, common_optimizers()))
     if name and error.options:
         return str(unknown_name(group, name, error.options))
     return " ".join(str(error).split())

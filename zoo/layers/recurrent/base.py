@@ -78,6 +78,22 @@ class Recurrent(nn.Module):
         fields = ("ih", "hh", "bias_ih", "bias_hh", "hr")
         return [[getattr(self, names[f]) for f in fields if f in names] for names in self._parameter_names]
 
+    @property
+    def _flat_weights(self) -> list[nn.Parameter]:
+        """The same in one list, as torch.nn's layer keeps them and code around it reads them."""
+        return [parameter for parameters in self.all_weights for parameter in parameters]
+
+    @property
+    def _flat_weights_names(self) -> list[str]:
+        """Their names."""
+        return [name for names in self._all_weights for name in names]
+
+    @property
+    def _all_weights(self) -> list[list[str]]:
+        """Their names, one list per layer and direction."""
+        fields = ("ih", "hh", "bias_ih", "bias_hh", "hr")
+        return [[names[f] for f in fields if f in names] for names in self._parameter_names]
+
     def flatten_parameters(self) -> None:
         """Do nothing; there for code that calls it on torch.nn's layers."""
 
@@ -229,6 +245,12 @@ class Recurrent(nn.Module):
         Returns:
             h of all steps, shaped as the input with S*P in place of D, and the final states shaped as `hx`.
         """
+        if torch.jit.is_tracing():
+            warnings.warn(
+                f"torch.jit.trace unrolls {type(self).__name__} over the steps of its example: the traced module takes "
+                "sequences of that length alone. torch.export, torch.jit.script and model.layers=torch take any.",
+                stacklevel=2,
+            )
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx)
         if input.dim() not in (2, 3):
@@ -327,9 +349,12 @@ class Recurrent(nn.Module):
         device = x.device.type
         if not _autocast(device) or (device == "cpu" and self.mode == "GRU"):
             return self._layers(x, states, sizes)
-        dtype = torch.get_autocast_dtype(device)
+        dtype, own = torch.get_autocast_dtype(device), x.dtype
         with torch.autocast(device, enabled=False):
-            return self._layers(x.to(dtype), [tuple(s.to(dtype) for s in state) for state in states], sizes)
+            output, finals = self._layers(x.to(dtype), [tuple(s.to(dtype) for s in state) for state in states], sizes)
+        if device == "cpu" and self.proj_size:  # there torch takes another way, which leaves c in the input's type
+            finals = [(state[0], *(c.to(own) for c in state[1:])) for state in finals]
+        return output, finals
 
     def _layers(self, x: Tensor, states: list[State], sizes: Tensor | None) -> tuple[Tensor, list[State]]:
         finals: list[State] = []

@@ -190,7 +190,9 @@ class AgglomerativeClustering(StreamingModel):
 
         yield "dendrogram", dendrogram(self.hierarchy, self.labels, self.cut_height())
         if self.hparams.metric != "precomputed":
-            yield "clusters", visual.clusters(self.rows, self.labels, spec=self.spec)
+            with visual.rows_of("train"):
+                figure = visual.clusters(self.rows, self.labels, spec=self.spec)
+            yield "clusters", figure
 
     def embeddings(self, batch: Batch, columns: dict[str, Tensor]) -> tuple[Tensor, list[str]]:
         return batch.x.flatten(1), [str(label) for label in columns["prediction"].tolist()]

@@ -181,6 +181,11 @@ class LinearRegression(StreamingModel, GradientModel):
                 )
         else:
             w, rank = solve_least_squares(a, b, self.recipe.l2 * scale)
+        if not bool(w.isfinite().all()):
+            raise ZooError(
+                "The coefficients of linear_regression are too large for float64: the features are tiny beside the "
+                "targets. Scale them first, as standardize=true does."
+            )
         self.linear.weight.copy_(w.T)
         if self.linear.bias is not None:
             self.linear.bias.copy_(self._bias(w))

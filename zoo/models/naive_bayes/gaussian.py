@@ -36,6 +36,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoo.errors import ZooError
 from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, class_counts, class_sums, row_blocks, scaled_rows
 
 __all__ = ["Gaussian", "class_moments", "gaussian_log_density"]
@@ -75,11 +76,24 @@ class Gaussian(Likelihood):
         total = count.sum()
         between = count @ (mean - count @ mean / total).square()  # (D,)
         epsilon = self.var_smoothing * ((scatter.sum(0) + between) / total).max()
+        if total > 0:
+            _check_scale(mean, (scatter.sum(0) + between) / total)
         variance = torch.where(count > 0, scatter.T / count + epsilon, torch.inf).T.contiguous()
         return {"mean": mean, "variance": variance, "epsilon": epsilon}
 
     def log_likelihood(self, x: Tensor, parameters: Statistics) -> Tensor:
         return gaussian_log_density(x, parameters["mean"], parameters["variance"])
+
+
+def _check_scale(mean: Tensor, variance: Tensor) -> None:
+    """Raise one line where squares of the features (D,) vanish or overflow: all classes would look alike."""
+    largest, spread = float(mean.abs().max()), float(variance.max())
+    if not spread < torch.inf or (0 < largest < 1e-140 and spread < 1e-305):
+        size = "large" if not spread < torch.inf else "small"
+        raise ZooError(
+            f"The features are too {size} for naive_bayes ({largest:.0e} on average): their squares leave float64. "
+            "Scale them first, as standardize=true does."
+        )
 
 
 def class_moments(

@@ -241,8 +241,12 @@ class NaiveBayes(StreamingModel):
         counted = self.density.occurrences(self._state())
         if counted is None:
             share = self.class_count / self.class_count.sum()
-            rows = batch.x.flatten(1)
-            yield "densities", visual.densities(self.mean, self.variance, share, self.spec, rows, batch.y)
+            mean, variance, rows = self.mean, self.variance, batch.x.flatten(1)
+            scaling = None if self.preprocessing is None else self.preprocessing.scaling
+            if scaling is not None and self.spec.kind == "tabular":  # drawn in the user's units
+                shift, scale = scaling.mean.to(mean), scaling.std.to(mean)
+                mean, variance, rows = mean * scale + shift, variance * scale.square(), rows * scale + shift
+            yield "densities", visual.densities(mean, variance, share, self.spec, rows, batch.y)
         elif self.spec.kind == "tabular":
             odds = self.log_odds()
             yield "telling_features", visual.telling_features(odds, counted, self.feature_labels(), self.spec)

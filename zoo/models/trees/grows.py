@@ -538,15 +538,23 @@ class Grows(_Base):
         """Return the leaf that inputs (B, *shape) come to in each tree, (T, B)."""
         return find_leaves(self.trees, x.flatten(1).double())
 
+    def trees_in_units(self) -> Trees:
+        """Return the trees with thresholds in the user's units, where the rows were scaled first."""
+        trees, scaling = self.trees, None if self.preprocessing is None else self.preprocessing.scaling
+        if scaling is None or scaling.mean.numel() != self.spec.num_features:  # type: ignore[union-attr]
+            return trees
+        mean, std = (t.to(trees.threshold).flatten()[trees.feature] for t in (scaling.mean, scaling.std))
+        return trees._replace(threshold=trees.threshold * std + mean)
+
     def to_text(self, tree: int = 0, max_depth: int = 10) -> str:
         """Return a tree as indented text."""
         self.check_fitted()
-        return to_text(self.trees, self.spec, tree, max_depth)  # type: ignore[arg-type]
+        return to_text(self.trees_in_units(), self.spec, tree, max_depth)  # type: ignore[arg-type]
 
     def to_graphviz(self, tree: int = 0, max_depth: int = 10) -> str:
         """Return a tree in Graphviz's language."""
         self.check_fitted()
-        return to_graphviz(self.trees, self.spec, tree, max_depth)  # type: ignore[arg-type]
+        return to_graphviz(self.trees_in_units(), self.spec, tree, max_depth)  # type: ignore[arg-type]
 
     def texts(self) -> Iterator[tuple[str, str]]:
         if self.done:
@@ -582,10 +590,11 @@ class Grows(_Base):
                 node.label,
                 node.purity,
             )
-            for node in describe(self.trees, self.spec, tree, max_depth)  # type: ignore[arg-type]
+            for node in describe(self.trees_in_units(), self.spec, tree, max_depth)  # type: ignore[arg-type]
         ]
+        which = f"tree {tree + 1} of {self.num_trees}" if self.num_trees > 1 else "the tree"
         cut = "" if self.trees.max_depth <= max_depth else f", the first {max_depth} levels"
-        return tree_diagram(nodes, self.spec.num_classes, f"tree {tree + 1} of {self.num_trees}{cut}")  # type: ignore[union-attr]
+        return tree_diagram(nodes, self.spec.num_classes, f"{which}{cut}")  # type: ignore[union-attr]
 
 
 def _stump(num_values: int, is_class: bool) -> Trees:

@@ -166,7 +166,12 @@ def unit_scale(rows: Tensor, like: Tensor | None = None) -> Tensor:
     """
     like = rows if like is None else like
     largest = float(like.abs().amax()) if like.numel() else 0.0
-    return rows if 1e-6 < largest < 1e6 or largest == 0 else rows * 2.0 ** -math.frexp(largest)[1]
+    if 1e-6 < largest < 1e6 or largest == 0:
+        return rows
+    power = -math.frexp(largest)[1]
+    return (
+        rows * 2.0 ** (power // 2) * 2.0 ** (power - power // 2)
+    )  # the power of a denormal number is too large for one
 
 
 class MapObjective:

@@ -1,0 +1,46 @@
+"""Numbers at the edge of float64: solved, or one line that says what to do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import zoo
+
+X = torch.randn(60, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-320])
+def test_tsne_of_denormal_rows_is_that_of_others(scale: float) -> None:
+    def fitted(x: torch.Tensor) -> torch.Tensor:
+        model = zoo.fit(zoo.create_model("tsne", perplexity=5, num_steps=10, precision="double"), x)
+        return model.embedding
+
+    found = fitted(X * scale)
+    assert found.isfinite().all()
+    if scale > 1e-308:  # all digits are there
+        assert torch.allclose(found, fitted(X), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("scale", "size"), [(1e-160, "small"), (1e-300, "small"), (1e160, "large")])
+def test_naive_bayes_says_that_squares_leave_float64(scale: float, size: str) -> None:
+    y = (X[:, 0] > 0).long()
+    with pytest.raises(zoo.ZooError, match=f"The features are too {size} for naive_bayes.*standardize=true"):
+        zoo.fit(zoo.create_model("naive_bayes"), X * scale, y)
+    assert zoo.fit(zoo.create_model("naive_bayes"), X * scale, y, standardize=True).score(X * scale, y) > 0.9
+    fine = zoo.fit(zoo.create_model("naive_bayes"), X * 1e-150, y)
+    expected = zoo.fit(zoo.create_model("naive_bayes"), X, y).predict(X)
+    assert torch.equal(fine.predict(X * 1e-150), expected)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0, 1e-20])
+def test_features_that_do_not_vary_are_no_tiny_ones(constant: float) -> None:
+    model = zoo.fit(zoo.create_model("naive_bayes"), torch.full((6, 2), constant), torch.tensor([0, 1, 1, 1, 1, 1]))
+    assert model.predict(torch.full((1, 2), constant)).item() == 1  # the priors
+
+
+def test_linear_regression_says_that_its_coefficients_overflow() -> None:
+    y = X @ torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    assert zoo.fit(zoo.create_model("linear_regression"), X * 1e-300, y).score(X * 1e-300, y) == pytest.approx(1)
+    with pytest.raises(zoo.ZooError, match="coefficients of linear_regression are too large for float64"):
+        zoo.fit(zoo.create_model("linear_regression"), X * 1e-310, y)
