@@ -18,9 +18,8 @@ def test_lists_of_weights_are_torchs(kind: str) -> None:
     assert ours._flat_weights_names == theirs._flat_weights_names
     assert ours._all_weights == theirs._all_weights
     assert [w.shape for w in ours._flat_weights] == [w.shape for w in theirs._flat_weights]
-    assert all(
-        weight is getattr(ours, name) for name, weight in zip(ours._flat_weights_names, ours._flat_weights, strict=True)
-    )
+    named = zip(ours._flat_weights_names, ours._flat_weights, strict=True)
+    assert all(weight is getattr(ours, name) for name, weight in named)
     assert ours.mode == theirs.mode or kind == "RNN"
 
 

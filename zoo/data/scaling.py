@@ -67,9 +67,8 @@ class Moments:
         """Return means and deviations, (F,) each."""
         std = (self.square / self.count.to(self.square.dtype)).sqrt()
         equal = self.low == self.high
-        lost = ~equal & (
-            (std == 0) | std.isinf()
-        )  # squares of 1e-160 vanish, those of 1e160 overflow: the range does not
+        # Squares of 1e-160 vanish and those of 1e160 overflow; the range does neither.
+        lost = ~equal & ((std == 0) | ~std.isfinite())
         std = torch.where(lost, self.high / 2 - self.low / 2, std)
         # Exact, where rounding leaves a deviation of 1e-17; a column without a value stays as it is.
         constant = equal | (std == 0) | (self.count == 0)
