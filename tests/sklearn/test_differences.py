@@ -72,6 +72,7 @@ OTHER_VALUES = {
     "copy": [False],
     "copy_x": [False],
     "algorithm": ["elkan"],
+    "angle": [0.0, 0.9],
     "n_jobs": [2],
     "verbose": [1],
     "tol": [1e-2, 1e-9],
@@ -84,6 +85,7 @@ OTHER_VALUES = {
 }
 OTHER_SOLVERS = {"Ridge": ["svd", "cholesky", "lsqr", "sparse_cg", "sag", "saga"]}
 SETTINGS = {
+    "TSNE": {"random_state": 0},
     "KMeans": {"random_state": 0},
     "BisectingKMeans": {"random_state": 0},
     "Nystroem": {"random_state": 0, "n_components": 5},
@@ -144,10 +146,10 @@ def test_every_fitted_attribute_is_there_or_listed(name):
 
 
 def test_a_refused_value_says_why():
-    defaults = {"verbose": 0}
-    check_refused("KMeans", {"verbose": 0}, defaults)
-    with pytest.raises(ValueError, match=r"verbose=1 of KMeans is not supported: .+\."):
-        check_refused("KMeans", {"verbose": 1}, defaults)
+    name, defaults = "HistGradientBoostingClassifier", {"interaction_cst": None}
+    check_refused(name, defaults, defaults)
+    with pytest.raises(ValueError, match=r"interaction_cst='pairwise' of Hist.* is not supported: .+\."):
+        check_refused(name, {"interaction_cst": "pairwise"}, defaults)
 
 
 @pytest.mark.parametrize(

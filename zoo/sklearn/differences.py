@@ -20,7 +20,6 @@ _ROWS_STAY = "rows are never written to"
 _THREADS = "threads are torch's: torch.set_num_threads"
 _SAME_MINIMUM = "the objective is convex, and the solver here ends at its minimum whatever its name"
 _EXACT = "the solution is exact"
-_LATER = "not written yet"
 
 _DESCENT = {
     "copy_X": _ROWS_STAY,
@@ -51,6 +50,10 @@ IDLE: dict[str, dict[str, str]] = {
         "power_iteration_normalizer": "the Krylov basis of the randomized solver is orthonormal to rounding",
     },
     "IncrementalPCA": {"copy": _ROWS_STAY},
+    "TSNE": {
+        "angle": "there is no tree whose cells it would judge: forces are exact, or interpolated by FFT",
+        "n_jobs": _THREADS,
+    },
     **{
         name: {"copy_x": _ROWS_STAY, "algorithm": "Elkan's bounds spare distances and come to the same centroids"}
         for name in ("KMeans", "BisectingKMeans")
@@ -71,10 +74,6 @@ IDLE: dict[str, dict[str, str]] = {
 }
 
 REFUSED: dict[str, dict[str, str]] = {
-    "TSNE": dict.fromkeys(
-        ("learning_rate", "n_iter_without_progress", "min_grad_norm", "metric_params", "verbose", "angle", "n_jobs"),
-        _LATER,
-    ),
     **{
         name: {"interaction_cst": "a node looks at its features without regard to those above it"}
         for name in ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor")
@@ -93,13 +92,9 @@ REFUSED_VALUES["LinearSVC"] = {
     "multi_class": {"crammer_singer": "each class has a machine against the rest, which is as accurate and cheaper"},
 }
 
-DEFAULTS: dict[str, dict[str, str]] = {
-    "TSNE": {"method": "there is no Barnes-Hut tree: auto chooses between exact forces and those by FFT"},
-}
+DEFAULTS: dict[str, dict[str, str]] = {}
 
-ATTRIBUTES: dict[str, dict[str, str]] = {
-    "TSNE": {"learning_rate_": _LATER},
-}
+ATTRIBUTES: dict[str, dict[str, str]] = {}
 
 
 def check_refused(name: str, parameters: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -111,10 +106,11 @@ def check_refused(name: str, parameters: dict[str, Any], defaults: dict[str, Any
         defaults: as in its constructor.
 
     Example:
-        >>> check_refused("KMeans", {"verbose": 1}, {"verbose": 0})
+        >>> check_refused("HistGradientBoostingClassifier", {"interaction_cst": "pairwise"}, {"interaction_cst": None})
         Traceback (most recent call last):
         ...
-        ValueError: verbose=1 of KMeans is not supported: not written yet.
+        ValueError: interaction_cst='pairwise' of HistGradientBoostingClassifier is not supported:
+        a node looks at its features without regard to those above it.
     """
     for parameter, reason in REFUSED.get(name, {}).items():
         if parameter in parameters and parameters[parameter] != defaults[parameter]:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -113,6 +113,9 @@ class TSNE(StreamingModel):
         precision: `single` or `double`, of the map.
         placement_perplexity: of new rows, when they are placed in the map.
         placement_steps: steps that place new rows.
+        min_gradient_norm: after the early steps, a gradient of no greater norm at the end of a pass is the last.
+        patience: after the early steps, for how many steps the divergence may stay above its least before it ends
+            there; null for all.
         seed: of the noise at the start.
 
     Raises:
@@ -152,6 +155,8 @@ class TSNE(StreamingModel):
         precision: Literal["single", "double"] = "single",
         placement_perplexity: float = 5.0,
         placement_steps: int = 250,
+        min_gradient_norm: float = 0.0,
+        patience: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -165,6 +170,7 @@ class TSNE(StreamingModel):
             check_range(name, value, 0)
         for name, value in (("num_steps", num_steps), ("steps_per_epoch", steps_per_epoch)):
             check_range(name, value, 1)
+        check_range("min_gradient_norm", min_gradient_norm, 0)
         metric_name(metric)
         if method == "fft" and num_components != 2:
             raise ZooError(
@@ -174,6 +180,9 @@ class TSNE(StreamingModel):
             raise ZooError("model.metric=precomputed gives no rows to start from: pass model.init=random.")
         self.save_hyperparameters()
         self.recipe = Recipe("tsne", {})
+        self._start: Tensor | None = None
+        # Told of the steps so far, the divergence and the norm of the gradient, after each pass.
+        self.report: Callable[[int, float, float], None] | None = None
 
     @property
     def input_dtype(self) -> torch.dtype:
@@ -190,6 +199,9 @@ class TSNE(StreamingModel):
         self.register_buffer("order", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("divergence", torch.full((), math.nan, dtype=torch.float64))
+        self.register_buffer("stopped", torch.tensor(False))
+        self.register_buffer("least", torch.full((), math.inf, dtype=torch.float64))  # divergence after the early steps
+        self.register_buffer("least_step", torch.zeros((), dtype=torch.int64))  # when it was reached
         self._chunks: list[tuple[Tensor, Tensor]] = []
         precision = torch.float64 if self.hparams.precision == "double" else torch.float32
         self.points = nn.Parameter(torch.zeros(0, self.hparams.num_components, dtype=precision))
@@ -223,7 +235,11 @@ class TSNE(StreamingModel):
 
     @property
     def done(self) -> bool:
-        return int(self.step) >= self.hparams.num_steps
+        return bool(self.stopped) or int(self.step) >= self.hparams.num_steps
+
+    def start_from(self, points: Tensor) -> None:
+        """Begin the next fit with this map (N, E), by the numbers of the rows as they come; the model is built."""
+        self._start = points
 
     @property
     def passes_needed(self) -> int:
@@ -233,7 +249,7 @@ class TSNE(StreamingModel):
         if not len(self.fitted_rows):
             self._take_rows(**self._state())
             self.reset_accumulators()
-        optimizer, first = self._optimizer(), int(self.step)
+        optimizer, first, norm = self._optimizer(), int(self.step), math.inf
         last = min(first + self.hparams.steps_per_epoch, self.hparams.num_steps)
         with self.objective.side_by_side():
             for step in range(first, last):
@@ -241,14 +257,29 @@ class TSNE(StreamingModel):
                 self.points.grad = self.objective.gradient(self.points.data, exaggeration)
                 optimizer.step()
                 self.points.sub_(self.points.mean(0))
+        if self.points.grad is not None:
+            norm = float(torch.linalg.vector_norm(self.points.grad))
         self.points.grad = None
         self.step.fill_(last)
         self.divergence = self.objective.divergence(self.points.data).double()
         if not bool(torch.isfinite(self.divergence)):
             raise NonFiniteLossError(f"The map is not finite any more after {last} steps: lower optimizer.lr.")
+        self._judge(last, norm)
+        if self.report is not None:
+            self.report(last, float(self.divergence), norm)
         if self.done:
             self._forget()
         return {"kl_divergence": self.divergence}
+
+    def _judge(self, step: int, norm: float) -> None:
+        """Stop where the map no longer gets better."""
+        if step <= self.hparams.early_steps:
+            return
+        if self.divergence < self.least:
+            self.least, self.least_step = self.divergence.clone(), torch.full_like(self.step, step)
+        patience = self.hparams.patience
+        waited = patience is not None and step - int(self.least_step) > patience
+        self.stopped.fill_(waited or norm <= self.hparams.min_gradient_norm)
 
     def _take_rows(self, rows: Tensor, labels: Tensor) -> None:
         """Go from collecting to optimizing: put the rows in order, and the map at its start."""
@@ -262,7 +293,10 @@ class TSNE(StreamingModel):
             self.order = rows.unique(dim=0, return_inverse=True)[1].argsort(stable=True)
         self.fitted_rows, self.fitted_labels = rows[self.order], labels[self.order] if len(labels) else labels
         assert self.objective  # what is wrong with the rows shows before the map is begun
-        start = start_of_map(self.fitted_rows, self.hparams.num_components, self.hparams.init, self.hparams.seed)
+        if self._start is not None:
+            start, self._start = self._start.to(self.order.device)[self.order], None
+        else:
+            start = start_of_map(self.fitted_rows, self.hparams.num_components, self.hparams.init, self.hparams.seed)
         self.points.data = start.to(self.points.dtype)
 
     @property
