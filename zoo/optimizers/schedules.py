@@ -40,6 +40,11 @@ def step_decay(optimizer: Optimizer, total_steps: int, *, step_size: int = 1000,
     return lr_scheduler.StepLR(optimizer, step_size=step_size, gamma=gamma)
 
 
+def inverse(optimizer: Optimizer, total_steps: int, *, offset: float = 1.0) -> Any:
+    """lr_t = lr · o / (o + t): Pegasos, where lr · o = 1 / (2 λ₂) (Shalev-Shwartz, Singer & Srebro 2007)."""
+    return lr_scheduler.LambdaLR(optimizer, lambda step: offset / (offset + step))
+
+
 def one_cycle(optimizer: Optimizer, total_steps: int, *, max_lr: float = 0.01, pct_start: float = 0.3) -> Any:
     """Rise to `max_lr` over `pct_start` of the run, then fall far below the start (Smith & Topin 2018)."""
     return lr_scheduler.OneCycleLR(optimizer, max_lr=max_lr, total_steps=max(1, total_steps), pct_start=pct_start)
@@ -56,6 +61,7 @@ SCHEDULERS: dict[str, Callable[..., Any]] = {
     "cosine": cosine,
     "warmup": linear_warmup,
     "step": step_decay,
+    "inverse": inverse,
     "one_cycle": one_cycle,
     "plateau": plateau,
 }

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import sklearn.svm
 import torch
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, make_moons
 from sklearn.preprocessing import StandardScaler
 
 import zoo
+from zoo.models.svm.features import Look, RBFFeatures
+from zoo.models.svm.kernels import Kernel
 
 
 def fit(x, y, sample_weight=None, **hparams):
@@ -158,3 +160,46 @@ def test_one_class_no_row_and_nan_are_one_line(loss, method):
     for value in (float("nan"), float("inf")):
         with pytest.raises(zoo.ZooError, match=r"NaN|infinite"):
             give(torch.tensor([[0.0, value], [1.0, 1.0]]), torch.tensor([0, 1]))
+
+
+# -- features of a kernel --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", ["nystroem", "rff"])
+def test_features_draw_the_boundary_of_the_kernel(features):
+    x, y = make_moons(800, noise=0.2, random_state=0)
+    exact = zoo.fit(zoo.create_model("kernel_svm"), x[:400], y[:400], device="cpu")
+    model = fit(x[:400], y[:400], features=features, num_components=100)
+    assert model.score(x[400:], y[400:]) > exact.score(x[400:], y[400:]) - 0.01
+    assert float(model.feature_map.gamma) == pytest.approx(1 / (2 * x[:400].var()), rel=1e-9)
+    values = fit(x[:400], np.sin(3 * x[:400, 0]), features=features, num_components=100, C=100.0)
+    assert values.score(x[400:], np.sin(3 * x[400:, 0])) > 0.98
+
+
+@pytest.mark.parametrize("features", ["nystroem", "rff"])
+def test_features_are_the_same_for_any_batches_order_and_processes(features):
+    x, y = make_moons(150, noise=0.2, random_state=0)
+    x, y = torch.from_numpy(x), torch.from_numpy(y)
+    found = []
+    for order, size in ((torch.arange(150), 150), (torch.arange(150), 7), (torch.randperm(150), 64)):
+        spec = zoo.DataSpec("tabular", (2,), "class", num_classes=2, dtype="float64")
+        model = zoo.create_model("svm", features=features, num_components=30, spec=spec)
+        parts = [zoo.Batch(x[part], y[part]) for part in order.split(size)]
+        model.fit_batches(lambda parts=parts: parts)
+        found.append(model.predict_columns(x)["decision"])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found[2], found[0], rtol=1e-8, atol=1e-8)
+    first, second = Look.at(x[:50], 30), Look.at(x[50:], 30)  # of two processes
+    both, whole = second.merge(first, 30), Look.at(x, 30)
+    assert torch.equal(both.rows, whole.rows)
+    assert both.variance == pytest.approx(whole.variance, rel=1e-12)
+    assert whole.variance == pytest.approx(float(x.var(correction=0)), rel=1e-12)
+
+
+def test_nystroem_of_all_rows_is_the_kernel_and_of_equal_rows_no_blow_up():
+    x = torch.randn(20, 3, dtype=torch.float64)
+    features = RBFFeatures("nystroem", 3, 40, 0.5)  # more than there are rows
+    features.learn(Look.at(torch.cat([x, x]), 40))
+    torch.testing.assert_close(features(x) @ features(x).T, Kernel("rbf", 0.5)(x, x), rtol=0, atol=1e-7)
+    with pytest.raises(zoo.ZooError, match="fitted by Newton passes"):
+        zoo.create_model("svm", features="rff", loss="hinge")

@@ -24,18 +24,16 @@ from torch import Tensor
 
 __all__ = ["fourier_features", "normalization", "waves"]
 
-_SMALLEST = 1e-12  # singular value at least
 
-
-def normalization(kernel: Tensor) -> Tensor:
-    """Return K^(−1/2) of the landmarks' kernel (M, M); directions of no length are not blown up.
+def normalization(kernel: Tensor, smallest: float = 1e-12) -> Tensor:
+    """Return K^(−1/2) of the landmarks' kernel (M, M), with singular values of `smallest` at least.
 
     Example:
         >>> normalization(torch.tensor([[4.0, 0.0], [0.0, 1.0]])).tolist()
         [[0.5, 0.0], [0.0, 1.0]]
     """
     u, s, vh = torch.linalg.svd(kernel)
-    return (u / s.clamp_min(_SMALLEST).sqrt()) @ vh
+    return (u / s.clamp_min(smallest).sqrt()) @ vh
 
 
 def waves(num_features: int, num_waves: int, gamma: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -25,9 +25,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["NewtonSearch", "Sums", "shortfall", "squared_sums"]
+__all__ = ["HeldRows", "NewtonSearch", "Sums", "shortfall", "squared_sums"]
 
 _ROWS = 1 << 13  # worked on at once: they stay in the cache
+_COLUMNS = 128  # of a Hessian that are summed at once, with those before them
 _SUFFICIENT, _SMALLEST_STEP = 1e-4, 1e-10
 
 
@@ -72,27 +73,75 @@ def squared_sums(
         epsilon: ε, or None for classes.
     """
     outputs, size = point.shape
-    value, gradient = point.new_zeros(outputs), torch.zeros_like(point)
-    hessian = point.new_zeros(outputs, size, size)
+    sums = Sums(point.new_zeros(outputs), torch.zeros_like(point), point.new_zeros(outputs, size, size))
     for rows, wanted, costs in zip(x.split(_ROWS), target.split(_ROWS), cost.split(_ROWS), strict=True):
-        short = shortfall(rows @ point[:, :-1].T + constant * point[:, -1], wanted, epsilon)  # (b, K)
-        weighted = costs * short
-        value += (weighted * short).sum(0)
-        gradient[:, :-1] -= 2 * (weighted.T @ rows)
-        gradient[:, -1] -= 2 * constant * weighted.sum(0)
+        short = _add_losses(sums, rows, wanted, costs, point, constant, epsilon)
         for k in range(outputs):
-            active = short[:, k].nonzero().flatten()
-            if not len(active):
-                continue
-            inside = rows if len(active) == len(rows) else rows[active]
-            factor = 2 * costs[active, k]
-            scaled = inside * factor[:, None]
-            hessian[k, :-1, :-1] += inside.T @ scaled
-            edge = constant * scaled.sum(0)
-            hessian[k, :-1, -1] += edge
-            hessian[k, -1, :-1] += edge
-            hessian[k, -1, -1] += constant**2 * factor.sum()
-    return Sums(value, gradient, hessian)
+            _add_curvature(sums.hessian[k], rows, short[:, k].nonzero().flatten(), 2 * costs[:, k], constant)
+    return sums
+
+
+class HeldRows:
+    """Rows in memory, of which only those that came to fall short since the last point, or no longer do, change H.
+
+    Args:
+        x: rows, (N, F), float64.
+        target: ±1 or values, (N, K).
+        cost: C_i, (N, K).
+        constant: a.
+        epsilon: ε, or None for classes.
+    """
+
+    def __init__(self, x: Tensor, target: Tensor, cost: Tensor, constant: float, epsilon: float | None) -> None:
+        self.x, self.target, self.cost, self.constant, self.epsilon = x, target, cost, constant, epsilon
+        self.active = torch.zeros(target.shape, dtype=torch.bool, device=x.device)  # (N, K)
+        size = x.shape[1] + 1
+        self.hessian = x.new_zeros(target.shape[1], size, size)
+
+    def sums(self, point: Tensor) -> Sums:
+        """Return what `squared_sums` returns."""
+        sums = Sums(point.new_zeros(len(point)), torch.zeros_like(point), self.hessian)
+        short = _add_losses(sums, self.x, self.target, self.cost, point, self.constant, self.epsilon)
+        active = short != 0
+        for k, (now, before) in enumerate(zip(active.T, self.active.T, strict=True)):
+            index, sign = (now != before).nonzero().flatten(), torch.where(now, 2.0, -2.0).to(short.dtype)
+            if len(index) > int(now.sum()):
+                self.hessian[k].zero_()
+                index = now.nonzero().flatten()
+            for part in index.split(_ROWS):
+                _add_curvature(self.hessian[k], self.x, part, sign * self.cost[:, k], self.constant)
+        self.active = active
+        return Sums(sums.value, sums.gradient, self.hessian.clone())
+
+
+def _add_losses(
+    sums: Sums, rows: Tensor, target: Tensor, cost: Tensor, point: Tensor, constant: float, epsilon: float | None
+) -> Tensor:
+    """Add value and gradient of rows; return e, (b, K)."""
+    short = shortfall(rows @ point[:, :-1].T + constant * point[:, -1], target, epsilon)
+    weighted = cost * short
+    sums.value.add_((weighted * short).sum(0))
+    sums.gradient[:, :-1] -= 2 * (weighted.T @ rows)
+    sums.gradient[:, -1] -= 2 * constant * weighted.sum(0)
+    return short
+
+
+def _add_curvature(hessian: Tensor, rows: Tensor, index: Tensor, factor: Tensor, constant: float) -> None:
+    """Add Σ f (x, a)(x, a)ᵀ of some rows to a Hessian (P, P): what lies above the diagonal, and mirrored below it."""
+    if not len(index):
+        return
+    whole = len(index) == len(rows)
+    inside, factor = (rows, factor) if whole else (rows[index], factor[index])
+    scaled = inside * factor[:, None]
+    for start in range(0, rows.shape[1], _COLUMNS):
+        end = min(start + _COLUMNS, rows.shape[1])
+        part = inside[:, :end].T @ scaled[:, start:end]
+        hessian[:end, start:end] += part
+        hessian[start:end, :start] += part[:start].T
+    edge = constant * scaled.sum(0)
+    hessian[:-1, -1] += edge
+    hessian[-1, :-1] += edge
+    hessian[-1, -1] += constant**2 * factor.sum()
 
 
 class NewtonSearch(nn.Module):

@@ -15,7 +15,7 @@ constant feature a (`intercept_scaling`) and is penalized with the others, as in
 penalized.
 
 Two solvers. `gradient` takes steps of any optimizer on the mean loss beside λ₂ Σ w² (`regularization.l2`; the same
-minimum where λ₂ = 1 / (2 C N)); with steps of 1 / (2 λ₂ t) it is Pegasos. `exact` meets the minimum by one
+minimum where λ₂ = 1 / (2 C N)); with `sgd` and `scheduler=inverse` it is Pegasos. `exact` meets the minimum by one
 of two methods. `newton` takes one streaming pass an iteration, for squared losses: it adds up gradient and Hessian, and
 no row is kept (`primal.py`). `dual` collects the rows in one pass and descends along the coordinates of the dual
 (`coordinate_descent.py`).
@@ -28,9 +28,10 @@ Source: Cortes & Vapnik 1995; Fan, Chang, Hsieh, Wang & Lin, "LIBLINEAR", 2008; 
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,8 @@ from zoo.models.base import Collected, CollectsRows, GradientModel, StreamingMod
 from zoo.models.base.objectives import Classification, Regression
 from zoo.models.svm.coordinate_descent import Descent, dual_descent
 from zoo.models.svm.dual import classification, regression
-from zoo.models.svm.primal import NewtonSearch, Sums, shortfall, squared_sums
+from zoo.models.svm.features import Look, RBFFeatures
+from zoo.models.svm.primal import HeldRows, NewtonSearch, Sums, shortfall, squared_sums
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SVM"]
 
+_LOOK = ("look_moments", "look_rows", "look_keys")
 NEWTON_SIZE = 1000  # features above which `method: auto` leaves the Hessian
 LOSSES = {
     "class": ("squared_hinge", "hinge"),
@@ -136,6 +139,11 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         fit_intercept: whether there is an intercept.
         intercept_scaling: a, the constant feature whose weight is the intercept; null for an intercept that is not
             penalized, with `newton`.
+        features: `nystroem` or `rff` for the RBF kernel's boundary on any number of rows: the machine sees features
+            whose inner products come near the kernel's (`features.py`), which one more pass learns; by Newton steps.
+        num_components: how many features, M.
+        gamma: γ of the kernel: a number, `scale` for 1 / (F · Var(X)) or `auto` for 1 / F.
+        seed: of the waves of `rff`.
         tol: where the exact solver stops: the gradient's norm as a share of the first one's, or the spread of the
             dual's slopes.
         max_iter: passes, or rounds over the rows, at most.
@@ -152,9 +160,12 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
     """
 
     objective: Hinge | Tube  # type: ignore[assignment]
+    _held: HeldRows | None
     search: NewtonSearch
     class_counts: Tensor
-    counted: Tensor
+    looked: Tensor
+    look_rows: Tensor
+    feature_map: RBFFeatures
     loss_sum: Tensor
     gradient_sum: Tensor
     hessian_sum: Tensor
@@ -171,6 +182,10 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         class_weight: Literal["balanced"] | Sequence[float] | None = None,
         fit_intercept: bool = True,
         intercept_scaling: float | None = 1.0,
+        features: Literal["none", "nystroem", "rff"] = "none",
+        num_components: int = 300,
+        gamma: float | Literal["scale", "auto"] = "scale",
+        seed: int = 0,
         tol: float = 1e-4,
         max_iter: int = 1000,
     ) -> None:
@@ -178,6 +193,9 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         check_range("C", C, 0, open_low=True)
         check_range("epsilon", epsilon, 0)
         check_range("intercept_scaling", intercept_scaling, 0, open_low=True)
+        check_range("num_components", num_components, 1)
+        if not isinstance(gamma, str):
+            check_range("gamma", gamma, 0)
         check_range("tol", tol, 0, open_low=True)
         check_range("max_iter", max_iter, 1)
         if class_weight is not None and class_weight != "balanced":
@@ -194,8 +212,12 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
             raise ZooError(
                 "model.method=dual penalizes the intercept: set model.intercept_scaling, or take method=newton."
             )
+        plain = loss in ("hinge", "epsilon_insensitive")
+        if features != "none" and (solver == "gradient" or method == "dual" or plain):
+            raise ZooError(f"model.features={features} is fitted by Newton passes: solver=exact, and a squared loss.")
         self.save_hyperparameters()
         self.streaming = solver == "exact"
+        self._in_memory, self._held = False, None
         self.has_weights = not self.streaming  # that regularization=l2 means; the exact solver's is C
 
     def initialize(self, spec: DataSpec) -> None:
@@ -209,6 +231,11 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         else:
             self.objective = Tube(spec, squared, hp.epsilon)
         rows, features = self.objective.num_outputs, spec.num_features
+        if hp.features != "none":
+            self.feature_map = RBFFeatures(hp.features, features, hp.num_components, hp.gamma, hp.seed)
+            for name, value in zip(_LOOK, Look.of_none(features), strict=True):
+                self.register_accumulator(name, value)
+            features = hp.num_components
         dtype = torch.float64 if self.streaming else None
         self.linear = nn.Linear(features, rows, bias=hp.fit_intercept, dtype=dtype)
         for parameter in self.linear.parameters():
@@ -217,7 +244,7 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
             return
         self.linear.requires_grad_(False)
         self.monitor = None  # the last pass is the best
-        wide = features > NEWTON_SIZE and hp.intercept_scaling is not None
+        wide = features > NEWTON_SIZE and hp.intercept_scaling is not None and hp.features == "none"
         self.by_newton = hp.method == "newton" or (hp.method == "auto" and squared and not wide)
         if self.by_newton:
             self._prepare_newton(rows, features + 1)
@@ -234,8 +261,9 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
 
     def _prepare_newton(self, rows: int, size: int) -> None:
         self.search = NewtonSearch(rows, size, self.hparams.tol, self.hparams.max_iter)
-        # Balanced weights need the classes counted in a pass of its own.
-        self.register_buffer("counted", torch.tensor(self.hparams.class_weight != "balanced"))
+        # Balanced weights, and features, need a pass of their own that looks at the rows.
+        known = self.hparams.class_weight != "balanced" and self.hparams.features == "none"
+        self.register_buffer("looked", torch.tensor(known))
         classes = self.objective.num_classes if isinstance(self.objective, Hinge) else 1
         shapes: dict[str, tuple[int, ...]] = {"loss_sum": (rows,), "gradient_sum": (rows, size)}
         shapes |= {"hessian_sum": (rows, size, size), "row_counts": (classes,)}
@@ -259,7 +287,11 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         return 0.0 if not hp.fit_intercept else 1.0 if hp.intercept_scaling is None else hp.intercept_scaling
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x.flatten(1))  # (B, K)
+        return self.linear(self._mapped(x))  # (B, K)
+
+    def _mapped(self, x: Tensor) -> Tensor:
+        """Rows (B, *shape) as the machine sees them, (B, F) or (B, M)."""
+        return x.flatten(1) if self.hparams.features == "none" else self.feature_map(x.flatten(1))
 
     # -- the passes ----------------------------------------------------------------------------------------------
 
@@ -275,9 +307,18 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
             self.row_counts += torch.bincount(batch.y[weight > 0], minlength=len(self.row_counts))
         else:
             self.row_counts += (weight > 0).sum()
-        if self.counted:
+        if not self.looked:
+            if self.hparams.features != "none":
+                most = self.hparams.num_components
+                self._set_look(self._look().merge(Look.at(batch.x.flatten(1), most), most))
+        else:
             target, cost, epsilon = self._asked(batch.y, weight)
-            found = squared_sums(batch.x.flatten(1), target, cost, self.search.trial, self.constant, epsilon)
+            x = self._mapped(batch.x)
+            if self._in_memory:
+                self._held = self._held or HeldRows(x, target, cost, self.constant, epsilon)
+                found = self._held.sums(self.search.trial)
+            else:
+                found = squared_sums(x, target, cost, self.search.trial, self.constant, epsilon)
             self.loss_sum += found.value
             self.gradient_sum += found.gradient
             self.hessian_sum += found.hessian
@@ -292,8 +333,31 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         target = y.reshape(len(y), -1)
         return target, cost[:, None].expand_as(target), self.objective.epsilon
 
+    def run_passes(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
+        """Take passes; of rows that lie in memory only those count anew that the last step moved across a margin."""
+        rows = batches() if self.by_newton and self.hparams.features == "none" else ()
+        self._held, self._in_memory = None, isinstance(rows, list) and len(rows) == 1
+        try:
+            return super().run_passes((lambda: rows) if self._in_memory else batches, max_passes)
+        finally:
+            self._held, self._in_memory = None, False
+
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return StreamingModel.merge(self, states) if self.by_newton else super().merge(states)
+        if not self.by_newton:
+            return super().merge(states)
+        sums = StreamingModel.merge(self, [{k: v for k, v in s.items() if k not in _LOOK} for s in states])
+        if self.hparams.features == "none":
+            return sums
+        looks = (Look(*(state[name] for name in _LOOK)) for state in states)
+        joint = functools.reduce(lambda a, b: a.merge(b, self.hparams.num_components), looks)
+        return {**sums, **dict(zip(_LOOK, joint, strict=True))}
+
+    def _look(self) -> Look:
+        return Look(*(getattr(self, name) for name in _LOOK))
+
+    def _set_look(self, look: Look) -> None:
+        for name, value in zip(_LOOK, look, strict=True):
+            setattr(self, name, value)
 
     # -- the solution --------------------------------------------------------------------------------------------
 
@@ -302,10 +366,13 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
 
     def _newton_step(self) -> dict[str, float | Tensor]:
         total = self.row_counts.sum()
-        if not self.counted:
+        if not self.looked:
             self._check_classes(self.row_counts)
             self._balance(self.row_counts)
-            self.counted.fill_(True)
+            if self.hparams.features != "none":
+                self.feature_map.learn(self._look())
+                self._set_look(Look.of_none(self.look_rows.shape[1]))
+            self.looked.fill_(True)
             return {"rows": total}
         self._check_classes(self.row_counts)
         if not bool(torch.isfinite(self.loss_sum).all()):
