@@ -6,6 +6,7 @@ import math
 import numbers
 import types
 import typing
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
 from zoo.errors import ZooError, nearest
@@ -136,6 +137,8 @@ def describe_type(annotation: Any) -> str:
         return f"one of {choices}" if len(args) > 1 else choices
     if origin is tuple and Ellipsis not in args:
         return f"a list of {len(args)}, each {describe_type(args[0])}"
+    if origin is Callable:
+        return "a function"
     if origin is not None:
         return f"a list, each item {describe_type(args[0])}" if args else "a list"
     return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))

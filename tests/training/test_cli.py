@@ -348,9 +348,17 @@ def test_a_run_says_where_it_came_from_and_of_what_its_numbers_are(finished: Pat
     assert end["metrics"]["train/loss"] == float(history[0]["train/loss"])
 
 
-def test_evaluation_of_another_split_says_so_and_overwrites_nothing(here: Path, finished: Path) -> None:
+def test_evaluation_of_another_split_says_so_and_overwrites_nothing(
+    here: Path, finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     shutil.copytree(finished, here / "run")
+    capsys.readouterr()
     assert run_command(["run=run", "accelerator=cpu"], "evaluate") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.fullmatch(r"test/accuracy +[\d.]+ +best checkpoint, epoch 0 *", line) for line in lines), lines
+    assert "written to   run/evaluation" in lines
+    assert all(len(line) <= 80 for line in lines)
     of_test = (here / "run" / "evaluation" / "metrics.json").read_bytes()
     assert run_command(["run=run", "split=val", "accelerator=cpu"], "evaluate") == 0
     assert (here / "run" / "evaluation" / "metrics.json").read_bytes() == of_test

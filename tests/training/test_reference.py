@@ -49,11 +49,13 @@ def test_what_is_read_from_the_sources_is_what_is_registered() -> None:
 def test_the_types_that_are_read_from_the_sources_are_those_of_the_constructors() -> None:
     for name in zoo.list_models():
         hints = typing.get_type_hints(model_entry(name).cls.__init__)
+        assert set(options_of("model", name)) == set(hints) - {"return"}
         for key, declared in options_of("model", name).items():
             plain = typing.get_args(declared)[0] if _bounds(declared) else declared
             assert describe_type(plain) == describe_type(hints[key]), (name, key)
     for name, entry in data_entries().items():
         theirs = _options(entry.cls)
+        assert set(options_of("data", name)) == set(theirs)
         for key, declared in options_of("data", name).items():
             plain = typing.get_args(declared)[0] if _bounds(declared) else declared
             assert describe_type(plain) == describe_type(theirs[key]), (name, key)

@@ -62,6 +62,17 @@ def test_the_table_fits_and_names_what_failed(width: int, tmp_path: Path) -> Non
     assert "sweep.csv" in lines[-1]
 
 
+def test_what_runs_were_told_is_never_cut() -> None:
+    sweep, told = Sweep(), "[1024,512,256,128,64,32,16,8,4,2]"
+    for number in range(2):
+        overrides = {"model.widths": told + str(number), "regularization.early_stopping.patience": str(number)}
+        sweep.add(Run(number, overrides, Outcome(1.0, "val/accuracy", "max", {}, "")))
+    out = shown(sweep, 50)
+    assert "…" not in out
+    assert all(len(line) <= 50 for line in out.splitlines())
+    assert all(part in "".join(out.split()) for part in ("1024", "512", "patience"))
+
+
 def test_runs_of_different_metrics_stand_side_by_side_by_metric() -> None:
     sweep = Sweep()
     for number, (name, mode, value) in enumerate(

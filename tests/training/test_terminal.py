@@ -17,6 +17,7 @@ from support import CPU, run_command
 import zoo
 from zoo.data.array_data import ArrayData
 from zoo.errors import NotConverged
+from zoo.training.checkpoint import described, save_checkpoint
 from zoo.training.convergence import still_falling
 from zoo.training.progress import Progress, Standing
 from zoo.training.trainer import make_trainer
@@ -88,7 +89,7 @@ def test_a_terminal_gets_one_line_that_is_drawn_anew_and_goes() -> None:
     assert all(len(frame) <= 80 for frame in frames)
     assert all(re.match(r"pass \d+( validation)? ", frame) for frame in frames)
     assert len(frames) <= 2 * (10 * seconds + 2)  # drawn ten times a second at most, and once more at the end
-    assert out.rstrip().endswith(("\x1b[2K", "\x1b[?25h"))  # the line is taken away
+    assert "\x1b[1A\x1b[2K" in out[-20:]  # the line is taken away
 
 
 @pytest.mark.parametrize("term", ["dumb", "pipe"])
@@ -131,34 +132,18 @@ def test_a_run_is_told_within_80_columns(
     assert error.count("\n") == 1
 
 
-def test_an_evaluation_is_told_within_80_columns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    short = ["model=mlp", "data=iris", "model.widths=[4]", "trainer.max_epochs=2", "optimizer.lr=0.01", CPU]
-    assert run_command([*short, "run_dir=run"]) == 0
-    begun = capsys.readouterr().out.splitlines()
-    best = next(line for line in begun if line.startswith("best"))
-    epoch = re.search(r"in epoch (\d): checkpoints/best\.ckpt$", best)
-    assert epoch, best
-    for which, said in (("best", f"best checkpoint, epoch {epoch[1]}"), ("last", "last checkpoint, after 2 epochs")):
-        assert run_command(["run=run", f"checkpoint={which}", "accelerator=cpu"], "evaluate") == 0
-        lines = capsys.readouterr().out.splitlines()
-        assert any(re.fullmatch(rf"test/accuracy +[\d.]+ +{said} *", line) for line in lines), lines
-        assert "written to   run/evaluation" in lines
-        assert all(len(line) <= 80 or line.startswith(COPIED) for line in lines)
-    assert run_command([*short, "run_dir=run"]) == 0  # again: there is nothing left to do
-    out = " ".join(capsys.readouterr().out.split())
-    assert "nothing was left to train; raise trainer.max_epochs to train on" in out
-
-
 def test_a_terminal_that_knows_ascii_alone_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
     assert run_command(["list=models"]) == 0
     sys.stdout.flush()
     assert b"kmeans" in raw.getvalue()
+
+
+def test_a_checkpoint_says_which_epoch_it_is_of(tmp_path: Path) -> None:
+    for stem, said in {"best": "best checkpoint, epoch 7", "last": "last checkpoint, after 7 epochs"}.items():
+        save_checkpoint({"epoch": 7, "state_dict": {}}, tmp_path / f"{stem}.ckpt")
+        assert described(tmp_path / f"{stem}.ckpt") == said
 
 
 def test_a_loss_that_still_falls_is_told_from_one_at_rest() -> None:

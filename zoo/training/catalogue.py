@@ -5,8 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import math
-import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,7 +18,14 @@ from zoo.tasks import task_names
 __all__ = ["Choice", "config_dir", "data_choices", "group_choices", "model_choices", "options_of"]
 
 ZOO = Path(__file__).parents[1]
-NAMES = {"Annotated": Annotated, "Any": Any, "Literal": Literal, "Range": Range, "Sequence": typing.Sequence}
+NAMES = {
+    "Annotated": Annotated,
+    "Any": Any,
+    "Callable": Callable,
+    "Literal": Literal,
+    "Range": Range,
+    "Sequence": Sequence,
+}
 
 
 def config_dir() -> Path:

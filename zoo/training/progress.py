@@ -140,6 +140,7 @@ class Progress(Callback):
         self._draw_loop(trainer, model, "test")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, model: Any) -> None:
+        _ = trainer.callback_metrics  # the epoch's means, which processes may have to pool: in all of them
         now = time.monotonic()
         if self.live is not None:
             if now - self.shown_at >= REDRAWN:

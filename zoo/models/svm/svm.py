@@ -171,6 +171,8 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
     hessian_sum: Tensor
     row_counts: Tensor
 
+    convex = True
+
     def __init__(
         self,
         *,
