@@ -73,6 +73,8 @@ def test_a_text_counts_its_tokens_and_a_solved_model_has_no_gauges(tmp_path: Pat
     spans = [now - before for now, before in zip(seconds, [0.0, *seconds], strict=False)]
     count = sum(speed * span for speed, span in zip(speeds, spans, strict=True))
     assert count == pytest.approx(8 * 3 + 8, rel=1e-3)  # padding is no token
+    trained(tmp_path / "short", ArrayData(torch.randn(8, 2), torch.arange(8) % 2), max_epochs=1)  # a step or none
+    assert len(events(tmp_path / "short").Scalars("train/gradient_norm")) == 1
     trained(tmp_path / "tree", ArrayData(torch.randn(20, 2), torch.arange(20) % 2), "decision_tree")
     tags = events(tmp_path / "tree").Tags()["scalars"]
     assert not {"train/learning_rate", "train/seconds"} & set(tags)

@@ -30,20 +30,24 @@ class Gauges(Callback):
     def __init__(self) -> None:
         self._due = False
         self._norm: Tensor | None = None
+        self._rate: float | None = None
 
     def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
         self._began = self._logged = time.perf_counter()
+        self._any = False  # whether a point was drawn: a short run has one too
         self._rows = 0
         self._tokens: int | Tensor | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int) -> None:
         steps = trainer.global_step + 1
-        at_end = trainer.is_last_batch and time.perf_counter() - self._logged >= _AT_LEAST
+        waited = not self._any or time.perf_counter() - self._logged >= _AT_LEAST
+        at_end = trainer.is_last_batch and waited
         accumulates = (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch
         self._due = not accumulates and (steps % trainer.log_every_n_steps == 0 or at_end)  # type: ignore[attr-defined]
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, model: Any, optimizer: Any) -> None:
         if self._due:
+            self._rate = float(optimizer.param_groups[0]["lr"])  # before the schedule's next
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
             self._norm = torch.nn.utils.get_total_norm(gradients) if gradients else None
 
@@ -55,7 +59,9 @@ class Gauges(Callback):
                 self._tokens = count if self._tokens is None else self._tokens + count
         if not self._due or not trainer.optimizers:
             return
-        values = {"train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])}
+        values: dict[str, float] = {}
+        if self._rate is not None:
+            values["train/learning_rate"] = self._rate
         if self._norm is not None:
             values["train/gradient_norm"] = float(self._norm)
         now = time.perf_counter()
@@ -65,7 +71,7 @@ class Gauges(Callback):
             values["train/tokens_per_second"] = float(self._tokens) * processes / elapsed
         elif self._rows:
             values["train/rows_per_second"] = self._rows * processes / elapsed
-        self._logged, self._rows, self._tokens, self._norm = now, 0, None, None
+        self._any, self._logged, self._rows, self._tokens, self._norm = True, now, 0, None, None
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step - 1)  # where the loss of this step stands
 
