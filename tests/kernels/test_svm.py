@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
+from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 from zoo import kernels
@@ -34,7 +36,7 @@ def a_case(seed: int, most: int = 90) -> tuple[Tensor, Dual]:
     if draw.random() < 0.3:
         x = x.round()  # equal rows
     if draw.random() < 0.2:
-        x[:] = x[0]
+        x[:] = x[0].clone()
     cost = torch.full((rows,), 10.0 ** draw.randint(-2, 1), dtype=torch.float64)
     if draw.random() < 0.4:
         cost *= torch.rand(rows, generator=make, dtype=torch.float64) + 0.1
@@ -187,3 +189,24 @@ def test_the_operators_are_traced() -> None:
     torch.library.opcheck(torch.ops.zoo.smo, arguments, test_utils=("test_schema", "test_faketensor"))
     arguments = (x, v, -v, v, 0 * v, 0 * v, torch.arange(5), 1.0, 0.0, 1e-3, False, 5, 0)
     torch.library.opcheck(torch.ops.zoo.dual_descent, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.slow
+@needs_sanitizer
+@pytest.mark.parametrize("variant", list(kernels.runnable()))
+def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+    script = """
+import random, torch
+from test_svm import NAMES, Kernel, a_case, dual_descent, smo
+for seed in range(250):
+    x, dual = a_case(seed, 700)
+    name, draw = NAMES[seed % 5], random.Random(seed)
+    kernel = Kernel("rbf" if name == "precomputed" else name, 0.3, 3, 0.5)
+    rows = kernel(x, x) if name == "precomputed" else x
+    kernel = Kernel("precomputed") if name == "precomputed" else kernel
+    smo(rows, dual, kernel, tol=1e-3, max_iter=4000, shrinking=seed % 3 > 0, cache_size=draw.choice([9.0, 0.05, 1e-6]))
+    if not dual.start.any():
+        dual_descent(x, dual, constant=draw.choice([0.0, 1.0]), max_iter=30)
+        dual_descent(x.new_zeros(len(x), 0), dual, max_iter=5)
+"""
+    run_sanitized(variant, tmp_path, script)

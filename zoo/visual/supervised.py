@@ -118,7 +118,7 @@ def decision_boundary(
     )
     columns = {name: value.cpu() for name, value in predict_columns(grid).items()}
     count = spec.num_classes or int(columns["prediction"].max()) + 1
-    with new_figure(5.2, 4.2) as (figure, axes):
+    with new_figure(5.2 if support is None else 6.2, 4.2) as (figure, axes):
         box = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
         shades = _shades(columns, count).view(GRID, GRID, 3).transpose(0, 1)  # (second, first feature, RGB)
         axes.imshow(to_numpy(shades), extent=box, origin="lower", aspect="auto", interpolation="bilinear")
@@ -126,7 +126,7 @@ def decision_boundary(
         if support is not None:
             ring = {"facecolors": "none", "edgecolors": INK, "linewidths": 0.6, "alpha": 0.7}
             shown = to_numpy(support[thin(len(support), LIMIT).to(support.device)]).T
-            axes.scatter(shown[0], shown[1], s=52, label=f"support vectors, {len(support):,}", **ring)
+            axes.scatter(shown[0], shown[1], s=52, label="support vectors", **ring)
         if y is not None:
             wrong = predict_columns(x)["prediction"].cpu() != y
             _class_points(axes, x, y, wrong, names_of(spec.class_names, count, "class "))
@@ -276,7 +276,7 @@ def region(
     sides = [torch.linspace(float(a), float(b), GRID).double() for a, b in zip(low, high, strict=True)]
     decision = predict_columns(torch.cartesian_prod(*sides))["decision"].cpu().view(GRID, GRID).T
     inside = predict_columns(x)["decision"].cpu() >= 0
-    with new_figure(5.2, 4.2) as (figure, axes):
+    with new_figure(6.2, 4.2) as (figure, axes):
         box = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
         color, other = class_colors(2)
         if float(decision.min()) < 0 < float(decision.max()):
