@@ -274,3 +274,33 @@ def test_a_model_says_which_view_it_takes(file) -> None:
     Path(file).write_bytes(b"kind,text\na,\xff\xfe\nb,c\n")
     with pytest.raises(zoo.ZooError, match="cannot be read"):
         _ = create(file).spec
+
+
+@pytest.mark.slow
+def test_spam_is_told_from_ham_no_worse_than_by_scikit_learn(shared_data) -> None:
+    """The best of the pipelines that people build of scikit-learn's parts, on the same rows."""
+    from sklearn.feature_extraction.text import CountVectorizer as Counts
+    from sklearn.naive_bayes import MultinomialNB
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC
+
+    path = shared_data / "textclf" / "sms_spam" / "sms_spam.csv"
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = np.array(list(csv.reader(file))[1:], dtype=object)
+    data = zoo.create_data(
+        "csv", path=str(path), target="type", text="text", lowercase=True, view="binary", ngrams=3,
+        max_features=200_000, batch_size=512,
+    )  # fmt: skip
+    train, test = (rows[data.rows(split).index.numpy()] for split in ("train", "test"))
+    signs = r"\w+|[^\w\s]+"
+    pipelines = (
+        make_pipeline(Counts(), MultinomialNB()),
+        make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LinearSVC()),
+        make_pipeline(TfidfVectorizer(ngram_range=(1, 2), token_pattern=signs), LinearSVC()),
+        make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True), LinearSVC()),
+    )
+    best = max(p.fit(train[:, 1], train[:, 0]).score(test[:, 1], test[:, 0]) for p in pipelines)
+    model = zoo.fit(zoo.create_model("naive_bayes", likelihood="multinomial", alpha=0.3), data)
+    ours = float(np.mean(model.predict(list(test[:, 1])) == test[:, 0]))
+    print(f"ours {ours:.4f}, theirs {best:.4f}")
+    assert ours >= best

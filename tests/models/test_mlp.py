@@ -88,6 +88,20 @@ def test_counts_by_the_poisson_deviance():
     assert measured["mse"] == pytest.approx(float((predicted - y).square().mean()), rel=1e-5)
 
 
+def test_a_text_is_the_mean_of_its_tokens_whatever_their_order():
+    spec = zoo.DataSpec("tokens", (5,), "class", num_classes=2, vocab_size=9)
+    model = zoo.create_model("mlp", spec, widths=[], embedding_size=4).double()
+    assert model.embedding.weight.abs().max() <= 0.25
+    tokens = torch.tensor([[3, 1, 7], [7, 3, 1], [3, 0, 0]])
+    mask = torch.tensor([[True] * 3, [True] * 3, [True, False, False]])
+    (head,) = linears(model)
+    expected = head(torch.stack([model.embedding.weight[[3, 1, 7]].mean(0)] * 2 + [model.embedding.weight[3]]))
+    torch.testing.assert_close(model(tokens, mask), expected)
+    torch.testing.assert_close(model(tokens[:2]), expected[:2])
+    with pytest.raises(zoo.ZooError, match="embedding_size must be at least 1"):
+        zoo.create_model("mlp", embedding_size=0)
+
+
 def test_the_identity_leaves_a_linear_map():
     model = zoo.create_model("mlp", SPEC, widths=[6], activation="identity")
     first, second = linears(model)

@@ -9,7 +9,8 @@ Of a text x is the mean of its tokens' vectors, $x = \frac1T \sum_t E_{w_t}$, wh
 Legend: B batch, F input features (images are flattened), H_l width of layer l, C outputs; T tokens w_t of a text,
 E their vectors (V, F).
 
-Source: Rumelhart, Hinton & Williams 1986; Iyyer, Manjunatha, Boyd-Graber & Daumé 2015 (texts); dropout of Srivastava et
+Source: Rumelhart, Hinton & Williams 1986; Iyyer, Manjunatha, Boyd-Graber & Daumé 2015 (texts), with the
+first vectors of Joulin, Grave, Bojanowski & Mikolov 2017; dropout of Srivastava et
 al. 2014; batch normalization of Ioffe & Szegedy 2015, before the nonlinearity as they place it. Deviation: where p is
 often the share of units that is kept, `dropout` is the share that is dropped, as in torch.
 """
@@ -100,6 +101,8 @@ class MLP(GradientModel):
                 raise ZooError("mlp needs the size of the vocabulary; the data do not say it.")
             width = self.hparams.embedding_size
             self.embedding = nn.Embedding(spec.vocab_size, width)
+            # Near zero: of a rare token, whose vector hardly moves, little is left to mislead the mean.
+            nn.init.uniform_(self.embedding.weight, -1 / width, 1 / width)
         for next_width in self.widths:
             layers.append(nn.Linear(width, next_width))
             if self.batch_norm:
