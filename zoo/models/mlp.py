@@ -9,10 +9,10 @@ Of a text x is the mean of its tokens' vectors, $x = \frac1T \sum_t E_{w_t}$, wh
 Legend: B batch, F input features (images are flattened), H_l width of layer l, C outputs; T tokens w_t of a text,
 E their vectors (V, F).
 
-Source: Rumelhart, Hinton & Williams 1986; Iyyer, Manjunatha, Boyd-Graber & Daumé 2015 (texts), with the
-first vectors of Joulin, Grave, Bojanowski & Mikolov 2017; dropout of Srivastava et
-al. 2014; batch normalization of Ioffe & Szegedy 2015, before the nonlinearity as they place it. Deviation: where p is
-often the share of units that is kept, `dropout` is the share that is dropped, as in torch.
+Source: Rumelhart, Hinton & Williams 1986; Iyyer, Manjunatha, Boyd-Graber & Daumé 2015 (texts), with the first vectors
+of Joulin, Grave, Bojanowski & Mikolov 2017; dropout of Srivastava et al. 2014; batch normalization of Ioffe & Szegedy
+2015, before the nonlinearity as they place it. Deviation: where p is often the share of units that is kept, `dropout`
+is the share that is dropped, as in torch.
 """
 
 from __future__ import annotations
