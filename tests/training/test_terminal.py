@@ -110,6 +110,15 @@ def test_a_dumb_terminal_and_a_pipe_get_plain_lines(term: str, monkeypatch: pyte
     assert all(len(line) <= 80 for line in lines)
 
 
+def test_a_long_epoch_gets_lines_within_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.training.progress.WITHIN", 0.0)
+    monkeypatch.setattr(Progress, "_pause", lambda *_: 0.0)
+    lines = fit_shown(Console(file=io.StringIO(), width=80)).splitlines()
+    first = [line for line in lines if line.startswith("pass 0")]
+    assert [line.split()[2] for line in first[:-1]] == [f"{100 * batch // 8}" for batch in range(1, 9)]
+    assert all(len(line) <= 80 for line in lines)
+
+
 def test_a_run_is_told_within_80_columns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ __all__ = ["Progress", "Standing"]
 REDRAWN = 0.1  # least seconds between two drawings of the line
 WIDEST_BAR, NARROWEST_BAR = 30, 8
 FIRST_LINES = 10  # epochs that a plain log shows one by one
+WITHIN = 30.0  # least seconds between two lines within an epoch
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Progress(Callback):
         if self.live is not None:
             if now - self.shown_at >= REDRAWN:
                 self._draw(self.standing(trainer, model))
-        elif now - self.shown_at >= max(30.0, self._pause(now)):
+        elif now - self.shown_at >= WITHIN and now - self.shown_at >= self._pause(now):
             self._print(trainer, self.standing(trainer, model, doing="training"))
 
     def on_validation_batch_end(self, trainer: pl.Trainer, model: Any, *args: Any) -> None:
