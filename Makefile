@@ -22,11 +22,11 @@ evaluate: .venv/.installed
 	$(BIN)/python evaluate.py $(ARGS)
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Long trainings, every pair of model and data, kills and fuzzing with many examples, too.
 test-all: .venv/.installed-dev
-	$(BIN)/python -m pytest -n logical --dist loadfile -m "" $(ARGS)
+	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "" $(ARGS)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -11,16 +12,20 @@ import subprocess
 import sys
 import tempfile
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import hydra
 import sklearn.datasets
 import torch
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 import zoo
 from zoo.data.base import Rows, TensorRows, ZooDataModule
@@ -30,6 +35,7 @@ from zoo.data.transactions import BasketRows
 from zoo.models.base import StreamingModel, ZooModel
 from zoo.registry import model_entry
 from zoo.training.main import config_dir
+from zoo.training.trainer import make_trainer
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CPU = "trainer.accelerator=cpu"
@@ -50,15 +56,31 @@ def model_config(name: str) -> dict[str, Any]:
     return compose(f"model={name}")
 
 
-def run_command(arguments: Sequence[str], command: str = "train") -> int:
-    """Run `train.py` or `evaluate.py` in this process; return the exit code."""
+@contextlib.contextmanager
+def _briefly(pictures: bool) -> Iterator[None]:
+    """Leave out what takes three quarters of a tiny run and changes nothing of it.
+
+    Hydra composes a config twice, first to find out whether `hydra.mode` is set in it. Figures are made, but not turned
+    into pixels unless `pictures`.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(Hydra, "get_mode", return_value=None))
+        if not pictures:
+            stack.enter_context(mock.patch.object(Figure, "savefig", lambda figure, path, **options: path.touch()))
+            stack.enter_context(mock.patch.object(SummaryWriter, "add_figure"))
+        yield
+
+
+def run_command(arguments: Sequence[str], command: str = "train", *, pictures: bool = False) -> int:
+    """Run `train.py`, `evaluate.py` or `predict.py` in this process; return the exit code."""
     from zoo.training import main
 
     before, environment = sys.argv, dict(os.environ)
     sys.argv = [f"{command}.py", *arguments]
     GlobalHydra.instance().clear()
     try:
-        return getattr(main, command)()
+        with _briefly(pictures):
+            return getattr(main, command)()
     finally:
         sys.argv = before
         os.environ.clear()
@@ -242,3 +264,25 @@ class Held(ZooDataModule):
         spec, batch = self.held
         rows: Rows = TensorRows(batch) if batch.items is None else BasketRows(batch.items, batch.lengths)
         return spec, {"train": rows, "val": rows, "test": rows}
+
+
+def in_two_processes(code: str, *arguments: str, cwd: Path) -> None:
+    """Run Python code in two processes that find each other as under torchrun."""
+    port, processes = free_port(), []
+    for rank in ("0", "1"):
+        environment = {
+            **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}",
+            "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
+        }  # fmt: skip
+        command = [sys.executable, "-c", code, *arguments]
+        processes.append(subprocess.Popen(command, cwd=cwd, env=environment, text=True, stderr=subprocess.PIPE))
+    errors = [process.communicate(timeout=400)[1] for process in processes]
+    assert not any(process.returncode for process in processes), "\n".join(errors)[-3000:]
+
+
+def tested(model: ZooModel, spec: DataSpec, batch: Batch, **options: Any) -> dict[str, float]:
+    """The test metrics of some rows, five at a time."""
+    trainer = make_trainer(model, accelerator="cpu", progress=False, **options)
+    found = trainer.test(model, datamodule=Held(spec, batch, batch_size=5), verbose=False)
+    return {key: float(value) for part in found for key, value in part.items()}

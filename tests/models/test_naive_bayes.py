@@ -482,7 +482,8 @@ def test_pictures_can_be_drawn(name: str, kind: str, tmp_path) -> None:
     wanted = {"tabular": {"densities" if name == "gaussian" else "telling_features"}, "image": {"class_means"}}[kind]
     assert "confusion_matrix" in drawn
     assert wanted <= set(drawn) or name == "categorical"
-    for key, figure in drawn.items():
+    for key in wanted & set(drawn):  # the others are drawn for every model
+        figure = drawn[key]
         visual.save(figure, tmp_path / f"{key}.png")
         assert (tmp_path / f"{key}.png").stat().st_size > 1000
 

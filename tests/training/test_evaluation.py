@@ -29,7 +29,7 @@ class Runs:
         arguments = [] if zoo.create_model(name).streaming else short
         run = self.folder / name
         assert run_command([f"model={name}", *arguments, CPU, f"run_dir={run}"]) == 0
-        assert run_command([f"run={run}", "accelerator=cpu"], "evaluate") == 0
+        assert run_command([f"run={run}", "accelerator=cpu"], "evaluate", pictures=True) == 0
         return run
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,13 @@ from typing import Any
 import pytest
 import torch
 from support import (
-    CHECKOUT,
     CPU,
     VARIANTS,
     assert_same,
     create,
     default_data,
     fitting_data,
-    free_port,
+    in_two_processes,
     label,
     model_config,
     piece_of,
@@ -36,6 +33,8 @@ import zoo
 from zoo.data.registry import create_data
 from zoo.data.spec import Batch
 from zoo.training.checkpoint import load_model
+from zoo.training.run import build
+from zoo.training.trainer import make_trainer, seed_all
 
 # Long sequences of dependent steps enlarge the rounding of the first; the bound says by how much at most.
 BOUNDS = {"tsne": 1e-3}
@@ -58,37 +57,15 @@ def test_batch_sizes_and_the_order_of_rows_do_not_matter(name: str, hparams: dic
         assert_same(found, results[0][1], BOUNDS.get(name, 1e-9), what)
 
 
-SCRIPT = """
-import sys, json
-from zoo.training.run import build
-from zoo.training.trainer import make_trainer, seed_all
-for job in json.loads(sys.argv[1]):
-    settings = job["settings"]
-    seed_all(settings["seed"])
-    model, data = build(settings)
-    options = {**settings["trainer"], "devices": job["devices"], "strategy": job["strategy"]}
-    trainer = make_trainer(model, run_dir=job["folder"], progress=False, logger=False, **options)
-    trainer.fit(model, datamodule=data)
-"""
-
-
-def train_in_processes(jobs: list[dict[str, Any]], folder: Path, world_size: int) -> None:
-    """Run trainings in `world_size` processes that find each other as under torchrun."""
-    import json
-
-    port, processes = free_port(), []
-    for rank in range(world_size):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
-        if world_size > 1:
-            environment |= {
-                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "GROUP_RANK": "0",
-                "LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-                "TORCHELASTIC_RUN_ID": "test",
-            }  # fmt: skip
-        command = [sys.executable, "-c", SCRIPT, json.dumps(jobs)]
-        processes.append(subprocess.Popen(command, cwd=folder, env=environment, text=True, stderr=subprocess.PIPE))
-    errors = [process.communicate(timeout=400)[1] for process in processes]
-    assert not any(process.returncode for process in processes), "\n".join(errors)[-3000:]
+def train_jobs(jobs: list[dict[str, Any]]) -> None:
+    """Train as each job says, in this process, which may be one of two."""
+    for job in jobs:
+        settings = job["settings"]
+        seed_all(settings["seed"])
+        model, data = build(settings)
+        options = {**settings["trainer"], "devices": job["devices"], "strategy": job["strategy"]}
+        trainer = make_trainer(model, run_dir=job["folder"], progress=False, logger=False, **options)
+        trainer.fit(model, datamodule=data)
 
 
 def job(name: str, hparams: dict[str, Any], folder: Path, devices: int) -> dict[str, Any]:
@@ -115,11 +92,12 @@ def job(name: str, hparams: dict[str, Any], folder: Path, devices: int) -> dict[
 @pytest.fixture(scope="module")
 def one_and_two(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Checkpoints of every streaming model, trained by one process and by two."""
-    folders = {}
-    for world_size in (1, 2):
-        folders[world_size] = tmp_path_factory.mktemp(f"processes{world_size}")
-        jobs = [job(name, hparams, folders[world_size], world_size) for name, hparams in VARIANTS]
-        train_in_processes(jobs, folders[world_size], world_size)
+    folders = {number: tmp_path_factory.mktemp(f"processes{number}") for number in (1, 2)}
+    jobs = {n: [job(name, hparams, folder, n) for name, hparams in VARIANTS] for n, folder in folders.items()}
+    train_jobs(jobs[1])
+    code = f"import json, sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n" \
+           "from test_streaming import train_jobs\ntrain_jobs(json.loads(sys.argv[1]))"  # fmt: skip
+    in_two_processes(code, json.dumps(jobs[2]), cwd=folders[2])
     return folders
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -42,7 +43,7 @@ def assert_same_merges(ours: Tensor, theirs: np.ndarray, tolerance: float = 1e-1
 @pytest.mark.parametrize("method", LINKAGES)
 @pytest.mark.parametrize("count", [2, 3, 4, 7, 16, 33, 64, 100, 250, 500])
 def test_merges_are_scipys_from_points_and_from_distances(method: str, count: int, device: torch.device) -> None:
-    for seed in range(2):
+    for seed in range(2 if count <= 100 else 1):
         x = points(count, seed=seed)
         theirs = hierarchy.linkage(x.numpy(), method)
         assert_same_merges(linkage(x.to(device), method), theirs)
@@ -157,7 +158,9 @@ def check_tree(tree: Tensor, x: Tensor, method: str) -> None:
     between_points = pairwise_distances(x, x)
     reduce = {"single": torch.amin, "complete": torch.amax, "average": torch.mean}
 
-    def between(a: list[int], b: list[int]) -> float:
+    @functools.cache  # as others merge, the distance of two clusters stays what it is
+    def between(p: int, q: int) -> float:
+        a, b = members[p], members[q]
         if method == "ward":
             gap = (x[a].mean(0) - x[b].mean(0)).norm()
             return float(gap * (2 * len(a) * len(b) / (len(a) + len(b))) ** 0.5)
@@ -166,10 +169,10 @@ def check_tree(tree: Tensor, x: Tensor, method: str) -> None:
     alive = set(range(count))
     for a, b, height, size in tree.tolist():
         a, b = int(a), int(b)
-        assert between(members[a], members[b]) == pytest.approx(height, rel=1e-9, abs=1e-12)
+        assert between(*sorted((a, b))) == pytest.approx(height, rel=1e-9, abs=1e-12)
         members.append(members[a] + members[b])
         assert len(members[-1]) == size
-        nearest = min(between(members[p], members[q]) for p, q in itertools.combinations(alive, 2))
+        nearest = min(between(p, q) for p, q in itertools.combinations(sorted(alive), 2))
         assert height == pytest.approx(nearest, rel=1e-9, abs=1e-12)
         alive = alive - {a, b} | {len(members) - 1}
 

@@ -226,10 +226,10 @@ def test_rows_whose_squares_are_no_numbers_are_refused_in_one_line(init: str, sc
 @pytest.mark.parametrize("spherical", [False, True])
 @pytest.mark.parametrize("init", INITS)
 def test_batches_order_and_processes_do_not_matter(init: str, spherical: bool, weighted: bool) -> None:
-    x = blobs(100)
-    x = torch.cat([x, x[:50]])  # some rows twice
+    x = blobs(50)
+    x = torch.cat([x, x[:25]])  # some rows twice
     order = torch.randperm(len(x))
-    weight = torch.rand(100, dtype=torch.float64)[torch.arange(len(x)) % 100] if weighted else None
+    weight = torch.rand(50, dtype=torch.float64)[torch.arange(len(x)) % 50] if weighted else None
     hparams = {"num_clusters": 6, "num_init": 3, "init": init, "spherical": spherical}
     whole = fitted(x, weight=weight, **hparams)
     others = [fitted(x[order], size, None if weight is None else weight[order], **hparams) for size in (1, 7, 64, None)]

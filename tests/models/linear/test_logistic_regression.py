@@ -337,7 +337,7 @@ def test_features_far_from_zero_lose_no_digit(shift, dtype, options, classes):
     z, expected = (m(x) - m(x).mean(1, keepdim=True) * (classes > 2) for m, x in ((model, far), (plain, near)))
     close(z, expected, 1e-6, 1e-12 * shift + 1e-9)
     assert bool((plain.weight != 0).any())
-    close(fit(far, y, batch_size=1, **options).weight, plain.weight, 1e-6, 1e-10)
+    close(fit(far, y, batch_size=1 if shift == 1e8 else 17, **options).weight, plain.weight, 1e-6, 1e-10)
 
 
 @pytest.mark.parametrize("method", ["newton", "lbfgs"])
