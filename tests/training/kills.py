@@ -7,13 +7,14 @@ random states are compared with those of a run that was left alone, and so is it
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import random
 import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,13 @@ SCHEDULES = {
     "plateau": ["scheduler=plateau", "scheduler.patience=0", "scheduler.factor=0.5", "optimizer.lr=0.3"],
 }
 STOPPING = ["regularization=[early_stopping,gradient_clipping]", "regularization.early_stopping.patience=1"]
-MLP = ["model=mlp", "data=iris", "data.batch_size=16", "model.dropout=0.3", "trainer.max_epochs=4"]
-CASES = {f"mlp, {name}": [*MLP, *options] for name, options in SCHEDULES.items()}
-CASES |= {f"mlp, {name}, early stopping": [*MLP, *options, *STOPPING] for name, options in SCHEDULES.items()}
-CASES |= {f"{name}, three passes": [f"model={name}", *SHORT] for name in zoo.list_models()}
+GRADIENT = {name: [f"model={name}", *SHORT] for name in zoo.list_models() if not zoo.create_model(name).streaming}
+GRADIENT["mlp"] = ["model=mlp", "data=iris", "data.batch_size=16", "model.dropout=0.3", "trainer.max_epochs=4"]
+GRADIENT["linear_regression"] = ["model=linear_regression", "model.solver=gradient", *SHORT]
+CASES = {f"{name}, three passes": [f"model={name}", *SHORT] for name in zoo.list_models()}
+for (name, base), (schedule, options) in itertools.product(GRADIENT.items(), SCHEDULES.items()):
+    CASES[f"{name}, {schedule}"] = [*base, *options]
+    CASES[f"{name}, {schedule}, early stopping"] = [*base, *options, *STOPPING]
 
 
 def start(overrides: list[str], folder: Path) -> int:
@@ -48,19 +52,24 @@ def start(overrides: list[str], folder: Path) -> int:
     if pid:
         return pid
     code = 1
-    with contextlib.suppress(BaseException):
+    try:
         output = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)
         run._finish = lambda *args, **options: None
         code = run_command([*overrides, CPU, "checkpoint_seconds=0", f"run_dir={folder}"])
-    os._exit(code)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def finish(overrides: list[str], folder: Path) -> None:
     _, status = os.waitpid(start(overrides, folder), 0)
     if status:
-        raise RuntimeError(folder.with_suffix(".log").read_text())
+        raise RuntimeError(f"{' '.join(overrides)} ended with {status}:\n{folder.with_suffix('.log').read_text()}")
 
 
 def result(folder: Path) -> tuple[tuple[str, str], tuple[str, str] | None]:
