@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from sklearn import datasets
 from support import CHECKOUT
 
 TRAIN = "import sys; from zoo.training.main import train; sys.exit(train())"
@@ -100,6 +101,7 @@ def test_the_wheel_names_its_commands_and_its_licence(unpacked: Path) -> None:
     assert "zoo-train = zoo.training.main:train" in commands
     assert "zoo = zoo.training.main:main" in commands
     assert "zoo-evaluate = zoo.training.main:evaluate" in commands
+    assert "zoo-predict = zoo.training.main:predict" in commands
     metadata = (info / "METADATA").read_text()
     assert "License-Expression: Apache-2.0" in metadata
     assert (info / "licenses" / "LICENSE").is_file()
@@ -126,3 +128,13 @@ def test_the_wheel_installs_into_an_empty_environment(wheel: Path, tmp_path: Pat
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "run" / "evaluation" / "predictions.parquet").is_file()
+    iris = datasets.load_iris(as_frame=True).data
+    iris.sample(frac=1, axis=1, random_state=0).to_csv(tmp_path / "new.csv", index=False)  # columns in another order
+    arguments = ["run=run", "data.path=new.csv", "output=answers.csv"]
+    done = subprocess.run(
+        [binaries / "zoo-predict", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = (tmp_path / "answers.csv").read_text().splitlines()
+    assert "probability_setosa" in answers[0]
+    assert len(answers) == 151

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -13,11 +14,16 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from support import CHECKOUT, CPU, checkpoint_bits, has_module, run_command, spawn
+from hydra.core.plugins import Plugins
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+from support import CHECKOUT, CPU, checkpoint_bits, run_command, spawn
 
 import zoo
+from zoo.models.mlp import MLP
+from zoo.training.logger import make_loggers
 from zoo.training.main import config_dir
 
 METRICS = ("val/accuracy", "val/loss")
@@ -318,6 +324,27 @@ def test_a_sweep_runs_all_combinations_into_folders_of_their_own(
     assert str(table.relative_to(here)) in out
 
 
+def test_a_sweep_whose_runs_are_all_refused_leaves_no_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["-m", "model=kmeans,pca", "optimizer.lr=0.1", CPU]) == 1
+    out, error = capsys.readouterr()
+    assert "sweep.csv" not in out
+    assert error.splitlines()[-1] == "error: 2 of 2 runs failed: 0, 1."
+    assert os.listdir() == []
+
+
+def test_sweepers_are_given_the_monitored_value(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_launcher.BasicLauncher"]
+    launch, jobs = launcher.launch, []
+    monkeypatch.setattr(launcher, "launch", lambda *args, **options: jobs.extend(launch(*args, **options)) or jobs)
+    command = ["-m", "model=mlp", "data=iris", "model.widths=[4]", "trainer.max_epochs=3", CPU, "optimizer.lr=0.1,1e-4"]
+    assert run_command([*command, "run_dir=run"]) == 0
+    values = [job.return_value for job in jobs]
+    assert len(values) == 2
+    for number, value in enumerate(values):  # the best of the validations, by which best.ckpt was chosen
+        history = csv.DictReader((here / f"run_{number}" / "history.csv").open())
+        assert value == pytest.approx(max(float(row["val/accuracy"]) for row in history))
+
+
 def test_a_failing_job_of_a_sweep_is_an_exit_code(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["-m", "model=mlp,linear_regression", "data=iris", "trainer.max_epochs=1", CPU]
     assert run_command(arguments) == 1
@@ -366,11 +393,61 @@ def test_evaluation_of_another_split_says_so_and_overwrites_nothing(
     assert {key.partition("/")[0] for key in metrics} == {"split", "val"}
 
 
-def test_a_logger_whose_package_is_missing_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if has_module("wandb"):
-        pytest.skip("wandb is installed here")
-    assert "pip install 'zoo[wandb]'" in one_line(capsys, [*SHORT, "logger=[wandb]"])
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_logger_whose_package_is_missing_is_one_line(
+    name: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda wanted, *args: None if wanted == name else found(wanted, *args)
+    )
+    assert f"pip install 'zoo[{name}]'" in one_line(capsys, [*SHORT, f"logger=[{name}]"])
+    assert os.listdir() == []
+
+
+def test_an_unknown_logger_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "logger must be" in one_line(capsys, [*SHORT, "logger=[abacus]"])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("wandb", WandbLogger), ("mlflow", MLFlowLogger)])
+def test_a_logger_by_name_keeps_to_the_run_folder(
+    name: str, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(name)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # as it is set for the process, and taken back after the test
+    run = tmp_path / "mlp" / "iris" / "now"
+    (logger,) = make_loggers([name], run)
+    assert type(logger) is kind
+    if name == "wandb":  # begins a process of its own where it is used
+        assert logger._offline  # type: ignore[attr-defined]
+        assert logger.save_dir == str(run)
+    else:
+        logger.log_metrics({"val/loss": 0.5}, step=3)
+        (file,) = run.glob("mlruns/*/*/metrics/val/loss")
+        assert file.read_text().split()[1:] == ["0.5", "3"]
+
+
+OUT_OF_MEMORY = {
+    "torch's, of the CPU": lambda: torch.empty(1 << 55),
+    "NumPy's": lambda: np.empty(1 << 55),
+    "torch's, of a GPU": lambda: raises(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")),
+    "CUDA's": lambda: raises(RuntimeError("CUDA error: out of memory")),
+    "cuBLAS's": lambda: raises(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")),
+}
+
+
+def raises(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("whose", OUT_OF_MEMORY)
+def test_out_of_memory_is_one_line(
+    whose: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MLP, "forward", lambda self, x: OUT_OF_MEMORY[whose]())
+    line = one_line(capsys, [*SHORT, "run_dir=run"])
+    assert line.startswith("out of memory: lower data.batch_size or the model's sizes")
+    assert os.listdir() == []
 
 
 PLUGIN = """

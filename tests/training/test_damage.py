@@ -108,7 +108,8 @@ def swapped_tensors(content: dict[str, Any], rng: random.Random) -> None:
     state = content["state_dict"]
     names = sorted(state)
     rng.shuffle(names)
-    a, b = names[:2]
+    a = names[0]
+    b = next(name for name in names[1:] if not torch.equal(state[name], state[a]))  # ones for ones would change nothing
     state[a], state[b] = state[b], state[a]
 
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from support import CHECKOUT, CPU, free_port, run_command, spawn
 
+from zoo import kernels, load_model
 from zoo.errors import ZooError
 from zoo.training import processes
 from zoo.training.lock import run_lock
@@ -167,3 +169,36 @@ def test_a_longer_run_goes_on_and_says_so(tmp_path: Path, capsys: pytest.Capture
     assert run_command([*RUN, "scheduler=cosine", f"run_dir={tmp_path / 'cosine'}", "trainer.max_epochs=2"]) == 1
     error = capsys.readouterr().err
     assert "another trainer.max_epochs (1, not 2), over which scheduler=cosine is drawn" in error
+
+
+@pytest.mark.skipif(kernels.status().variant is None, reason="no kernels are built here")
+def test_a_run_that_goes_on_with_other_kernels_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command([*RUN, f"run_dir={tmp_path}"]) == 0
+    capsys.readouterr()
+    try:
+        assert run_command([*RUN, f"run_dir={tmp_path}", "kernels=false", "trainer.max_epochs=2"]) == 0
+    finally:
+        kernels.use(True)
+    said = (
+        f"began with kernels: {kernels.status().variant} and goes on with kernels: none, so its last digits may differ."
+    )
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_processes_that_torchrun_starts_end_in_the_numbers_of_one(tmp_path: Path) -> None:
+    command = ["model=linear_regression", CPU]
+    assert run_command([*command, f"run_dir={tmp_path / 'one'}"]) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    arguments = [*command, "trainer.devices=2", "trainer.strategy=ddp", f"run_dir={tmp_path / 'two'}"]
+    done = subprocess.run(
+        [*torchrun, str(CHECKOUT / "train.py"), *arguments],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("linear_regression on diabetes") == 1  # the first process alone speaks
+    one, two = (load_model(tmp_path / name).state_dict() for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-9, atol=1e-9)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]

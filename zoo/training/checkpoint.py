@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -155,7 +156,9 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         log.warning("%s has no %s beside it: its inner digests are checked alone.", path, _sidecar(path).name)
     _check_archive(path, sums=not digests)
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a foreign pickle, which is refused in a line
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ZooError(
             f"{path} holds more than tensors and plain values and was refused; nothing in it was executed."

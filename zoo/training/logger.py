@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,4 +69,7 @@ def _make_logger(name: str, run_dir: Path) -> Logger:
         raise ZooError(f"logger={name} needs the package {package}: pip install 'zoo[{name}]'.")
     if name == "wandb":
         return WandbLogger(save_dir=str(run_dir), name="/".join(run_dir.parts[-3:]), offline=True)
+    os.environ.setdefault(
+        "MLFLOW_ALLOW_FILE_STORE", "true"
+    )  # a folder of the run; a database would need a package more
     return MLFlowLogger(tracking_uri=(run_dir / "mlruns").as_uri(), run_name="/".join(run_dir.parts[-3:]))

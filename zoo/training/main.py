@@ -211,6 +211,7 @@ def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str
         raise ZooError(f"the command line is not understood: {' '.join(str(error).split())}") from error
     finally:
         if sweep.runs and global_rank() == 0:
+            sweep.leave_nothing_if_refused()
             sweep.print()
     if failures:  # of a sweep, the first: the other jobs have run
         failed = [str(run.number) for run in sweep.runs if run.failure]
@@ -358,11 +359,13 @@ def _by_lightning(error: BaseException) -> bool:
     return frame is not None and str(frame.tb_frame.f_globals.get("__name__")).startswith("lightning.")
 
 
+# What torch's allocators, CUDA and cuBLAS say, each in its own words.
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported here
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
     )
 
 

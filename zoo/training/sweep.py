@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -117,6 +118,17 @@ class Sweep:
         partial.write_text(text.getvalue(), encoding="utf8", newline="")
         os.replace(partial, path)
 
+    def leave_nothing_if_refused(self) -> None:
+        """Take the sweep's folder away if none of its runs came to an end; what others wrote there stays."""
+        if self.folder is None or any(run.outcome for run in self.runs):
+            return
+        for name in ("sweep.csv", "multirun.yaml"):
+            (self.folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty
+            for folder in (self.folder, *self.folder.parents[:2]):
+                folder.rmdir()
+        self.folder = None
+
     def print(self, console: Console | None = None) -> None:
         """Print the table, and below it why runs failed."""
         console = console or make_console()
@@ -129,7 +141,7 @@ class Sweep:
             *(["metric"] if len(metrics) > 1 else []),
             metrics[0] if len(metrics) == 1 else "value",
         ]
-        rows = [self._row(run, len(metrics) != 1) for run in ranked]
+        rows = [self._row(run, len(metrics) > 1) for run in ranked]
         folders = [shown_path(run.outcome.folder) if run.outcome and run.outcome.folder else "" for run in ranked]
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         wide = any(folders) and sum(widths) + 2 * len(widths) + max(map(len, folders), default=0) <= console.width
