@@ -81,7 +81,7 @@ def test_a_text_counts_its_tokens_and_a_solved_model_has_no_gauges(tmp_path: Pat
 
 
 def test_a_run_shows_its_config_and_its_pictures_name_their_split(tmp_path: Path) -> None:
-    assert run_command(f"model=decision_tree data=iris {CPU} run_dir={tmp_path / 'run'}".split()) == 0
+    assert run_command(f"model=decision_tree data=iris {CPU} run_dir={tmp_path / 'run'}".split(), pictures=True) == 0
     found = events(tmp_path / "run")
     text = found.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "    name: decision_tree" in text
