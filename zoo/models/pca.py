@@ -35,7 +35,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,11 +59,72 @@ from zoo.registry import register_model
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PCA"]
+__all__ = ["PCA", "Principal", "principal_components"]
 
 _UNSETTLED = 0.2  # residual of an eigenvector, as a share of its eigenvalue, that is worth a warning
 
 # Letters: B rows, D features, K components, L vectors of a block, W of the basis.
+
+
+class Principal(NamedTuple):
+    """The components that are kept.
+
+    Attributes:
+        components: (K, D).
+        variance: along each, (K,).
+        share: of the whole variance, (K,).
+        noise_variance: the mean of the variances left out, ().
+    """
+
+    components: Tensor
+    variance: Tensor
+    share: Tensor
+    noise_variance: Tensor
+
+
+def principal_components(
+    spectrum: Tensor, vectors: Tensor, total: Tensor, count: Tensor, wanted: int | float | str | None
+) -> Principal:
+    """Return the principal components of rows whose scatter matrix is known by its eigenvalues.
+
+    Args:
+        spectrum: eigenvalues, descending, (W,).
+        vectors: eigenvectors, one a row, (W, D).
+        total: sum of all eigenvalues, ().
+        count: number of rows, ().
+        wanted: number of components, share of the variance, `mle`, or None for all.
+
+    Raises:
+        ZooError: for more components than rows or features.
+    """
+    rows, features = math.ceil(count), vectors.shape[1]
+    available = min(rows, features)
+    variance = (spectrum / (count - 1)).clamp_min(0)[:available]
+    kept = count_components(variance, wanted, rows, features)
+    total = total / (count - 1)
+    left = total - variance[:kept].sum()
+    noise = left.clamp_min(0) / (available - kept) if kept < available else torch.zeros_like(left)
+    share = variance[:kept] / torch.where(total > 0, total, 1.0)
+    return Principal(fix_signs(vectors[:kept]), variance[:kept].clone(), share, noise)
+
+
+def count_components(variance: Tensor, wanted: int | float | str | None, num_rows: int, num_features: int) -> int:
+    """How many components to keep of those with these variances, descending, (D',)."""
+    available = min(num_rows, num_features)
+    if wanted is None:
+        return available
+    if wanted == "mle":
+        if num_rows < num_features:
+            raise ZooError("model.num_components=mle needs at least as many rows as features.")
+        return likeliest_components(variance, num_rows)
+    if isinstance(wanted, float):
+        return components_for_share(variance, wanted)
+    if int(wanted) > available:
+        raise ZooError(
+            f"model.num_components is {wanted}, but {num_rows} rows of {num_features} features have at most "
+            f"{available} components."
+        )
+    return int(wanted)
 
 
 @register_model(
@@ -200,7 +261,7 @@ class PCA(StreamingModel):
         return self.hparams.num_passes if self.hparams.solver == "randomized" else 1
 
     def solve(self) -> dict[str, float | Tensor]:
-        rows, features = math.ceil(self.count), len(self.mean)
+        rows = math.ceil(self.count)
         if rows < 2:
             raise ZooError(f"pca needs at least 2 rows to speak of variance, and was given {rows}.")
         if not bool(torch.isfinite(self.mean).all()):
@@ -212,15 +273,9 @@ class PCA(StreamingModel):
         spectrum, vectors, total = self.spectrum()
         if total < 1e-290 and 0 < self.mean.abs().max() < 1e-145:
             raise ZooError("pca was given values so small that their squares are no numbers: scale the data first.")
-        available = min(rows, features)
-        variance = (spectrum / (self.count - 1)).clamp_min(0)[:available]
-        kept = self.count_components(variance, available)
-        total = total / (self.count - 1)
-        left = total - variance[:kept].sum()
-        self.center, self.components = self.mean.clone(), fix_signs(vectors[:kept])
-        self.explained_variance = variance[:kept].clone()
-        self.explained_variance_ratio = self.explained_variance / torch.where(total > 0, total, 1.0)
-        self.noise_variance = left.clamp_min(0) / (available - kept) if kept < available else torch.zeros_like(left)
+        found = principal_components(spectrum, vectors, total, self.count, self.hparams.num_components)
+        kept, self.center = len(found.components), self.mean.clone()
+        self.components, self.explained_variance, self.explained_variance_ratio, self.noise_variance = found
         return {
             "explained_variance_ratio": self.explained_variance_ratio.sum(),
             "noise_variance": self.noise_variance,
@@ -271,24 +326,6 @@ class PCA(StreamingModel):
                 NotConverged,
                 stacklevel=2,
             )
-
-    def count_components(self, variance: Tensor, available: int) -> int:
-        """How many components to keep."""
-        wanted = self.hparams.num_components
-        if wanted is None:
-            return available
-        if wanted == "mle":
-            if math.ceil(self.count) < len(self.mean):
-                raise ZooError("model.num_components=mle needs at least as many rows as features.")
-            return likeliest_components(variance, float(self.count))
-        if isinstance(wanted, float):
-            return components_for_share(variance, wanted)
-        if wanted > available:
-            raise ZooError(
-                f"model.num_components is {wanted}, but {math.ceil(self.count)} rows of {len(self.mean)} features have "
-                f"at most {available} components."
-            )
-        return wanted
 
     # -- the fitted model ----------------------------------------------------------------------------------------
 

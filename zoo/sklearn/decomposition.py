@@ -13,10 +13,14 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
 
 from zoo.data.spec import Batch
 from zoo.models.pca import PCA as PCAModel
+from zoo.models.pca import Principal, principal_components
+from zoo.numerics.moments import centred_blocks, scatter_blocks
 from zoo.numerics.spectra import probabilistic_log_density
+from zoo.numerics.triangular import qr_update
 from zoo.sklearn.base import ZooEstimator, constraints
 from zoo.sklearn.rows import dense_blocks
 
@@ -47,16 +51,15 @@ class _Projection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimato
         types = [np.float64, np.float32]
         return validate_data(self, X, reset=reset, dtype=types, accept_sparse="csr", **options)
 
-    def _show(self, num_rows: int, dtype: Any, kept: int | None = None) -> None:
+    def _keep(self, found: Principal, mean: Tensor, num_rows: int, dtype: Any, kept: int | None = None) -> None:
         """Show the components, `kept` of them or all, in the type of the rows."""
-        model = self.model_
-        values = model.explained_variance.cpu().numpy()[:kept]
-        self.components_ = model.components.cpu().numpy()[:kept].astype(dtype)
-        self.explained_variance_ = values.astype(dtype)
-        self.explained_variance_ratio_ = model.explained_variance_ratio.cpu().numpy()[:kept].astype(dtype)
-        self.singular_values_ = np.sqrt(values * max(num_rows - 1, 0)).astype(dtype)
-        self.mean_ = model.center.cpu().numpy().astype(dtype)
-        self.noise_variance_ = float(model.explained_variance.mean() if kept == 0 else model.noise_variance)
+        components, values, shares, noise = (part.cpu().numpy() for part in found)
+        self.components_ = components[:kept].astype(dtype)
+        self.explained_variance_ = values[:kept].astype(dtype)
+        self.explained_variance_ratio_ = shares[:kept].astype(dtype)
+        self.singular_values_ = np.sqrt(values[:kept] * max(num_rows - 1, 0)).astype(dtype)
+        self.mean_ = mean.cpu().numpy().astype(dtype)
+        self.noise_variance_ = float(values.mean() if kept == 0 else noise)
         self.n_components_ = len(self.components_)
 
     @property
@@ -178,16 +181,67 @@ class PCA(_Projection):
             )
         X = self._check_rows(X, reset=True, ensure_min_samples=2)
         wanted, solver = self._choose(X)
+        self._fitted: Any = None
+        if solver in ("full", "covariance_eigh"):
+            found, mean = self._decompose(X, wanted, solver)
+        else:
+            found, mean = self._iterate(X, wanted, solver)
+        self.n_samples_, self._fit_svd_solver = X.shape[0], solver
+        self._keep(found, mean, X.shape[0], X.dtype, 0 if wanted == 0 else None)
+        return self
+
+    def _decompose(self, X: Any, wanted: Any, solver: str) -> tuple[Principal, Tensor]:
+        """The components by all eigenvalues: small data would wait longer for a model to be made."""
+        count, mean = torch.zeros((), dtype=torch.float64), torch.zeros(X.shape[1], dtype=torch.float64)
+        state = mean.new_zeros(0 if solver == "full" else X.shape[1], X.shape[1])
+        device = self._device()
+        count, mean, state = (part.to(device) for part in (count, mean, state))
+        blocks = centred_blocks if solver == "full" else scatter_blocks
+        for _, x in dense_blocks(X):
+            for so_far in blocks(count, mean, x.to(device)):
+                count, mean, added = so_far
+                state = qr_update(state, added) if solver == "full" else state.add_(added)
+        if solver == "full":
+            _, values, vectors = torch.linalg.svd(state, full_matrices=False)
+            values = values.square()
+        else:
+            values, vectors = torch.linalg.eigh(state)
+            values, vectors = values.flip(0), vectors.T.flip(0)
+        number = None if wanted == 0 else int(wanted) if isinstance(wanted, int | np.integer) else wanted
+        return principal_components(values, vectors, values.clamp_min(0).sum(), count, number), mean
+
+    def _iterate(self, X: Any, wanted: Any, solver: str) -> tuple[Principal, Tensor]:
+        """The first components by passes over the rows."""
         model = PCAModel(**self._options(wanted, solver, X.shape))
         self._build(model, X)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             model.fit_batches(lambda: (Batch(x) for _, x in dense_blocks(X)))
         if said:  # in the words of this face
-            warnings.warn("PCA: the components still move: raise iterated_power.", ConvergenceWarning, stacklevel=2)
-        self.model_, self.n_samples_, self._fit_svd_solver = model.eval(), X.shape[0], solver
-        self._show(X.shape[0], X.dtype, 0 if wanted == 0 else None)
-        return self
+            warnings.warn("PCA: the components still move: raise iterated_power.", ConvergenceWarning, stacklevel=3)
+        self._fitted = model.eval()
+        shares, noise = model.explained_variance_ratio, model.noise_variance
+        return Principal(model.components, model.explained_variance, shares, noise), model.center
+
+    @property
+    def model_(self) -> Any:
+        """The zoo's `pca` with `components_` and all else as they are."""
+        check_is_fitted(self)
+        if self._fitted is not None:
+            model: Any = self._fitted
+        else:
+            model = PCAModel(num_components=len(self.components_) or None, whiten=self.whiten)
+            self._build(model, np.asarray(self.components_))
+        shown = {
+            "center": self.mean_,
+            "components": self.components_,
+            "explained_variance": self.explained_variance_,
+            "explained_variance_ratio": self.explained_variance_ratio_,
+            "noise_variance": self.noise_variance_,
+        }
+        for name, value in shown.items():
+            setattr(model, name, torch.as_tensor(np.array(value, dtype=np.float64)).to(self._device()))
+        return model.eval()
 
     def _choose(self, X: Any) -> tuple[Any, str]:
         """Return how many components and the solver, `auto` resolved."""
@@ -228,14 +282,7 @@ class PCA(_Projection):
             )
 
     def _options(self, wanted: Any, solver: str, shape: tuple[int, int]) -> dict[str, Any]:
-        """The hyperparameters of the model."""
-        if solver in ("full", "covariance_eigh"):
-            number = None if wanted == 0 else int(wanted) if isinstance(wanted, int | np.integer) else wanted
-            return {
-                "num_components": number,
-                "whiten": self.whiten,
-                "solver": "svd" if solver == "full" else "covariance",
-            }
+        """The hyperparameters of the model that makes passes."""
         options = {
             "num_components": int(wanted),
             "whiten": self.whiten,
@@ -333,5 +380,8 @@ class IncrementalPCA(_Projection):
     def _solve(self, dtype: Any) -> IncrementalPCA:
         self.model_.solve()
         self.var_ = (self.model_.scatter.diagonal() / self.n_samples_seen_).cpu().numpy()
-        self._show(self.n_samples_seen_, dtype)
+        model = self.model_
+        shares, noise = model.explained_variance_ratio, model.noise_variance
+        found = Principal(model.components, model.explained_variance, shares, noise)
+        self._keep(found, model.center, self.n_samples_seen_, dtype)
         return self
