@@ -395,7 +395,7 @@ class PCA(StreamingModel):
 
         assert self.spec is not None
         yield "scree", visual.scree(self.explained_variance_ratio)
-        if self.spec.num_features > 2 and len(self.components) > 1:
+        if self.spec.num_features > 2 and len(self.components) > 1 and "prediction" in columns:
             from zoo.visual.maps import point_map
 
             labels = batch.y if self.spec.target == "class" else None
