@@ -14,11 +14,11 @@ from sanitizer import needs_sanitizer, run_sanitized
 
 from zoo import kernels
 from zoo.kernels.trees import encode_rows, grow_trees
-from zoo.models.trees import growth
+from zoo.models.trees import in_memory
 from zoo.models.trees.bins import Bins, Codes, bins_of, code_rows, encode, sketch_rows
 from zoo.models.trees.bootstrap import Bootstrap, bootstrap_keys, poisson_thresholds
 from zoo.models.trees.criteria import Criterion, units_for
-from zoo.models.trees.growth import Limits, RowSums
+from zoo.models.trees.nodes import Limits, RowSums, root_paths
 from zoo.models.trees.splits import Rules
 from zoo.models.trees.trees import Trees, trees_of
 from zoo.numerics.hashing import content_hash
@@ -90,7 +90,7 @@ def a_case(seed: int) -> tuple[Bins, Codes, RowSums, Rules, Limits, dict[str, An
         amounts,
         rules,
         limits,
-        {"num_trees": trees, "num_sums": sums, "paths": growth.root_paths(draw.randrange(100), trees)},
+        {"num_trees": trees, "num_sums": sums, "paths": root_paths(draw.randrange(100), trees)},
     )
 
 
@@ -109,8 +109,8 @@ def test_the_kernel_grows_the_trees_of_the_torch_form(variant: str, threads: int
     torch.set_num_threads(threads)
     for seed in range(15 * block, 15 * block + 15):
         bins, codes, amounts, rules, limits, options = a_case(seed)
-        nodes, leaf = growth.grow(codes.rows, amounts, bins, rules, limits, **options)
-        compiled, compiled_leaf = growth.grow_trees(codes, amounts, bins, rules, limits, **options)
+        nodes, leaf = in_memory.grow(codes.rows, amounts, bins, rules, limits, **options)
+        compiled, compiled_leaf = in_memory.grow_trees(codes, amounts, bins, rules, limits, **options)
         number = options["num_trees"]
         plain = trees_of(nodes, number, rules, bins)
         assert_same_trees(trees_of(compiled, number, rules, bins), plain)
@@ -130,7 +130,7 @@ def test_a_large_node_shares_its_features_among_threads(variant: str) -> None:
         found = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            nodes, _ = growth.grow_trees(
+            nodes, _ = in_memory.grow_trees(
                 codes, amounts, bins, Rules(criterion), Limits(max_depth=6), num_trees=1, num_sums=2
             )
             found.append(trees_of(nodes, 1, Rules(criterion), bins))
@@ -243,8 +243,8 @@ def test_odd_cases(variant: str) -> None:
     for number, (bins, codes, sums, rules, limits, options) in enumerate(odd_cases()):
         if number % 101:  # all of them under the sanitizers
             continue
-        plain, _ = growth.grow(codes.rows, sums, bins, rules, limits, **options)
-        compiled, _ = growth.grow_trees(codes, sums, bins, rules, limits, **options)
+        plain, _ = in_memory.grow(codes.rows, sums, bins, rules, limits, **options)
+        compiled, _ = in_memory.grow_trees(codes, sums, bins, rules, limits, **options)
         trees = options["num_trees"]
         assert_same_trees(trees_of(compiled, trees, rules, bins), trees_of(plain, trees, rules, bins))
 
@@ -255,13 +255,13 @@ def test_odd_cases(variant: str) -> None:
 def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
     script = """
 import torch
-from test_trees import a_case, growth, odd_cases
+from test_trees import a_case, in_memory, odd_cases
 for threads in (1, 3):
     torch.set_num_threads(threads)
     for seed in range(300):
         bins, codes, sums, rules, limits, options = a_case(seed)
-        growth.grow_trees(codes, sums, bins, rules, limits, **options)
+        in_memory.grow_trees(codes, sums, bins, rules, limits, **options)
 for bins, codes, sums, rules, limits, options in odd_cases():
-    growth.grow_trees(codes, sums, bins, rules, limits, **options)
+    in_memory.grow_trees(codes, sums, bins, rules, limits, **options)
 """
     run_sanitized(variant, tmp_path, script)

@@ -1,7 +1,7 @@
-"""Trees grown on coded rows in memory, and the codes of rows: operators of `torch.library` over `trees.c`.
+"""Trees grown on coded rows in memory, and the codes of rows: operators of `torch.library` over the C files.
 
-`zoo::grow_trees` does node by node what `zoo.models.trees.growth.grow` does pass by pass in torch operations, bit for
-bit; where there is no kernel (`available()`), that form is taken. `zoo::encode_rows` has its torch form here.
+`zoo::grow_trees` does node by node what `zoo.models.trees.in_memory.grow` does pass by pass in torch operations, bit
+for bit; where there is no kernel (`available()`), that form is taken. `zoo::encode_rows` has its torch form here.
 
 Letters: T trees, N rows, F features, W codes, S sums, M nodes.
 """
@@ -25,7 +25,7 @@ _INTEGERS, _REALS, _POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
 
 class _Grow(ctypes.Structure):
-    """`Grow` of trees.c."""
+    """`Grow` of tree_gains.h."""
 
     _fields_ = [
         *((name, _INTEGERS) for name in ("num_rows", "num_features", "num_trees", "num_sums", "width", "threads")),
@@ -46,7 +46,7 @@ class _Grow(ctypes.Structure):
 
 
 class _Encode(ctypes.Structure):
-    """`Encode` of trees.c."""
+    """`Encode` of codes.c."""
 
     _fields_ = [
         *((name, _INTEGERS) for name in ("num_rows", "num_features", "num_edges", "missing", "threads")),
@@ -127,7 +127,7 @@ def grow_trees(
     max_leaf_nodes: int, max_features: int, random_thresholds: bool, min_weight_leaf: float, min_gain: float,
     leaves: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Grow trees as `zoo.models.trees.growth.grow` does.
+    """Grow trees as `zoo.models.trees.in_memory.grow` does.
 
     Args:
         columns: codes column by column, (F, N), uint8 or int32.
@@ -149,7 +149,7 @@ def grow_trees(
         weight_unit: a power of two, as is `gradient_unit`.
         gradient_unit: …
         l2: λ of `newton`.
-        max_depth: as all that follow of `zoo.models.trees.growth.Limits` and `Rules`; −1 for no limit.
+        max_depth: as all that follow of `zoo.models.trees.nodes.Limits` and of `Rules`; −1 for no limit.
         min_samples_split: …
         min_samples_leaf: …
         max_leaf_nodes: −1 for no limit.

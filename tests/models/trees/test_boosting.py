@@ -274,3 +274,13 @@ def test_a_run_keeps_the_losses_of_all_rounds(tmp_path: Path) -> None:
         np.testing.assert_allclose([s.value for s in scalars], [float(row[name]) for row in rounds], rtol=1e-6)
     model = zoo.load_model(tmp_path)
     np.testing.assert_allclose([float(r["rounds/val_loss"]) for r in rounds], model.val_losses.numpy(), rtol=1e-12)
+
+
+def test_a_tree_of_boosting_is_text_and_a_picture() -> None:
+    for load in (load_iris, load_diabetes, load_breast_cancer):
+        model = fitted(*tensors(load), num_trees=2, num_leaves=3, min_samples_leaf=5)
+        text = model.to_text(1)
+        assert text.count("rows") == 3
+        assert "%" not in text
+        assert model.to_graphviz(1).count("->") == 4
+        assert model.diagram(1).axes

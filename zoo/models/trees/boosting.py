@@ -16,8 +16,9 @@ from torch import Tensor
 
 from zoo.models.trees.bins import Bins, Codes
 from zoo.models.trees.criteria import Criterion, power_of_two, units_for
-from zoo.models.trees.growth import Limits, Nodes, RowSums, grow_trees, root_paths, route
+from zoo.models.trees.in_memory import grow_trees
 from zoo.models.trees.losses import Loss, quantiles
+from zoo.models.trees.nodes import Limits, Nodes, RowSums, root_paths, route
 from zoo.models.trees.splits import Rules
 from zoo.models.trees.trees import Trees, joined, trees_of
 from zoo.numerics.hashing import splitmix64, stream_key, uniforms

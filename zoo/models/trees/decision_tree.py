@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import Literal
 
 from zoo.models.base import GradientModel, StreamingModel
-from zoo.models.trees.grows import Grows, check_tree_hparams
+from zoo.models.trees.tree_model import TreeModel, check_tree_hparams
 from zoo.registry import register_model
 
 __all__ = ["DecisionTree"]
@@ -38,7 +38,7 @@ __all__ = ["DecisionTree"]
     source="Breiman, Friedman, Olshen & Stone 1984",
     docs="trees",
 )
-class DecisionTree(Grows, StreamingModel, GradientModel):
+class DecisionTree(TreeModel, StreamingModel, GradientModel):
     """A decision tree for classes or values, grown from counts in one pass over the data for each depth.
 
     Args:

@@ -48,11 +48,12 @@ def describe(trees: Trees, spec: DataSpec, tree: int = 0, max_depth: int = 10) -
         depth, left = int(trees.depth[node]), int(trees.left[node])
         shown = left >= 0 and depth < max_depth
         value = trees.value[node].tolist()
-        label = max(range(len(value)), key=value.__getitem__) if spec.target == "class" else 0
+        is_class = spec.target == "class" and len(value) > 1  # of boosting each tree has one value
+        label = max(range(len(value)), key=value.__getitem__) if is_class else 0
         yield NodeText(
             number=node - first, depth=depth, parent=parent, is_left=is_left,
             question=_question(trees, spec, node) if shown else "", answer=_answer(spec, value, label), label=label,
-            num_rows=int(trees.num_rows[node]), purity=value[label] if spec.target == "class" else 1.0,
+            num_rows=int(trees.num_rows[node]), purity=value[label] if is_class else 1.0,
         )  # fmt: skip
         if shown:
             stack += [(left + 1, node - first, False), (left, node - first, True)]
@@ -76,7 +77,7 @@ def _question(trees: Trees, spec: DataSpec, node: int) -> str:
 
 
 def _answer(spec: DataSpec, value: list[float], label: int) -> str:
-    if spec.target != "class":
+    if spec.target != "class" or len(value) == 1:
         return ", ".join(f"{v:.6g}" for v in value)
     name = spec.class_names[label] if spec.class_names else str(label)
     return f"{name} ({value[label]:.0%})"

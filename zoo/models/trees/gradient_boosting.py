@@ -39,9 +39,10 @@ from zoo.models.base import GradientModel, StreamingModel
 from zoo.models.trees import lightgbm_text
 from zoo.models.trees.bins import Bins, Codes, Sketch, bins_of, code_rows, encode, merge_sketches, sketch_rows
 from zoo.models.trees.boosting import Round, Rows, Settings, boost, draw
-from zoo.models.trees.grows import categorical_features, check_directions, check_features
-from zoo.models.trees.growth import Limits
+from zoo.models.trees.holds_trees import HoldsTrees
 from zoo.models.trees.losses import OF_CLASSES, OF_VALUES, Loss
+from zoo.models.trees.nodes import Limits
+from zoo.models.trees.tree_model import categorical_features, check_directions, check_features
 from zoo.models.trees.trees import Trees, find_leaves, importances, in_order, joined
 from zoo.numerics.hashing import content_hash
 from zoo.registry import register_model
@@ -62,7 +63,7 @@ _VALIDATION = 0x7A11  # the stream of the draws of rows that are held out
     source="Friedman 2001",
     docs="gradient_boosting",
 )
-class GradientBoosting(StreamingModel, GradientModel):
+class GradientBoosting(HoldsTrees, StreamingModel, GradientModel):
     """Gradient boosting of trees grown best first, on rows that two passes turn into bytes.
 
     Args:
@@ -170,18 +171,6 @@ class GradientBoosting(StreamingModel, GradientModel):
         self.register_buffer("train_losses", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("val_losses", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("importances", torch.zeros(spec.num_features, dtype=torch.float64))
-
-    def _keep(self, prefix: str, columns: Any) -> None:
-        for name, value in columns._asdict().items():
-            self.register_buffer(f"{prefix}_{name}", value)
-
-    def _kept(self, prefix: str, kind: Any) -> Any:
-        return kind(*(getattr(self, f"{prefix}_{name}") for name in kind._fields))
-
-    @property
-    def trees(self) -> Trees:
-        """The trees of all rounds, in a round one for each output."""
-        return self._kept("tree", Trees)
 
     @property
     def done(self) -> bool:
@@ -444,17 +433,13 @@ class GradientBoosting(StreamingModel, GradientModel):
         self.check_fitted()
         assert self.spec is not None
         names = self.spec.feature_names or tuple(f"Column_{f}" for f in range(self.spec.num_features))
-        trees = Trees(*(column.cpu() for column in self.trees))
+        trees = Trees(*(column.cpu() for column in self.trees_in_units()))
         return lightgbm_text.write(trees, self.start.cpu(), self.loss.name, names, self.loss.q)
 
     # -- what is shown -------------------------------------------------------------------------------------------------
 
     def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        assert self.spec is not None
-        names = self.spec.feature_names or [f"feature {f}" for f in range(self.spec.num_features)]
-        shares = self.importances.tolist()
-        order = sorted(range(len(shares)), key=lambda f: -shares[f])
-        yield "importances", [{"feature": names[f], "importance": shares[f]} for f in order]
+        yield from super().tables()
         pairs = zip(self.train_losses.tolist(), self.val_losses.tolist(), strict=True)
         yield "rounds", [{"trees": i + 1, "loss": a, "val_loss": b} for i, (a, b) in enumerate(pairs)]
 
@@ -465,9 +450,8 @@ class GradientBoosting(StreamingModel, GradientModel):
                 yield "rounds/val_loss", self.val_losses.tolist()
 
     def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
-        from zoo.visual.trees import importance_bars, staged_curve
+        from zoo.visual.trees import staged_curve
 
-        assert self.spec is not None
         yield from super().pictures(batch, columns)
         if not self.done:
             return
@@ -477,7 +461,6 @@ class GradientBoosting(StreamingModel, GradientModel):
             curves["rows held out"] = self.val_losses.tolist()
             best = len(self.trees.root) // self.num_outputs
         yield "rounds", staged_curve(curves, self.loss.name.replace("_", " "), best)
-        yield "importances", importance_bars(self.importances, self.spec.feature_names)
 
 
 def _read_text(path: str | os.PathLike[str]) -> str:

@@ -8,7 +8,7 @@ w_{ti} \sim \mathrm{Poisson}(r), \qquad
 ```
 
 Legend: T trees $h_t$, $w_{ti}$ how often tree t sees row i, r = `max_samples`. The trees grow side by side, in one pass
-over the data for each depth (`zoo.models.trees.growth`). Draws are hashes of the row's content, the tree and the seed
+over the data for each depth (`zoo.models.trees.passes`). Draws are hashes of the row's content, the tree and the seed
 (`zoo.models.trees.bootstrap`), and of the node's path, so that a forest is the same for any batches, order of rows and
 number of processes. With `random_thresholds` each node draws one threshold a feature (extremely randomized trees).
 
@@ -28,7 +28,7 @@ from torch import Tensor
 from zoo.checks import check_range
 from zoo.data.spec import Batch
 from zoo.models.base import GradientModel, StreamingModel
-from zoo.models.trees.grows import DONE, Grows, check_tree_hparams
+from zoo.models.trees.tree_model import DONE, TreeModel, check_tree_hparams
 from zoo.models.trees.trees import find_leaves, importances, joined
 from zoo.registry import register_model
 
@@ -44,7 +44,7 @@ _ROWS_AT_ONCE = 8192  # times trees, which bounds memory
     source="Breiman 2001",
     docs="trees",
 )
-class RandomForest(Grows, StreamingModel, GradientModel):
+class RandomForest(TreeModel, StreamingModel, GradientModel):
     """A random forest, or extremely randomized trees, all grown side by side in one pass over the data for each depth.
 
     Args:

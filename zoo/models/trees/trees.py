@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.models.trees.bins import Bins
-from zoo.models.trees.growth import Nodes
+from zoo.models.trees.nodes import Nodes
 from zoo.models.trees.splits import Rules
 
 __all__ = ["Trees", "find_leaves", "importances", "in_order", "joined", "pruned", "trees_of"]

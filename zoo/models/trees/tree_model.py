@@ -1,7 +1,7 @@
-"""What a decision tree and a forest share: the passes that grow them, and what is read off them.
+"""What a decision tree and a forest share: the passes that grow them.
 
 The first pass sketches the features and measures the targets; each pass after that counts the open nodes and splits
-them (`growth`). Rows that come as one batch are coded once and grown in memory, to the same bits.
+them (`passes`). Rows that come as one batch are coded once and grown in memory, to the same bits.
 
 Letters: B rows of a batch, F features, T trees, S sums, C classes, K targets.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,36 +19,18 @@ from torch import Tensor
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.models.base import StreamingModel
 from zoo.models.trees.bins import Bins, Sketch, bins_of, code_rows, encode, merge_sketches, sketch_rows
 from zoo.models.trees.bootstrap import Bootstrap, bootstrap_keys, poisson_thresholds
 from zoo.models.trees.criteria import Criterion, Units, power_of_two, units_for
-from zoo.models.trees.export import describe, to_graphviz, to_text
-from zoo.models.trees.growth import (
-    Limits,
-    Nodes,
-    Plan,
-    RowSums,
-    add_rows,
-    close,
-    end_pass,
-    grow_trees,
-    is_open,
-    plan_pass,
-    root_paths,
-    roots,
-    route,
-    subtract,
-    total_of,
-)  # fmt: skip
+from zoo.models.trees.holds_trees import HoldsTrees
+from zoo.models.trees.in_memory import grow_trees
+from zoo.models.trees.nodes import Limits, Nodes, RowSums, close, is_open, root_paths, roots, route
+from zoo.models.trees.passes import Plan, add_rows, end_pass, plan_pass, subtract, total_of
 from zoo.models.trees.splits import Rules, cells_of_histogram
 from zoo.models.trees.trees import Trees, find_leaves, importances, pruned, trees_of
 from zoo.numerics.hashing import content_hash
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["Grows", "categorical_features", "check_directions", "check_features", "check_tree_hparams"]
+__all__ = ["TreeModel", "categorical_features", "check_directions", "check_features", "check_tree_hparams"]
 
 SKETCH, GROW, SCORE, DONE = range(4)  # what a pass is for
 
@@ -111,11 +93,7 @@ def check_features(hparams: Any, spec: DataSpec) -> None:
         raise ZooError("A feature cannot be in model.categorical_features and have a direction in model.monotone.")
 
 
-# A mixin, whose attributes are those of the streaming model that it is mixed into.
-_Base: Any = StreamingModel if TYPE_CHECKING else object
-
-
-class Grows(_Base):
+class TreeModel(HoldsTrees):
     """A mixin for streaming models of one tree or many; a subclass says how many and how rows are drawn for each."""
 
     has_weights = False
@@ -195,18 +173,6 @@ class Grows(_Base):
         self.register_buffer("kept", torch.zeros(0, dtype=torch.int64))  # the histogram of the pass before
         self.register_buffer("kept_nodes", torch.zeros(0, dtype=torch.int64))
         self._plan: Plan | None = None
-
-    def _keep(self, prefix: str, columns: Any) -> None:
-        for name, value in columns._asdict().items():
-            self.register_buffer(f"{prefix}_{name}", value)
-
-    def _kept(self, prefix: str, kind: Any) -> Any:
-        return kind(*(getattr(self, f"{prefix}_{name}") for name in kind._fields))
-
-    @property
-    def trees(self) -> Trees:
-        """The grown trees."""
-        return self._kept("tree", Trees)
 
     @property
     def done(self) -> bool:
@@ -519,7 +485,7 @@ class Grows(_Base):
     def _take_score(self, sums: Tensor) -> None:
         raise NotImplementedError
 
-    # -- what is read off the trees ------------------------------------------------------------------------------------
+    # -- prediction ----------------------------------------------------------------------------------------------------
 
     def leaf_values(self, x: Tensor) -> Tensor:
         """Return the mean over trees of what the leaves of rows (B, F) predict, (B, C) or (B, K)."""
@@ -533,68 +499,6 @@ class Grows(_Base):
         if self.spec is not None and self.spec.target == "class":
             return value.clamp_min(torch.finfo(value.dtype).eps).log()  # as scikit-learn's log loss is clipped
         return value
-
-    def apply_trees(self, x: Tensor) -> Tensor:
-        """Return the leaf that inputs (B, *shape) come to in each tree, (T, B)."""
-        return find_leaves(self.trees, x.flatten(1).double())
-
-    def trees_in_units(self) -> Trees:
-        """Return the trees with thresholds in the user's units, where the rows were scaled first."""
-        trees, scaling = self.trees, None if self.preprocessing is None else self.preprocessing.scaling
-        if scaling is None or scaling.mean.numel() != self.spec.num_features:  # type: ignore[union-attr]
-            return trees
-        mean, std = (t.to(trees.threshold).flatten()[trees.feature] for t in (scaling.mean, scaling.std))
-        return trees._replace(threshold=trees.threshold * std + mean)
-
-    def to_text(self, tree: int = 0, max_depth: int = 10) -> str:
-        """Return a tree as indented text."""
-        self.check_fitted()
-        return to_text(self.trees_in_units(), self.spec, tree, max_depth)  # type: ignore[arg-type]
-
-    def to_graphviz(self, tree: int = 0, max_depth: int = 10) -> str:
-        """Return a tree in Graphviz's language."""
-        self.check_fitted()
-        return to_graphviz(self.trees_in_units(), self.spec, tree, max_depth)  # type: ignore[arg-type]
-
-    def texts(self) -> Iterator[tuple[str, str]]:
-        if self.done:
-            yield "tree", f"```\n{self.to_text(max_depth=6)}\n```"
-
-    def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        assert self.spec is not None
-        names = self.spec.feature_names or [f"feature {f}" for f in range(self.spec.num_features)]
-        shares = self.importances.tolist()
-        order = sorted(range(len(shares)), key=lambda f: -shares[f])
-        yield "importances", [{"feature": names[f], "importance": shares[f]} for f in order]
-
-    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
-        from zoo.visual.trees import importance_bars
-
-        assert self.spec is not None
-        yield from super().pictures(batch, columns)
-        if self.done:
-            yield "tree", self.diagram()
-            yield "importances", importance_bars(self.importances, self.spec.feature_names)
-
-    def diagram(self, tree: int = 0, max_depth: int = 4) -> Figure:
-        """Return a tree as a picture."""
-        from zoo.visual.trees import DiagramNode, tree_diagram
-
-        self.check_fitted()
-        nodes = [
-            DiagramNode(
-                node.number,
-                node.parent,
-                node.depth,
-                "\n".join(filter(None, (node.question, node.answer, f"{node.num_rows:,} rows"))),
-                node.label,
-                node.purity,
-            )
-            for node in describe(self.trees_in_units(), self.spec, tree, max_depth)  # type: ignore[arg-type]
-        ]
-        which = f"tree {tree + 1} of {self.num_trees}" if self.num_trees > 1 else "the tree"
-        cut = "" if self.trees.max_depth <= max_depth else f", the first {max_depth} levels"
-        return tree_diagram(nodes, self.spec.num_classes, f"{which}{cut}")  # type: ignore[union-attr]
 
 
 def _stump(num_values: int, is_class: bool) -> Trees:
