@@ -270,13 +270,13 @@ def test_the_same_bits_for_any_batches_and_order(options: dict[str, Any]) -> Non
 
 
 def test_a_histogram_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo.models.trees import grows
+    from zoo.models.trees.tree_model import TreeModel
 
     x, y, weight = rows_for_all_rules(1)
     whole = fitted(x, y, weight, 50, num_bins=16)
-    limits = grows.Grows._limits
+    limits = TreeModel._limits
     monkeypatch.setattr(
-        grows.Grows,
+        TreeModel,
         "_limits",
         lambda self: limits(self).__class__(**{**vars(limits(self)), "histogram_size": 600}),
     )
