@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
+from zoo.models.base import StreamingModel
 from zoo.models.trees.bins import Bins, Sketch, bins_of, code_rows, encode, merge_sketches, sketch_rows
 from zoo.models.trees.bootstrap import Bootstrap, bootstrap_keys, poisson_thresholds
 from zoo.models.trees.criteria import Criterion, Units, power_of_two, units_for
@@ -93,7 +94,11 @@ def check_features(hparams: Any, spec: DataSpec) -> None:
         raise ZooError("A feature cannot be in model.categorical_features and have a direction in model.monotone.")
 
 
-class TreeModel(HoldsTrees):
+# A mixin, whose attributes are those of the streaming model that it is mixed into.
+_Base: Any = StreamingModel if TYPE_CHECKING else object
+
+
+class TreeModel(HoldsTrees, _Base):
     """A mixin for streaming models of one tree or many; a subclass says how many and how rows are drawn for each."""
 
     has_weights = False
