@@ -288,8 +288,9 @@ def test_images_are_flattened_and_come_back() -> None:
     model = fitted(x)
     assert model.components.shape == (12, 12)
     close(model.inverse_transform(model.predict(x)), x, rtol=1e-8)
-    names = [name for name, _ in model.pictures(Batch(x), {})]
-    assert names == ["scree", "components"]
+    batch = model.as_batch(Batch(x))
+    names = [name for name, _ in model.pictures(batch, model.predict_batch(batch))]
+    assert names == ["scree", "map", "components"]
 
 
 # -- edges -----------------------------------------------------------------------------------------------------------
