@@ -60,6 +60,16 @@ def test_a_second_fit_forgets_the_first(name: str, hparams: dict[str, Any], face
     assert_same(states[0], states[1], 1e-9, "state")
 
 
+@pytest.mark.parametrize(("name", "hparams"), VARIANTS, ids=label)
+def test_a_run_that_goes_on_within_a_pass_ends_it(name: str, hparams: dict[str, Any]) -> None:
+    """Nothing begins such a pass anew: what is summed comes from the checkpoint alone, and may lack no part."""
+    model = create(name, variant_data(name, hparams), **hparams)
+    other = create(name, variant_data(name, hparams), **hparams)
+    other.load_state_dict(model.state_dict())
+    states = model._state(), other._state()  # type: ignore[operator]
+    assert states[0].keys() == states[1].keys()
+
+
 # -- metrics of several processes ------------------------------------------------------------------------------------
 
 # The models are fitted once, so that the two processes have little to do.

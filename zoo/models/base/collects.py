@@ -47,13 +47,14 @@ class CollectsRows(_Base):
     rows: Tensor
     targets: Tensor
     weights: Tensor
+    _pending: Any = ()  # nothing, where a solver collects no rows and a run goes on within its pass
 
     def collect(self, num_features: int, num_targets: int = 1) -> None:
         """Register room for the rows; in `initialize`."""
         self.register_accumulator("rows", torch.zeros(0, num_features, dtype=torch.float64))
         self.register_accumulator("targets", torch.zeros(0, num_targets, dtype=torch.float64))
         self.register_accumulator("weights", torch.zeros(0, dtype=torch.float64))
-        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._pending = []
 
     def accumulate(self, batch: Batch) -> None:
         x = batch.x.flatten(1)
