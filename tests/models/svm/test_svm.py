@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 import zoo
 from zoo.models.svm.features import Look, RBFFeatures
 from zoo.models.svm.kernels import Kernel
+from zoo.models.svm.primal import HeldRows, squared_sums
 
 
 def fit(x, y, sample_weight=None, **hparams):
@@ -160,6 +161,18 @@ def test_one_class_no_row_and_nan_are_one_line(loss, method):
     for value in (float("nan"), float("inf")):
         with pytest.raises(zoo.ZooError, match=r"NaN|infinite"):
             give(torch.tensor([[0.0, value], [1.0, 1.0]]), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("epsilon", [None, 0.1])
+def test_rows_in_memory_have_the_sums_of_a_pass(epsilon):
+    x, cost = torch.randn(90, 140, dtype=torch.float64), torch.rand(90, 2, dtype=torch.float64)
+    target = torch.randn(90, 2, dtype=torch.float64)
+    target = target.sign() if epsilon is None else target
+    held = HeldRows(x, target, cost, 2.0, epsilon)
+    for scale in (0.0, 0.05, 0.1, 1.0, 0.05):
+        point = scale * torch.randn(2, 141, dtype=torch.float64)
+        for ours, theirs in zip(held.sums(point), squared_sums(x, target, cost, point, 2.0, epsilon), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-9)
 
 
 # -- features of a kernel --------------------------------------------------------------------------------------------
