@@ -43,6 +43,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.kernels.lloyd import available, lloyd_assign, lloyd_statistics
 from zoo.kernels.onednn import product
 
 __all__ = [
@@ -140,9 +141,15 @@ def cluster_statistics(
     """
     reference = reference_point(centroids, x.dtype) if reference is None else reference
     scale = unit_scale(x, centroids, reference)
+    compiled = available(x)
+    flat = with_bias(((centroids - reference) * scale).to(x.dtype))  # (RK, D + 1)
 
     def span(x: Tensor, weight: Tensor | None) -> Statistics:
-        work = _Workspace(x, centroids, reference, scale)
+        if compiled:
+            weight = None if weight is None else weight.double()
+            moments, gain, norm = lloyd_statistics(x, reference.to(x.dtype), scale, flat, len(centroids), weight)
+            return Statistics(moments, norm - 2 * gain, norm)
+        work = _Workspace(x, centroids, reference, scale, flat)
         for rows, mass in _chunks(x, weight, centroids):
             work.add(rows, mass)
         return work.total
@@ -160,11 +167,10 @@ def cluster_statistics(
 class _Workspace:
     """The tensors that one thread fills anew with every chunk: fresh ones would cost more than what is computed."""
 
-    def __init__(self, x: Tensor, centroids: Tensor, reference: Tensor, scale: float) -> None:
+    def __init__(self, x: Tensor, centroids: Tensor, reference: Tensor, scale: float, flat: Tensor) -> None:
         num_restarts, num_clusters, num_features = centroids.shape
         size = min(len(x), _chunk_size(x, centroids))
-        self.reference, self.scale = reference.to(x.dtype), scale
-        self.flat = with_bias(((centroids - reference) * scale).to(x.dtype))
+        self.reference, self.scale, self.flat = reference.to(x.dtype), scale, flat
         self.rows = x.new_ones(size, num_features + 1)  # a row, then 1
         self.scores = x.new_empty(num_restarts * num_clusters, size)
         self.double = self.rows if x.dtype == torch.float64 else torch.empty_like(self.rows, dtype=torch.float64)
@@ -222,7 +228,12 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     rounding = 16 * torch.finfo(x.dtype).eps
     longest = -2 * flat[:, -1].double().view(centroids.shape[:2]).amin(1, keepdim=True)  # (R, 1): the greatest ‖c‖²
 
+    compiled = available(x)
+
     def span(x: Tensor, _: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        if compiled:
+            label, distance = lloyd_assign(x, reference.to(x.dtype), scale, flat, longest[:, 0], rounding)
+            return [(label, distance.div_(scale**2))]
         parts = []
         for part, _ in _chunks(x, None, centroids):
             rows = x.new_ones(len(part), x.shape[1] + 1)

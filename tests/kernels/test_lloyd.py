@@ -1,0 +1,111 @@
+"""The compiled pass of Lloyd's algorithm against distances in float64, over shapes, strides, scales, ties and bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoo.kernels.lloyd import lloyd_assign, lloyd_statistics
+from zoo.models.kmeans.lloyd import assign, cluster_statistics
+
+SIZES = [(1, 1, 1, 1), (2, 3, 1, 2), (31, 16, 8, 1), (32, 8, 9, 2), (33, 17, 7, 3), (257, 33, 70, 1), (1000, 5, 16, 2)]
+
+
+def strided(x: Tensor) -> Tensor:
+    return torch.stack([x, -x], 2)[..., 0]
+
+
+def transposed(x: Tensor) -> Tensor:
+    return x.T.contiguous().T
+
+
+VIEWS: list[Callable[[Tensor], Tensor]] = [torch.clone, strided, transposed]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_sums_and_labels_are_those_of_exact_distances(
+    kernels: str, sizes: tuple[int, ...], weighted: bool, view: Callable
+) -> None:
+    rows, features, clusters, restarts = sizes
+    for offset, scale in ((0.0, 1.0), (100.0, 1.0), (0.0, 1e-20), (0.0, 1e15)):
+        x = view((torch.randn(rows, features) + offset) * scale)
+        centroids = (torch.randn(restarts, clusters, features, dtype=torch.float64) + offset) * scale
+        weight = torch.rand(rows) if weighted else None
+        found = cluster_statistics(x, centroids, weight, reference := x.double().mean(0).float().double())
+        label, distance = assign(x, centroids)
+
+        exact = (x.double()[None, :, None] - centroids[:, None]).square().sum(3)  # (R, N, K)
+        chosen = exact.gather(2, label[:, :, None])[..., 0]
+        near = 1e-5 * (exact.max() + (x.double() - reference).square().sum(1).max())
+        assert (chosen - exact.amin(2)).max() <= near  # only rounding decides between two
+        assert (distance - chosen).abs().max() <= near
+
+        mass = torch.ones(rows, dtype=torch.float64) if weight is None else weight.double()
+        moved = torch.cat([x.double() - reference, torch.ones(rows, 1, dtype=torch.float64)], 1) * mass[:, None]
+        total, inertia = moved.sum(0), (exact.amin(2) * mass).sum(1)
+        size = moved.abs().sum(0) + 1e-300
+        assert ((found.moments.sum(1) - total).abs() <= 1e-6 * size).all()
+        assert ((found.inertia - inertia).abs() <= near * mass.sum()).all()
+        for moments, labels in zip(found.moments, label, strict=True):
+            expected = torch.zeros_like(moments).index_add_(0, labels, moved)
+            assert (moments - expected).abs().max() <= 1e-3 * size.max()  # a row on a border may lie on either side
+
+
+def test_a_tie_goes_to_the_first_and_whole_numbers_are_exact(kernels: str) -> None:
+    x = torch.randint(-3, 4, (500, 3)).float()
+    centroids = torch.randint(-3, 4, (2, 20, 3)).double()
+    exact = (x.double()[None, :, None] - centroids[:, None]).square().sum(3)
+    label, distance = assign(x, centroids)
+    assert torch.equal(label, exact.argmin(2))
+    assert torch.equal(distance, exact.amin(2))
+
+
+def test_batches_and_their_order_do_not_matter(kernels: str) -> None:
+    x, centroids = torch.randint(-9, 9, (301, 6)).float(), torch.randint(-9, 9, (1, 11, 6)).double()
+    reference = torch.zeros(6, dtype=torch.float64)
+    whole = cluster_statistics(x, centroids, None, reference)
+    for size in (1, 7, 32, 300):
+        parts = [cluster_statistics(part, centroids, None, reference) for part in x.flip(0).split(size)]
+        added = parts[0]
+        for part in parts[1:]:
+            added = added + part
+        assert all(torch.equal(a, b) for a, b in zip(added, whole, strict=True))
+
+
+def test_no_rows(kernels: str) -> None:
+    x, centroids = torch.empty(0, 4), torch.randn(2, 3, 4, dtype=torch.float64)
+    reference = torch.zeros(4, dtype=torch.float64)
+    assert not cluster_statistics(x, centroids, None, reference).moments.any()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_shows_in_the_inertia(kernels: str, value: float) -> None:
+    x = torch.randn(40, 4)
+    x[5, 1] = value
+    centroids = torch.randn(1, 3, 4, dtype=torch.float64)
+    assert not cluster_statistics(x, centroids, None, torch.zeros(4, dtype=torch.float64)).inertia.isfinite()
+
+
+def test_the_operators_are_what_torch_expects(kernels: str) -> None:
+    if kernels == "0":
+        with pytest.raises(RuntimeError, match="needs the compiled kernels"):
+            lloyd_statistics(torch.zeros(3, 2), torch.zeros(2), 1.0, torch.zeros(4, 3), 1, None)
+        return
+    x, centroids = torch.randn(9, 3), torch.randn(4, 4)
+    weight, longest = torch.rand(9, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    utilities = ("test_schema", "test_faketensor")
+    torch.library.opcheck(lloyd_statistics, (x, x[0], 1.0, centroids, 2, weight), test_utils=utilities)
+    torch.library.opcheck(lloyd_assign, (x, x[0], 1.0, centroids, longest, 1e-6), test_utils=utilities)
+    with pytest.raises(RuntimeError, match="do not fit together"):
+        lloyd_statistics(x, x[0], 1.0, centroids[:, :3], 2, weight)
+    with pytest.raises(RuntimeError, match="do not fit together"):
+        lloyd_statistics(x, x[0], 1.0, centroids, 3, weight)
+    with pytest.raises(RuntimeError, match="do not fit together"):
+        lloyd_statistics(x.double(), x[0], 1.0, centroids, 2, weight)
+    with pytest.raises(RuntimeError, match="do not fit together"):
+        lloyd_statistics(x, x[0], 1.0, centroids, 2, weight[1:])
