@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -72,6 +72,15 @@ def values_of(batch: Batch) -> Tensor:
     """Return the values of a batch's targets, (B, K), float64."""
     assert batch.y is not None
     return batch.y.view(len(batch.y), -1).double()
+
+
+class BatchLoader(DataLoader):
+    """A loader of whole batches, which in the training process itself does no more than to take them from the rows."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        if self.num_workers or self.pin_memory:
+            return super().__iter__()
+        return map(self.dataset.__getitem__, self.sampler)
 
 
 def split_rows(
@@ -233,7 +242,7 @@ class ZooDataModule(pl.LightningDataModule):
             drop_ragged=drop_ragged,
             on_epoch=rows.set_epoch if training else None,
         )
-        return DataLoader(
+        return BatchLoader(
             rows,
             sampler=sampler,
             batch_size=None,  # the sampler's item is a batch already

@@ -77,7 +77,9 @@ class Batch(NamedTuple):
     def rows(self, index: Tensor | slice) -> Batch:
         """Return some of the examples (not of baskets, whose items lie one after the other)."""
         assert self.items is None
-        return Batch(*(None if column is None else column[index] for column in self))
+        if isinstance(index, Tensor) and index.dtype == torch.int64 and index.ndim == 1:  # faster than by brackets
+            return Batch(*[None if column is None else column.index_select(0, index) for column in self])
+        return Batch(*[None if column is None else column[index] for column in self])
 
     def split(self, size: int) -> Iterator[Batch]:
         """Yield the examples `size` at a time; a batch without any comes as it is."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
+from lightning.pytorch.profilers import AdvancedProfiler, PassThroughProfiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from zoo.errors import ZooError
@@ -32,6 +34,15 @@ PROFILERS: dict[str, Any] = {"simple": SimpleProfiler, "advanced": AdvancedProfi
 DEFAULT_EPOCHS = 20  # of a gradient model; a streaming model says itself when it is done
 
 
+class Unmeasured(PassThroughProfiler):
+    """The profiler that measures nothing, without the generator that Lightning's makes for each of a step's hooks."""
+
+    _nothing = contextlib.nullcontext()
+
+    def profile(self, action_name: str) -> contextlib.AbstractContextManager:  # type: ignore[override]
+        return self._nothing
+
+
 def quiet() -> None:
     """Silence what Lightning says of every run; its real warnings stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -49,7 +60,7 @@ def quiet() -> None:
         ".*Found .* module.* in eval mode.*",
         ".*resuming from a checkpoint that ended before the epoch ended.*",  # our sampler does resume
         ".*treespec.*LeafSpec.*",
-        ".*You have overridden .on_after_batch_transfer.*",
+        ".*You have overridden .(on_after_batch_transfer|transfer_batch_to_device).*",
         ".*torch.jit.trace.*",
         ".*across ranks is zero.*",
         ".*sync_dist=True.*",  # what the zoo logs is the same in all processes
@@ -95,6 +106,9 @@ def make_trainer(
         ZooError: for a combination that Lightning refuses, in one line.
     """
     quiet()
+    if not torch.cuda.is_available():
+        # Lightning has torch ask the driver, as Adam does in every step: 0.1 ms to hear again that there is none.
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     checkpointer = None
     limit = "max_epochs" if run_dir is None else "trainer.max_epochs"
     callbacks = [RandomStates(), *(callbacks or []), Convergence(limit)]
@@ -117,6 +131,7 @@ def make_trainer(
         callbacks.append(Progress())
     if max_epochs is None and options.get("max_steps", -1) == -1:
         max_epochs = -1 if model.streaming else DEFAULT_EPOCHS
+    options["profiler"] = options.get("profiler") or Unmeasured()
     chosen: Any = strategy
     if model.streaming:
         gradient_clip_val = None

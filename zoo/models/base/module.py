@@ -50,6 +50,12 @@ class ZooModel(pl.LightningModule):
         self.preprocessing: Preprocessing | None = None  # None: rows come prepared
         self.recipe = Recipe()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # Lightning notes some forty times a step in which hook it is
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     # -- building ------------------------------------------------------------------------------------------------
 
     def build(self, spec: DataSpec) -> ZooModel:
@@ -127,12 +133,18 @@ class ZooModel(pl.LightningModule):
             inputs, *rest = (batch,) if isinstance(batch, Tensor) else batch
             y, weight = [*rest, None, None][:2]
             batch = Batch.of(self.spec.kind if self.spec else "tabular", inputs, y)._replace(weight=weight)
-        y = None if batch.y is None else self._cast(batch.y, self.target_dtype)
-        prepared = Batch(*(None if t is None else self._cast(t, self.input_dtype) for t in batch._replace(y=None)))  # type: ignore[arg-type]
-        return prepared._replace(y=y)
+        dtype, device = self.input_dtype, self.device
+        columns = [t if t is None else t.to(device, dtype if t.is_floating_point() else None) for t in batch]
+        prepared = Batch(*columns)  # type: ignore[arg-type]
+        if batch.y is not None and batch.y.is_floating_point() and self.target_dtype != dtype:
+            prepared = prepared._replace(y=batch.y.to(device, self.target_dtype))
+        return prepared
 
-    def _cast(self, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-        return tensor.to(device=self.device, dtype=dtype if tensor.is_floating_point() else None)
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """As Lightning does, without its walk through all that a batch may hold where nothing is to be moved."""
+        if device.type == "cpu" and isinstance(batch, Batch):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         return self.as_batch(batch)

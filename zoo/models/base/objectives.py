@@ -75,6 +75,12 @@ class Classification(Objective):
         self.binary_logit = binary_logit and spec.num_classes == 2
         self.num_outputs = 1 if self.binary_logit else spec.num_classes
 
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        if self.binary_logit or batch.weight is not None:
+            return super().loss(output, batch)
+        assert batch.y is not None
+        return F.cross_entropy(output, batch.y)  # the mean in the same operation
+
     def losses(self, output: Tensor, batch: Batch) -> Tensor:
         assert batch.y is not None
         if self.binary_logit:

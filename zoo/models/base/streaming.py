@@ -130,7 +130,9 @@ class StreamingModel(ZooModel):
 
     def on_train_batch_end(self, *args: Any) -> None:
         # At the last batch rather than at the epoch's end, so that validation, which comes between, sees the solution.
-        if self.streaming and self.trainer.is_last_batch:
+        if not self.streaming:
+            super().on_train_batch_end(*args)
+        elif self.trainer.is_last_batch:
             self._end_pass()
 
     def _end_pass(self) -> None:
