@@ -1,4 +1,4 @@
-"""The compiled pass of Lloyd's algorithm against distances in float64, over shapes, strides, scales, ties and bad input."""
+"""The compiled pass of Lloyd's algorithm against distances in float64: shapes, strides, scales, ties, bad input."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A pass of Lloyd's algorithm over rows in memory: operators of `torch.library` over `lloyd.c`, for float32 on a CPU.
 
-`zoo::lloyd_statistics` adds up what `zoo.models.kmeans.lloyd` adds up in torch operations, and `zoo::lloyd_assign` finds
-the nearest centroids; where there is no kernel (`available(x)`), that form is taken. Labels are the same but where
-rounding decides between two centroids.
+`zoo::lloyd_statistics` adds up what `zoo.models.kmeans.lloyd` adds up in torch operations, `zoo::lloyd_assign` finds
+nearest centroids; where there is no kernel (`available(x)`), that form is taken. Labels are the same but where rounding
+decides between two centroids.
 
 Letters: N rows, D features, R restarts, K clusters.
 """
@@ -66,9 +66,8 @@ def lloyd_statistics(
 
 @lloyd_statistics.register_fake
 def _(x: Tensor, reference: Tensor, scale: float, centroids: Tensor, restarts: int, weight: Tensor | None) -> Any:
-    double = {"dtype": torch.float64}
-    moments = x.new_empty(restarts, centroids.shape[0] // restarts, x.shape[1] + 1, **double)
-    return moments, x.new_empty(restarts, **double), x.new_empty((), **double)
+    shapes = (restarts, centroids.shape[0] // restarts, x.shape[1] + 1), (restarts,), ()
+    return tuple(x.new_empty(shape, dtype=torch.float64) for shape in shapes)
 
 
 @torch.library.custom_op("zoo::lloyd_assign", mutates_args=())
