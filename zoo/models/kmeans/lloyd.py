@@ -16,12 +16,12 @@ computed in the rows' own type, sums in float64.
 
 Letters: B rows, D features, K clusters, R restarts side by side (all of them share one pass over the rows).
 
-A pass over float32 rows on a CPU is one kernel (`zoo.kernels.lloyd`), which writes no score: half the time and less.
-In torch operations, chosen by measurement (float32, 32 features, 64 clusters, one core, a million rows): scores by
-oneDNN 21 ms (by `torch.mm`, which is MKL's, 40 ms on an AMD processor), laid out (K, B) so that max-pooling finds
-maximum and index together over contiguous rows in 7 ms (`argmax`: 220 ms); adding rows to their clusters with `index_add_` 12 ms (one-hot
-matrix product: 70 ms). Threads each take a span of rows through all steps in chunks that stay in the cache, which needs
-one rendezvous a pass where a parallel loop in each operation needs hundreds.
+A pass over float32 rows on a CPU is one kernel (`zoo.kernels.lloyd`), which writes no score: half the time and less. In
+torch operations, chosen by measurement (float32, 32 features, 64 clusters, one core, a million rows): scores by oneDNN
+21 ms (by `torch.mm`, which is MKL's, 40 ms on an AMD processor), laid out (K, B) so that max-pooling finds maximum and
+index together over contiguous rows in 7 ms (`argmax`: 220 ms); adding rows to their clusters with `index_add_` 12 ms
+(one-hot matrix product: 70 ms). Threads each take a span of rows through all steps in chunks that stay in the cache,
+which needs one rendezvous a pass where a parallel loop in each operation needs hundreds.
 
 Source: S. Lloyd, "Least squares quantization in PCM", 1957, printed 1982.
 
