@@ -16,6 +16,12 @@
 #define TILE 4 /* 4 x 2 sums, 2 rows and a factor fill 11 of 16 registers */
 #endif
 
+/* Eight doubles at a time. */
+typedef double eight __attribute__((vector_size(64), aligned(8), may_alias));
+typedef float eight_floats __attribute__((vector_size(32), aligned(4), may_alias));
+
+INLINE eight widen(const float *from) { return __builtin_convertvector(*(const eight_floats *)from, eight); }
+
 typedef struct {
     int64_t rows, features, restarts, clusters;
     double scale;            /* what rows are multiplied by */
@@ -24,7 +30,7 @@ typedef struct {
     const float *reference;  /* (D), subtracted from rows */
     const float *centroids;  /* (R*K, D + 1), as rows are after that; the last column -|c|^2 / 2 */
     const double *weight;    /* (N), or NULL */
-    double *moments;         /* (R, K, D + 1): sums of rows, and of weights */
+    double *moments;         /* (R, K, D + 1): sums of rows, and of weights; all written */
     double *gain, *norm;     /* (R,), (): sums of scores and of squares */
     const double *longest;   /* (R,): the greatest |c|^2 */
     int64_t *label;          /* (R, N) */
@@ -34,18 +40,14 @@ typedef struct {
 /* What is at hand while a block is worked on. */
 typedef struct {
     float *packed; /* centroids in tiles, packed[restart][tile][feature][TILE], then their last column */
-    float *flat;   /* (ROWS_AT_ONCE, D): rows from the reference point */
+    int64_t width; /* D + 1, up to a multiple of 8 */
+    float *flat;   /* (ROWS_AT_ONCE, width): rows from the reference point, then 1, then 0 */
     float *turned; /* (D, ROWS_AT_ONCE) */
-    double square[ROWS_AT_ONCE];
+    double *sums;  /* (R, K, width): on cache lines, from which a sum that was just stored is read at once */
+    eight norm;
     float score[ROWS_AT_ONCE]; /* the greatest */
     int32_t best[ROWS_AT_ONCE];
 } Block;
-
-/* Eight doubles at a time. */
-typedef double eight __attribute__((vector_size(64), aligned(8), may_alias));
-typedef float eight_floats __attribute__((vector_size(32), aligned(4), may_alias));
-
-INLINE eight widen(const float *from) { return __builtin_convertvector(*(const eight_floats *)from, eight); }
 
 static float *room(int64_t count) { return aligned_alloc(64, ((size_t)count * sizeof(float) / 64 + 1) * 64); }
 
@@ -62,15 +64,20 @@ static void pack(const Lloyd *task, float *to) {
 }
 
 static int open_block(const Lloyd *task, Block *b) {
-    const int64_t D = task->features;
+    const int64_t D = task->features, width = (D + 8) / 8 * 8, count = task->restarts * task->clusters * width;
+    b->width = width, b->norm = (eight){};
     b->packed = room(task->restarts * tiles(task) * TILE * (D + 1));
-    b->flat = room(ROWS_AT_ONCE * D), b->turned = room(ROWS_AT_ONCE * D);
-    if (!b->packed || !b->flat || !b->turned) return 1;
+    b->flat = room(ROWS_AT_ONCE * width), b->turned = room(ROWS_AT_ONCE * D);
+    b->sums = (double *)room(2 * count);
+    if (!b->packed || !b->flat || !b->turned || !b->sums) return 1;
     pack(task, b->packed);
+    memset(b->flat, 0, ROWS_AT_ONCE * width * sizeof(float));
+    for (int r = 0; r < ROWS_AT_ONCE; r++) b->flat[r * width + D] = 1.0f;
+    memset(b->sums, 0, count * sizeof(double));
     return 0;
 }
 
-static void close_block(Block *b) { free(b->packed), free(b->flat), free(b->turned); }
+static void close_block(Block *b) { free(b->packed), free(b->flat), free(b->turned), free(b->sums); }
 
 /* to[c][r] = from[r][c] for LANES rows that are `width` apart, of which the first n columns are there. */
 INLINE void turn(const float *from, int64_t width, int n, float *to) {
@@ -107,27 +114,19 @@ INLINE void turn(const float *from, int64_t width, int n, float *to) {
 
 /* Read the rows from `first` on; those that the block has too many of are zero. */
 static void read_rows(const Lloyd *task, Block *b, int64_t first, int64_t count) {
-    const int64_t D = task->features;
+    const int64_t D = task->features, width = b->width;
     const vec scale = set((float)task->scale);
     for (int64_t r = 0; r < count; r++) {
         const float *x = task->x + (first + r) * D;
         for (int64_t f = 0; f < D; f += LANES) {
             const int n = lanes(D - f);
-            store(b->flat + r * D + f, (load(x + f, n) - load(task->reference + f, n)) * scale, n);
+            store(b->flat + r * width + f, (load(x + f, n) - load(task->reference + f, n)) * scale, n);
         }
     }
-    if (count < ROWS_AT_ONCE) memset(b->flat + count * D, 0, (ROWS_AT_ONCE - count) * D * sizeof(float));
+    for (int64_t r = count; r < ROWS_AT_ONCE; r++) memset(b->flat + r * width, 0, D * sizeof(float));
     for (int64_t f = 0; f < D; f += LANES)
         for (int v = 0; v < DEEP; v++)
-            turn(b->flat + v * LANES * D + f, D, lanes(D - f), b->turned + f * ROWS_AT_ONCE + v * LANES);
-    for (int r = 0; r < ROWS_AT_ONCE; r += 8) {
-        eight sum = {};
-        for (int64_t f = 0; f < D; f++) {
-            eight value = widen(b->turned + f * ROWS_AT_ONCE + r);
-            sum += value * value;
-        }
-        *(eight *)(b->square + r) = sum;
-    }
+            turn(b->flat + v * LANES * width + f, width, lanes(D - f), b->turned + f * ROWS_AT_ONCE + v * LANES);
 }
 
 /* The nearest of one restart's clusters to each row: that of the greatest score, the first of equal ones. */
@@ -169,42 +168,59 @@ static void find_nearest(const Lloyd *task, Block *b, int64_t restart) {
         memcpy(b->score + v * LANES, &best[v], sizeof(vec)), memcpy(b->best + v * LANES, &index[v], sizeof(ivec));
 }
 
-INLINE void add(double *sums, const float *row, double weight, int64_t count) {
-    int64_t f = 0;
-    for (; f + 8 <= count; f += 8) *(eight *)(sums + f) += weight * widen(row + f);
-    for (; f < count; f++) sums[f] += weight * (double)row[f];
-}
-
-static void add_rows(const Lloyd *task, const Block *b, int64_t restart, int64_t first, int64_t count) {
-    const int64_t D = task->features;
-    double *moments = task->moments + restart * task->clusters * (D + 1), gain = 0.0;
+/* The sums of one restart's clusters, and with the first restart those of squares; `weighted` is a constant here. */
+INLINE void add_rows(int weighted, const Lloyd *task, Block *b, int64_t restart, int64_t first, int64_t count) {
+    double *sums = b->sums + restart * task->clusters * b->width, gain = 0.0;
+    eight norm = {};
     for (int64_t r = 0; r < count; r++) {
-        double *sums = moments + b->best[r] * (D + 1);
-        const double weight = task->weight ? task->weight[first + r] : 1.0;
-        add(sums, b->flat + r * D, weight, D);
-        sums[D] += weight;
+        const float *row = b->flat + r * b->width;
+        double *to = sums + b->best[r] * b->width;
+        const double weight = weighted ? task->weight[first + r] : 1.0;
+        for (int64_t f = 0; f < b->width; f += 8) {
+            eight value = widen(row + f), share = value * weight;
+            *(eight *)(to + f) += share;
+            norm += share * value;
+        }
         gain += weight * (double)b->score[r];
     }
     task->gain[restart] += gain;
+    if (!restart) b->norm += norm;
 }
 
 /* moments, gain and norm: what a pass adds up. */
 KERNEL(lloyd_statistics, Lloyd) {
+    const int64_t D = task->features, clusters = task->restarts * task->clusters;
     Block b;
     int failed = open_block(task, &b);
     for (int64_t first = 0; first < task->rows && !failed; first += ROWS_AT_ONCE) {
         const int64_t count = least(ROWS_AT_ONCE, task->rows - first);
-        double norm = 0.0;
         read_rows(task, &b, first, count);
-        for (int64_t r = 0; r < count; r++) norm += b.square[r] * (task->weight ? task->weight[first + r] : 1.0);
-        *task->norm += norm;
         for (int64_t restart = 0; restart < task->restarts; restart++) {
             find_nearest(task, &b, restart);
-            add_rows(task, &b, restart, first, count);
+            if (task->weight) add_rows(1, task, &b, restart, first, count);
+            else add_rows(0, task, &b, restart, first, count);
         }
     }
+    for (int64_t k = 0; k < clusters && !failed; k++) {
+        memcpy(task->moments + k * (D + 1), b.sums + k * b.width, (D + 1) * sizeof(double));
+        if (k < task->clusters) *task->norm -= b.sums[k * b.width + D]; /* less the ones */
+    }
+    for (int lane = 0; lane < 8 && !failed; lane++) *task->norm += b.norm[lane];
     close_block(&b);
     return failed;
+}
+
+static double square(const float *row, int64_t count) {
+    eight sums = {};
+    double sum = 0.0;
+    int64_t f = 0;
+    for (; f + 8 <= count; f += 8) {
+        eight value = widen(row + f);
+        sums += value * value;
+    }
+    for (; f < count; f++) sum += (double)row[f] * (double)row[f];
+    for (int lane = 0; lane < 8; lane++) sum += sums[lane];
+    return sum;
 }
 
 /* label and distance of each row. */
@@ -213,15 +229,17 @@ KERNEL(lloyd_assign, Lloyd) {
     int failed = open_block(task, &b);
     for (int64_t first = 0; first < task->rows && !failed; first += ROWS_AT_ONCE) {
         const int64_t count = least(ROWS_AT_ONCE, task->rows - first);
+        double squares[ROWS_AT_ONCE];
         read_rows(task, &b, first, count);
+        for (int64_t r = 0; r < count; r++) squares[r] = square(b.flat + r * b.width, task->features);
         for (int64_t restart = 0; restart < task->restarts; restart++) {
             find_nearest(task, &b, restart);
             for (int64_t r = 0; r < count; r++) {
                 const int64_t at = restart * task->rows + first + r;
-                const double distance = b.square[r] - 2.0 * (double)b.score[r];
+                const double distance = squares[r] - 2.0 * (double)b.score[r];
                 task->label[at] = b.best[r];
                 task->distance[at] =
-                    distance <= task->rounding * (b.square[r] + task->longest[restart]) ? 0.0 : distance;
+                    distance <= task->rounding * (squares[r] + task->longest[restart]) ? 0.0 : distance;
             }
         }
     }
