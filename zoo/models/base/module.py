@@ -133,12 +133,13 @@ class ZooModel(pl.LightningModule):
             inputs, *rest = (batch,) if isinstance(batch, Tensor) else batch
             y, weight = [*rest, None, None][:2]
             batch = Batch.of(self.spec.kind if self.spec else "tabular", inputs, y)._replace(weight=weight)
-        dtype, device = self.input_dtype, self.device
-        columns = [t if t is None else t.to(device, dtype if t.is_floating_point() else None) for t in batch]
-        prepared = Batch(*columns)  # type: ignore[arg-type]
-        if batch.y is not None and batch.y.is_floating_point() and self.target_dtype != dtype:
-            prepared = prepared._replace(y=batch.y.to(device, self.target_dtype))
-        return prepared
+        y = None if batch.y is None else self._cast(batch.y, self.target_dtype)
+        dtype = self.input_dtype
+        prepared = Batch(*[None if t is None else self._cast(t, dtype) for t in batch._replace(y=None)])  # type: ignore[arg-type]
+        return prepared._replace(y=y)
+
+    def _cast(self, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+        return tensor.to(device=self.device, dtype=dtype if tensor.is_floating_point() else None)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """As Lightning does, without its walk through all that a batch may hold where nothing is to be moved."""
