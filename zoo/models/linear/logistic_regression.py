@@ -126,7 +126,7 @@ class LogisticRegression(StreamingModel, GradientModel):
     Example:
         >>> import torch, zoo
         >>> x, y = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0, 1, 0, 1])
-        >>> model = zoo.fit(zoo.create_model("logistic_regression", solver="exact"), x, y)
+        >>> model = zoo.fit(zoo.create_model("logistic_regression"), x, y)
         >>> model.weight.round(decimals=4).item()
         0.9082
     """
@@ -151,7 +151,7 @@ class LogisticRegression(StreamingModel, GradientModel):
     def __init__(
         self,
         *,
-        solver: Literal["gradient", "exact"] = "gradient",
+        solver: Literal["gradient", "exact"] = "exact",
         method: Literal["auto", "newton", "lbfgs"] = "auto",
         class_weight: Literal["balanced"] | Sequence[float] | None = None,
         binary_logit: bool = True,
