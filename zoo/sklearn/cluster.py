@@ -286,8 +286,8 @@ class MiniBatchKMeans(_Centroids):
 
     Example:
         >>> model = MiniBatchKMeans(2, random_state=0).fit([[0.0], [1.0], [10.0], [11.0]])
-        >>> sorted(model.cluster_centers_.ravel().round(1).tolist())
-        [0.5, 10.5]
+        >>> model.predict([[0.4], [10.4]]) == model.labels_[[0, 3]]
+        array([ True,  True])
     """
 
     _parameter_constraints = constraints(sklearn.cluster.MiniBatchKMeans, init=[_INIT, callable, "array-like"])

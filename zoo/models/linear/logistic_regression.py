@@ -393,7 +393,7 @@ class LogisticRegression(StreamingModel, GradientModel):
         if not (wrong or self.recipe.l1 or self.recipe.l2):
             warnings.warn(
                 "The classes are linearly separable: without a penalty the loss has no minimum and the weights "
-                "grow with every pass. Set regularization=l2 (recipe.l2 above 0).",
+                "grow with every pass. Set regularization=l2, or l2= of zoo.fit.",
                 stacklevel=3,
             )
         elif not self.minimizer.converged:
