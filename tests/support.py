@@ -281,7 +281,7 @@ def in_two_processes(code: str, *arguments: str, cwd: Path) -> None:
     assert not any(process.returncode for process in processes), "\n".join(errors)[-3000:]
 
 
-def tested(model: ZooModel, spec: DataSpec, batch: Batch, **options: Any) -> dict[str, float]:
+def metrics_of(model: ZooModel, spec: DataSpec, batch: Batch, **options: Any) -> dict[str, float]:
     """The test metrics of some rows, five at a time."""
     trainer = make_trainer(model, accelerator="cpu", progress=False, **options)
     found = trainer.test(model, datamodule=Held(spec, batch, batch_size=5), verbose=False)

@@ -17,9 +17,9 @@ from support import (
     fit_tiny,
     in_two_processes,
     label,
+    metrics_of,
     result,
     shuffled_halves,
-    tested,
     tiny_batch,
     variant_data,
 )
@@ -75,10 +75,10 @@ def test_a_run_that_goes_on_within_a_pass_ends_it(name: str, hparams: dict[str, 
 # The models are fitted once, so that the two processes have little to do.
 BY_TWO = """
 import json, os, sys, torch
-from support import tested
+from support import metrics_of
 
 models = torch.load(sys.argv[1], weights_only=False)
-results = {name: tested(*parts, devices=2, strategy="ddp") for name, parts in models.items()}
+results = {name: metrics_of(*parts, devices=2, strategy="ddp") for name, parts in models.items()}
 if os.environ["RANK"] == "0":
     open(sys.argv[2], "w").write(json.dumps(results))
 torch.distributed.barrier()
@@ -99,7 +99,7 @@ def metrics_of_one_and_two(tmp_path_factory: pytest.TempPathFactory) -> dict[int
             batch = batch._replace(weight=torch.rand(37, generator=torch.Generator().manual_seed(1)))
         fitted[name] = model, data.spec, batch
     torch.save(fitted, folder / "fitted.pt")
-    one = {name: tested(*parts) for name, parts in fitted.items()}
+    one = {name: metrics_of(*parts) for name, parts in fitted.items()}
     in_two_processes(BY_TWO, str(folder / "fitted.pt"), str(folder / "two.json"), cwd=folder)
     return {1: one, 2: json.loads((folder / "two.json").read_text())}
 
