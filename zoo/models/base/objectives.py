@@ -173,6 +173,9 @@ class Regression(Objective):
 class PoissonRegression(Regression):
     """K counts or rates of 0 or more: the output is the logarithm of the mean, the loss half the Poisson deviance."""
 
+    def scale_targets(self, mean: Tensor | None, std: Tensor | None, device: torch.device | None = None) -> None:
+        """Leave counts as they are: their logarithm is of order 1 whatever their scale, and none may be below 0."""
+
     def losses(self, output: Tensor, batch: Batch) -> Tensor:
         assert batch.y is not None
         log_mean, y = output.view(len(batch.y), -1), batch.y.view(len(batch.y), -1)  # (B, K)
