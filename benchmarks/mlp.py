@@ -39,4 +39,4 @@ def jobs() -> Iterator[Job]:
                     optimizer.step()
 
         name = f"mlp {FEATURES}-{width}-{width}-{CLASSES}, {EPOCHS} epochs of {ROWS:,} rows, batches of {batch_size}"
-        yield Job(name, ours, peer, "plain PyTorch loop", bound=2.0)
+        yield Job(name, ours, peer, "plain PyTorch loop", bound=1.3)

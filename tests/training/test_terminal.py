@@ -174,7 +174,9 @@ def separated() -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_convex_fit_that_stops_short_says_so_and_what_to_do(recwarn: pytest.WarningsRecorder) -> None:
     x, y = separated()
     with pytest.warns(NotConverged, match=r"still fell by .* the last epoch of 3 epochs\. Raise max_epochs .*exact"):
-        zoo.fit(zoo.create_model("logistic_regression", solver="gradient"), x, y, max_epochs=3, device="cpu", batch_size=20)
+        zoo.fit(
+            zoo.create_model("logistic_regression", solver="gradient"), x, y, max_epochs=3, device="cpu", batch_size=20
+        )
     recwarn.clear()
     zoo.fit(zoo.create_model("logistic_regression", solver="gradient"), x, y, max_epochs=30, lr=0.1, batch_size=20)
     zoo.fit(zoo.create_model("logistic_regression", solver="exact"), x, y)
