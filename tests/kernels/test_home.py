@@ -11,9 +11,9 @@ COMMAND = ["model=lstm", "data=digits_rows", "model.hidden_size=16", "trainer.ma
 
 def test_a_fresh_home_and_a_used_one_give_the_same_bits(tmp_path: Path) -> None:
     found = []
-    for home in ("fresh", "used", "used"):
-        folder = tmp_path / home
-        folder.mkdir(exist_ok=True)
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for _ in ("fresh", "used"):
         run = tmp_path / f"run{len(found)}"
         environment = {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / ".cache")}
         process = spawn([*COMMAND, f"run_dir={run}"], tmp_path, env=environment)

@@ -266,17 +266,17 @@ def test_a_mistake_in_a_process_of_its_own(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_before_the_update(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zoo.models.base import GradientModel
+    from zoo.models.mlp import MLP
 
-    output, calls = GradientModel.output, []
+    output, calls = MLP.output, []
 
-    def poisoned(self: GradientModel, batch: zoo.Batch) -> torch.Tensor:
+    def poisoned(self: MLP, batch: zoo.Batch) -> torch.Tensor:
         result = output(self, batch)
         calls.append(checksum := sum(float(p.detach().sum()) for p in self.parameters()))
         assert checksum == checksum
         return result * float("nan") if self.training and len(calls) >= 7 else result
 
-    monkeypatch.setattr(GradientModel, "output", poisoned)
+    monkeypatch.setattr(MLP, "output", poisoned)
     command = ["model=mlp", "data=iris", "data.batch_size=32", "trainer.max_epochs=9", CPU, "checkpoint_seconds=0"]
     line = one_line(capsys, [*command, "run_dir=run"])
     assert re.search(r"The loss is nan at step \d+ \(epoch 1, batch \d\): no update was made", line)

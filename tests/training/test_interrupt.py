@@ -18,6 +18,7 @@ class Interrupting(importlib.abc.MetaPathFinder):
             signal.raise_signal(signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupting())
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background passes on that it is ignored
 from zoo.training.main import {command}
 sys.argv = [{command!r}, *{arguments!r}]
 sys.exit({command}())
