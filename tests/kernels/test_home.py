@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support import CPU, checkpoint_bits, spawn
 
-COMMAND = ["model=lstm", "data=digits_rows", "model.hidden_size=16", "trainer.max_epochs=1", CPU]
+COMMAND = ["model=lstm", "data=digits_rows", "model.hidden_size=16", "trainer.max_epochs=1", "logger=[csv]", CPU]
 
 
 def test_a_fresh_home_and_a_used_one_give_the_same_bits(tmp_path: Path) -> None:
