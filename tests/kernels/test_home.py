@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from support import CPU, checkpoint_bits, spawn
 
 COMMAND = ["model=lstm", "data=digits_rows", "model.hidden_size=16", "trainer.max_epochs=1", "logger=[csv]", CPU]
 
 
+@pytest.mark.slow  # the whole command; test_kernels.py holds the same of a layer in every run
 def test_a_fresh_home_and_a_used_one_give_the_same_bits(tmp_path: Path) -> None:
     found = []
     folder = tmp_path / "home"

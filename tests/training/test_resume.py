@@ -160,6 +160,7 @@ def check_stopped(name: str, rounds: Sequence[Sequence[int]], tmp_path: Path) ->
     assert stopped, "no signal came in time to stop anything"
 
 
+@pytest.mark.slow  # test_kills.py kills over families and schedules in every run
 def test_kill_terminate_and_interrupt_at_random_moments(tmp_path: Path) -> None:
     check_stopped("mlp", [[signal.SIGKILL, signal.SIGTERM, signal.SIGINT]], tmp_path)
 

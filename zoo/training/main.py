@@ -7,17 +7,14 @@ is loaded is an exit code too.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import os
 import shutil
-import signal
 import sys
 import textwrap
-import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -274,17 +271,17 @@ def _guarded(command: Callable[[], None]) -> int:
         if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
             stream.reconfigure(errors="replace")  # a × that a terminal does not know is no reason to fail
     try:
-        with warnings.catch_warnings(), _terminable():
+        with warnings.catch_warnings():
             if not traceback:
                 warnings.showwarning = _show_warning  # type: ignore[assignment]
             command()
         return 0
-    except KeyboardInterrupt as error:
-        return _interrupted(error)
+    except KeyboardInterrupt:
+        return _interrupted()
     except BaseException as error:
         if isinstance(code := getattr(error, "code", None), int) and not isinstance(error, Exception):
             if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes it an exit with code 1
-                return _interrupted(error.__context__)
+                return _interrupted()
             if hasattr(error, "saved") and global_rank() == 0:  # a run that a signal ended
                 _say(f"{error} {_how_to_go_on(error.saved)}")
             return code
@@ -308,31 +305,9 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: Any, 
         _say(f"warning: {' '.join(str(message).split())}")
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM while nothing is being trained."""
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does, but for training, which has handlers of its own."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def terminate(signum: int, frame: Any) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-
-
-def _interrupted(error: KeyboardInterrupt) -> int:
-    terminated = isinstance(error, _Terminated)
-    _say(f"error: {'terminated' if terminated else 'interrupted'}, while there was nothing to save.")
-    return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+def _interrupted() -> int:
+    _say("error: interrupted, before there was anything to save.")
+    return 130
 
 
 def _how_to_go_on(saved: Path | None) -> str:
