@@ -1,6 +1,35 @@
 """Layers from raw tensors; importing them imports torch and the kernels alone."""
 
+from zoo.layers.attention import MultiheadAttention, scaled_dot_product_attention
+from zoo.layers.cache import KeyValueCache
 from zoo.layers.convolution import AvgPool2d, Conv2d, MaxPool2d
+from zoo.layers.dropout import Dropout
+from zoo.layers.embedding import TokenEmbedding
+from zoo.layers.feedforward import FeedForward
+from zoo.layers.normalization import BatchNorm1d, BatchNorm2d, LayerNorm, RMSNorm
+from zoo.layers.positions import LearnedPositionalEncoding, SinusoidalPositionalEncoding
 from zoo.layers.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 
-__all__ = ["GRU", "LSTM", "RNN", "AvgPool2d", "Conv2d", "GRUCell", "LSTMCell", "MaxPool2d", "RNNCell"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv2d",
+    "Dropout",
+    "FeedForward",
+    "GRUCell",
+    "KeyValueCache",
+    "LSTMCell",
+    "LayerNorm",
+    "LearnedPositionalEncoding",
+    "MaxPool2d",
+    "MultiheadAttention",
+    "RMSNorm",
+    "RNNCell",
+    "SinusoidalPositionalEncoding",
+    "TokenEmbedding",
+    "scaled_dot_product_attention",
+]
