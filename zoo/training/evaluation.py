@@ -27,6 +27,7 @@ from zoo.training.report import print_metrics
 from zoo.training.run import device_of, named, of_split
 from zoo.training.run_config import read_config
 from zoo.training.trainer import make_trainer, seed_all
+from zoo.training.word_questions import ask_words
 
 __all__ = ["evaluate", "evaluate_run", "write_predictions"]
 
@@ -123,6 +124,8 @@ def evaluate_run(config: DictConfig) -> None:
     of = dict.fromkeys(metrics, described(checkpoint))
     predicts = model.preprocessing is not None and is_overridden("predict_batch", model, ZooModel)
     print_metrics(model.entry.name, name, metrics, run, of, ("predict",) if predicts else (), folder)
+    if options["pairs"] or options["analogies"] or options["near"]:
+        ask_words(model, options["pairs"], options["analogies"], options["near"], folder)
     if options["prompt"] is not None or options["steps"] is not None:
         _go_on(model, data, options, folder)
 

@@ -270,6 +270,8 @@ def _finish(
     if writer is not None:
         writer.log_run(flatten(settings), metrics)
     if run_dir.is_dir():
+        for name, write in model.exports():
+            write_whole(run_dir / name, write)
         draw(model, data, split, run_dir / "pictures", writer and writer.experiment)
     predicts = model.preprocessing is not None and is_overridden("predict_batch", model, ZooModel)
     hints: tuple[str, ...] = ("evaluate", "predict", "look") if predicts else ("evaluate", "look")

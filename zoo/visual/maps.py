@@ -5,6 +5,7 @@ Letters: N points, Q placed points.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from zoo.data.spec import DataSpec
 
-__all__ = ["point_map"]
+__all__ = ["point_map", "word_map"]
 
 LIMIT = 10_000
 
@@ -59,4 +60,25 @@ def point_map(
         axes.set_aspect("equal", adjustable="datalim")
         bare(axes)
         axes.set_title(title)
+    return figure
+
+
+def word_map(vectors: Tensor, words: Sequence[str]) -> Figure:
+    """Draw words where the two directions of largest variance have their vectors.
+
+    Args:
+        vectors: (W, D).
+        words: W of them.
+    """
+    centred = vectors.detach().cpu().double()
+    centred = centred - centred.mean(0)
+    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
+    points = to_numpy(torch.nn.functional.pad(centred @ directions[:2].T, (0, 2))[:, :2])
+    with new_figure(9.0, 7.0) as (figure, axes):
+        axes.scatter(points[:, 0], points[:, 1], s=0)  # so that the axes know the range
+        for (east, north), word in zip(points, words, strict=True):
+            # A dollar would begin a formula.
+            axes.text(east, north, word.replace("$", r"\$"), fontsize=7, color=INK, ha="center", va="center")
+        bare(axes)
+        axes.set_title(f"{len(words)} words, by two principal components of their directions")
     return figure

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -290,6 +290,10 @@ class ZooModel(pl.LightningModule):
 
     def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """Yield named tables, a dictionary for each row, which a run keeps as CSV files."""
+        yield from ()
+
+    def exports(self) -> Iterator[tuple[str, Callable[[IO[bytes]], None]]]:
+        """Yield the files that a finished run keeps for other programs: the name of each, and what writes it."""
         yield from ()
 
     def embeddings(self, batch: Batch, columns: dict[str, Tensor]) -> tuple[Tensor, list[str]] | None:
