@@ -1,7 +1,7 @@
 """Layers from raw tensors; importing them imports torch and the kernels alone."""
 
 from zoo.layers.attention import MultiheadAttention, scaled_dot_product_attention
-from zoo.layers.cache import KeyValueCache
+from zoo.layers.cache import KeyValueCache, TransformerCache
 from zoo.layers.convolution import AvgPool2d, Conv2d, MaxPool2d
 from zoo.layers.dropout import Dropout
 from zoo.layers.embedding import TokenEmbedding
@@ -9,6 +9,13 @@ from zoo.layers.feedforward import FeedForward
 from zoo.layers.normalization import BatchNorm1d, BatchNorm2d, LayerNorm, RMSNorm
 from zoo.layers.positions import LearnedPositionalEncoding, SinusoidalPositionalEncoding
 from zoo.layers.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from zoo.layers.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 
 __all__ = [
     "GRU",
@@ -31,5 +38,11 @@ __all__ = [
     "RNNCell",
     "SinusoidalPositionalEncoding",
     "TokenEmbedding",
+    "Transformer",
+    "TransformerCache",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "scaled_dot_product_attention",
 ]

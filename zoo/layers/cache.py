@@ -81,3 +81,38 @@ def _grown(new: Tensor, old: Tensor | None, length: int) -> Tensor:
     if old is not None:
         room[:, :, : old.shape[2]] = old
     return room
+
+
+class TransformerCache:
+    """What each layer of an encoder or decoder keeps of the steps before.
+
+    Args:
+        num_layers: layers.
+
+    Attributes:
+        steps: for each layer, keys and values of the steps seen.
+        memory: for each layer of a decoder, those of the encoder's memory, made by the first call.
+
+    Example:
+        >>> TransformerCache(2).length
+        0
+    """
+
+    def __init__(self, num_layers: int) -> None:
+        self.steps = [KeyValueCache() for _ in range(num_layers)]
+        self.memory = [KeyValueCache(fixed=True) for _ in range(num_layers)]
+
+    @property
+    def length(self) -> int:
+        """S."""
+        return self.steps[0].length if self.steps else 0
+
+    def truncate(self, length: int) -> None:
+        """Forget the steps from `length` on; the memory stays."""
+        for cache in self.steps:
+            cache.truncate(length)
+
+    def reorder(self, rows: Tensor) -> None:
+        """Take these rows (…,) in the place of the present ones, as beam search does."""
+        for cache in (*self.steps, *self.memory):
+            cache.reorder(rows)
