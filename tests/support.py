@@ -46,7 +46,8 @@ def compose(*overrides: str, name: str = "train") -> dict[str, Any]:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = hydra.compose(name, list(overrides), return_hydra_config=False)
-    config.run_dir = "runs/test"  # its time is known to Hydra's jobs only
+    if name == "train":
+        config.run_dir = "runs/test"  # its time is known to Hydra's jobs only
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 

@@ -140,7 +140,7 @@ def test_commands_that_the_docs_show_are_right(page: str, name: str, arguments: 
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     if name == "help" or "--help" in arguments:
         for key in overrides:
-            print_key(key)
+            print_key(key, command=name if name in ("evaluate", "predict") else "train")
         return
     if name == "list":
         assert set(overrides) <= set(LISTS)

@@ -86,3 +86,59 @@ def test_a_resumed_run_keeps_its_tokenizer(tmp_path: Path) -> None:
     kept = json.loads(Tokenizer.from_json(model.spec.tokenizer).to_json())
     assert kept["model"]["vocab"][-1][1] == pytest.approx(other["model"]["vocab"][-1][1], abs=1e-9)
     assert torch.isfinite(next(model.parameters())).all()
+
+
+def test_a_run_goes_on_with_a_text_as_it_is_asked_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text(" ".join(np.random.default_rng(0).choice(WORDS["ham"].split(), 800)))
+    run = tmp_path / "run"
+    options = ["data=text_file", f"data.path={tmp_path}/a.txt", "data.sequence_length=16", "data.batch_size=8", CPU]
+    assert run_command(["model=gru", *options, f"run_dir={run}", "model.hidden_size=8", "trainer.max_epochs=1"]) == 0
+    capsys.readouterr()
+    model = zoo.load_model(run)
+
+    def said(*asked: str) -> str:
+        assert run_command([f"run={run}", "accelerator=cpu", *asked], "evaluate") == 0
+        text = (run / "evaluation" / "continuation.txt").read_text()
+        assert capsys.readouterr().out.endswith(text)
+        return text.removesuffix("\n")
+
+    assert said("prompt=the ", "steps=20") == model.generate("the ", 20)
+    beam = ["generate.decoding=beam", "generate.num_beams=3", "generate.num_return=2", "generate.steps=6"]
+    expected = model.generate("the", 6, decoding="beam", num_beams=3, num_return=2)
+    assert said("generate.prompt=the", *beam) == "\n\n".join(expected)
+    pair = model.generate(["at", "the bus"], 9, decoding="greedy")
+    greedy = ["generate.decoding=greedy", "generate.steps=9", f"generate.draft={run}"]
+    assert said("generate.prompt=[at,the bus]", *greedy) == "\n\n".join(pair)
+    for wrong, why in (
+        (
+            ["generate.decoding=beam", "generate.num_beams=0"],
+            "generate.num_beams must be an integer of at least 1, not",
+        ),
+        (["generate.top_p=2"], "generate.top_p must be a number above 0 and at most 1 or null, not 2."),
+        (["generate.num_beams=9"], "num_beams does nothing with decoding=sample"),
+    ):
+        assert run_command([f"run={run}", *wrong], "evaluate") == 1
+        assert why in capsys.readouterr().err
+
+
+def test_the_options_of_generation_are_those_of_the_decoding() -> None:
+    from dataclasses import asdict
+
+    from support import compose
+
+    from zoo.text import Decoding
+
+    section = compose(name="evaluate")["generate"]
+    assert section.pop("prompt") is None
+    assert section.pop("draft") is None
+    assert section == {**asdict(Decoding()), "steps": 200}
+
+
+def test_a_prompt_is_read_as_it_stands() -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from zoo.training.main import quoted_text
+
+    for text in ("def ", " To be, or not: {a}", 'say "hi" \\', "it's\n", 'a\\"b', "\\n", "12", "null ", "a=b"):
+        (override,) = OverridesParser.create().parse_overrides([quoted_text(f"generate.prompt={text}")])
+        assert override.value() == text

@@ -18,10 +18,11 @@ from zoo.data.arrays import to_tensor
 from zoo.data.provenance import absolute_paths, digests, read_digests
 from zoo.data.registry import create_data
 from zoo.errors import ZooError
-from zoo.models.base import Generates, ZooModel
+from zoo.models.base import ZooModel
 from zoo.training.checkpoint import described, find_checkpoint, load_model, write_whole
+from zoo.training.continuation import go_on, read_asked
 from zoo.training.logger import RunLogger
-from zoo.training.pictures import draw, held_out
+from zoo.training.pictures import draw
 from zoo.training.plugins import confirm_plugins, import_plugins
 from zoo.training.report import print_metrics
 from zoo.training.run import device_of, named, of_split
@@ -97,6 +98,7 @@ def evaluate_run(config: DictConfig) -> None:
     import_plugins(options["plugins"])
     seed_all(settings["seed"])
     model = load_model(checkpoint)
+    asked = read_asked(options)
     name = settings["data"]["name"]
     data, is_new = _data_of(run, settings["data"], options["data"], model)
     split = options["split"] or ("test" if data.has("test") else "train")
@@ -126,8 +128,8 @@ def evaluate_run(config: DictConfig) -> None:
     print_metrics(model.entry.name, name, metrics, run, of, ("predict",) if predicts else (), folder)
     if options["pairs"] or options["analogies"] or options["near"]:
         ask_words(model, options["pairs"], options["analogies"], options["near"], folder)
-    if options["prompt"] is not None or options["steps"] is not None:
-        _go_on(model, data, options, folder)
+    if asked is not None:
+        go_on(model, data, asked, split, folder)
 
 
 def _data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: ZooModel) -> tuple[Any, bool]:
@@ -155,20 +157,6 @@ def _data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: Z
             log.info("%s has changed since training: rows held out now may be rows that it was trained on.", changed[0])
     data.follow(model.preprocessing, model.spec.tokenizer if model.spec else None)
     return data, is_new
-
-
-def _go_on(model: ZooModel, data: Any, options: dict[str, Any], folder: Path) -> None:
-    """Continue a prompt or a series, print it and write it beside the metrics."""
-    steps, spec = options["steps"] or 200, data.spec
-    if isinstance(model, Generates) and spec.target == "tokens":
-        text = model.generate(options["prompt"] or "\n", steps)
-    elif spec.target == "series":
-        ahead = model.forecast(held_out(model, data, options["split"]).x[-1, :, 0], steps)
-        text = "\n".join(f"{value:.6g}" for value in ahead.tolist())
-    else:
-        raise ZooError(f"{model.entry.name} has nothing to go on with: leave prompt and steps out.")
-    write_whole(folder / "continuation.txt", lambda file: file.write(f"{text}\n".encode()))
-    print(text)
 
 
 def write_predictions(model: ZooModel, data: Any, split: str, path: Path) -> None:

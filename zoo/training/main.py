@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -90,7 +91,24 @@ def train() -> int:
 
 def evaluate() -> int:
     """Evaluate a finished run as the command line says; return the exit code."""
+    sys.argv[1:] = map(quoted_text, sys.argv[1:])
     return _run("evaluate", _evaluate_job)
+
+
+_TEXTS = ("prompt", "generate.prompt", "generate.stop")
+
+
+def quoted_text(argument: str) -> str:
+    """Return an argument that is a text as Hydra reads it whole: blanks at its ends, commas and braces are part of it.
+
+    >>> quoted_text("generate.prompt=def "), quoted_text("prompt=[a,b]"), quoted_text("split=val")
+    ('generate.prompt="def "', 'prompt=[a,b]', 'split=val')
+    """
+    key, _, text = argument.partition("=")
+    if key not in _TEXTS or text[:1] in ("", "[", "'", '"') or text == "null":
+        return argument
+    escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + (found[2] and "\\" + found[2]), text)
+    return f'{key}="{escaped}"'
 
 
 def predict() -> int:

@@ -183,6 +183,10 @@ def type_of(setting: Setting) -> str:
         declared = option_types(table[setting.choice]).get(name)
     elif declared is None and group in ("model", "data"):
         declared = options_of(group, setting.choice).get(name)
+    elif declared is None and group == "generate":
+        from zoo.training.continuation import GENERATE
+
+        declared = GENERATE.get(name)
     return "" if declared is None else describe_type(declared)
 
 
@@ -216,6 +220,7 @@ EXAMPLES = {
     "evaluate": (
         ("run=runs/cnn/digits/2026-01-31_12-00-00 split=val", ""),
         ("run=runs/mlp/csv/2026-01-31_12-00-00 data.path=new.csv", "new rows with targets"),
+        ('run=runs/gpt/python_source/2026-01-31_12-00-00 generate.prompt="def "', "what a language model makes of it"),
     ),
     "predict": (
         ("run=runs/mlp/iris/2026-01-31_12-00-00 data.path=new.csv output=answers.parquet", ""),

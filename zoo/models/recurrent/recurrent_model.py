@@ -197,9 +197,15 @@ class RecurrentModel(Generates):
 
     # -- going on --------------------------------------------------------------------------------------------------
 
-    def next_logits(self, tokens: Tensor, state: State = None) -> tuple[Tensor, State]:
-        output, state = self.run(tokens, state)
-        return output[:, -1], state
+    state_dim = 1  # (L, B, H)
+
+    def next_logits(
+        self, tokens: Tensor, state: State = None, mask: Tensor | None = None, every: bool = False
+    ) -> tuple[Tensor, State]:
+        output, state = self.run(tokens, state, mask)  # (B, T, V)
+        if every:
+            return output, state
+        return output[:, -1] if mask is None else output[torch.arange(len(output)), mask.sum(1) - 1], state
 
     @torch.inference_mode()
     def forecast(self, history: Any, steps: int) -> Tensor:
