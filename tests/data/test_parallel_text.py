@@ -57,6 +57,13 @@ def test_columns_and_length(file) -> None:
     assert sum(batch.size for batch in loader) == len(data.rows("train"))
 
 
+def test_pairs_with_a_longer_text_are_left_out(tmp_path) -> None:
+    lines = ["a b c\tx", "a b\tx y z", "a  b\tx\u202f!", "c\tz y"]
+    (tmp_path / "p.txt").write_text("\n".join(lines), encoding="utf-8")
+    data = zoo.create_data("parallel_text", path=str(tmp_path / "p.txt"), max_words=2, vocab_size=300)
+    assert list(data.pairs()) == [("a  b", "x\u202f!"), ("c", "z y")]
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
@@ -65,6 +72,8 @@ def test_columns_and_length(file) -> None:
         (b"", {}, "is empty"),
         (b"\n\n", {}, "has no pair"),
         (b"a\tb\n", {"special_tokens": ["pad"]}, "no token for the begin of a text"),
+        (b"a b\tb c\n", {"max_words": 1}, r"no pair of at most data\.max_words=1 words"),
+        (b"a\tb\n", {"max_words": 0}, r"data\.max_words must be at least 1"),
         (b"a\tb\n", {"source": -1}, r"data\.source must be at least 0"),
         (b"a\tb\n", {"vocab_size": 20}, r"data\.vocab_size=20 is too small"),
     ],

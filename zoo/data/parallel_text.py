@@ -95,6 +95,7 @@ class ParallelText(SplitData):
         path: the UTF-8 file.
         source: the column of the sources, from 0 on.
         target: the column of the targets.
+        max_words: pairs with a longer text are left out; null keeps all.
         max_length: the most tokens of a text, of which the first are kept.
         tokenizer: what a token is: see `zoo.data.text.TextData`.
         vocab_size: the most tokens.
@@ -110,6 +111,7 @@ class ParallelText(SplitData):
         path: str | None = None,
         source: int = 0,
         target: int = 1,
+        max_words: int | None = None,
         max_length: int = 128,
         tokenizer: str = "bpe",
         vocab_size: int = 8192,
@@ -119,12 +121,18 @@ class ParallelText(SplitData):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        for name, value, least in (("source", source, 0), ("target", target, 0), ("max_length", max_length, 1)):
-            if value < least:
+        limits = (
+            ("source", source, 0),
+            ("target", target, 0),
+            ("max_words", max_words, 1),
+            ("max_length", max_length, 1),
+        )
+        for name, value, least in limits:
+            if value is not None and value < least:
                 raise ZooError(f"data.{name} must be at least {least}, not {value}.")
         if special_tokens is None and tokenizer in KINDS:
             special_tokens = ["pad", "unknown", "begin", "end"]
-        self.path, self.columns, self.max_length = path, (source, target), max_length
+        self.path, self.columns, self.max_words, self.max_length = path, (source, target), max_words, max_length
         self.tokenizing = TokenizerOptions(tokenizer, vocab_size, special_tokens, min_count, lowercase)
 
     @classmethod
@@ -137,7 +145,7 @@ class ParallelText(SplitData):
         return [self.path, *self.tokenizing.files()]
 
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """Yield the pairs of the file in its order; a blank line is none."""
+        """Yield the pairs of the file in its order but for those that are too long; a blank line is none."""
         for number, line in enumerate(lines_of(Path(self.files()[0])), 1):
             if not line.strip():
                 continue
@@ -147,12 +155,15 @@ class ParallelText(SplitData):
                 raise ZooError(
                     f"{self.path}: line {number} has {len(cells)} columns, and no column {last} (from 0 on)."
                 )
-            yield cells[self.columns[0]].strip(), cells[self.columns[1]].strip()
+            pair = cells[self.columns[0]].strip(), cells[self.columns[1]].strip()
+            if self.max_words is None or all(len(text.split()) <= self.max_words for text in pair):
+                yield pair
 
     def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
         pairs = list(self.pairs())
         if not pairs:
-            raise ZooError(f"{self.path} has no pair.")
+            short = "" if self.max_words is None else f" of at most data.max_words={self.max_words} words a text"
+            raise ZooError(f"{self.path} has no pair{short}.")
         numbers: dict[str, int] = {}
         groups = torch.tensor([numbers.setdefault(source, len(numbers)) for source, _ in pairs])
         members = self.split(len(numbers))

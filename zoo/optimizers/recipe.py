@@ -100,9 +100,12 @@ class Recipe:
         if self.optimizer in _FUSED and all(p.device.type == "cpu" and p.is_floating_point() for p in parameters):
             options = {"fused": not {"foreach", "capturable", "differentiable"} & options.keys(), **options}
         try:
-            return OPTIMIZERS[self.optimizer](parameters, **options)
+            optimizer = OPTIMIZERS[self.optimizer](parameters, **options)
         except (TypeError, ValueError) as error:
             raise ZooError(f"optimizer={self.optimizer}: {error}.") from error
+        if options.get("fused"):  # else Lightning refuses to clip gradients in mixed precision
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        return optimizer
 
     def configure(self, module: pl.LightningModule) -> dict[str, Any]:
         """Return what `LightningModule.configure_optimizers` returns."""

@@ -50,6 +50,7 @@ class GradientModel(ZooModel):
         if self.spec is None:
             check_accepts(self.entry, spec)
             self.objective: Objective = make_objective(spec, binary_logit=self.binary_logit, loss=self.value_loss)
+            self.objective.label_smoothing = self.hparams.get("label_smoothing", 0.0)
             task = find_task(spec.kind, spec.target)
             if task and not self.streaming:  # a solved model is its last state
                 self.monitor, self.monitor_mode = task.monitor, task.mode

@@ -37,15 +37,20 @@ class Objective(nn.Module):
     """
 
     num_outputs: int
+    label_smoothing: float = 0.0  # ε: training aims at (1 − ε) [k = y] + ε / K; metrics are without it
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        """Return the mean loss over the batch, with the weights of its rows."""
-        losses, weight = self.losses(output, batch), self.row_weight(batch)  # (B,)
+        """Return the mean loss over the batch that training lowers, with the weights of its rows."""
+        losses, weight = self.training_losses(output, batch), self.row_weight(batch)  # (B,)
         return losses.mean() if weight is None else (losses * weight).sum() / weight.sum()
 
     def losses(self, output: Tensor, batch: Batch) -> Tensor:
         """Return the loss of each example, (B,)."""
         raise NotImplementedError
+
+    def training_losses(self, output: Tensor, batch: Batch) -> Tensor:
+        """Return what training lowers of each example, (B,)."""
+        return self.losses(output, batch)
 
     def row_weight(self, batch: Batch) -> Tensor | None:
         """Return how much each example counts, (B,), or None where all count alike."""
@@ -79,7 +84,7 @@ class Classification(Objective):
         if self.binary_logit or batch.weight is not None:
             return super().loss(output, batch)
         assert batch.y is not None
-        return F.cross_entropy(output, batch.y)  # the mean in the same operation
+        return F.cross_entropy(output, batch.y, label_smoothing=self.label_smoothing)  # the mean in the same operation
 
     def losses(self, output: Tensor, batch: Batch) -> Tensor:
         assert batch.y is not None
@@ -87,6 +92,12 @@ class Classification(Objective):
             # log(1 + e^z) − y z, in its stable form
             return F.binary_cross_entropy_with_logits(output.squeeze(-1), batch.y.to(output.dtype), reduction="none")
         return F.cross_entropy(output, batch.y, reduction="none")
+
+    def training_losses(self, output: Tensor, batch: Batch) -> Tensor:
+        if not self.label_smoothing or self.binary_logit:
+            return self.losses(output, batch)
+        assert batch.y is not None
+        return F.cross_entropy(output, batch.y, reduction="none", label_smoothing=self.label_smoothing)
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Return class probabilities, (B, C)."""
@@ -201,8 +212,16 @@ class TokenPrediction(Objective):
         self.num_outputs = spec.vocab_size
 
     def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        return self._cross_entropy(output, batch, 0.0)
+
+    def training_losses(self, output: Tensor, batch: Batch) -> Tensor:
+        return self._cross_entropy(output, batch, self.label_smoothing)
+
+    def _cross_entropy(self, output: Tensor, batch: Batch, smoothing: float) -> Tensor:
         assert batch.y is not None
-        nll = F.cross_entropy(output.flatten(0, -2), batch.y.flatten(), reduction="none", ignore_index=IGNORED)
+        nll = F.cross_entropy(
+            output.flatten(0, -2), batch.y.flatten(), reduction="none", ignore_index=IGNORED, label_smoothing=smoothing
+        )
         return nll.view_as(batch.y).sum(-1) / self._counts(batch).clamp_min(1)  # the mean over an example's tokens
 
     def _counts(self, batch: Batch) -> Tensor:
