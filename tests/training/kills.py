@@ -39,7 +39,8 @@ SCHEDULES = {
 STOPPING = ["regularization=[early_stopping,gradient_clipping]", "regularization.early_stopping.patience=1"]
 GRADIENT = {name: [f"model={name}", *SHORT] for name in zoo.list_models() if not zoo.create_model(name).streaming}
 GRADIENT["mlp"] = ["model=mlp", "data=iris", "data.batch_size=16", "model.dropout=0.3", "trainer.max_epochs=4"]
-GRADIENT["linear_regression"] = ["model=linear_regression", "model.solver=gradient", *SHORT]
+for linear in ("linear_regression", "logistic_regression", "svm"):
+    GRADIENT[linear] = [f"model={linear}", "model.solver=gradient", *SHORT]
 CASES = {f"{name}, three passes": [f"model={name}", *SHORT] for name in zoo.list_models()}
 for (name, base), (schedule, options) in itertools.product(GRADIENT.items(), SCHEDULES.items()):
     CASES[f"{name}, {schedule}"] = [*base, *options]
@@ -81,8 +82,8 @@ def result(folder: Path) -> tuple[tuple[str, str], tuple[str, str] | None]:
     )
 
 
-def campaign(kills: int, seed: int, folder: Path) -> tuple[int, int, list[str]]:
-    """Kill `kills` runs; return how many were killed, how many of them with a checkpoint, and what differs."""
+def campaign(kills: int, seed: int, folder: Path) -> tuple[int, int, int, list[str]]:
+    """Kill `kills` runs; return how many were killed, of how many kinds, how many with a checkpoint, what differs."""
     rng, names, killed, resumed, number = random.Random(seed), list(CASES), 0, 0, 0
     alone: dict[str, Any] = {}
     differ: list[str] = []
@@ -112,12 +113,12 @@ def campaign(kills: int, seed: int, folder: Path) -> tuple[int, int, list[str]]:
         if result(here) != whole:
             differ.append(f"{name} (run {number})")
         number += 1
-    return killed, resumed, differ
+    return killed, len(alone), resumed, differ
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as work:
-        killed, resumed, differ = campaign(int(sys.argv[1]), int(sys.argv[2]), Path(work))
-    print(f"{killed} kills over {len(CASES)} kinds of run, {resumed} with a checkpoint to go on from: "
+        killed, kinds, resumed, differ = campaign(int(sys.argv[1]), int(sys.argv[2]), Path(work))
+    print(f"{killed} kills over {kinds} of {len(CASES)} kinds of run, {resumed} with a checkpoint to go on from: "
           f"{len(differ)} runs ended in other bits {differ or ''}".rstrip())  # fmt: skip
     sys.exit(bool(differ))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,18 @@ def _csv(file: str, spec: DataSpec, preprocessing: Preprocessing, options: dict[
         types = {c.name: pa.string() if c.kind == "text" else pa.float64() for c in encoder.features}
     else:
         types = {name: pa.float64() for name in spec.feature_names or names}
-    yield from open_csv(source, names, form, types, where)
+    tables = open_csv(source, names, form, types, where)
+    yield from tables if file == "-" else _read_ahead(tables)  # standard input may keep a thread waiting for ever
+
+
+def _read_ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """Yield items while a second thread reads the next one: PyArrow parses a stream in the thread that asks for it."""
+    with ThreadPoolExecutor(1, "zoo-read") as thread:
+        end = object()
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item
 
 
 def _texts(path: str | list[str], column: str, options: dict[str, Any]) -> Iterator[tuple[Any, str, dict[str, Any]]]:

@@ -7,15 +7,18 @@ is loaded is an exit code too.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -289,7 +292,7 @@ def _guarded(command: Callable[[], None]) -> int:
         if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
             stream.reconfigure(errors="replace")  # a × that a terminal does not know is no reason to fail
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _terminable():
             if not traceback:
                 warnings.showwarning = _show_warning  # type: ignore[assignment]
             command()
@@ -321,6 +324,25 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: Any, 
     """A warning in one line, from the first process alone."""
     if global_rank() == 0:
         _say(f"warning: {' '.join(str(message).split())}")
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Say so where SIGTERM ends a command; training, which has something to save, has a handler of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(signum: int, frame: Any) -> None:
+        if global_rank() == 0:
+            _say("error: terminated, while nothing was being trained.")
+        os._exit(128 + signum)  # an exception would go through whatever is being imported, and torch aborts then
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _interrupted() -> int:
