@@ -87,13 +87,23 @@ class ArrayData(TabularData):
             inputs, names, categories = self._coded(x, y, missing, text)
         else:
             self.applied.missing = takes_missing and missing in ("auto", "keep")
-            inputs = to_inputs(x, kind, missing=self.applied.missing)
+            inputs = self._uncoded(x, kind)
         self._spec, batch = describe_inputs(inputs, y, names)
         self._spec = replace(self._spec, categories=categories)
         self.applied.labels = labels_of(y, self._spec.class_names)
         weight = None if weight is None else check_weight(to_tensor(weight, "weight"), batch.size)
         self.batch = batch._replace(weight=weight)
         self.standardize = standardize and self._spec.kind == "tabular"
+
+    def _uncoded(self, x: Any, kind: str | None) -> Batch:
+        """Return the inputs of arrays as they are."""
+        try:
+            return to_inputs(x, kind, missing=self.applied.missing)
+        except ZooError as error:
+            if kind is None and has_gaps(x):
+                remedy = "drop those rows, or pass missing='mean', 'median' or 'zero' to fill them in"
+                raise ZooError(f"{str(error).partition(':')[0]}: {remedy}.") from None
+            raise
 
     def _coded(self, x: Any, y: Any, missing: str, text: str) -> tuple[Batch, list[str], Any]:
         """Return the inputs of a table as its training rows say, and their names and categories."""

@@ -117,7 +117,7 @@ def fit(
         if (
             isinstance(model, StreamingModel)
             and model.streaming
-            and not (trainer_options or hasattr(data, "train_dataloader"))
+            and not (trainer_options or progress or hasattr(data, "train_dataloader"))
         ):
             return _fit_arrays(model, datamodule, max_epochs, device)
         return _fit_trainer(model, datamodule, max_epochs, device, progress, trainer_options)
