@@ -102,6 +102,8 @@ MISTAKES = {
     "unknown optimizer key": (["optimizer=sgd", "optimizer.beta=1"], r"optimizer has no key 'beta'\. .*Valid: lr, mom"),
     "unknown trainer key": (["+trainer.epochs=3", "model=mlp"], r"trainer has no key 'epochs'\. .*max_epochs"),
     "no override": (["mlp"], r"'mlp' is not an override of the form key=value"),
+    "a file for a folder": (["run_dir=/etc/hostname", "model=mlp"], r"run_dir=.* is a file: pass run_dir=FOLDER"),
+    "too many processes": (["trainer.devices=99"], r"trainer\.devices=99 must be at most \d+ processes on \d+ cores"),
     "out of range": (["model=mlp", "model.dropout=1.5"], r"model\.dropout must be at least 0 and at most 1, not 1\.5"),
     "width of 0": (["model=mlp", "model.widths=[0]"], r"model\.widths must all be at least 1"),
     "negative batch": (["data.batch_size=-1"], r"data\.batch_size must be positive"),
@@ -170,6 +172,17 @@ def test_a_mistake_is_one_line(mistake: str, capsys: pytest.CaptureFixture[str])
         arguments = [*arguments, CPU]
     assert re.search(message, one_line(capsys, arguments)), mistake
     assert os.listdir() == [], "a refused run leaves no folder"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [("csv", r"Pass data\.target=COLUMN"), ("npy", r"it is no \.npy file, as numpy\.save writes them")],
+)
+def test_a_table_without_what_it_is_for_is_one_line(
+    data: str, message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("table.csv").write_text("a,y\n1,2\n3,4\n5,6\n7,8\n")
+    assert re.search(message, one_line(capsys, ["model=mlp", f"data={data}", "data.path=table.csv", CPU]))
 
 
 FILES = {

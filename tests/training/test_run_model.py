@@ -154,6 +154,10 @@ def test_a_moved_run_says_of_raw_rows_what_the_run_said(
             np.testing.assert_allclose(found[column].to_numpy(), said[column].to_numpy(), rtol=1e-4, atol=1e-6)
 
 
+def trained_on(run: Path) -> str:
+    return (run / "data.sha256").read_text().partition("  ")[2].strip()
+
+
 def test_tables_of_every_library_are_read_by_name(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     options, rows = table(tmp_path, "class")
@@ -206,16 +210,47 @@ def test_predict_writes_every_form(tmp_path: Path, capsys: pytest.CaptureFixture
             np.testing.assert_allclose(found["probability_yes"].to_numpy(), expected["probability_yes"], rtol=1e-5)
     assert not list(tmp_path.glob(".*"))
     pacsv.write_csv(rows.drop_columns("a"), tmp_path / "bad.csv")
+    (tmp_path / "semicolons (1).csv").write_text("a;b;c;color\n1;2;3;red\n")
+    before = (tmp_path / "new.csv").read_bytes()
     for arguments, message in [
         ([f"data.path={tmp_path}/bad.csv"], "has no column 'a', which the training table has"),
         ([], "data.path is missing"),
         ([f"data.path={tmp_path}/new.csv", f"output={tmp_path}/out.xlsx"], "is no .parquet or .csv file"),
+        ([f"data.path={tmp_path}/*.csv", f"output={tmp_path}/../{tmp_path.name}/new.csv"], "holds the new rows"),
+        ([f"data.path={tmp_path}/bad.csv", f"output={trained_on(run)}"], "holds the rows that the run was trained on"),
+        ([f"data.path={tmp_path}/new.csv", "data.delimiter=ab"], "data.delimiter must be one character, not 'ab'"),
+        ([f"data.path={tmp_path}/new.csv", "data.column=a"], "data.column names the column of a series"),
+        ([f"data.path={tmp_path}/semicolons (1).csv"], "pass data.delimiter=';'"),
+        ([f"data.path={tmp_path}/new.csv", "checkpoint=first"], "pass checkpoint=last, or leave it out"),
     ]:
         capsys.readouterr()
         assert run_command([f"run={run}", *arguments], "predict") == 1
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+    assert (tmp_path / "new.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "latin1", "utf-8"])
+def test_a_file_in_another_encoding_under_any_name_is_read(encoding: str, tmp_path: Path) -> None:
+    options, rows = table(tmp_path, "class")
+    run = trained(tmp_path, "logistic_regression", options)
+    pacsv.write_csv(rows, tmp_path / "new.csv")
+    file, out = tmp_path / "für mich's (ü=1) & ~.csv", tmp_path / "hin ä.parquet"
+    file.write_bytes((tmp_path / "new.csv").read_text().encode(encoding))
+    arguments = [f"run={run}", f"data.path={file}", f"output={out}", f"data.encoding={encoding}"]
+    assert run_command(arguments, "predict") == 0
+    assert pq.read_table(out)["prediction"].to_pylist() == list(zoo.load_model(run).predict(rows))
+
+
+def test_evaluate_refuses_a_target_that_was_not_learnt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options, rows = table(tmp_path, "class")
+    run = trained(tmp_path, "logistic_regression", options)
+    pacsv.write_csv(rows, tmp_path / "new.csv")
+    for name in ("a", "nowhere"):
+        arguments = [f"run={run}", f"data.path={tmp_path}/new.csv", f"data.target={name}"]
+        assert run_command(arguments, "evaluate") == 1
+        assert f"data.target={name} is not what the model learnt to say, 'y'" in capsys.readouterr().err
 
 
 def test_predict_reads_standard_input(

@@ -288,6 +288,12 @@ def _pairs(replace: list[list[str]] | None) -> dict[str, str]:
     return dict(replace or [])
 
 
+def check_delimiter(delimiter: str | None) -> None:
+    """Raise one line for what cannot stand between the values of a CSV file."""
+    if delimiter is not None and len(delimiter) != 1:
+        raise ZooError(f"data.delimiter must be one character, not {delimiter!r}.")
+
+
 @register_data("csv", kind="tabular", target="any")
 class CsvData(TableData):
     """Your own CSV files, with or without a header line, gzip too.
@@ -313,8 +319,7 @@ class CsvData(TableData):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if len(delimiter) != 1:
-            raise ZooError(f"data.delimiter must be one character, not {delimiter!r}.")
+        check_delimiter(delimiter)
         texts = (self.options.text,) if self.has_texts else ()
         self.form = tables.CsvFormat(columns, delimiter, encoding, tuple(self.options.null_values), texts)
         self.cache_dir = cache_dir

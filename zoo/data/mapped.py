@@ -37,11 +37,16 @@ def open_npy(path: str, mapped: bool = True) -> np.ndarray:
     except (ValueError, OSError, EOFError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         if "pickle" in reason or "Python objects" in reason:
-            reason = "it holds Python objects"
+            reason = "it holds Python objects" if _is_npy(path) else "it is no .npy file, as numpy.save writes them"
         raise ZooError(f"{path} cannot be read as a NumPy array: {reason}.") from None
     if not isinstance(array, np.ndarray):
         raise ZooError(f"{path} is an archive of several arrays: save each with numpy.save and pass those.")
     return array
+
+
+def _is_npy(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(6) == b"\x93NUMPY"
 
 
 @register_data("npy", kind="tabular", target="any")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from zoo.errors import ZooError, nearest
 
-__all__ = ["check_columns"]
+__all__ = ["check_columns", "other_delimiter"]
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,20 @@ def check_columns(
         if there.count(name) != 1:
             if name in there:
                 raise ZooError(f"{where} has several columns named '{name}': rename them.")
-            raise ZooError(f"{where} has no column '{name}', which {source} has.{nearest(name, there)}")
+            remedy = other_delimiter(there) or nearest(name, there)
+            raise ZooError(f"{where} has no column '{name}', which {source} has.{remedy}")
     extra = [name for name in there if name not in {*needed, *known}]
     if extra:
         listed = ", ".join(f"'{name}'" for name in extra[:10]) + (" and more" if len(extra) > 10 else "")
         log.info("%s: %s ignored, which %s lacks.", where, listed, source)
+
+
+def other_delimiter(there: list[str]) -> str:
+    """Return what to do about a header line that is a single name because another sign stands between the names.
+
+    >>> other_delimiter(["a;b;y"])
+    " Its only column is 'a;b;y': pass data.delimiter=';'."
+    """
+    found = [sign for sign in (";", "\t", "|", ",") if len(there) == 1 and sign in there[0]]
+    shown = "'\\t'" if found == ["\t"] else f"'{found[0]}'" if found else ""
+    return f" Its only column is {there[0]!r}: pass data.delimiter={shown}." if found else ""

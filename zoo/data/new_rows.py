@@ -43,14 +43,10 @@ def read_new_rows(
     Raises:
         ZooError: for files that such a model cannot read.
     """
+    files = new_files(path, spec, preprocessing)
     if preprocessing.text is not None:
-        yield from _texts(path, preprocessing.text.column, options)
+        yield from _texts(files, preprocessing.text.column, options)
         return
-    if spec.kind in ("tabular", "transactions") and preprocessing.encoder is None and spec.feature_names is None:
-        wanted: tuple[str, ...] = (".npy",)
-    else:
-        wanted = _SUFFIXES[spec.kind]
-    files = ["-"] if path == "-" else find_files(path, wanted)
     for file in files:
         suffix = Path(file.removesuffix(".gz")).suffix.lower()
         if suffix == ".npy":
@@ -71,9 +67,20 @@ def read_new_rows(
             yield _images(part, spec), part[0], {"path": part}
 
 
-_TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".npy")
+def new_files(path: str | list[str], spec: DataSpec, preprocessing: Preprocessing) -> list[str]:
+    """Return the files of new rows that `path` means to a model; `-` is standard input."""
+    if path == "-":
+        return ["-"]
+    if preprocessing.text is not None:
+        return find_files(path, (*_TABLES, ".txt"))
+    if spec.kind in ("tabular", "transactions") and preprocessing.encoder is None and spec.feature_names is None:
+        return find_files(path, (".npy",))
+    return find_files(path, _SUFFIXES[spec.kind])
+
+
+_TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq")
 _SUFFIXES: dict[str, tuple[str, ...]] = {
-    "tabular": _TABLES,
+    "tabular": (*_TABLES, ".npy"),
     "image": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".npy"),
     "sequence": (".npy",),
     "tokens": (".txt",),
@@ -131,18 +138,16 @@ def _read_ahead(items: Iterator[Any]) -> Iterator[Any]:
             yield item
 
 
-def _texts(path: str | list[str], column: str, options: dict[str, Any]) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+def _texts(files: list[str], column: str, options: dict[str, Any]) -> Iterator[tuple[Any, str, dict[str, Any]]]:
     """Yield the texts of a table's column, or of a file or standard input that has one a line."""
     import pyarrow as pa
 
-    for file in (
-        ["-"] if path == "-" else find_files(path, (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".txt"))
-    ):
+    for file in files:
         suffix = Path(file.removesuffix(".gz")).suffix.lower()
         if suffix in (".parquet", ".pq"):
-            files = ParquetFiles([file])
-            check_columns(files.schema.names, [column], files.schema.names, file)
-            yield from ((files.read(group, [column])[0], file, {}) for group in range(len(files.groups)))
+            parquet = ParquetFiles([file])
+            check_columns(parquet.schema.names, [column], parquet.schema.names, file)
+            yield from ((parquet.read(group, [column])[0], file, {}) for group in range(len(parquet.groups)))
         elif suffix in (".csv", ".tsv"):
             delimiter = options.get("delimiter") or ("\t" if suffix == ".tsv" else ",")
             form = CsvFormat(options.get("columns"), delimiter, options.get("encoding") or "utf8", texts=(column,))
@@ -162,12 +167,13 @@ def _row_groups(file: str, spec: DataSpec, preprocessing: Preprocessing) -> Iter
 
 
 def _lines(file: str) -> Iterator[str]:
+    """Yield each line, an empty one too, so that the answers stand beside them."""
     if file == "-":
-        yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        yield from (line.rstrip("\n") for line in sys.stdin)
         return
     try:
         with open(file, encoding="utf-8") as source:
-            yield from (line.rstrip("\n") for line in source if line.strip())
+            yield from (line.rstrip("\n") for line in source)
     except UnicodeDecodeError as error:
         raise ZooError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
 

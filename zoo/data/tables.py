@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from zoo.data.names import other_delimiter
 from zoo.data.token_file import cache_folder
 from zoo.errors import ZooError, nearest
 
@@ -130,12 +131,18 @@ def header_of(source: Any, form: CsvFormat) -> list[str]:
 
     where = source if isinstance(source, str) else "Standard input"
     try:
-        if not isinstance(source, str):
-            line = source.readline()
-        else:
-            with gzip.open(source) if source.endswith(".gz") else open(source, "rb") as file:
-                line = file.readline()
-        text = line.decode("utf-8-sig" if form.encoding in ("utf8", "utf-8") else form.encoding)
+        encoding = "utf-8-sig" if form.encoding in ("utf8", "utf-8") else form.encoding
+        if isinstance(source, str):
+            with (
+                gzip.open(source, "rt", encoding=encoding)
+                if source.endswith(".gz")
+                else open(source, encoding=encoding) as file
+            ):
+                text = file.readline()
+        elif "\n".encode(encoding).endswith(b"\n"):
+            text = source.readline().decode(encoding)
+        else:  # the byte of a line's end is within others
+            raise ZooError(f"{where} is not read in {form.encoding}: turn it into UTF-8 first, or pass a file.")
     except (OSError, UnicodeError, LookupError, EOFError) as error:
         raise ZooError(f"{where} cannot be read: {error}.") from None
     names = next(csv.reader([text], delimiter=form.delimiter), [])
@@ -162,7 +169,9 @@ def open_csv(
     for name in types:
         if names.count(name) != 1:
             many = f"several columns named '{name}': rename them." if name in names else f"no column '{name}'."
-            raise ZooError(f"{where} has {many}{'' if name in names else nearest(name, names)}")
+            raise ZooError(
+                f"{where} has {many}{'' if name in names else other_delimiter(names) or nearest(name, names)}"
+            )
     # PyArrow reads 32 blocks ahead; a row must not be longer than one.
     block_size = max(_BLOCK, 128 * len(names))
     arguments = form.arguments(block_size)

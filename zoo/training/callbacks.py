@@ -208,11 +208,15 @@ class RandomStates(Callback):
         }
 
 
+_GRACE = 10.0  # seconds that a validation may take to end after a signal
+
+
 class SignalExit(Callback):
     """Turn SIGTERM and SIGINT into a saved checkpoint and an exit code of 143 or 130.
 
-    The signal is obeyed after the batch that is being worked on. During validation and test the run stops at once: the
-    last checkpoint then lies before it, and going on from there gives the same bits. Lightning puts back the handlers
+    The signal is obeyed after the batch that is being worked on, or after the validation if that ends within seconds.
+    During a longer one and during the test the run stops at once: the last checkpoint then lies before it, and going on
+    from there gives the same bits. Lightning puts back the handlers
     that it found, and with them those that ours replaced.
     """
 
@@ -221,12 +225,13 @@ class SignalExit(Callback):
     def __init__(self, checkpointer: Checkpointer | None) -> None:
         self.checkpointer = checkpointer
         self.received: int | None = None
+        self.since = 0.0
         self.trainer: Any = None
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if self.received == signum:  # a second one does not wait
             self._stop_at_once(signum, frame)
-        self.received = signum
+        self.received, self.since = signum, time.monotonic()
 
     def _stop_at_once(self, signum: int, frame: FrameType | None) -> None:
         last = self.checkpointer and self.checkpointer.last_path
@@ -257,7 +262,8 @@ class SignalExit(Callback):
         self._stop_if_asked(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        if self.received is not None and trainer.world_size == 1:
+        waited = time.monotonic() - self.since
+        if self.received is not None and trainer.world_size == 1 and waited > _GRACE:
             self._stop_at_once(self.received, None)
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:

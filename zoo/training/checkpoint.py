@@ -219,7 +219,10 @@ def find_checkpoint(path: str | Path, which: str | None = None) -> Path:
     for name in [which] if which else ["best", "last"]:
         if (path / "checkpoints" / f"{name}.ckpt").is_file():
             return path / "checkpoints" / f"{name}.ckpt"
-    raise ZooError(f"{path} holds no checkpoint{f' named {which}' if which else ''}: it is not a finished run.")
+    others = sorted(file.stem for file in (path / "checkpoints").glob("*.ckpt"))
+    if which and others:
+        raise ZooError(f"{path} holds no checkpoint named {which}: pass checkpoint={others[-1]}, or leave it out.")
+    raise ZooError(f"{path} holds no checkpoint: it is not a finished run.")
 
 
 def described(path: Path) -> str:

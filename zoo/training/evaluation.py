@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from zoo.data.array_data import check_weight
 from zoo.data.arrays import to_tensor
 from zoo.data.provenance import absolute_paths, digests, read_digests
-from zoo.data.registry import create_data
+from zoo.data.registry import create_data, data_entries
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.training.checkpoint import described, find_checkpoint, load_model, write_whole
@@ -136,6 +136,13 @@ def _data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: Z
     """Return the data to evaluate on, coded and scaled as the model learnt it, and whether all of its rows are new."""
     section = absolute_paths(trained, run)
     given = {key: value for key, value in given.items() if value is not None}
+    target = given.get("target")
+    names_a_file = "target" in getattr(data_entries()[section["name"]].cls, "path_options", ())
+    if target is not None and target != trained.get("target") and not names_a_file:
+        raise ZooError(
+            f"data.target={target} is not what the model learnt to say, {trained.get('target')!r}: leave it out, and "
+            "give the column that name."
+        )
     section |= absolute_paths({"name": section["name"], **given})
     name, options = named(section)
     data = create_data(name, **options)

@@ -200,6 +200,7 @@ def _help(command: str, about: list[str]) -> None:
 def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str]) -> None:
     import hydra
 
+    sys.argv[1:] = arguments = [_quoted(argument) for argument in arguments]
     check_groups(arguments)
     for argument in arguments:  # before the config is composed: a plugin's model may be chosen in it
         if argument.startswith("plugins="):
@@ -239,6 +240,31 @@ def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str
         if failed and explain(failures[0]) is not None:
             raise ZooError(f"{len(failed)} of {len(sweep.runs)} runs failed: {', '.join(failed)}.") from failures[0]
         raise failures[0]
+
+
+def _quoted(argument: str) -> str:
+    """Return an override with its value in quotes where Hydra's grammar does not know a sign in it, such as ä or (.
+
+    >>> _quoted("data.path=Daten für mich (1).csv")
+    "data.path='Daten für mich (1).csv'"
+    """
+    key, equals, value = argument.partition("=")
+    if not equals or not value or argument.startswith("-") or value[0] in "[{'\"" or "${" in value:
+        return argument
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    def understood(override: str) -> bool:
+        try:
+            OverridesParser.create().parse_override(override)
+        except HydraException:
+            return False
+        return True
+
+    # Within quotes a backslash is itself, but before a quote, where it has to be doubled.
+    inside = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
+    quoted = f"{key}='{inside}'"
+    return quoted if (value.isspace() or not understood(argument)) and understood(quoted) else argument
 
 
 def _number_in_sweep(sweep: Sweep) -> int | None:

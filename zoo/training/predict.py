@@ -11,7 +11,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from zoo.checks import check_type
-from zoo.data.new_rows import read_new_rows
+from zoo.data.files import check_delimiter
+from zoo.data.new_rows import new_files, read_new_rows
+from zoo.data.provenance import read_digests
 from zoo.errors import ZooError
 from zoo.training.checkpoint import find_checkpoint, load_model
 from zoo.training.plugins import import_plugins
@@ -50,14 +52,27 @@ def predict_run(config: DictConfig) -> None:
     unknown = set(given) - set(forms)
     if unknown:
         raise ZooError(f"predict has no data.{min(unknown)}: it takes data.path and {', '.join(forms)}.")
+    assert model.spec is not None
+    if "column" in given and model.spec.kind != "series":
+        raise ZooError("data.column names the column of a series, and this run was trained on none: leave it out.")
+    check_delimiter(given.get("delimiter"))
+    _check_output(output, new_files(path, model.spec, model.preprocessing), run)
     forms_of_run = {key: trained[key] for key in forms if key in trained}
     model.to(device_of(options["accelerator"]))
-    if model.spec is not None and model.spec.kind == "tabular":
+    if model.spec.kind == "tabular":
         torch.set_num_threads(1)  # the cores read the table meanwhile, and threads of both would wait for each other
     tables = _predictions(model, path, {**forms_of_run, **given}, batch_size)
     count = _write(tables, output)
     if output != "-":
         print(f"{count:,} predictions in {output}")
+
+
+def _check_output(output: str, new: list[str], run: Path) -> None:
+    """Raise one line where the answers would take the place of what is read, or of what the run was trained on."""
+    trained = (read_digests(run) or {}) if run.is_dir() else {}
+    for files, what in ((new, "the new rows"), (trained, "the rows that the run was trained on")):
+        if output != "-" and Path(output).resolve() in [Path(file).resolve() for file in files]:
+            raise ZooError(f"output={output} holds {what}, which the answers would replace: name another file.")
 
 
 def _predictions(model: ZooModel, path: Any, options: dict[str, Any], batch_size: int) -> Iterator[pa.Table]:

@@ -166,6 +166,8 @@ def write_environment(path: Path) -> None:
 def run_folder(settings: dict[str, Any]) -> str:
     """Return where the run goes: `run_dir`, with the number of the job in a sweep."""
     hydra, folder = HydraConfig.get(), os.path.abspath(settings["run_dir"])
+    if os.path.isfile(folder):
+        raise ZooError(f"run_dir={settings['run_dir']} is a file: pass run_dir=FOLDER.")
     return f"{folder}_{hydra.job.num}" if hydra.mode == RunMode.MULTIRUN else folder
 
 

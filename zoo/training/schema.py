@@ -6,6 +6,7 @@ annotations and their own checks of ranges, what `optimizer.*` and `scheduler.*`
 
 from __future__ import annotations
 
+import os
 import re
 import typing
 from collections.abc import Iterable
@@ -109,6 +110,13 @@ def check_config(settings: dict[str, Any]) -> None:
         raise ZooError("run_dir is empty: pass run_dir=FOLDER, or leave it out.")
     if settings["histograms"] and "tensorboard" not in settings["logger"]:
         raise ZooError("histograms=true is for TensorBoard: add tensorboard to logger, or leave it out.")
+    devices, cores = settings["trainer"]["devices"], os.cpu_count() or 1
+    if (
+        isinstance(devices, int)
+        and devices > max(8, 4 * cores)
+        and settings["trainer"]["accelerator"] in ("cpu", "auto")
+    ):
+        raise ZooError(f"trainer.devices={devices} must be at most {max(8, 4 * cores)} processes on {cores} cores.")
     for module in settings["plugins"]:
         if not re.fullmatch(MODULE, module):
             raise ZooError(f"plugins must be names of modules, such as plugins=[my_models], not {module!r}.")
@@ -204,7 +212,9 @@ def leave_out_unused(settings: dict[str, Any], model: Any, given: Iterable[str] 
         unused |= {f"trainer.{key}": "it takes no steps" for key in _OF_STEPS}
         unused["histograms"] = "it takes no steps"
     if "penalties" not in model.heeds:
-        unused |= {f"regularization.{key}": "it has no weights to penalize" for key in ("l1", "l2")}
+        own = next((key for key in ("C", "l2") if key in model.hparams), None)
+        why = f"its own model.{own} says how much it is held back" if own else "it has no weights to penalize"
+        unused |= {f"regularization.{key}": why for key in ("l1", "l2")}
     for override in given:
         for key in _keys_set_by(override):
             reason = next((why for part, why in unused.items() if f"{key}.".startswith(f"{part}.")), None)

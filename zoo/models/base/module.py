@@ -392,8 +392,17 @@ def check_accepts(entry: ModelEntry, spec: DataSpec) -> None:
     raise ZooError(
         f"{entry.name} takes {wanted}, but was given {spec.describe()}."
         + _as_texts(entry, spec)
+        + _with_target(entry, spec)
         + (f" Data that fit: {', '.join(fitting)}." if fitting else "")
     )
+
+
+def _with_target(entry: ModelEntry, spec: DataSpec) -> str:
+    """What to pass where nothing but the targets is missing."""
+    lacking = spec.target is None and any(
+        kind == spec.kind and target in ("class", "value") for kind, target in entry.accepts
+    )
+    return " Pass data.target=COLUMN for a file of your own." if lacking else ""
 
 
 def _as_texts(entry: ModelEntry, spec: DataSpec) -> str:
