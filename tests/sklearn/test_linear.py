@@ -10,7 +10,7 @@ import pytest
 import sklearn.linear_model as peers
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.preprocessing import StandardScaler
 
@@ -80,12 +80,35 @@ def test_logistic_regression_is_scikit_learns(shared, theirs, load, weighted):
         x, y = x[y < 2], y[y < 2]
     x = StandardScaler().fit_transform(x)
     options = {"sample_weight": np.linspace(0.1, 2, len(x))} if weighted else {}
-    ours, peer = both("LogisticRegression", shared, {**theirs, "tol": 1e-10, "max_iter": 100_000}, x, y, **options)
+    exactly = {**shared, "tol": 1e-10, "max_iter": 100_000}
+    ours, peer = both("LogisticRegression", exactly, theirs, x, y, **options)
     loose = "l1_ratio" in shared or "solver" in shared
     same(ours, peer, 1e-4 if loose else 1e-5, 1e-4 if loose else 1e-6)
     np.testing.assert_allclose(ours.predict_proba(x), peer.predict_proba(x), atol=1e-4 if loose else 1e-6)
     np.testing.assert_allclose(ours.decision_function(x), peer.decision_function(x), atol=1e-3, rtol=1e-3)
     np.testing.assert_allclose(ours.predict_log_proba(x), np.log(ours.predict_proba(x)), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("load", [load_breast_cancer, load_digits])
+@pytest.mark.parametrize("options", [{}, {"fit_intercept": False}, {"l1_ratio": 1.0, "C": 0.5}], ids=str)
+def test_tol_is_the_greatest_derivative_of_the_mean_objective(load, options):
+    x, y = load(return_X_y=True)
+    x, y = StandardScaler().fit_transform(x[::3]) + 1.0, y[::3]
+    steepest = []
+    for tol in (1e-2, 1e-4):
+        model = zs.LogisticRegression(tol=tol, **options).fit(x, y)
+        onehot = (y[:, None] == model.classes_).astype(float)[:, 1 if len(model.classes_) == 2 else 0 :]
+        residual = model.predict_proba(x)[:, -onehot.shape[1] :] - onehot
+        slope, share = residual.T @ x, 1 / model.C
+        if "l1_ratio" in options:
+            at_zero = np.maximum(np.abs(slope) - share, 0)
+            slope = np.where(model.coef_ == 0, at_zero, slope + share * np.sign(model.coef_))
+        else:
+            slope = slope + share * model.coef_
+        by_intercept = residual.sum(0) if model.fit_intercept else 0.0
+        steepest.append(max(np.abs(slope).max(), np.abs(by_intercept).max()) / len(x))
+        assert steepest[-1] <= tol * (1 + 1e-9)
+    assert steepest[0] > 1e-4  # it stops there
 
 
 @pytest.mark.parametrize("penalty", ["l1", "l2", "elasticnet", None])
@@ -175,7 +198,8 @@ def test_features_far_from_zero(shift):
     x = np.round(x * 64)  # so that shifting rounds nothing
     for estimator in ALL:
         if estimator.fit_intercept and getattr(estimator, "solver", "") != "liblinear":
-            near, far = clone(estimator).fit(x, y), clone(estimator).fit(x + shift, y)
+            exact = clone(estimator).set_params(tol=1e-9)  # derivatives grow with the shift
+            near, far = clone(exact).fit(x, y), exact.fit(x + shift, y)
             np.testing.assert_allclose(far.coef_, near.coef_, rtol=1e-5, atol=1e-9, err_msg=str(estimator))
             assert far.score(x + shift, y) == pytest.approx(near.score(x, y), abs=1e-5)
 

@@ -218,6 +218,18 @@ def test_quantiles():
         zs.HistGradientBoostingRegressor(loss="quantile").fit(x, y)
 
 
+@pytest.mark.parametrize(("loss", "q"), [("absolute_error", None), ("quantile", 0.1), ("quantile", 0.9)])
+def test_leaves_hold_scikit_learns_quantiles_of_the_residuals(loss, q):
+    x, y = load_diabetes(return_X_y=True)
+    for leaves, weight in ((2, None), (4, None), (4, np.linspace(0.1, 2, len(x)))):  # few, so that no tie decides
+        options = {"loss": loss, "quantile": q, "max_iter": 4, "max_leaf_nodes": leaves}
+        ours, theirs = (
+            kind(**options).fit(x, y, weight).predict(x)
+            for kind in (zs.HistGradientBoostingRegressor, sklearn.ensemble.HistGradientBoostingRegressor)
+        )
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10)
+
+
 def test_early_stopping_is_scikit_learns_on_the_same_rows():
     x, y = load_breast_cancer(return_X_y=True)
     x = np.round(x, 2)

@@ -119,7 +119,7 @@ def scatter_blocks(
     Yields:
         Count and mean with the block, and what it adds to the scatter, (D, D) float64.
     """
-    if weight is not None or x.dtype != dtype or not len(x) or not lies_near_zero(x):
+    if weight is not None or x.dtype != dtype or len(x) <= BLOCK or not lies_near_zero(x):  # few are centred at once
         for count, mean, z in centred_blocks(count, mean, x, weight, dtype):  # noqa: B020
             yield count, mean, gram(z)
         return
@@ -139,7 +139,7 @@ def lies_near_zero(x: Tensor) -> bool:
 def average(rows: Tensor, weight: Tensor | None) -> Tensor:
     """Mean over the rows, (B, D) to (D,); zero where the weights are."""
     if weight is None:
-        weight = rows.new_ones(len(rows))
+        return rows.new_ones(len(rows)) @ rows / max(1, len(rows))
     total = weight.sum()
     return weight @ rows / torch.where(total > 0, total, 1.0)
 

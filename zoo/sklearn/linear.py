@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import sklearn.linear_model
@@ -27,6 +27,9 @@ from zoo.sklearn.rows import dense_blocks as _blocks
 from zoo.sklearn.rows import tensor_of as _tensor
 
 __all__ = ["ElasticNet", "Lasso", "LinearRegression", "LogisticRegression", "Ridge"]
+
+_ROUNDING = 64 * np.finfo(float).eps  # share of the objective, below which a promise is none
+_FEW_WEIGHTS = 100  # weights up to which Newton's method is the cheaper one
 
 
 class _Linear(ZooEstimator):
@@ -403,12 +406,14 @@ class LogisticRegression(ClassifierMixin, _Linear):
         C: inverse strength of the penalty, above 0; infinity leaves it out.
         l1_ratio: ρ, the share of the L1 penalty, in [0, 1].
         dual: changes nothing: the primal problem has the same minimum.
-        tol: the solver stops when a step promises less than the square of this, as a share of the objective.
+        tol: the solver stops where no derivative of the objective, as a mean over the rows, is greater than this, or
+            where rounding hides what a step gains: scikit-learn's `lbfgs` stops there, too.
         fit_intercept: whether there is an intercept; it is not penalized but by `solver="liblinear"`.
         intercept_scaling: the constant feature whose weight stands for the intercept with `liblinear`.
         class_weight: None, `balanced`, or a mapping of classes to weights.
         random_state: changes nothing: nothing is drawn.
-        solver: changes nothing but for `liblinear`, which penalizes the intercept.
+        solver: `newton-cg` and `newton-cholesky` are Newton's method, the others L-BFGS where there are many weights;
+            `liblinear` penalizes the intercept.
         max_iter: iterations at most.
         verbose: print the objective after each iteration.
         warm_start: whether to start from the last `coef_` and `intercept_`.
@@ -488,7 +493,9 @@ class LogisticRegression(ClassifierMixin, _Linear):
         model: Any = models.LogisticRegression(
             solver="exact",
             fit_intercept=self.fit_intercept and not penalized,
-            tol=float(self.tol) ** 2,
+            method="newton" if self.solver.startswith("newton") else self._method(features),
+            tol=_ROUNDING,
+            gradient_tol=float(self.tol),
             max_iter=max(1, int(self.max_iter)),
         )
         model.train_by(recipe)
@@ -518,6 +525,11 @@ class LogisticRegression(ClassifierMixin, _Linear):
             self.intercept_ = coefficients[:, -1] * X.dtype.type(self.intercept_scaling)
         self.n_iter_ = np.array([int(model.minimizer.passes)], dtype=np.int32)
         warn_unless(bool(model.minimizer.converged), "LogisticRegression")
+
+    def _method(self, features: int) -> Literal["newton", "lbfgs"]:
+        """Newton's where its system costs no more than the many passes of L-BFGS."""
+        outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
+        return "newton" if (features + 1) * outputs <= _FEW_WEIGHTS else "lbfgs"
 
     def _set_weights(self, model: Any, penalized: bool) -> None:
         """Start from the last weights, where they are of the same shape."""

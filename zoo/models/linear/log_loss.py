@@ -14,7 +14,6 @@ max(z, 0) + log(1 + e^{−|z|}), which cannot overflow.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.numerics.moments import gram
@@ -77,12 +76,12 @@ def derivatives(
         losses = torch.logaddexp(z, z.new_zeros(())) - y * z
         residual = p - y.unsqueeze(1)
     else:
-        p = z.softmax(1)
-        losses = torch.logsumexp(z, 1) - z.gather(1, y.unsqueeze(1)).squeeze(1)
-        residual = p - F.one_hot(y, z.shape[1])
+        logs, chosen = z.T.log_softmax(0), y.unsqueeze(0)  # classes first: a loop over few of them in a row is slow
+        p, losses = logs.exp().T, -logs.gather(0, chosen).squeeze(0)
+        residual = p.T.scatter_add(0, chosen, -torch.ones_like(chosen, dtype=p.dtype)).T
     value = losses.sum() if weight is None else weight @ losses
     residual = residual if weight is None else residual * weight.unsqueeze(1)
-    return value, residual.T @ x, _curvature(p, x, weight) if hessian else None
+    return value, residual.T @ x, _curvature(p.contiguous(), x, weight) if hessian else None
 
 
 def _curvature(p: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:

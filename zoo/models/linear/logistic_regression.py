@@ -57,7 +57,8 @@ if TYPE_CHECKING:
 __all__ = ["LogisticRegression", "cost", "cost_gradient", "derivatives", "link"]
 
 NEWTON_SIZE = 1000  # dimensions above which `method: auto` leaves the Hessian
-CHUNK = 2**17  # rows × dimensions that are worked on at once: they stay in the cache
+CHUNK = 2**17  # rows × numbers each that are worked on at once: they stay in the cache
+IN_MEMORY = 2**22  # rows × numbers each up to which rows that come as one batch are kept standardized
 CONSTANT = 2.0**-47  # deviation beside the mean below which a feature varies by rounding alone
 SMALLEST = 2.0**-1000  # scale at least: its inverse is a number too
 
@@ -116,11 +117,13 @@ class LogisticRegression(StreamingModel, GradientModel):
         fit_intercept: whether there is an intercept; it is not penalized.
         positive: whether all weights but the intercepts must be 0 or more, for the exact solver.
         tol: the exact solver stops when a step promises less than this share of the objective.
+        gradient_tol: it stops, too, where no derivative of the objective by a weight or an intercept is greater than
+            this; null asks for `tol` alone.
         max_iter: iterations of the exact solver at most.
         warm_start: whether a second fit of the exact solver starts from the weights of the first one, instead of zero.
 
     Raises:
-        ZooError: if a class weight is not positive, `tol` or `max_iter` is out of range, or signs are constrained
+        ZooError: if a class weight is not positive, a tolerance or `max_iter` is out of range, or signs are constrained
             with `gradient`.
 
     Example:
@@ -158,6 +161,7 @@ class LogisticRegression(StreamingModel, GradientModel):
         fit_intercept: bool = True,
         positive: bool = False,
         tol: float = 1e-12,
+        gradient_tol: float | None = None,
         max_iter: int = 100,
         warm_start: bool = False,
     ) -> None:
@@ -167,6 +171,7 @@ class LogisticRegression(StreamingModel, GradientModel):
             if any(not 0 < weight < float("inf") for weight in class_weight):
                 raise ZooError(f"model.class_weight must all be positive, not {class_weight}.")
         check_range("tol", tol, 0)
+        check_range("gradient_tol", gradient_tol, 0)
         check_range("max_iter", max_iter, 1)
         if positive and solver == "gradient":
             raise ZooError("model.positive=true needs model.solver=exact: gradient steps keep no sign.")
@@ -235,7 +240,7 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     def accumulate(self, batch: Batch) -> None:
         assert batch.y is not None
-        rows = max(1, CHUNK // self.minimizer.size)
+        rows = max(1, CHUNK // self._width)
         chunks = batch.x.flatten(1).split(rows), batch.y.split(rows)
         weights = itertools.repeat(None) if batch.weight is None else batch.weight.split(rows)
         for x, y, s in zip(*chunks, weights, strict=False):
@@ -249,6 +254,12 @@ class LogisticRegression(StreamingModel, GradientModel):
             else:
                 self._look(x, s)
             self.row_counts += self._count(y, s)
+
+    @property
+    def _width(self) -> int:
+        """How many numbers a row takes while it is worked on."""
+        columns, size = len(self.shift) + int(self.hparams.fit_intercept), self.minimizer.size
+        return size if "hessian_sum" in self._accumulators else columns + size // columns
 
     def _look(self, x: Tensor, s: Tensor | None) -> None:
         """Add rows (B, F) to mean and spread, √Σ s (x − m)²; both about zero where there is no intercept."""
@@ -270,7 +281,7 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     def _evaluate(self, design: Tensor, y: Tensor, s: Tensor | None) -> tuple[Tensor, Any]:
         """Logits (B, K) at the minimizer's point, and the sum of their losses with its derivatives."""
-        z = design @ self.minimizer.point.view(self.objective.num_outputs, -1).T
+        z = (self.minimizer.point.view(self.objective.num_outputs, -1) @ design.T).T  # of this layout are the losses
         if self.hparams.class_weight is not None:
             s = self.objective.class_weight[y] * (1.0 if s is None else s)
         return z, derivatives(z, design, y, s, hessian="hessian_sum" in self._accumulators)
@@ -310,8 +321,22 @@ class LogisticRegression(StreamingModel, GradientModel):
         value = loss / total + self.l2 @ point.square()
         gradient = (gradient / total).addcmul_(self.l2, point, value=2)
         l1 = self.l1 if self.recipe.l1 else None
-        self.minimizer.update(value, gradient, l1, None if hessian is None else self._hessian(hessian, total))
+        settled = self.hparams.gradient_tol is not None and self._steepest(gradient, l1) <= self.hparams.gradient_tol
+        bend = None if hessian is None or settled else self._hessian(hessian, total)
+        self.minimizer.update(value, gradient, l1, bend, settled=settled)
         return value, gradient
+
+    def _steepest(self, gradient: Tensor, l1: Tensor | None) -> float:
+        """The greatest derivative of the objective by a weight or an intercept as the user knows them."""
+        features, varies = len(self.shift), self.inverse_scale > 0
+        scale = torch.where(varies, 1 / torch.where(varies, self.inverse_scale, 1.0), 0.0)
+        slope = gradient.view(self.objective.num_outputs, -1).clone()
+        slope[:, :features] *= scale
+        if self.hparams.fit_intercept:  # which a weight moves, too, where rows are centred
+            slope[:, :features] += torch.where(varies, slope[:, -1:] * self.shift, 0.0)
+        if l1 is not None:
+            l1 = torch.where(l1 > 0, self.recipe.l1, 0.0)
+        return float(pseudo_gradient(slope.flatten(), self.minimizer.point, l1, self.minimizer.positive).abs().max())
 
     def _logged(self, point: Tensor, value: Tensor, gradient: Tensor, wrong: Tensor) -> dict[str, float | Tensor]:
         slope = pseudo_gradient(gradient, point, self.l1, self.minimizer.positive)
@@ -321,7 +346,7 @@ class LogisticRegression(StreamingModel, GradientModel):
     def run_passes(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
         """Take passes; few rows that lie in memory are standardized once."""
         rows = batches() if self.streaming else None
-        if not (isinstance(rows, list) and len(rows) == 1 and rows[0].size * self.minimizer.size <= CHUNK):
+        if not (isinstance(rows, list) and len(rows) == 1 and rows[0].size * self._width <= IN_MEMORY):
             return super().run_passes(batches, max_passes)
         values = {} if self.looked else super().run_passes(lambda: rows, 1)
         left = self.hparams.max_iter if max_passes is None else max_passes - 1

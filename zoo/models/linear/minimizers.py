@@ -20,9 +20,9 @@ Some coordinates may be demanded to be non-negative.
 
 Legend: D dimensions, M history.
 
-Source: Lee, Sun & Saunders 2014 (proximal Newton); Nocedal & Wright 2006, algorithm 7.4 (L-BFGS); Andrew & Gao 2007
-(OWL-QN). Deviations: coordinates are scaled to a unit diagonal of the Hessian, directions without curvature are left
-alone, and values are compared up to rounding.
+Source: Lee, Sun & Saunders 2014 (proximal Newton); Byrd, Nocedal & Schnabel 1994, theorem 2.2 (L-BFGS); Andrew & Gao
+2007 (OWL-QN). Deviations: coordinates are scaled to a unit diagonal of the Hessian, directions without curvature are
+left alone, and values are compared up to rounding.
 """
 
 from __future__ import annotations
@@ -114,7 +114,15 @@ class Minimizer(nn.Module):
             setattr(self, name, kind(number))
 
     @torch.no_grad()
-    def update(self, smooth: Tensor, gradient: Tensor, l1: Tensor | None, hessian: Tensor | None = None) -> None:
+    def update(
+        self,
+        smooth: Tensor,
+        gradient: Tensor,
+        l1: Tensor | None,
+        hessian: Tensor | None = None,
+        *,
+        settled: bool = False,
+    ) -> None:
         """Take f, ∇f and ∇²f at `point`: accept it and aim anew, or come back half the way.
 
         Args:
@@ -122,11 +130,15 @@ class Minimizer(nn.Module):
             gradient: ∇f, (D,).
             l1: λ, (D,), or None for no penalty.
             hessian: ∇²f, (D, D), for Newton.
+            settled: whether the point is good enough for the caller, if it is accepted.
         """
         self.passes += 1
         value = float(smooth if l1 is None else smooth + l1 @ self.point.abs())
         if self._acceptable(value, gradient):
             self.value, self.accepted = value, self.point.clone()
+            if settled:
+                self.finished = self.converged = True
+                return
             self.direction = self._aim(gradient, l1, hessian)
             self.promise = self._promise(gradient, l1)
             self.step = self._first_step()
@@ -202,6 +214,8 @@ class LBFGS(Minimizer):
         self.last_point, self.last_gradient = self.accepted.clone(), gradient.clone()
         self.steepest = pseudo_gradient(gradient, self.accepted, l1, self.positive)
         direction = -self._inverse_times(self.steepest)
+        if l1 is None and self.positive is None:
+            return direction
         return torch.where(self._held(l1) & (direction * self.steepest >= 0), 0.0, direction)
 
     def _promise(self, gradient: Tensor, l1: Tensor | None) -> float:
@@ -216,24 +230,25 @@ class LBFGS(Minimizer):
             self.turns = torch.cat([self.turns[1:], turn.unsqueeze(0)])
 
     def _inverse_times(self, vector: Tensor) -> Tensor:
-        """The two-loop recursion; rows of zeros are history that has not happened yet."""
-        pairs = [(s, y, 1 / (s @ y)) for s, y in zip(self.moves, self.turns, strict=True) if s.any()]
-        shares = []
-        for s, y, rho in reversed(pairs):
-            shares.append(rho * (s @ vector))
-            vector = vector - shares[-1] * y
-        if pairs:
-            s, y, _ = pairs[-1]
-            vector = vector * (s @ y) / (y @ y)
-        for (s, y, rho), share in zip(pairs, reversed(shares), strict=True):
-            vector = vector + s * (share - rho * (y @ vector))
-        return vector
+        """H v = γ (v − Yᵀ a) + Sᵀ k, a = R⁻¹ S v, k = R⁻ᵀ (diag(R) a + γ Y (Yᵀ a − v)), R = triu(S Yᵀ)."""
+        known = int((self.moves.square().sum(1) > 0).sum())  # the newest rows: others are zero
+        if not known:
+            return vector
+        s, y = self.moves[-known:], self.turns[-known:]
+        triangle = (s @ y.T).triu()
+        size = triangle[-1, -1] / y[-1].square().sum()
+        a = torch.linalg.solve_triangular(triangle, (s @ vector).unsqueeze(1), upper=True).squeeze(1)
+        rest = triangle.diagonal() * a + size * (y @ (a @ y - vector))
+        k = torch.linalg.solve_triangular(triangle.T, rest.unsqueeze(1), upper=False).squeeze(1)
+        return size * (vector - a @ y) + k @ s
 
     def _first_step(self) -> float:
         return 1.0 if self.moves.any() else 1 / max(1.0, float(self.direction.abs().sum()))
 
     def _trial(self, l1: Tensor | None) -> Tensor:
         trial = super()._trial(l1)
+        if l1 is None and self.positive is None:
+            return trial
         orthant = torch.where(self.accepted == 0, -self.steepest.sign(), self.accepted.sign())
         return torch.where(self._held(l1) & (trial.sign() * orthant < 0), 0.0, trial)
 

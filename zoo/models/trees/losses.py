@@ -130,7 +130,10 @@ class Loss:
 
 
 def quantiles(group: Tensor, value: Tensor, weight: Tensor, q: float, num_groups: int) -> Tensor:
-    """Return the weighted quantile of the values of each group, (G,): the middle of the two where the weight is met.
+    """Return the weighted quantile of the values of each group, (G,).
+
+    Of n equal weights it lies between the values of ranks ⌊(n − 1) q⌋ and the next (Hyndman & Fan's type 7, NumPy's
+    default). Of others it is the value that the share q of the weight reaches, or the middle of two where it is met.
 
     Args:
         group: of each value, (N,).
@@ -138,19 +141,30 @@ def quantiles(group: Tensor, value: Tensor, weight: Tensor, q: float, num_groups
         weight: of each value, integers, (N,).
         q: in [0, 1].
         num_groups: G; a group without values has 0.
+
+    Example:
+        >>> value, one = torch.tensor([1.0, 2.0, 4.0]), torch.ones(3, dtype=torch.int64)
+        >>> quantiles(torch.zeros(3).long(), value, one, 0.75, 1)
+        tensor([3.])
     """
     order = value.argsort(stable=True)
     order = order[group[order].argsort(stable=True)]
     group, value, weight = group[order], value[order], weight[order]
-    total = weight.new_zeros(num_groups).index_add_(0, group, weight)
-    before = total.cumsum(0) - total
-    running = weight.cumsum(0) - before[group]
-    wanted = total.double() * q
-    below = torch.zeros_like(total).index_add_(0, group, (running.double() < wanted[group]).long())
-    upto = torch.zeros_like(total).index_add_(0, group, (running.double() <= wanted[group]).long())
-    number = torch.zeros_like(total).index_add_(0, group, torch.ones_like(group))
+    number = torch.bincount(group, minlength=num_groups)
     first = number.cumsum(0) - number
     last = (first + number - 1).clamp_min(0)
-    low, high = torch.minimum(first + below, last), torch.minimum(first + upto, last)
-    found = value[low.clamp_max(len(value) - 1)] / 2 + value[high.clamp_max(len(value) - 1)] / 2
-    return torch.where(number > 0, found, 0.0)
+    if bool((weight == weight[:1]).all()):
+        rank = (number - 1).clamp_min(0).double() * q
+        low = first + rank.long()
+        high, share = torch.minimum(low + 1, last), rank - rank.floor()
+    else:
+        total = weight.new_zeros(num_groups).index_add_(0, group, weight)
+        before = total.cumsum(0) - total
+        running = weight.cumsum(0) - before[group]
+        wanted = total.double() * q
+        below = torch.zeros_like(total).index_add_(0, group, (running.double() < wanted[group]).long())
+        upto = torch.zeros_like(total).index_add_(0, group, (running.double() <= wanted[group]).long())
+        low, high = torch.minimum(first + below, last), torch.minimum(first + upto, last)
+        share = torch.full_like(wanted, 0.5)
+    low, high = value[low.clamp_max(len(value) - 1)], value[high.clamp_max(len(value) - 1)]
+    return torch.where(number > 0, low * (1 - share) + high * share, 0.0).to(value.dtype)
