@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+import zoo
 from zoo.data.array_data import ArrayData
 from zoo.data.arrays import encode_targets, spec_from_arrays, to_tensor
 from zoo.errors import ZooError
@@ -111,7 +113,7 @@ def test_feature_names_come_from_the_columns() -> None:
     ("y", "codes", "names"),
     [
         ([0, 2, 1], [0, 2, 1], None),
-        ([True, False, True], [1, 0, 1], None),
+        ([True, False, True], [1, 0, 1], ("False", "True")),
         (["b", "a", "b"], [1, 0, 1], ("a", "b")),
         (np.array(["no", "yes", "no"], dtype=object), [0, 1, 0], ("no", "yes")),
         (pd.Series(["u", "v", "u"]), [0, 1, 0], ("u", "v")),
@@ -120,7 +122,7 @@ def test_feature_names_come_from_the_columns() -> None:
         (np.array([0, 1, 1], dtype=np.uint8), [0, 1, 1], None),
         ([1, -1, 1], [1, 0, 1], ("-1", "1")),
         (np.array([7, 10**12, 3, 7]), [1, 2, 0, 1], ("3", "7", "1000000000000")),
-        (torch.tensor([True, False]), [1, 0], None),
+        (torch.tensor([True, False]), [1, 0], ("False", "True")),
     ],
 )
 def test_labels(y: Any, codes: list[int], names: tuple[str, ...] | None) -> None:
@@ -182,3 +184,79 @@ def test_rows_keep_their_targets_and_weights_through_the_splits() -> None:
             assert torch.equal(batch.weight, batch.x[:, 0] + 1)
             seen += batch.size
     assert seen == 20
+
+
+# -- targets of further rows ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (["maybe"] * 4, "the class 'maybe', which the training rows lack"),
+        (np.ones(4), "the class '1.0', which the training rows lack"),
+        (["no", "yes"], "X has 4 rows and y has shape"),
+        (np.zeros((4, 2)), r"Class targets must have shape \(N,\)"),
+    ],
+)
+def test_score_of_classes_that_the_training_rows_lack(y: Any, said: str) -> None:
+    x = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
+    model = zoo.fit(zoo.create_model("naive_bayes"), x, ["no", "no", "yes", "yes"])
+    assert model.score(x, ["no", "no", "yes", "no"]) == 0.75
+    with pytest.raises(ZooError, match=said):
+        model.score(x, y)
+    numbers = zoo.fit(zoo.create_model("naive_bayes"), x, [0, 0, 1, 1])
+    assert numbers.score(x, [0.0, 0.0, 1.0, 0.0]) == 0.75
+    with pytest.raises(ZooError, match="the class 'a', which the training rows lack"):
+        numbers.score(x, ["a", "b", "a", "b"])
+
+
+def test_score_of_values_takes_numbers_alone() -> None:
+    x = torch.tensor([[0.0], [1.0], [2.0], [4.0]])
+    model = zoo.fit(zoo.create_model("linear_regression", solver="exact"), x, [0.0, 1.0, 2.0, 4.0])
+    assert model.score(x, [0, 1, 2, 4]) == pytest.approx(1.0)
+    with pytest.raises(ZooError, match="y holds text"):
+        model.score(x, ["a"] * 4)
+
+
+BOOLEANS = [
+    lambda y: y,
+    lambda y: y.tolist(),
+    lambda y: torch.from_numpy(y),
+    lambda y: pd.Series(y),
+    lambda y: pd.Series(y, dtype="boolean"),
+    lambda y: pd.Series(y, dtype=object),
+    lambda y: pd.DataFrame({"y": y}),
+    lambda y: pa.table({"y": y}),
+]
+
+
+@pytest.mark.parametrize("given", BOOLEANS)
+def test_booleans_come_back_as_booleans(given: Any, tmp_path: Path) -> None:
+    x = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
+    y = np.array([True, True, False, False])
+    model = zoo.fit(zoo.create_model("naive_bayes"), x, given(y))
+    zoo.save_model(model, tmp_path / "model.ckpt")
+    for fitted in (model, zoo.load_model(tmp_path / "model.ckpt")):
+        assert fitted.predict(x).tolist() == y.tolist()
+        assert fitted.predict(x).dtype == torch.bool
+        table = fitted.predict_table(x)
+        assert table.column_names == ["prediction", "probability_False", "probability_True"]
+        assert table["prediction"].to_pylist() == y.tolist()
+        assert fitted.score(x, given(y)) == 1.0
+
+
+@pytest.mark.parametrize("dtype", [str, object, "category"])
+def test_a_table_of_one_column_is_taken_as_targets(dtype: Any) -> None:
+    x, y = torch.tensor([[0.0], [0.1], [5.0], [5.1]]), pd.Series(["no", "no", "yes", "yes"], name="y").astype(dtype)
+    model = zoo.fit(zoo.create_model("naive_bayes"), x, y.to_frame())
+    assert model.predict(x).tolist() == y.tolist()
+    assert model.score(x, y.to_frame()) == 1.0
+
+
+def test_a_dict_of_single_values_is_a_line() -> None:
+    table = pd.DataFrame({"a": [0.0, 0.1, 5.0, 5.1], "b": ["u", "v", "u", "v"]})
+    for frame in (table, table[["a"]]):
+        model = zoo.fit(zoo.create_model("naive_bayes"), frame, [0, 0, 1, 1])
+        with pytest.raises(ZooError, match="A dict holds columns, and 'a' of this one is a single value"):
+            model.predict(dict(frame.iloc[0]))
+        assert model.predict({name: [frame.iloc[0][name]] for name in frame}).tolist() == [0]

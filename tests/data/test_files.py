@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+import zoo
 from zoo.data import create_data
 from zoo.errors import ZooError
 
@@ -179,6 +183,21 @@ def test_booleans_and_large_integers(tmp_path: Path) -> None:
     _, batch = load(write(tmp_path, "a,b\ntrue,9007199254740993\nfalse,12345678901234567890123\n"))
     assert batch.x[:, 0].tolist() == [1, 0]
     assert batch.x[:, 1].tolist() == [9007199254740993.0, 12345678901234567890123.0]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_boolean_target_keeps_its_name_and_type(form: str, tmp_path: Path) -> None:
+    table = pa.table({"a": [0.1 * i for i in range(20)], "y": [i > 9 for i in range(20)]})
+    if form == "csv":
+        pacsv.write_csv(table, tmp_path / "t.csv")
+    else:
+        pq.write_table(table, tmp_path / "t.parquet")
+    data = create_data(form, path=str(tmp_path / f"t.{form}"), target="y", val_fraction=0.0, test_fraction=0.0)
+    model = zoo.fit(zoo.create_model("naive_bayes"), data)
+    zoo.save_model(model, tmp_path / "model.ckpt")
+    answer = zoo.load_model(tmp_path / "model.ckpt").predict_table(table.select(["a"]))
+    assert answer.column_names == ["prediction", "probability_False", "probability_True"]
+    assert answer["prediction"].to_pylist() == table["y"].to_pylist()
 
 
 def test_same_numbers_as_pandas(shared_data: Path) -> None:

@@ -122,11 +122,11 @@ def test_tables_are_refused_with_what_is_accepted():
 
 
 @pytest.mark.parametrize("residual", [False, True])
-def test_pictures_show_filters_confusions_and_misclassified_images(residual):
+def test_pictures_show_filters_and_misclassified_images(residual):
     model = build(1, 8, 8, residual=residual).eval()
     batch = Batch(torch.randn(40, 1, 8, 8), torch.arange(40) % 4)
     pictures = dict(model.pictures(batch, model.predict_batch(batch)))
-    assert set(pictures) == {"confusion_matrix", "filters", "misclassified"}
+    assert set(pictures) == {"filters", "misclassified"}
     wrong = int((model.predict(batch.x) != batch.y).sum())
     assert sum(bool(axes.images) for axes in pictures["misclassified"].axes) == min(wrong, 24)
     right = Batch(batch.x, model.predict(batch.x))

@@ -44,3 +44,34 @@ def test_linear_regression_says_that_its_coefficients_overflow() -> None:
     assert zoo.fit(zoo.create_model("linear_regression"), X * 1e-300, y).score(X * 1e-300, y) == pytest.approx(1)
     with pytest.raises(zoo.ZooError, match="coefficients of linear_regression are too large for float64"):
         zoo.fit(zoo.create_model("linear_regression"), X * 1e-310, y)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("svm", {}), ("svm", {"method": "dual"}), ("svm", {"features": "nystroem", "num_components": 5}),
+        ("kernel_svm", {}), ("kernel_svm", {"kernel": "linear"}), ("kernel_svm", {"gamma": 1.0}),
+        ("one_class_svm", {}), ("naive_bayes", {}),
+    ],
+)  # fmt: skip
+def test_a_column_whose_squares_overflow_is_a_line_and_not_chance(name: str, options: dict[str, object]) -> None:
+    x, y = X * torch.tensor([1e300, 1.0, 1.0], dtype=torch.float64), (X[:, 0] > 0).long()
+    y = None if name == "one_class_svm" else y
+    with pytest.raises(zoo.ZooError, match=r"standardize=true does\.$") as found:
+        zoo.fit(zoo.create_model(name, **options), x, y)
+    assert "\n" not in str(found.value)
+    zoo.fit(zoo.create_model(name, **options), x, y, standardize=True)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error"])
+def test_boosting_of_huge_targets_is_that_of_others(loss: str) -> None:
+    y = X[:, 0] + X[:, 1]
+    options = {"loss": loss, "num_trees": 5, "min_samples_leaf": 5}
+    plain = zoo.fit(zoo.create_model("gradient_boosting", **options), X, y).predict(X)
+    huge = zoo.fit(zoo.create_model("gradient_boosting", **options), X, y * 2.0**996).predict(X)
+    assert torch.allclose(huge / 2.0**996, plain, rtol=1e-12)
+
+
+def test_rows_too_small_for_a_scaled_kernel_are_a_line() -> None:
+    with pytest.raises(zoo.ZooError, match="too large or too small for a kernel"):
+        zoo.fit(zoo.create_model("kernel_svm"), X * 1e-200, (X[:, 0] > 0).long())

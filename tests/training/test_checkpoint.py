@@ -410,3 +410,12 @@ def test_a_file_is_not_written_through_a_link_that_came_with_a_folder(tmp_path: 
     assert mine.read_text() == "precious"
     assert (tmp_path / "a.json").read_bytes() == b"new"
     assert not (tmp_path / "a.json").is_symlink()
+
+
+def test_a_model_is_saved_to_a_file_and_not_to_a_folder(tmp_path: Path) -> None:
+    model = zoo.fit(zoo.create_model("linear_regression", solver="exact"), torch.eye(3), torch.ones(3))
+    with pytest.raises(ZooError, match=r"is a folder: pass the file to write, such as .*model\.ckpt"):
+        zoo.save_model(model, tmp_path)
+    with pytest.raises(ZooError, match=r"There is no run or checkpoint at .*nope"):
+        zoo.load_model(tmp_path / "nope")
+    assert not list(tmp_path.iterdir())

@@ -110,12 +110,27 @@ def _as_numpy(x: Any, name: str) -> np.ndarray:
 
 
 def column_names(x: Any) -> list[str] | None:
-    """Return the names of the columns of a pandas, polars or PyArrow table, or a dict; None for anything else."""
+    """Return the names of the columns of a pandas, polars or PyArrow table, or a dict; None for anything else.
+
+    Raises:
+        ZooError: for a dict of single values.
+    """
     if isinstance(x, dict):
+        single = next((name for name, v in x.items() if isinstance(v, str) or not np.ndim(v)), None)
+        if single is not None:
+            raise ZooError(
+                f"A dict holds columns, and '{single}' of this one is a single value: pass a list for each, as in "
+                f"{{{str(single)!r}: [{_short(x[single])}]}}."
+            )
         return [str(name) for name in x]
     if not hasattr(x, "columns") or not (hasattr(x, "__arrow_c_stream__") or hasattr(x, "__arrow_c_array__")):
         return None
     return list(x.schema.names) if hasattr(x, "itercolumns") else [str(name) for name in x.columns]
+
+
+def _short(value: Any) -> str:
+    shown = repr(value.item() if hasattr(value, "item") else value)
+    return shown if len(shown) < 30 and "\n" not in shown else "..."
 
 
 def _columns(x: Any) -> dict[str, np.ndarray] | None:
@@ -256,8 +271,8 @@ def inputs_from(x: Any, spec: DataSpec, *, missing: bool = False) -> Batch:
 def encode_targets(y: Any, name: str = "y") -> tuple[Tensor, dict[str, Any]]:
     """Return targets as a tensor with the fields of the `DataSpec` that they decide.
 
-    Text becomes classes in sorted order, and so do integers (and booleans), unless they are 0 … C-1 already; floats
-    are values, (N,) or (N, K).
+    Text becomes classes in sorted order, and so do integers and booleans, unless they are 0 … C-1 already; floats are
+    values, (N,) or (N, K).
 
     Raises:
         ZooError: for NaN, integers that are rather measurements, or a single class.
@@ -268,9 +283,7 @@ def encode_targets(y: Any, name: str = "y") -> tuple[Tensor, dict[str, Any]]:
         >>> encode_targets([-1, 1, 1])
         (tensor([0, 1, 1]), {'target': 'class', 'num_classes': 2, 'class_names': ('-1', '1')})
     """
-    array = y if isinstance(y, Tensor) else _as_numpy(y, name)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+    array = _target_array(y, name)
     if isinstance(array, np.ndarray) and array.dtype.kind in "OUST" and _is_text(array):
         missing = sum(label is None or label != label for label in array.ravel().tolist())
         if missing:
@@ -284,7 +297,18 @@ def encode_targets(y: Any, name: str = "y") -> tuple[Tensor, dict[str, Any]]:
         if tensor.ndim > 2:
             raise ZooError(f"{name} must have shape (N,) or (N, K), not {tuple(tensor.shape)}.")
         return tensor, {"target": "value", "num_targets": 1 if tensor.ndim == 1 else tensor.shape[1]}
-    return _classes(tensor.long(), name, None)
+    return _classes(tensor.long(), name, ("False", "True") if tensor.dtype == torch.bool else None)
+
+
+def _target_array(y: Any, name: str) -> Tensor | np.ndarray:
+    """Return targets (N,) or (N, K), also of a table with one column, as an array or a tensor."""
+    names = None if isinstance(y, Tensor | np.ndarray) else column_names(y)
+    if names is not None and len(names) == 1:
+        y = next(iter((_columns(y) or {}).values()))
+    array = y if isinstance(y, Tensor) else _as_numpy(y, name)
+    if array.dtype == object and array.size and all(isinstance(v, bool | np.bool_) for v in array.ravel().tolist()):
+        array = array.astype(bool)
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
 def _is_text(array: np.ndarray) -> bool:
@@ -331,10 +355,14 @@ def labels_of(y: Any, class_names: Sequence[str] | None) -> list[str | int | flo
 
     >>> labels_of([-1, 1], ("-1", "1")), labels_of(["no", "yes"], ("no", "yes")), labels_of([0, 1], None)
     ([-1, 1], ['no', 'yes'], None)
+    >>> labels_of([True, False], ("False", "True"))
+    [False, True]
     """
     if class_names is None:
         return None
-    array = y if isinstance(y, Tensor) else _as_numpy(y, "y")
+    array = _target_array(y, "y")
+    if array.dtype in (torch.bool, np.bool_):
+        return [name == "True" for name in class_names]
     text = isinstance(array, np.ndarray) and array.dtype.kind in "OUST" and _is_text(array)
     return list(class_names) if text else [int(name) for name in class_names]
 
@@ -351,16 +379,23 @@ def targets_for(y: Any, spec: DataSpec, labels: Sequence[Any] | None, num_rows: 
     Raises:
         ZooError: for a class that the training rows lacked, or another number of targets.
     """
-    array = y if isinstance(y, Tensor) else _as_numpy(y, "y")
-    if len(array) != num_rows:
-        raise ZooError(f"X has {num_rows} rows and y has {len(array)}: they must agree.")
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+    array = _target_array(y, "y")
+    if array.shape[:1] != (num_rows,):
+        raise ZooError(f"X has {num_rows} rows and y has shape {tuple(array.shape)}: they must agree.")
     if spec.target != "class":
-        return to_tensor(array, "y")
-    values = np.asarray(array)
+        values = _as_tensor(array, "y")
+        return to_tensor(values if values.is_floating_point() else values.double(), "y")
+    if array.ndim != 1:
+        raise ZooError(f"Class targets must have shape (N,), not {tuple(array.shape)}: pass one class a row.")
+    values = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
     names = np.asarray(labels if labels is not None else range(spec.num_classes or 0))
-    values = values.astype(str) if names.dtype.kind == "U" else values
+    if names.dtype.kind == "U":
+        values = values.astype(str)
+    elif values.dtype.kind not in "biuf" and len(values):
+        values = values.astype(object) if _is_text(values) else np.asarray(values.tolist())
+    if values.dtype.kind not in "biufU":
+        stranger = next((v for v in values.tolist() if not isinstance(v, bool | int | float)), None)
+        raise ZooError(f"y has the class {stranger!r}, which the training rows lack.")
     order = names.argsort()
     places = order[np.searchsorted(names, values, sorter=order).clip(max=len(names) - 1)]
     unknown = values[names[places] != values]
@@ -370,23 +405,21 @@ def targets_for(y: Any, spec: DataSpec, labels: Sequence[Any] | None, num_rows: 
 
 
 def scored(predicted: Any, y: Any, weight: Any = None, *, classes: bool) -> float:
-    """Return the share of equal labels, or R² = 1 - Σ(y - ŷ)² / Σ(y - ȳ)², the mean over several targets.
+    """Return the share of equal classes, or R² = 1 - Σ(y - ŷ)² / Σ(y - ȳ)², the mean over several targets.
 
     A constant target is 1 where it is met exactly, else 0.
 
     Args:
-        predicted: labels or values (N,) or (N, K).
+        predicted: classes, or values (N,) or (N, K).
         y: the true ones.
         weight: of each row, (N,).
-        classes: whether they are labels.
+        classes: whether they are classes.
 
     Example:
         >>> scored(torch.tensor([1, 0]), [1, 1], classes=True)
         0.5
     """
-    truth, found = (a.detach().cpu().numpy() if isinstance(a, Tensor) else _as_numpy(a, "y") for a in (y, predicted))
-    if truth.ndim == 2 and truth.shape[1] == 1:
-        truth = truth[:, 0]
+    truth, found = (a.detach().cpu().numpy() if isinstance(a, Tensor) else np.asarray(a) for a in (y, predicted))
     if truth.shape != found.shape:
         raise ZooError(f"X has answers of shape {found.shape} and y has shape {truth.shape}: they must agree.")
     if not len(truth):
@@ -395,8 +428,6 @@ def scored(predicted: Any, y: Any, weight: Any = None, *, classes: bool) -> floa
     if weights.shape != truth.shape[:1]:
         raise ZooError(f"weight has shape {weights.shape}: one weight for each of the {len(truth)} rows is needed.")
     if classes:
-        if found.dtype.kind in "OUS":
-            truth = truth.astype(str)
         return float(np.average(truth == found, weights=weights))
     truth, found = truth.astype(np.float64), found.astype(np.float64)
     scale = np.abs(truth).max() or 1.0  # squares of tiny values would vanish

@@ -76,6 +76,7 @@ class Column:
         name: its name.
         kind: `number` or `text`.
         integral: whether the file says that it holds integers (or booleans).
+        boolean: whether it says that it holds booleans.
         fill: what stands in for a missing number.
         categories: the values of a coded column, in order.
         coding: `onehot` or `codes`, for text.
@@ -84,6 +85,7 @@ class Column:
     name: str
     kind: str
     integral: bool = False
+    boolean: bool = False
     fill: float = 0.0
     categories: list[Any] | None = None
     coding: str | None = None
@@ -94,7 +96,8 @@ class Column:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values: the name, the role, and what was learnt."""
-        return {key: getattr(self, key) for key in ("name", "kind", "integral", "fill", "categories", "coding")}
+        learnt = ("name", "kind", "integral", "boolean", "fill", "categories", "coding")
+        return {key: getattr(self, key) for key in learnt}
 
     @property
     def width(self) -> int:
@@ -267,7 +270,8 @@ def _column(source: pa.Field, where: str, options: TableOptions) -> Column:
         pa.types.is_null,
     )
     if any(check(kind) for check in is_number):
-        return Column(source.name, "number", integral=pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+        boolean = pa.types.is_boolean(kind)
+        return Column(source.name, "number", integral=pa.types.is_integer(kind) or boolean, boolean=boolean)
     if _is_text(kind):
         return Column(source.name, "text")
     found = "bytes that are no UTF-8 text (see data.encoding)" if pa.types.is_binary(kind) else f"values of type {kind}"

@@ -183,7 +183,8 @@ class TableEncoder:
         """What the table calls the classes 0 … C-1, or None where the target is no class."""
         if self.target is None or not self.is_class:
             return None
-        return [int(v) if isinstance(v, float) and v.is_integer() else v for v in self.target.categories or ()]
+        as_whole = bool if self.target.boolean else int
+        return [as_whole(v) if isinstance(v, float) and v.is_integer() else v for v in self.target.categories or ()]
 
     def spec(self) -> DataSpec:
         """Return what `encode` yields."""
@@ -192,7 +193,7 @@ class TableEncoder:
         if any(column.coding == "codes" for column in self.features):
             fields["categories"] = tuple(names for column in self.features for names in column.category_names)
         if self.target is not None and self.is_class:
-            classes = tuple(_label(value) for value in self.target.categories or ())
+            classes = tuple(_label(label) for label in self.labels or ())
             fields |= {"target": "class", "num_classes": len(classes), "class_names": classes}
         elif self.target is not None:
             fields |= {"target": "value", "target_names": (self.target.name,)}

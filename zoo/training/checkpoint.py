@@ -290,9 +290,11 @@ def save_model(model: ZooModel, path: str | Path) -> None:
     """Write a fitted model, with its preprocessing, so that `load_model` rebuilds it.
 
     Raises:
-        ZooError: if it has not been fitted.
+        ZooError: if it has not been fitted, or for a folder.
     """
     model.check_fitted()
+    if Path(path).is_dir():
+        raise ZooError(f"{path} is a folder: pass the file to write, such as {Path(path) / 'model.ckpt'}.")
     checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     model.on_save_checkpoint(checkpoint)
     save_checkpoint(checkpoint, path)

@@ -6,13 +6,14 @@ import csv
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zoo import visual
 from zoo.data.spec import Batch
@@ -24,15 +25,46 @@ if TYPE_CHECKING:
 
 __all__ = ["draw", "held_out"]
 
-MAX_ROWS = 2000  # enough for any picture, little enough for any model
+MAX_ROWS = 2000  # enough for a picture of rows, little enough for any model
+MAX_VALUES = 1 << 23  # of targets and answers that are held at once, for the pictures of all rows: 64 MB
+ANSWERS = ("prediction", "probability", "decision")
 log = logging.getLogger(__name__)
 
 
 def held_out(model: ZooModel, data: Any, split: str) -> Batch:
     """Return up to `MAX_ROWS` rows of a split, spread evenly over it."""
     rows = data.rows(split)
-    index = torch.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).round().long()
-    return model.as_batch(rows[index])
+    return model.as_batch(rows[_spread(len(rows), MAX_ROWS)])
+
+
+def _spread(num_rows: int, most: int) -> Tensor:
+    """Return at most that many row numbers, spread evenly."""
+    return torch.linspace(0, num_rows - 1, min(num_rows, most), dtype=torch.float64).round().long()
+
+
+def answers(model: ZooModel, data: Any, split: str, batch: Batch, columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the targets `y` of all rows of a split (or as many as `MAX_VALUES` allows), and what is said of them.
+
+    Args:
+        model: the trained model.
+        data: its DataModule.
+        split: whose rows.
+        batch: the rows of `held_out`, which are all that there are of a small split.
+        columns: what the model says of them.
+    """
+    assert batch.y is not None
+    rows = data.rows(split)
+    found = {"y": batch.y, **{name: columns[name] for name in ANSWERS if name in columns}}
+    if len(rows) <= batch.size:
+        return found
+    width = sum(values[0].numel() for values in found.values())
+    parts: dict[str, list[Tensor]] = {name: [] for name in found}
+    for index in _spread(len(rows), max(MAX_ROWS, MAX_VALUES // width)).split(MAX_ROWS):
+        part = model.as_batch(rows[index])
+        said = {"y": part.y, **model.predict_batch(part)}
+        for name, kept in parts.items():
+            kept.append(said[name].cpu())  # type: ignore[union-attr]
+    return {name: torch.cat(kept) for name, kept in parts.items()}
 
 
 @torch.inference_mode()
@@ -47,37 +79,54 @@ def draw(model: ZooModel, data: Any, split: str, folder: Path, writer: Any = Non
         writer: TensorBoard's SummaryWriter, or None.
     """
     model.eval()
-    batch = held_out(model, data, split)
-    columns = model.predict_batch(batch)
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
+    files: list[Path] = []
     for name, rows in model.tables():
         write_csv(folder.parent / f"{name}.csv", rows)
-    with visual.rows_of(split):
-        for name, figure in (*model.pictures(batch, columns), *_threshold_pictures(model, batch, columns)):
-            files.append(folder / f"{name}.png")
-            figure.savefig(files[-1], dpi=120, bbox_inches="tight")
-            if writer is not None:
-                writer.add_figure(name, figure, global_step=model.global_step or model.current_epoch)
+
+    def keep(pictures: Iterable[tuple[str, Figure]], shown: int) -> None:
+        """Write the pictures of so many rows of the split."""
+        total = len(data.rows(split))
+        with _kept_alive(), visual.rows_of(split if shown == total else f"{shown:,} of {total:,} {split} rows"):
+            for name, figure in pictures:
+                figure.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
+                files.append(folder / f"{name}.png")
+                if writer is not None:
+                    writer.add_figure(name, figure, global_step=model.global_step or model.current_epoch)
+
+    with _kept_alive():
+        batch = held_out(model, data, split)
+        columns = model.predict_batch(batch)
+        if batch.y is not None and _has_answers(model):
+            said = answers(model, data, split, batch, columns)
+            y = said.pop("y")
+            keep(model.pictures_of_answers(y, said), len(y))
+        keep(model.pictures(batch, columns), batch.size)
+        if writer is not None:
+            sample = data.sample() if hasattr(data, "sample") else []
+            if sample:
+                writer.add_text("tokens", token_table(sample))
+            _extras(model, batch, columns, writer)
     if writer is not None:
-        sample = data.sample() if hasattr(data, "sample") else []
-        if sample:
-            writer.add_text("tokens", token_table(sample))
-        _extras(model, batch, columns, writer)
         writer.flush()
     return files
 
 
-def _threshold_pictures(
-    model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor]
-) -> Iterator[tuple[str, Figure]]:
-    """Yield the curves over all thresholds of any model that gives classes a probability."""
-    probability, spec = columns.get("probability"), model.spec
-    if spec is None or spec.target != "class" or batch.y is None or probability is None or probability.ndim != 2:
-        return
-    if len(batch.y.unique()) > 1 and bool(probability.isfinite().all()):
-        yield "roc", visual.roc(batch.y, probability, spec)
-        yield "precision_recall", visual.precision_recall(batch.y, probability, spec)
+@contextmanager
+def _kept_alive() -> Iterator[None]:
+    """Say in one line what cannot be drawn, and go on: a finished run loses nothing else by it."""
+    try:
+        yield
+    except Exception as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        log.warning(
+            "Not all pictures could be drawn (%s: %s); the run is whole without them.", type(error).__name__, first
+        )
+
+
+def _has_answers(model: ZooModel) -> bool:
+    """Whether what the model says of a row stands beside the row's own class or value."""
+    return model.spec is not None and not model.entry.unsupervised and model.spec.target in ("class", "value")
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from zoo.errors import ZooError
 from zoo.visual.style import INK, SOFT, class_colors, names_of, new_figure, thin, titled, to_numpy
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def densities(
 
     Args:
         mean: means of the classes, (C, F).
-        variance: variances, (C, F); classes with an infinite one are left out.
+        variance: variances, (C, F); classes of which all are infinite are left out, and so are features whose variance
+            overflows in one of the others.
         share: how common each class is, (C,).
         spec: names the features and the classes.
         x: rows that are marked below the curves, (B, F).
@@ -62,9 +64,12 @@ def densities(
         limit: features at most.
     """
     mean, variance, share, x = (t.detach().cpu().double() for t in (mean, variance, share, x))
-    drawn = torch.isfinite(variance).all(1).nonzero().flatten().tolist()
+    drawn = torch.isfinite(variance).any(1).nonzero().flatten().tolist()
     ratio = class_separation(mean[drawn], variance[drawn], share[drawn] / share[drawn].sum())
-    best = ratio.argsort(descending=True, stable=True)[:limit].tolist()
+    sound = (torch.isfinite(mean[drawn]) & torch.isfinite(variance[drawn])).all(0)
+    best = [f for f in ratio.argsort(descending=True, stable=True).tolist() if bool(sound[f])][:limit]
+    if not best:
+        raise ZooError("No feature has a variance that float64 can hold in its own units.")
     columns = min(2, len(best))
     rows = -(-len(best) // columns)
     names, features = names_of(spec.class_names, len(mean)), names_of(spec.feature_names, mean.shape[1], "feature ")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from zoo.data.arrays import scored
 from zoo.visual.style import INK, MARKERS, SOFT, class_colors, names_of, new_figure, thin, titled, to_numpy
 
 if TYPE_CHECKING:
@@ -218,9 +219,8 @@ def _true_against_predicted(axes: Axes, y: Tensor, predicted: Tensor, names: lis
     axes.grid(True)
     single = names[0] if len(names) == 1 else "value"
     axes.set(xlabel=f"true {single}", ylabel=f"predicted {single}")
-    spread = (y - y.mean(0)).square().sum()
-    r2 = 1 - (y - predicted).square().sum() / spread
-    axes.set_title(titled(f"R² {float(r2):.4f}" if spread > 0 else "predicted against true"))
+    varies = len(y) > 1 and bool((y != y[:1]).any())
+    axes.set_title(titled(f"R² {scored(predicted, y, classes=False):.4f}" if varies else "predicted against true"))
 
 
 def _histogram(axes: Axes, errors: np.ndarray, names: list[str]) -> None:
@@ -231,7 +231,7 @@ def _histogram(axes: Axes, errors: np.ndarray, names: list[str]) -> None:
     if len(errors):
         mean, deviation = float(errors.mean()), float(errors.std())
         mean = 0.0 if abs(mean) < 1e-9 * deviation else mean  # rounding is no news
-        axes.set_title(f"mean {mean:.3g}, standard deviation {deviation:.3g}")
+        axes.set_title(f"mean {mean:.3g},\nstandard deviation {deviation:.3g}", fontsize=10)
 
 
 def margins(decision: Tensor, y: Tensor, spec: DataSpec) -> Figure:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.visual.style import SOFT, class_colors, names_of, new_figure, titled, to_numpy
+from zoo.visual.style import SOFT, class_colors, names_of, new_figure, thin, titled, to_numpy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ThresholdCurve", "precision_recall", "roc", "threshold_curve"]
 
 CURVES = 10  # classes that are drawn
+POINTS = 4000  # of a curve: more would lie on one another
 
 
 class ThresholdCurve(NamedTuple):
@@ -74,8 +77,12 @@ def roc(y: Tensor, probability: Tensor, spec: DataSpec) -> Figure:
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=":")
         areas = []
         for name, color, curve in _curves(y, probability, spec):
-            axes.plot(to_numpy(curve.false), to_numpy(curve.found), color=color, label=f"{name}: {curve.area:.3f}")
             areas.append(curve.area)
+            if len(areas) <= CURVES:
+                at = thin(len(curve.found), POINTS)
+                axes.plot(
+                    *map(to_numpy, (curve.false[at], curve.found[at])), color=color, label=f"{name}: {curve.area:.3f}"
+                )
         _finish(axes, areas, "ROC", "area", "share of the other rows taken for it", "share of the class found")
         axes.legend(loc="lower right", title=_said_of(areas, "area"), title_fontsize=9)
     return figure
@@ -87,26 +94,29 @@ def precision_recall(y: Tensor, probability: Tensor, spec: DataSpec) -> Figure:
         averages = []
         for name, color, curve in _curves(y, probability, spec):
             label = f"{name}: {curve.average_precision:.3f}"
-            # Between two thresholds the precision is that of the lower one.
-            axes.step(to_numpy(curve.found), to_numpy(curve.precision), where="pre", color=color, label=label)
             averages.append(curve.average_precision)
+            if len(averages) <= CURVES:
+                at = thin(len(curve.found), POINTS)
+                # Between two thresholds the precision is that of the lower one.
+                axes.step(*map(to_numpy, (curve.found[at], curve.precision[at])), where="pre", color=color, label=label)
         names = "recall (share of the class found)", "precision (share that is right)"
         _finish(axes, averages, "precision–recall", "average precision", *names)
         axes.legend(loc="lower left", title=_said_of(averages, "average precision"), title_fontsize=9)
     return figure
 
 
-def _curves(y: Tensor, probability: Tensor, spec: DataSpec) -> list[tuple[str, str, ThresholdCurve]]:
+def _curves(y: Tensor, probability: Tensor, spec: DataSpec) -> Iterator[tuple[str, str, ThresholdCurve]]:
     """The name, colour and curve of each class that some rows have and some have not."""
     y, probability = y.cpu(), probability.detach().cpu()
     count = probability.shape[1]
     names, colors = names_of(spec.class_names, count, "class "), class_colors(count)
     there = [c for c in ([1] if count == 2 else range(count)) if 0 < int((y == c).sum()) < len(y)]
-    return [(names[c], colors[c], threshold_curve(y == c, probability[:, c])) for c in there[:CURVES]]
+    return ((names[c], colors[c], threshold_curve(y == c, probability[:, c])) for c in there)
 
 
 def _said_of(values: list[float], what: str) -> str:
-    return f"{what}, each against the rest" if len(values) > 1 else what
+    drawn = f" (the first {CURVES} of {len(values)})" if len(values) > CURVES else ""
+    return f"{what}, each against the rest{drawn}" if len(values) > 1 else what
 
 
 def _finish(axes: Axes, values: list[float], what: str, mean_of: str, xlabel: str, ylabel: str) -> None:

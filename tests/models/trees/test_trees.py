@@ -442,7 +442,7 @@ def test_text_graphviz_and_pictures() -> None:
     figure = model.diagram()
     assert len(figure.axes[0].texts) == 2 * len(model.trees.feature)
     names = [name for name, _ in model.pictures(Batch(x, y), model.predict_columns(x))]
-    assert names == ["confusion_matrix", "tree", "importances"]
+    assert names == ["tree", "importances"]
     (table,) = model.tables()
     assert sum(row["importance"] for row in table[1]) == pytest.approx(1.0)
 

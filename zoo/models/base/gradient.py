@@ -140,12 +140,6 @@ class GradientModel(ZooModel):
         from zoo import visual
 
         assert self.spec is not None
-        if batch.y is None:
-            return
-        if self.spec.target == "class":
-            yield "confusion_matrix", visual.confusion_matrix(batch.y, columns["prediction"], self.spec)
-            if self.spec.kind == "tabular" and self.spec.num_features == 2:
-                prepared = functools.partial(self.predict_columns, raw=False)
-                yield "decision_boundary", visual.decision_boundary(prepared, batch.x, batch.y, self.spec)
-        elif self.spec.target == "value":
-            yield "residuals", visual.residuals(batch.y, columns["prediction"], self.spec)
+        if (self.spec.kind, self.spec.target) == ("tabular", "class") and self.spec.num_features == 2:
+            prepared = functools.partial(self.predict_columns, raw=False)
+            yield "decision_boundary", visual.decision_boundary(prepared, batch.x, batch.y, self.spec)

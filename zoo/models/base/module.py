@@ -256,7 +256,7 @@ class ZooModel(pl.LightningModule):
             sample_weight: weights (N,).
 
         Raises:
-            ZooError: for a model that predicts no targets.
+            ZooError: for a model that predicts no targets, or a class that the training rows lacked.
         """
         from zoo.data.arrays import scored
 
@@ -264,7 +264,9 @@ class ZooModel(pl.LightningModule):
         assert self.spec is not None
         if self.entry.unsupervised or self.spec.target not in ("class", "value", "series"):
             raise ZooError(f"{self.entry.name} predicts no targets to compare with: zoo.evaluate says what it reached.")
-        return scored(self.predict(x), y, sample_weight, classes=self.spec.target == "class")
+        predicted = self.predict_columns(x)["prediction"]
+        targets = self.encode_targets(y, len(predicted))
+        return scored(predicted, targets, sample_weight, classes=self.spec.target == "class")
 
     def check_fitted(self) -> None:
         """Raise one line unless the model has its parameters."""
@@ -274,11 +276,33 @@ class ZooModel(pl.LightningModule):
     def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
         """Yield named matplotlib figures of the model on (at most some thousand) held-out rows.
 
+        What is said of a row's target alone has a place of its own, `pictures_of_answers`, which sees all rows.
+
         Args:
             batch: the rows.
             columns: what `predict_batch` said of them.
         """
         yield from ()
+
+    def pictures_of_answers(self, y: Tensor, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        """Yield named figures of what a model of classes or values says of all held-out rows.
+
+        Args:
+            y: targets, (N,) or (N, K).
+            columns: what `predict_batch` said of the rows: `prediction`, and `probability` and `decision` where it has
+                them.
+        """
+        from zoo import visual
+
+        assert self.spec is not None
+        prediction, probability = columns["prediction"], columns.get("probability")
+        if self.spec.target == "value":
+            yield "residuals", visual.residuals(y, prediction, self.spec)
+            return
+        yield "confusion_matrix", visual.confusion_matrix(y, prediction, self.spec)
+        if probability is not None and len(y.unique()) > 1 and bool(probability.isfinite().all()):
+            yield "roc", visual.roc(y, probability, self.spec)
+            yield "precision_recall", visual.precision_recall(y, probability, self.spec)
 
     def curves(self) -> Iterator[tuple[str, list[float]]]:
         """Yield named curves of what a solved model did within its last pass: a value for each of its own steps."""

@@ -151,12 +151,12 @@ class StreamingModel(ZooModel):
             self.trainer.should_stop = True
 
     def _check_sums(self) -> None:
-        """Raise one line if the data held NaN: no statistic survives it."""
+        """Raise one line if the data held NaN, or values whose squares overflow: no statistic survives it."""
         for name, value in self._state().items():
             if value.is_floating_point() and bool(value.isnan().any()):
                 raise ZooError(
-                    f"{self.entry.name} met NaN or infinite values in the data ({name} is NaN): "
-                    "drop those rows or fill them in first."
+                    f"{self.entry.name} met NaN or infinite values, or such as are so large that their squares overflow "
+                    f"({name} is NaN): drop or fill in such rows, or scale the features, as standardize=true does."
                 )
 
     def _state(self) -> dict[str, Tensor]:

@@ -233,11 +233,9 @@ class NaiveBayes(StreamingModel):
         from zoo import visual
 
         assert self.spec is not None
-        if batch.y is not None:
-            yield "confusion_matrix", visual.confusion_matrix(batch.y, columns["prediction"], self.spec)
-            if self.spec.kind == "tabular" and self.spec.num_features == 2:
-                prepared = functools.partial(self.predict_columns, raw=False)
-                yield "decision_boundary", visual.decision_boundary(prepared, batch.x, batch.y, self.spec)
+        if self.spec.kind == "tabular" and self.spec.num_features == 2:
+            prepared = functools.partial(self.predict_columns, raw=False)
+            yield "decision_boundary", visual.decision_boundary(prepared, batch.x, batch.y, self.spec)
         counted = self.density.occurrences(self._state())
         if counted is None:
             share = self.class_count / self.class_count.sum()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.models.svm.approximation import fourier_features, normalization, waves
-from zoo.models.svm.kernels import Kernel
+from zoo.models.svm.kernels import Kernel, check_variance
 from zoo.numerics.hashing import content_hash
 
 __all__ = ["Look", "RBFFeatures"]
@@ -114,6 +114,8 @@ class RBFFeatures(nn.Module):
 
     def learn(self, look: Look) -> None:
         """Take γ and the landmarks from rows that were looked at; of fewer rows than M the features left are zero."""
+        if self.wanted == "scale":
+            check_variance(look.variance, len(look.rows) > 1)
         if self.wanted == "scale" and look.variance > 0:
             self.gamma.fill_(1 / (look.rows.shape[1] * look.variance))
         if self.kind == "nystroem":

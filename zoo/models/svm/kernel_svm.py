@@ -261,13 +261,8 @@ class KernelSVM(KernelMachine, StreamingModel):
         from zoo import visual
 
         assert self.spec is not None
-        if batch.y is None:
-            return
-        if not self.num_classes:
-            yield "residuals", visual.residuals(batch.y, columns["prediction"], self.spec)
-            return
-        yield "confusion_matrix", visual.confusion_matrix(batch.y, columns["prediction"], self.spec)
-        if self.spec.kind == "tabular" and self.spec.num_features == 2 and self.hparams.kernel != "precomputed":
+        planar = self.spec.kind == "tabular" and self.spec.num_features == 2
+        if self.num_classes and planar and self.hparams.kernel != "precomputed":
             prepared = functools.partial(self.predict_columns, raw=False)
             found = visual.decision_boundary(prepared, batch.x, batch.y, self.spec, support=self.support_vectors)
             yield "decision_boundary", found

@@ -14,18 +14,21 @@ Source: Boser, Guyon & Vapnik, "A training algorithm for optimal margin classifi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from zoo.errors import unknown_name
+from zoo.errors import ZooError, unknown_name
 from zoo.numerics.distances import squared_distances
 
-__all__ = ["KERNELS", "Kernel", "gamma_of", "kernel_matrix"]
+__all__ = ["KERNELS", "Kernel", "check_squares", "check_variance", "gamma_of", "kernel_matrix", "too_large"]
 
 KERNELS = ("linear", "poly", "rbf", "sigmoid", "precomputed")
+WITH_GAMMA = ("poly", "rbf", "sigmoid")
+SMALLEST = 1e-300  # variance of rows that vary
 
 
 class Kernel(NamedTuple):
@@ -97,12 +100,16 @@ def _transform(inner: Tensor, kernel: Kernel) -> Tensor:
     return inner.tanh_() if kernel.name == "sigmoid" else inner.pow_(kernel.degree)
 
 
-def gamma_of(gamma: str | float, x: Tensor) -> float:
+def gamma_of(gamma: str | float, x: Tensor, *, used: bool = True) -> float:
     """Return γ as a number: `scale` is 1 / (F · Var(X)), `auto` is 1 / F.
 
     Args:
         gamma: a number, `scale` or `auto`.
         x: the rows of training, (N, F).
+        used: whether the kernel has a γ, which must then be sound.
+
+    Raises:
+        ZooError: where squares of the rows overflow or vanish, so that no number is γ.
 
     Example:
         >>> gamma_of("scale", torch.tensor([[0.0, 2.0]], dtype=torch.float64))
@@ -114,4 +121,28 @@ def gamma_of(gamma: str | float, x: Tensor) -> float:
     if gamma == "auto":
         return 1 / features
     variance = float(x.double().var(correction=0)) if x.numel() else 0.0
+    if used:
+        check_variance(variance, x.numel() > 0 and bool(x.min() < x.max()))
     return 1 / (features * variance) if variance > 0 else 1.0
+
+
+def too_large(name: str) -> ZooError:
+    """The one line for rows of whose squares a model can make nothing."""
+    return ZooError(
+        f"{name} met values so large that their squares overflow: scale the features, as standardize=true does."
+    )
+
+
+def check_squares(name: str, x: Tensor) -> None:
+    """Raise one line unless the squared norms of rows (N, F), of a model of that name, are finite."""
+    if x.numel() and not bool((x.abs().max().double().square() * x.shape[1]).isfinite()):
+        raise too_large(name)
+
+
+def check_variance(variance: float, varies: bool) -> None:
+    """Raise one line for the variance of rows whose squares overflow, or vanish although they vary."""
+    if not SMALLEST <= variance < math.inf and varies:
+        raise ZooError(
+            "The rows are too large or too small for a kernel: their squares leave float64, and model.gamma=scale is 1 "
+            "over their variance. Scale the features, as standardize=true does."
+        )

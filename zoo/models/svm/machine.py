@@ -12,7 +12,7 @@ from zoo.checks import check_range
 from zoo.errors import NotConverged, ZooError, unknown_name
 from zoo.models.base import Collected, CollectsRows
 from zoo.models.svm.dual import Dual
-from zoo.models.svm.kernels import KERNELS, Kernel, gamma_of
+from zoo.models.svm.kernels import KERNELS, WITH_GAMMA, Kernel, check_squares, gamma_of
 from zoo.models.svm.smo import Solution, smo
 
 __all__ = ["KernelMachine"]
@@ -88,7 +88,11 @@ class KernelMachine(CollectsRows):
                 "(data.shuffle=false)."
             )
         found = self.take(sort=not given)
-        self.gamma.fill_(gamma_of(self.hparams.gamma, found.x))
+        if not self.by_matrix:
+            check_squares(self.entry.name, found.x)
+        self.gamma.fill_(gamma_of(self.hparams.gamma, found.x, used=self.hparams.kernel in WITH_GAMMA))
+        if not self.by_matrix and not bool(self.kernel_now.diagonal(found.x).isfinite().all()):
+            raise ZooError(f"The kernel of the rows overflows: scale the features of {self.entry.name} first.")
         return found
 
     def matrix(self, rows: Collected) -> Tensor | None:
@@ -117,7 +121,7 @@ class KernelMachine(CollectsRows):
         """What is logged of the searches, and a warning where one did not converge."""
         self.objective_values = torch.tensor([s.objective for s in found], dtype=torch.float64)
         self.num_iter = torch.tensor([s.num_iter for s in found])
-        if any(s.violation > self.hparams.tol for s in found):
+        if not all(s.violation <= self.hparams.tol for s in found):
             warnings.warn(
                 f"{self.entry.name} has not converged in {self.hparams.max_iter} steps: raise model.max_iter, or scale "
                 "the data.",

@@ -44,6 +44,7 @@ from zoo.models.base.objectives import Classification, Regression
 from zoo.models.svm.coordinate_descent import Descent, dual_descent
 from zoo.models.svm.dual import classification, regression
 from zoo.models.svm.features import Look, RBFFeatures
+from zoo.models.svm.kernels import check_squares, too_large
 from zoo.models.svm.primal import HeldRows, NewtonSearch, Sums, shortfall, squared_sums
 from zoo.registry import register_model
 
@@ -377,8 +378,8 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
             self.looked.fill_(True)
             return {"rows": total}
         self._check_classes(self.row_counts)
-        if not bool(torch.isfinite(self.loss_sum).all()):
-            raise ZooError("svm met infinite values in the data, or values that overflow: fill in or scale them first.")
+        if not all(bool(found.isfinite().all()) for found in (self.loss_sum, self.gradient_sum, self.hessian_sum)):
+            raise too_large("svm")
         penalty = torch.ones_like(self.search.trial[0])
         if self.hparams.intercept_scaling is None or not self.hparams.fit_intercept:
             penalty[-1] = 0 if self.hparams.fit_intercept else 1
@@ -396,6 +397,7 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
 
     def _descend(self) -> dict[str, float | Tensor]:
         rows = self.take(sort=False)
+        check_squares("svm", rows.x)
         if isinstance(self.objective, Hinge):
             counts = rows.y.long().bincount(minlength=self.objective.num_classes)
             self._check_classes(counts)
@@ -465,10 +467,10 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
             columns["decision"] = output.squeeze(1) if self.objective.binary_logit else output
         return columns
 
-    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
-        yield from super().pictures(batch, columns)
-        if isinstance(self.objective, Hinge) and self.objective.binary_logit and batch.y is not None:
+    def pictures_of_answers(self, y: Tensor, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        yield from super().pictures_of_answers(y, columns)
+        if isinstance(self.objective, Hinge) and self.objective.binary_logit:
             from zoo import visual
 
             assert self.spec is not None
-            yield "margins", visual.margins(columns["decision"], batch.y, self.spec)
+            yield "margins", visual.margins(columns["decision"], y, self.spec)

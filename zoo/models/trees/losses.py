@@ -62,7 +62,7 @@ class Loss:
 
     def per_unit(self, scale: float) -> float:
         """Return the loss of divided targets that is a loss of one."""
-        return scale**2 if self.name == "squared_error" and scale != 1.0 else scale
+        return scale * scale if self.name == "squared_error" else scale
 
     def constant(self, y: Tensor, weight: Tensor) -> Tensor:
         """Return the best constant for targets (N,) of weights (N,), (K,)."""
