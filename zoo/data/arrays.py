@@ -383,17 +383,21 @@ def targets_for(y: Any, spec: DataSpec, labels: Sequence[Any] | None, num_rows: 
     if array.shape[:1] != (num_rows,):
         raise ZooError(f"X has {num_rows} rows and y has shape {tuple(array.shape)}: they must agree.")
     if spec.target != "class":
-        values = _as_tensor(array, "y")
-        return to_tensor(values if values.is_floating_point() else values.double(), "y")
+        numbers = _as_tensor(array, "y")
+        return to_tensor(numbers if numbers.is_floating_point() else numbers.double(), "y")
     if array.ndim != 1:
         raise ZooError(f"Class targets must have shape (N,), not {tuple(array.shape)}: pass one class a row.")
     values = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
-    names = np.asarray(labels if labels is not None else range(spec.num_classes or 0))
+    return _places(values, np.asarray(labels if labels is not None else range(spec.num_classes or 0)))
+
+
+def _places(values: np.ndarray, names: np.ndarray) -> Tensor:
+    """Return where each value (N,) stands among the names (C,); raise one line for one that is not there."""
     if names.dtype.kind == "U":
         values = values.astype(str)
-    elif values.dtype.kind not in "biuf" and len(values):
-        values = values.astype(object) if _is_text(values) else np.asarray(values.tolist())
-    if values.dtype.kind not in "biufU":
+    elif values.dtype.kind == "O" and not _is_text(values):
+        values = np.asarray(values.tolist())
+    if values.dtype.kind not in "biufU" or (values.dtype.kind == "U") != (names.dtype.kind == "U"):
         stranger = next((v for v in values.tolist() if not isinstance(v, bool | int | float)), None)
         raise ZooError(f"y has the class {stranger!r}, which the training rows lack.")
     order = names.argsort()

@@ -155,7 +155,7 @@ class StreamingModel(ZooModel):
         for name, value in self._state().items():
             if value.is_floating_point() and bool(value.isnan().any()):
                 raise ZooError(
-                    f"{self.entry.name} met NaN or infinite values, or such as are so large that their squares overflow "
+                    f"{self.entry.name} met NaN or infinite values, or some so large that their squares overflow "
                     f"({name} is NaN): drop or fill in such rows, or scale the features, as standardize=true does."
                 )
 
