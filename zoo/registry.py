@@ -34,6 +34,7 @@ _MODULES: dict[str, str] = {
     "bisecting_kmeans": "zoo.models.kmeans",
     "cnn": "zoo.models.cnn",
     "decision_tree": "zoo.models.trees",
+    "glove": "zoo.models.word_vectors",
     "gradient_boosting": "zoo.models.trees",
     "gru": "zoo.models.recurrent",
     "kmeans": "zoo.models.kmeans",

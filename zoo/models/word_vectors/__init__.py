@@ -1,5 +1,5 @@
-"""Word vectors: what their models share."""
+"""Word vectors: `glove`."""
 
-from zoo.models.word_vectors.word_vector_model import WordVectorModel
+from zoo.models.word_vectors.glove import GloVe
 
-__all__ = ["WordVectorModel"]
+__all__ = ["GloVe"]
