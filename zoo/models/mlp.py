@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.models.base import GradientModel
+from zoo.models.base import EmbedsTokens, GradientModel
 from zoo.registry import register_model
 
 __all__ = ["ACTIVATIONS", "MLP"]
@@ -48,7 +48,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     accepts={"tabular": ("class", "value"), "image": ("class", "value"), "tokens": ("class", "value")},
     source="Rumelhart, Hinton & Williams 1986",
 )
-class MLP(GradientModel):
+class MLP(EmbedsTokens, GradientModel):
     """Multilayer perceptron of any widths, for classes and values.
 
     Args:
@@ -58,7 +58,9 @@ class MLP(GradientModel):
         batch_norm: normalize each hidden layer over the batch, before the nonlinearity.
         binary_logit: one output for two classes, the log-odds of the second, instead of one a class.
         loss: of values: `squared_error`, or `poisson` (half the deviance) of counts, whose logarithm is the output.
-        embedding_size: size of a token's vector, for texts.
+        embedding_size: size of a token's vector, for texts; None: 128, or that of `embedding`.
+        embedding: a file of word vectors, or the run that learned them, to begin with.
+        freeze_embedding: leave the tokens' vectors as they begin.
 
     Raises:
         ZooError: if a width or `embedding_size` is below 1, `dropout` is outside [0, 1], or a loss of values is asked
@@ -80,7 +82,9 @@ class MLP(GradientModel):
         batch_norm: bool = False,
         binary_logit: bool = False,
         loss: Literal["squared_error", "poisson"] = "squared_error",
-        embedding_size: int = 128,
+        embedding_size: int | None = None,
+        embedding: str | None = None,
+        freeze_embedding: bool = False,
     ) -> None:
         super().__init__()
         widths = list(widths)
@@ -95,14 +99,12 @@ class MLP(GradientModel):
     def initialize(self, spec: DataSpec) -> None:
         layers: list[nn.Module] = [nn.Flatten()]
         width = spec.num_features
-        self.embedding = None
-        if spec.kind == "tokens":
-            if not spec.vocab_size:
-                raise ZooError("mlp needs the size of the vocabulary; the data do not say it.")
-            width = self.hparams.embedding_size
-            self.embedding = nn.Embedding(spec.vocab_size, width)
-            # Near zero: of a rare token, whose vector hardly moves, little is left to mislead the mean.
-            nn.init.uniform_(self.embedding.weight, -1 / width, 1 / width)
+        self.embedding = self.token_table(spec, 128)
+        if self.embedding is not None:
+            width = self.embedding.embedding_dim
+            if self.hparams.embedding is None:
+                # Near zero: of a rare token, whose vector hardly moves, little is left to mislead the mean.
+                nn.init.uniform_(self.embedding.weight, -1 / width, 1 / width)
         for next_width in self.widths:
             layers.append(nn.Linear(width, next_width))
             if self.batch_norm:

@@ -44,7 +44,9 @@ class RNN(RecurrentModel, GradientModel):
         nonlinearity: `tanh` or `relu`.
         dropout: share of units dropped between layers and before the head in training.
         bidirectional: read the sequence in both directions.
-        embedding_size: size of a token's vector; null: as the output.
+        embedding_size: size of a token's vector; null: as the output, or that of `embedding`.
+        embedding: a file of word vectors, or the run that learned them, to begin with.
+        freeze_embedding: leave the tokens' vectors as they begin.
         layer_norm: normalize the products inside the cell.
         variational_dropout: share of units dropped, the same at all steps.
         zoneout: share of units that keep their old value.
@@ -68,6 +70,8 @@ class RNN(RecurrentModel, GradientModel):
         dropout: float = 0.0,
         bidirectional: bool = False,
         embedding_size: int | None = None,
+        embedding: str | None = None,
+        freeze_embedding: bool = False,
         layer_norm: bool = False,
         variational_dropout: float = 0.0,
         zoneout: float = 0.0,
@@ -87,7 +91,9 @@ class LSTM(RecurrentModel, GradientModel):
         num_layers: layers, each fed with the one before.
         dropout: share of units dropped between layers and before the head in training.
         bidirectional: read the sequence in both directions.
-        embedding_size: size of a token's vector; null: as the output.
+        embedding_size: size of a token's vector; null: as the output, or that of `embedding`.
+        embedding: a file of word vectors, or the run that learned them, to begin with.
+        freeze_embedding: leave the tokens' vectors as they begin.
         proj_size: size to which the hidden state is projected; 0: not at all.
         layer_norm: normalize the products and the cell inside the cell.
         variational_dropout: share of units dropped, the same at all steps.
@@ -113,6 +119,8 @@ class LSTM(RecurrentModel, GradientModel):
         dropout: float = 0.0,
         bidirectional: bool = False,
         embedding_size: int | None = None,
+        embedding: str | None = None,
+        freeze_embedding: bool = False,
         proj_size: int = 0,
         layer_norm: bool = False,
         variational_dropout: float = 0.0,
@@ -135,7 +143,9 @@ class GRU(RecurrentModel, GradientModel):
         num_layers: layers, each fed with the one before.
         dropout: share of units dropped between layers and before the head in training.
         bidirectional: read the sequence in both directions.
-        embedding_size: size of a token's vector; null: as the output.
+        embedding_size: size of a token's vector; null: as the output, or that of `embedding`.
+        embedding: a file of word vectors, or the run that learned them, to begin with.
+        freeze_embedding: leave the tokens' vectors as they begin.
         reset_after: the reset gate acts after the product (torch, cuDNN) or before it (Cho et al. 2014).
         update_gate: the state that z weighs, `old` (torch, cuDNN) or `new`.
         layer_norm: normalize the products inside the cell.
@@ -161,6 +171,8 @@ class GRU(RecurrentModel, GradientModel):
         dropout: float = 0.0,
         bidirectional: bool = False,
         embedding_size: int | None = None,
+        embedding: str | None = None,
+        freeze_embedding: bool = False,
         reset_after: bool = True,
         update_gate: Literal["old", "new"] = "old",
         layer_norm: bool = False,

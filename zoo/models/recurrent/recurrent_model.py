@@ -13,7 +13,7 @@ from zoo import layers
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.models.base import Generates
+from zoo.models.base import EmbedsTokens, Generates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +32,7 @@ _EXTRAS: dict[str, Any] = {
     "reset_after": True,
     "update_gate": "old",
 }
+_OF_TOKENS = ("embedding", "embedding_size", "freeze_embedding")
 
 
 def detach(state: State) -> State:
@@ -46,7 +47,7 @@ def move(state: State, device: torch.device) -> State:
     return type(state)(move(part, device) for part in state)
 
 
-class RecurrentModel(Generates):
+class RecurrentModel(EmbedsTokens, Generates):
     """A mixin for gradient models: everything but the recurrent layers themselves.
 
     A subclass sets `layer_name`, saves its hyperparameters and calls `check_hyperparameters`.
@@ -82,20 +83,16 @@ class RecurrentModel(Generates):
         return last * (2 if self.hparams.bidirectional else 1)
 
     def initialize(self, spec: DataSpec) -> None:
-        input_size = spec.shape[-1] if spec.kind != "tokens" else self.hparams.embedding_size or self.output_size
         if spec.target == "tokens" and self.hparams.bidirectional:
             raise ZooError("A language model must not see what comes next: set model.bidirectional=false.")
-        if spec.kind == "tokens":
-            if not spec.vocab_size:
-                raise ZooError(f"{self.entry.name} needs the size of the vocabulary; the data do not say it.")
-            self.embedding = nn.Embedding(spec.vocab_size, input_size)
-        self.core = self._make_core(input_size)
+        self.embedding = self.token_table(spec, self.output_size)
+        self.core = self._make_core(spec.shape[-1] if self.embedding is None else self.embedding.embedding_dim)
         self.drop = nn.Dropout(self.hparams.dropout)
         self.head = nn.Linear(self.output_size, self.objective.num_outputs)
 
     def _make_core(self, input_size: int) -> nn.Module:
         """The recurrent layers, ours or torch's."""
-        options = {k: v for k, v in self.hparams.items() if k not in ("layers", "embedding_size")}
+        options = {k: v for k, v in self.hparams.items() if k not in ("layers", *_OF_TOKENS)}
         options["dropout"] = options["dropout"] if options["num_layers"] > 1 else 0.0
         module = layers if self.hparams.layers == "zoo" else nn
         if module is nn:

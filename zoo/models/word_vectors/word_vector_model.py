@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.data.spec import Batch
@@ -92,8 +93,9 @@ class WordVectorModel(_Base):
         there = torch.ones_like(tokens, dtype=torch.bool) if batch.mask is None else batch.mask.clone()
         for token in special_tokens(self.spec.tokenizer):
             there &= tokens != token
-        weight = there.unsqueeze(-1).to(self.vectors.dtype)  # (B, T, 1)
-        return {"prediction": (self.vectors[tokens] * weight).sum(1) / weight.sum(1).clamp_min(1)}
+        weight = there.to(self.vectors.dtype)
+        sums = F.embedding_bag(tokens, self.vectors, mode="sum", per_sample_weights=weight)  # no (B, T, D) is made
+        return {"prediction": sums / weight.sum(1, keepdim=True).clamp_min(1)}
 
     def exports(self) -> Iterator[tuple[str, Callable[[IO[bytes]], None]]]:
         words = self.word_vectors
