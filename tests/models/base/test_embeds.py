@@ -47,7 +47,7 @@ def test_words_take_their_vectors_and_a_saved_model_needs_no_file(
         if word.lower() in vectors:
             assert torch.equal(table[number], vectors[word.lower()])
     others = table[[number for number, word in enumerate(vocabulary) if word.lower() not in vectors]]
-    assert 0 < float(others.std()) < 0.5  # of the spread of the others, not of 1
+    assert 0 < others.std().item() < 0.5  # of the spread of the others, not of 1
     assert table.requires_grad != freeze
     assert all(p.requires_grad for n, p in model.named_parameters() if n != "embedding.weight")
     model(torch.zeros(2, 4, dtype=torch.long)).sum().backward()
@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_one_line(vectors: WordVectors, tmp_path: Path) -> 
     for fields, options, line in (
         ({}, {"embedding_size": 4}, "leave model.embedding_size=4 out"),
         ({"tokenizer": None}, {}, "bare numbers of tokens"),
-        ({"tokenizer": Tokenizer.train(["xyz"], "char").to_json()}, {}, "has a vector for none of the words"),
+        ({"tokenizer": Tokenizer.train(["xyz"], "char").to_json()}, {}, "has a vector for none of the tokens"),
     ):
         with pytest.raises(zoo.ZooError, match=line):
             zoo.create_model("mlp", spec_of(**fields), embedding=path, **options)
@@ -83,11 +83,12 @@ def test_a_run_tunes_vectors_or_leaves_them(
     monkeypatch.chdir(tmp_path)
     rows = [f"{text},{'yes' if 'good' in text else 'no'}" for text in TEXTS]
     Path("texts.csv").write_text("\n".join(["text,fine", *rows]) + "\n", encoding="utf-8")
-    command = ["model=mlp", CPU, "data=csv", "data.path=texts.csv", "data.text=text", "data.target=fine", "data.batch_size=4",
-               "model.widths=[]", "model.embedding=vectors.bin", "trainer.max_epochs=1"]  # fmt: skip
+    command = ["model=mlp", CPU, "data=csv", "data.path=texts.csv", "data.text=text", "data.target=fine",
+               "data.batch_size=4", "model.widths=[]", "model.embedding=vectors.bin",
+               "trainer.max_epochs=1"]  # fmt: skip
     for freeze in ("true", "false"):
-        assert run_command([*command, f"model.freeze_embedding={freeze}", f"run_dir={freeze}"]) == 0
+        assert run_command([*command, f"model.freeze_embedding={freeze}", f"run_dir=run-{freeze}"]) == 0
         assert "vectors.bin has vectors for 4 of 7 tokens" in capsys.readouterr().out
-        model = load_model(freeze)
+        model = load_model(f"run-{freeze}")
         number = Tokenizer.from_json(model.spec.tokenizer).vocabulary.index("good")  # type: ignore[union-attr]
         assert torch.equal(model.embedding.weight[number], vectors["good"]) == (freeze == "true")

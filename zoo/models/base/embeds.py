@@ -65,9 +65,7 @@ def _pretrained(path: str, spec: DataSpec, size: int | None) -> nn.Embedding:
     from zoo.text.vector_files import read_vectors
 
     if spec.tokenizer is None:
-        raise ZooError(
-            "model.embedding finds vectors by words, and these data are bare numbers of tokens: leave it out."
-        )
+        raise ZooError("model.embedding finds vectors by words, and these are bare numbers of tokens: leave it out.")
     vocabulary = Tokenizer.from_json(spec.tokenizer).vocabulary
     words, vectors = read_vectors(path, only={*vocabulary, *map(str.lower, vocabulary)})
     if size is not None and len(words) and size != vectors.shape[1]:
@@ -77,9 +75,7 @@ def _pretrained(path: str, spec: DataSpec, size: int | None) -> nn.Embedding:
     found = place >= 0
     if not bool(found.any()):
         some = ", ".join(word for word in vocabulary if word.isalpha())[:40]
-        raise ZooError(
-            f"{path} has a vector for none of the words ({some} …): pass data.tokenizer=word, or other vectors."
-        )
+        raise ZooError(f"{path} has a vector for none of the tokens ({some} …): pass data.tokenizer=word.")
     log.info("%s has vectors for %d of %d tokens; the others begin at random.", path, int(found.sum()), len(found))
     table = nn.Embedding(len(vocabulary), vectors.shape[1])
     with torch.no_grad():

@@ -124,7 +124,7 @@ class RecurrentModel(EmbedsTokens, Generates):
             return self._forecast_window(x, state)
         if mask is not None and x.is_floating_point():
             x = x.masked_fill(~mask.unsqueeze(-1), 0.0)  # whatever stands there, 0 · NaN is not 0
-        inputs = self.drop(self.embedding(x)) if self.spec.kind == "tokens" else x  # (B, T, D)
+        inputs = x if self.embedding is None else self.drop(self.embedding(x))  # (B, T, D)
         hidden, state = self._run_core(inputs, state, mask)  # (B, T, H)
         seen = hidden if self.spec.target == "tokens" else self._last(hidden, mask)
         return self.head(self.drop(seen)), state
@@ -237,7 +237,7 @@ class RecurrentModel(EmbedsTokens, Generates):
             yield "forecast", visual.forecast(batch.y, columns["prediction"], self.spec)
         steps = int(batch.mask[0].sum()) if batch.mask is not None else None
         first = batch.inputs[:1, :steps]
-        inputs = self.embedding(first) if self.spec.kind == "tokens" else first
+        inputs = first if self.embedding is None else self.embedding(first)
         yield "gates", visual.gates(self.gate_activations(inputs))
 
     def gate_activations(self, x: Tensor) -> dict[str, Tensor]:

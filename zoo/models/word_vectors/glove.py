@@ -189,6 +189,15 @@ class GloVe(WordVectorModel, StreamingModel):
         self._table = None
 
     @property
+    def _vocab_size(self) -> int:
+        return len(self.words)
+
+    @property
+    def _tokenizer(self) -> str | None:
+        assert self.spec is not None
+        return self.spec.tokenizer
+
+    @property
     def vectors(self) -> Tensor:
         return (self.words + self.contexts)[:, :-1]
 
@@ -203,14 +212,14 @@ class GloVe(WordVectorModel, StreamingModel):
             self._table = CooccurrenceTable(self.hparams.memory_limit, Entries(self.met_keys, self.met_counts))
         tokens, text = self._words_of(batch)
         options = self.hparams
-        self._table.add(cooccurrences(tokens, text, self.spec.vocab_size, options.window, options.symmetric))
+        self._table.add(cooccurrences(tokens, text, self._vocab_size, options.window, options.symmetric))
 
     def _words_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the words of all texts one after the other, (M,), and the text of each, which ends where one ends."""
         there = torch.ones_like(batch.tokens, dtype=torch.bool) if batch.mask is None else batch.mask
         tokens = batch.tokens[there]
         text = torch.arange(batch.size, device=tokens.device).unsqueeze(1).expand_as(there)[there]
-        tokenizer = self.spec.tokenizer
+        tokenizer = self._tokenizer
         known = torch.ones_like(tokens, dtype=torch.bool)
         for token in special_tokens(tokenizer):
             known &= tokens != token
@@ -277,7 +286,7 @@ class GloVe(WordVectorModel, StreamingModel):
 
     def _entries(self, part: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Return word, context and count of some entries; one that stands for both orders becomes two."""
-        keys, size = self.keys[part], self.spec.vocab_size
+        keys, size = self.keys[part], self._vocab_size
         x = self.counts[part].to(self.words.dtype) / unit_of_counts(self.hparams.window)
         i, j = keys // size, keys % size
         if not self.hparams.symmetric:
@@ -317,7 +326,7 @@ class GloVe(WordVectorModel, StreamingModel):
 
     def _row_of_words(self, batch: Batch) -> Tensor:
         there = torch.ones_like(batch.tokens, dtype=torch.bool) if batch.mask is None else batch.mask.clone()
-        for token in special_tokens(self.spec.tokenizer):
+        for token in special_tokens(self._tokenizer):
             there &= batch.tokens != token
         return there.nonzero()[:, 0]
 
@@ -330,7 +339,7 @@ class GloVe(WordVectorModel, StreamingModel):
     def _normalizer(self, centres: Tensor) -> Tensor:
         """Return ln Σ_j exp(w_i · w̃_j + b̃_j) for each centre, over all words that are no special tokens."""
         words = torch.ones(len(self.contexts), dtype=torch.bool, device=self.device)
-        words[special_tokens(self.spec.tokenizer)] = False
+        words[special_tokens(self._tokenizer)] = False
         contexts = self.contexts[words]
         parts = [self.words.new_zeros(0)]
         for part in centres.split(max(1, _SCORED // max(1, len(contexts)))):
