@@ -56,7 +56,7 @@ def a_case(seed: int) -> tuple[Bins, Codes, RowSums, Rules, Limits, dict[str, An
     if trees > 1:
         rate = draw.choice([1.0, 0.4])
         bootstrap, most = Bootstrap(content_hash(x), bootstrap_keys(5, trees), poisson_thresholds(rate)), 15.0
-    name = draw.choice(["gini", "entropy", "newton", "poisson"])
+    name = draw.choice(["gini", "entropy", "newton", "poisson", *([] if categorical else ["absolute_error"])])
     monotone = None
     if name in ("gini", "entropy"):
         sums = draw.choice([2, 3, 7])
@@ -64,6 +64,14 @@ def a_case(seed: int) -> tuple[Bins, Codes, RowSums, Rules, Limits, dict[str, An
         criterion = Criterion(name, units_for(rows, float(weight.max()) * most))
         amounts = RowSums(criterion.units.fixed_weight(weight), y, None, bootstrap)
         directed = sums == 2
+    elif name == "absolute_error":
+        noise = torch.randn(rows, generator=make, dtype=torch.float64)
+        values, place = (
+            (x.nan_to_num(0)[:, 0].tanh() + noise).round(decimals=draw.choice([0, 1, 9])).unique(return_inverse=True)
+        )
+        sums, directed = len(values), True
+        criterion = Criterion(name, units_for(rows, float(weight.max()) * most), values=values)
+        amounts = RowSums(criterion.units.fixed_weight(weight), place, None, bootstrap)
     else:
         sums = 2 if name == "poisson" else draw.choice([2, 2, 4])
         noise = torch.randn(rows, sums - 1, generator=make, dtype=torch.float64).round(decimals=1)
@@ -188,12 +196,12 @@ def test_what_does_not_fit_is_refused(variant: str) -> None:
     weight, index = torch.ones(rows, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64)
     bin_ends = (torch.zeros(features, 2, dtype=torch.float64),) * 2
     columns = torch.zeros(features, rows, dtype=torch.uint8)
-    arguments = [columns, columns.T.contiguous(), *bin_ends, weight, index, None, None, None, None, *rest]
+    arguments = [columns, columns.T.contiguous(), *bin_ends, weight, index, *[None] * 5, *rest]
     grow_trees(*arguments)
     for place, wrong, message in (
         (0, columns + 3, "out of range"), (5, index + 2, "out of range"), (5, index - 1, "out of range"),
         (4, weight.float(), "weight must be int64"), (5, None, "one of index and gradient"),
-        (1, columns, "rows must be"),
+        (1, columns, "rows must be"), (7, torch.zeros(2, dtype=torch.float64), "values must be"),
     ):  # fmt: skip
         with pytest.raises(RuntimeError, match=f"zoo::grow_trees: .*{message}"):
             grow_trees(*[wrong if i == place else value for i, value in enumerate(arguments)])

@@ -21,7 +21,13 @@ INLINE void next_cell(Feature *f, int32_t code, const int64_t *sums) {
     Scratch *s = f->s;
     const int64_t S = f->g->num_sums, i = f->filled++;
     s->codes[i] = code;
-    for (int64_t c = 0; c < S; c++) s->run[c * BLOCK + i] = s->left[c] += sums[c];
+    if (f->g->criterion == ABSOLUTE)
+        for (int64_t p = 0; p < s->num_present; p++) {
+            const int64_t c = s->present[p];
+            s->run[c * BLOCK + i] = s->left[c] += sums[c];
+        }
+    else
+        for (int64_t c = 0; c < S; c++) s->run[c * BLOCK + i] = s->left[c] += sums[c];
     if (f->filled == BLOCK) {
         look(f->g, s, BLOCK, f->node, f->total, f->parent, f->feature, f->has_missing, NAN);
         f->filled = 0;
@@ -31,6 +37,9 @@ INLINE void next_cell(Feature *f, int32_t code, const int64_t *sums) {
 static Feature begin(const Grow *g, Scratch *s, const Node *node, const int64_t *total, double parent, int32_t feature) {
     memset(s->left, 0, g->num_sums * sizeof *s->left);
     memset(s->missing, 0, g->num_sums * sizeof *s->missing);
+    s->num_present = 0;
+    for (int64_t c = 0; g->criterion == ABSOLUTE && c < g->num_sums; c++)
+        if (total[c]) s->present[s->num_present++] = (int32_t)c;
     return (Feature){g, s, node, total, parent, feature, 0, 0};
 }
 

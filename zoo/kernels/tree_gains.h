@@ -12,7 +12,7 @@
 #pragma GCC optimize("fp-contract=off") /* scores must have the bits that torch's have */
 #endif
 
-enum { GINI, ENTROPY, NEWTON, POISSON };
+enum { GINI, ENTROPY, NEWTON, POISSON, ABSOLUTE };
 enum { BLOCK = 256, ROWS_FOR_THREADS = 40000, KEPT_NUMBERS = 1 << 20 };
 
 typedef struct {
@@ -25,6 +25,7 @@ typedef struct {
     const int32_t *index;    /* the sum that each row adds to, (N); null where rows add to all of them */
     const int64_t *weight;   /* of each row, (N), in units */
     const int64_t *gradient; /* (N, S - 1), in units; null with `index` */
+    const double *values;    /* the target values that the sums are weights of, ascending, (S); of absolute errors alone */
     const int64_t *content;  /* hash of each row, (N), of which its bootstrap weights follow; null for none */
     const int64_t *tree_key; /* key of each tree's bootstrap, (T) */
     const int64_t *poisson;  /* thresholds of the 32-bit hash, (15): the weight is the number of those below it */
@@ -101,6 +102,8 @@ typedef struct {
     uint64_t *keys, *other; /* (N), of wide codes */
     int32_t *drawn;     /* features, (F) */
     int64_t *hashes;    /* (F) */
+    int32_t *present;   /* of absolute errors, the target values that the node has, (S) */
+    int64_t num_present;
     Best best;
     void *memory;
 } Scratch;
@@ -140,8 +143,24 @@ static double weight_of(const Grow *g, const int64_t *sums) {
 
 INLINE double xlog2(double x) { return x > 0 ? x * log2(x) : 0.0; }
 
+/* The weighted median of a node's target values: the middle of the two, where there are two. */
+static double median_of(const Grow *g, const int64_t *sums) {
+    const double half = weight_of(g, sums) / 2;
+    double below = 0, low = g->values[0], high = low;
+    for (int64_t c = 0; c < g->num_sums && below <= half; c++) {
+        if (below < half) low = g->values[c];
+        high = g->values[c], below += to_weight(g, sums[c]);
+    }
+    return (low + high) / 2;
+}
+
 static double score_of(const Grow *g, const int64_t *sums) {
     double score = 0;
+    if (g->criterion == ABSOLUTE) {
+        const double median = median_of(g, sums);
+        for (int64_t c = 0; c < g->num_sums; c++) score -= to_weight(g, sums[c]) * fabs(g->values[c] - median);
+        return score;
+    }
     if (g->index) {
         double total = weight_of(g, sums);
         for (int64_t c = 0; c < g->num_sums; c++) {
@@ -165,8 +184,37 @@ static double score_of(const Grow *g, const int64_t *sums) {
 /* The last value that a side predicts. */
 static double value_of(const Grow *g, const int64_t *sums) {
     int64_t last = g->num_sums - 1;
+    if (g->criterion == ABSOLUTE) return median_of(g, sums);
     if (g->index) return to_weight(g, sums[last]) / weight_of(g, sums);
     return ((double)sums[last] / g->gradient_unit) / (to_weight(g, sums[0]) + g->l2);
+}
+
+/* Scores of both sides by absolute errors; the medians stand in `top`. The target values that a node lacks are left out. */
+static void score_medians(const Grow *g, Scratch *s, int64_t n, const int64_t *total, const int64_t *extra) {
+    const int64_t shift = g->count_bits, mask = ((int64_t)1 << shift) - 1;
+    const double unit = 1 / g->weight_unit;
+    for (int side = 0; side < 2; side++) {
+        double *score = s->score[side], *weight = s->weight[side], *rows = s->rows[side], *median = s->top[side];
+        double low[BLOCK], high[BLOCK], below[BLOCK];
+        for (int64_t i = 0; i < n; i++) score[i] = weight[i] = rows[i] = low[i] = high[i] = below[i] = 0;
+#define FOR_EACH_VALUE(...)                                                    \
+    for (int64_t p = 0; p < s->num_present; p++) {                             \
+        const int64_t c = s->present[p];                                       \
+        const int64_t *run = s->run + c * BLOCK, plus = extra ? extra[c] : 0;  \
+        const double value = g->values[c];                                     \
+        for (int64_t i = 0; i < n; i++) {                                      \
+            const int64_t left = run[i] + plus, sum = side ? total[c] - left : left; \
+            const double w = (double)(sum >> shift) * unit;                    \
+            __VA_ARGS__;                                                       \
+        }                                                                      \
+    }
+        FOR_EACH_VALUE((void)value, weight[i] += w, rows[i] += (double)(sum & mask))
+        FOR_EACH_VALUE(low[i] = 2 * below[i] < weight[i] ? value : low[i], high[i] = 2 * below[i] <= weight[i] ? value : high[i],
+                       below[i] += w)
+        for (int64_t i = 0; i < n; i++) median[i] = (low[i] + high[i]) / 2;
+        FOR_EACH_VALUE(score[i] -= w * fabs(value - median[i]))
+#undef FOR_EACH_VALUE
+    }
 }
 
 /* Scores of both sides of n splits whose left sums stand in `run`, with `extra` added to the left (or null). */
@@ -174,6 +222,10 @@ static void score_sides(const Grow *g, Scratch *s, int64_t n, const int64_t *tot
     const int64_t shift = g->count_bits, mask = ((int64_t)1 << shift) - 1;
     const double unit = 1 / g->weight_unit, slope = 1 / g->gradient_unit; /* powers of two */
     double *sl = s->score[0], *sr = s->score[1], *wl = s->weight[0], *wr = s->weight[1], *nl = s->rows[0], *nr = s->rows[1];
+    if (g->criterion == ABSOLUTE) {
+        score_medians(g, s, n, total, extra);
+        return;
+    }
     if (g->index) {
         for (int64_t i = 0; i < n; i++) sl[i] = sr[i] = wl[i] = wr[i] = nl[i] = nr[i] = 0;
         for (int64_t c = 0; c < g->num_sums; c++) {
@@ -251,7 +303,9 @@ static void gains(const Grow *g, Scratch *s, int64_t n, const Node *node, const 
     for (int64_t i = 0; i < n; i++) {
         int64_t l = s->run[last * BLOCK + i] + (extra ? extra[last] : 0), r = total[last] - l;
         double a, b;
-        if (g->index)
+        if (g->criterion == ABSOLUTE)
+            a = s->top[0][i], b = s->top[1][i];
+        else if (g->index)
             a = to_weight(g, l) / wl[i], b = to_weight(g, r) / wr[i];
         else
             a = ((double)l / g->gradient_unit) / (wl[i] + g->l2), b = ((double)r / g->gradient_unit) / (wr[i] + g->l2);
@@ -282,5 +336,13 @@ static void look(const Grow *g, Scratch *s, int64_t n, const Node *node, const i
     best->gain = top, best->feature = feature, best->code = s->codes[at], best->threshold = threshold;
     best->way = has_missing ? s->gain[1][at] > s->gain[0][at] : 2;
     best->pending = at == n - 1, best->next = best->pending ? -1 : s->codes[at + 1];
+    if (g->criterion == ABSOLUTE) { /* running sums of values that are not there were not kept */
+        memset(best->left, 0, g->num_sums * sizeof *best->left);
+        for (int64_t p = 0; p < s->num_present; p++) {
+            const int64_t c = s->present[p];
+            best->left[c] = s->run[c * BLOCK + at] + (best->way == 1 ? s->missing[c] : 0);
+        }
+        return;
+    }
     for (int64_t c = 0; c < g->num_sums; c++) best->left[c] = s->run[c * BLOCK + at] + (best->way == 1 ? s->missing[c] : 0);
 }

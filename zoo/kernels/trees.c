@@ -197,7 +197,7 @@ static void start_rows(Tree *t) {
 static int grow_tree(Tree *t) {
     const Grow *g = t->g;
     const int64_t S = g->num_sums;
-    const int keeps = g->narrow && g->max_features == g->num_features && !g->random_thresholds &&
+    const int keeps = g->narrow && g->max_features == g->num_features && !g->random_thresholds && g->criterion != ABSOLUTE &&
                       g->num_features * g->width * S <= KEPT_NUMBERS;
     start_rows(t);
     t->num_nodes = 1, t->pooled = 0;
@@ -283,7 +283,7 @@ static int64_t lay_out(const Grow *g, Scratch *s, char *base, int holds_rows) {
     const int64_t S = g->num_sums, N = g->num_rows, F = g->num_features;
     const int64_t sizes[] = {S * BLOCK * 8, S * 8, (g->narrow ? g->width : 1) * S * 8, S * 8, S * 8, F * 4, F * 8,
                              holds_rows ? N * 8 : 0, holds_rows && g->index ? N * 4 : 0,
-                             holds_rows && !g->index ? N * (S - 1) * 8 : 0, g->wide ? N * 8 : 0, g->wide ? N * 8 : 0};
+                             holds_rows && !g->index ? N * (S - 1) * 8 : 0, g->wide ? N * 8 : 0, g->wide ? N * 8 : 0, S * 4};
     int64_t bytes = 64;
     for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) bytes += (sizes[i] + 63) / 64 * 64;
     if (!base) return bytes;
@@ -292,6 +292,7 @@ static int64_t lay_out(const Grow *g, Scratch *s, char *base, int holds_rows) {
     s->left = carve(&at, sizes[3]), s->best.left = carve(&at, sizes[4]), s->drawn = carve(&at, sizes[5]);
     s->hashes = carve(&at, sizes[6]), s->amount = carve(&at, sizes[7]), s->index = carve(&at, sizes[8]);
     s->gradient = carve(&at, sizes[9]), s->keys = carve(&at, sizes[10]), s->other = carve(&at, sizes[11]);
+    s->present = carve(&at, sizes[12]);
     memset(s->histogram, 0, sizes[2]);
     return bytes;
 }

@@ -17,7 +17,7 @@ from zoo.kernels import function
 
 __all__ = ["CRITERIA", "available", "encode_rows", "grow_trees"]
 
-CRITERIA = ("gini", "entropy", "newton", "poisson")
+CRITERIA = ("gini", "entropy", "newton", "poisson", "absolute_error")
 _NODES_AT_ONCE = 1 << 23  # of which memory is set aside, though little of it is written
 _ROWS_FOR_THREADS = 10_000
 
@@ -31,7 +31,7 @@ class _Grow(ctypes.Structure):
         *((name, _INTEGERS) for name in ("num_rows", "num_features", "num_trees", "num_sums", "width", "threads")),
         *(
             (name, _POINTER)
-            for name in ("narrow", "narrow_rows", "wide", "lower", "upper", "index", "weight", "gradient")
+            for name in ("narrow", "narrow_rows", "wide", "lower", "upper", "index", "weight", "gradient", "values")
         ),
         *((name, _POINTER) for name in ("content", "tree_key", "poisson", "path", "monotone", "categorical")),
         *((name, _INTEGERS) for name in ("criterion", "count_bits")),
@@ -121,8 +121,9 @@ def _(x: Tensor, edges: Tensor, count: Tensor, missing: int) -> tuple[Tensor, Te
 @torch.library.custom_op("zoo::grow_trees", mutates_args=())
 def grow_trees(
     columns: Tensor, rows: Tensor, lower: Tensor, upper: Tensor, weight: Tensor, index: Tensor | None,
-    gradient: Tensor | None, content: Tensor | None, tree_key: Tensor | None, poisson: Tensor | None, path: Tensor,
-    monotone: Tensor | None, categorical: Tensor | None, num_sums: int, criterion: int, count_bits: int,
+    gradient: Tensor | None, values: Tensor | None, content: Tensor | None, tree_key: Tensor | None,
+    poisson: Tensor | None, path: Tensor, monotone: Tensor | None, categorical: Tensor | None, num_sums: int,
+    criterion: int, count_bits: int,
     weight_unit: float, gradient_unit: float, l2: float, max_depth: int, min_samples_split: int, min_samples_leaf: int,
     max_leaf_nodes: int, max_features: int, random_thresholds: bool, min_weight_leaf: float, min_gain: float,
     leaves: bool,
@@ -137,6 +138,7 @@ def grow_trees(
         weight: of each row, in units, (N,), int64.
         index: the sum that each row's weight is added to, (N,), int64; None where it is the first.
         gradient: what is added to the other sums, (N, S − 1), int64; None with `index`.
+        values: the target values that the sums are weights of, ascending, (S,), float64; for `absolute_error` alone.
         content: hashes of the rows by which they are drawn, (N,), int64; None to take each once.
         tree_key: keys of the trees' draws, (T,), int64.
         poisson: thresholds of the draws, (15,), int64.
@@ -201,6 +203,11 @@ def grow_trees(
         "grow_trees",
         "content, tree_key and poisson go together",
     )
+    fits = values is None or (values.dtype == torch.float64 and values.shape == (num_sums,) and index is not None)
+    by_median = 0 <= criterion < len(CRITERIA) and CRITERIA[criterion] == "absolute_error"
+    _check(fits and by_median == (values is not None), "grow_trees", "values must be (S,), float64, of absolute_error")
+    fits = not by_median or categorical is None
+    _check(fits, "grow_trees", "absolute_error has no order of categories")
     fits = monotone is None or (monotone.dtype == torch.int8 and monotone.shape == (num_features,))
     _check(fits, "grow_trees", "monotone must be (F,), int8")
     fits = categorical is None or (categorical.dtype == torch.uint8 and categorical.shape == (num_features,))
@@ -216,7 +223,8 @@ def grow_trees(
     arrays = {
         "narrow": columns if is_narrow else None, "narrow_rows": rows if is_narrow else None,
         "wide": None if is_narrow else columns, "lower": lower, "upper": upper,
-        "index": None if index is None else index.int(), "weight": weight, "gradient": gradient, "content": content,
+        "index": None if index is None else index.int(), "weight": weight, "gradient": gradient, "values": values,
+        "content": content,
         "poisson": poisson, "monotone": monotone, "categorical": categorical,
     }  # fmt: skip
     dense = {name: None if t is None else t.contiguous() for name, t in arrays.items()}
@@ -270,6 +278,7 @@ def _(
     weight,
     index,
     gradient,
+    values,
     content,
     tree_key,
     poisson,

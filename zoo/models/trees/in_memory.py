@@ -135,7 +135,8 @@ def grow_trees(
         The nodes, and the leaf of each row in each tree, (T, N), −1 in a tree that did not draw the row.
     """
     criterion, drawn, num_features = rules.criterion, rows.bootstrap, len(bins.number)
-    wide = rules.categorical and (rules.random_thresholds or codes.columns.dtype != torch.uint8)
+    by_median = criterion.name == "absolute_error"
+    wide = rules.categorical and (rules.random_thresholds or by_median or codes.columns.dtype != torch.uint8)
     known = criterion.name in kernel.CRITERIA and not wide and num_features > 0
     if not known or not kernel.available(rows.weight.device):
         return grow(codes.rows, rows, bins, rules, limits, num_trees=num_trees, num_sums=num_sums, paths=paths)
@@ -147,6 +148,7 @@ def grow_trees(
         rows.weight,
         rows.place,
         rows.gradient,
+        criterion.values,
         None if drawn is None else drawn.content,
         None if drawn is None else drawn.keys,
         None if drawn is None else drawn.thresholds,
