@@ -23,6 +23,7 @@ from torch import Tensor
 from zoo.kernels import function
 from zoo.kernels.onednn import product
 from zoo.kernels.recurrent_passes import PASSES, State, Steps, Weights
+from zoo.kernels.vmap import one_by_one
 
 __all__ = ["Recurrence"]
 
@@ -85,7 +86,7 @@ class Recurrence:
         _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
         torch.library.register_fake(f"zoo::{name}", fake, lib=_LIBRARY)
         operator = getattr(torch.ops.zoo, name).default
-        torch.library.register_vmap(f"zoo::{name}", _loop(operator), lib=_LIBRARY)
+        torch.library.register_vmap(f"zoo::{name}", one_by_one(operator), lib=_LIBRARY)
         return operator
 
     # -- forward ---------------------------------------------------------------------------------------------------
@@ -324,20 +325,6 @@ def _filled(tensors: Sequence[Tensor], places: list[int], count: int) -> list[An
     for place, tensor in zip(places, tensors, strict=True):
         row[place] = tensor
     return row
-
-
-def _loop(operator: Any) -> Callable:
-    """The rule for `torch.vmap`: one call for each, since each may have weights of its own."""
-
-    def rule(info: Any, in_dims: tuple, *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        calls = []
-        for k in range(info.batch_size):
-            own = [a if dim is None else a.select(dim, k) for a, dim in zip(args, in_dims, strict=True)]
-            calls.append(operator(*own))
-        results = tuple(torch.stack(result) for result in zip(*calls, strict=True))
-        return results, (0,) * len(results)
-
-    return rule
 
 
 def _steps(x: Tensor, batch_sizes: Tensor | None, reverse: bool) -> Steps:

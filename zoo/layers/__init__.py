@@ -6,6 +6,7 @@ from zoo.layers.convolution import AvgPool2d, Conv2d, MaxPool2d
 from zoo.layers.dropout import Dropout
 from zoo.layers.embedding import TokenEmbedding
 from zoo.layers.feedforward import FeedForward
+from zoo.layers.linear import Linear
 from zoo.layers.normalization import BatchNorm1d, BatchNorm2d, LayerNorm, RMSNorm
 from zoo.layers.positions import LearnedPositionalEncoding, SinusoidalPositionalEncoding
 from zoo.layers.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
@@ -32,6 +33,7 @@ __all__ = [
     "LSTMCell",
     "LayerNorm",
     "LearnedPositionalEncoding",
+    "Linear",
     "MaxPool2d",
     "MultiheadAttention",
     "RMSNorm",

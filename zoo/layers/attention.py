@@ -23,9 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.kernels.attention import BlockwiseAttention, Inputs
 from zoo.layers.cache import KeyValueCache
 from zoo.layers.dropout import dropout
+from zoo.layers.linear import Linear, linear
 from zoo.layers.positions import BASE, alibi_slopes, rotate
+from zoo.layers.usable import transformed
 
 __all__ = ["MultiheadAttention", "attend", "attention_bias", "scaled_dot_product_attention"]
 
@@ -77,6 +80,8 @@ def scaled_dot_product_attention(
         raise ValueError(f"{groups} heads of keys do not fit {heads} of queries: pass enable_gqa=True")
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = additive(~attn_mask, query.dtype)
+    if query.dim() == 4 and blockwise_wins(query, key, value, attn_mask):
+        return blockwise(query, key, value, attn_mask, alibi, scale, dropout_p, is_causal, window, offset)
     bias, dead = attention_bias(
         query, key.shape[-2], attn_mask, is_causal=is_causal, window=window, alibi=alibi, offset=offset
     )
@@ -168,6 +173,58 @@ def attend(
     return result, weights
 
 
+def _formula(x: Inputs) -> Tensor:
+    """What the operator stands for, without dropout."""
+    bias, dead = attention_bias(
+        x.q, x.k.shape[-2], x.mask, is_causal=x.causal, window=x.window or None, alibi=x.slopes, offset=x.offset
+    )
+    return attend(x.q, x.k, x.v, bias, dead, x.scale)[0]
+
+
+_BLOCKWISE = BlockwiseAttention(_formula)
+_WORTH = 1 << 15  # scores of a row of the batch, below which the operator costs more than it saves
+
+
+def blockwise(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    alibi: Tensor | None,
+    scale: float | None,
+    dropout_p: float,
+    is_causal: bool,
+    window: int | None,
+    offset: int,
+) -> Tensor:
+    """The results by the operator `zoo::attention`, which never has all weights at once."""
+    if window is not None and window < 1:
+        raise ValueError(f"window must be at least 1, not {window}")
+    shared = query.shape[1] // key.shape[1]
+    key, value = (x if shared == 1 else x.repeat_interleave(shared, dim=1) for x in (key, value))
+    mask = None if mask is None else mask.to(query.dtype)[(None,) * (4 - mask.dim())]
+    seed = torch.randint(1 << 62, ()) if dropout_p > 0 else None
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    slopes = None if alibi is None else alibi.to(query)
+    options = (scale, dropout_p, is_causal, window or 0, offset)
+    return _BLOCKWISE(Inputs(query, key, value, mask, slopes, seed, *options))
+
+
+def blockwise_wins(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
+    """Whether the operator goes, and is faster: on a CPU, from some thousand scores on."""
+    (rows, heads, queries, width), groups, keys = query.shape, key.shape[1], key.shape[2]
+    if query.device.type != "cpu" or query.dtype not in (torch.float32, torch.float64):
+        return False
+    if torch.compiler.is_exporting():  # for any length, and to run without the zoo
+        return False
+    if mask is not None and (mask.requires_grad or mask.dim() < 2 or mask.shape[-1] != keys):
+        return False
+    fits = key.shape[-1] == width and heads % groups == 0 and key.shape[:3] == value.shape[:3] == (rows, groups, keys)
+    if not fits or queries == 1 or transformed(query, key, value, *(() if mask is None else (mask,))):
+        return False
+    return heads * queries * keys >= _WORTH
+
+
 def _by_group(x: Tensor, y: Tensor, groups: int) -> Tensor:
     """The product of H heads (…, H, T, m) with G heads (…, G, m, n), each of which serves H / G: (…, H, T, n)."""
     heads = x.shape[-3]
@@ -251,7 +308,7 @@ class MultiheadAttention(nn.Module):
         self.k_proj_weight = None if same else parameter(inner, self.kdim)
         self.v_proj_weight = None if same else parameter(inner, self.vdim)
         self.in_proj_bias = parameter(embed_dim + 2 * inner) if bias else None
-        self.out_proj = nn.Linear(embed_dim, embed_dim, bias=bias, **factory)  # type: ignore[arg-type]
+        self.out_proj = Linear(embed_dim, embed_dim, bias=bias, **factory)  # type: ignore[arg-type]
         self.bias_k = parameter(1, 1, inner) if add_bias_kv else None
         self.bias_v = parameter(1, 1, inner) if add_bias_kv else None
         self.reset_parameters()
@@ -335,15 +392,18 @@ class MultiheadAttention(nn.Module):
         offset = 0 if cache is None or cache.fixed else cache.length
         q, k, v = self._heads(query, key, value, offset, cache)
         mask = self._mask(q, k.shape[-2], attn_mask, key_padding_mask)
-        always = (self.bias_k is not None) + self.add_zero_attn
         slopes = alibi_slopes(self.num_heads, q) if self.positions == "alibi" else None
-        bias, dead = attention_bias(
-            q, k.shape[-2], mask, is_causal=self.causal or is_causal, window=self.window, alibi=slopes,
-            offset=offset, always=always,
-        )  # fmt: skip
-        if always:
-            k, v = self._with_extra(k, self.bias_k), self._with_extra(v, self.bias_v)
-        mixed, weights = attend(q, k, v, bias, dead, dropout_p=self.dropout if self.training else 0.0)
+        dropout_p, causal = self.dropout if self.training else 0.0, self.causal or is_causal
+        always = (self.bias_k is not None) + self.add_zero_attn
+        if not need_weights and not always and blockwise_wins(q, k, v, mask):
+            mixed = blockwise(q, k, v, mask, slopes, None, dropout_p, causal, self.window, offset)
+        else:
+            bias, dead = attention_bias(
+                q, k.shape[-2], mask, is_causal=causal, window=self.window, alibi=slopes, offset=offset, always=always
+            )
+            if always:
+                k, v = self._with_extra(k, self.bias_k), self._with_extra(v, self.bias_v)
+            mixed, weights = attend(q, k, v, bias, dead, dropout_p=dropout_p)
         joined = mixed.permute(0, 2, 1, 3) if self.batch_first else mixed.permute(2, 0, 1, 3)  # (B, T, H, d)
         output = self.out_proj(joined.flatten(-2))
         if not batched:
@@ -372,7 +432,7 @@ class MultiheadAttention(nn.Module):
         d = self.head_dim
         sizes = [self.embed_dim, self.num_kv_heads * d, self.num_kv_heads * d]
         if self.in_proj_weight is not None and query is key and key is value and not stored:
-            products = F.linear(query, self.in_proj_weight, self.in_proj_bias).split(sizes, dim=-1)
+            products = linear(query, self.in_proj_weight, self.in_proj_bias).split(sizes, dim=-1)
         else:
             weights = (
                 (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
@@ -382,7 +442,7 @@ class MultiheadAttention(nn.Module):
             biases = (None, None, None) if self.in_proj_bias is None else self.in_proj_bias.split(sizes)
             inputs = (query,) if stored else (query, key, value)
             triples = zip(inputs, weights, biases, strict=False)
-            products = tuple(F.linear(x, w, b) for x, w, b in triples if w is not None)
+            products = tuple(linear(x, w, b) for x, w, b in triples if w is not None)
         order = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
         q, *rest = (product.unflatten(-1, (-1, d)).permute(order) for product in products)
         if self.positions == "rotary":

@@ -12,33 +12,11 @@ is exact): four numbers share 64 random bits, which takes a quarter of the time 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-__all__ = ["Dropout", "dropout", "dropout_mask"]
+from zoo.kernels.masks import dropout_mask
 
-LEVELS = 1 << 16
-
-
-def dropout_mask(x: Tensor, p: float) -> Tensor:
-    """Return 0 with probability p and 1 / (1 − p) else, in the shape and type of x.
-
-    Example:
-        >>> dropout_mask(torch.zeros(2, 3), p=0.0)
-        tensor([[1., 1., 1.],
-                [1., 1., 1.]])
-    """
-    if p >= 1:
-        return torch.zeros_like(x)
-    if x.device.type != "cpu":
-        return torch.rand(x.shape, dtype=torch.float32, device=x.device).ge(p).to(x.dtype) / (1 - p)
-    dropped = round(p * LEVELS)
-    if dropped == LEVELS:
-        return torch.zeros_like(x)
-    words = torch.randint(-(2**63), 2**63 - 1, ((x.numel() + 3) // 4,))
-    bits = words.view(torch.int16)[: x.numel()].view(x.shape)  # uniform on −2¹⁵ … 2¹⁵ − 1
-    kept = (bits >= dropped - LEVELS // 2) if x.dtype.itemsize == 2 else bits.to(x.dtype).ge_(dropped - LEVELS // 2)
-    return kept.to(x.dtype).mul_(LEVELS / (LEVELS - dropped))
+__all__ = ["Dropout", "dropout"]
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -53,11 +31,12 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         ValueError: p is not in [0, 1].
 
     Example:
+        >>> import torch
         >>> dropout(torch.ones(1000), 0.2).unique()
         tensor([0.0000, 1.2500])
     """
     _check(p)
-    return x * dropout_mask(x, p) if training and p > 0 else x
+    return x * dropout_mask(x.shape, p, x.dtype, x.device) if training and p > 0 else x
 
 
 class Dropout(nn.Module):
@@ -71,6 +50,7 @@ class Dropout(nn.Module):
         ValueError: p is not in [0, 1].
 
     Example:
+        >>> import torch
         >>> Dropout(0.5).eval()(torch.ones(3))
         tensor([1., 1., 1.])
     """
@@ -83,7 +63,7 @@ class Dropout(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return input
-        mask = dropout_mask(input, self.p)
+        mask = dropout_mask(input.shape, self.p, input.dtype, input.device)
         return input.mul_(mask) if self.inplace else input * mask
 
     def __prepare_scriptable__(self) -> nn.Dropout:

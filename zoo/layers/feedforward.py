@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.dropout import Dropout
+from zoo.layers.linear import Linear
 
 __all__ = ["ACTIVATIONS", "FeedForward"]
 
@@ -68,10 +69,10 @@ class FeedForward(nn.Module):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
         self.embed_dim, self.hidden_dim, self.activation = embed_dim, hidden_dim, activation
-        self.linear1 = nn.Linear(embed_dim, hidden_dim, bias=bias, device=device, dtype=dtype)
-        self.linear2 = nn.Linear(hidden_dim, embed_dim, bias=bias, device=device, dtype=dtype)
+        self.linear1 = Linear(embed_dim, hidden_dim, bias=bias, device=device, dtype=dtype)
+        self.linear2 = Linear(hidden_dim, embed_dim, bias=bias, device=device, dtype=dtype)
         gated = activation == "swiglu"
-        self.gate = nn.Linear(embed_dim, hidden_dim, bias=bias, device=device, dtype=dtype) if gated else None
+        self.gate = Linear(embed_dim, hidden_dim, bias=bias, device=device, dtype=dtype) if gated else None
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from zoo.layers.attention import MultiheadAttention
 from zoo.layers.cache import KeyValueCache, TransformerCache
 from zoo.layers.dropout import Dropout
 from zoo.layers.feedforward import ACTIVATIONS
+from zoo.layers.linear import Linear
 from zoo.layers.normalization import LayerNorm
 
 __all__ = [
@@ -103,9 +104,9 @@ class TransformerEncoderLayer(nn.Module):
             d_model, nhead, dropout, bias, batch_first=batch_first, causal=causal, window=window, positions=positions,
             num_kv_heads=num_kv_heads, **factory,
         )  # fmt: skip
-        self.linear1 = nn.Linear(d_model, dim_feedforward, bias, **factory)
+        self.linear1 = Linear(d_model, dim_feedforward, bias, **factory)
         self.dropout = Dropout(dropout)
-        self.linear2 = nn.Linear(dim_feedforward, d_model, bias, **factory)
+        self.linear2 = Linear(dim_feedforward, d_model, bias, **factory)
         self.norm_first = norm_first
         self.norm1 = LayerNorm(d_model, layer_norm_eps, bias=bias, **factory)
         self.norm2 = LayerNorm(d_model, layer_norm_eps, bias=bias, **factory)
@@ -208,9 +209,9 @@ class TransformerDecoderLayer(nn.Module):
             d_model, nhead, dropout, bias, causal=causal, window=window, positions=positions, **shared
         )
         self.multihead_attn = MultiheadAttention(d_model, nhead, dropout, bias, **shared)
-        self.linear1 = nn.Linear(d_model, dim_feedforward, bias, **factory)
+        self.linear1 = Linear(d_model, dim_feedforward, bias, **factory)
         self.dropout = Dropout(dropout)
-        self.linear2 = nn.Linear(dim_feedforward, d_model, bias, **factory)
+        self.linear2 = Linear(dim_feedforward, d_model, bias, **factory)
         self.norm_first = norm_first
         self.norm1 = LayerNorm(d_model, layer_norm_eps, bias=bias, **factory)
         self.norm2 = LayerNorm(d_model, layer_norm_eps, bias=bias, **factory)

@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from zoo.kernels.recurrent import Recurrence
 from zoo.layers.recurrent.scan import State, Weights, affine, scan
+from zoo.layers.usable import autocast, transformed
 
 __all__ = ["Recurrent", "refuse_projection"]
 
@@ -284,7 +285,7 @@ class Recurrent(nn.Module):
 
     def _check_input(self, x: Tensor) -> None:
         dtype = getattr(self, self._parameter_names[0]["ih"]).dtype
-        if x.dtype != dtype and not _autocast(x.device.type):
+        if x.dtype != dtype and not autocast(x.device.type):
             raise ValueError(
                 f"RNN input dtype ({x.dtype}) does not match weight dtype ({dtype}). "
                 f"Convert input: input.to({dtype}), or convert model: model.to({x.dtype})"
@@ -347,7 +348,7 @@ class Recurrent(nn.Module):
     def _run(self, x: Tensor, states: list[State], sizes: Tensor | None) -> tuple[Tensor, list[State]]:
         """All layers over (T, B, D) or packed (N, D), under autocast in its type, as torch does."""
         device = x.device.type
-        if not _autocast(device) or (device == "cpu" and self.mode == "GRU"):
+        if not autocast(device) or (device == "cpu" and self.mode == "GRU"):
             return self._layers(x, states, sizes)
         dtype, own = torch.get_autocast_dtype(device), x.dtype
         with torch.autocast(device, enabled=False):
@@ -363,7 +364,7 @@ class Recurrent(nn.Module):
             for direction in range(self.num_directions):
                 k = len(finals)
                 w = self.weights(k)
-                if x.dtype != w.ih.dtype and not _autocast(x.device.type):
+                if x.dtype != w.ih.dtype and not autocast(x.device.type):
                     w = Weights(*(t if t is None else t.to(x.dtype) for t in w))
                 output, final = self._direction(x, states[k], w, sizes, direction == 1)
                 outputs.append(output)
@@ -407,29 +408,9 @@ class Recurrent(nn.Module):
         return noisy
 
 
-def _autocast(device: str) -> bool:
-    """Whether autocast is on; the meta device knows none."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-
-
 def _usable(x: Tensor, state: State, w: Weights) -> bool:
-    """Whether the operator goes: plain tensors of one type, and no transform that an operator has no formula for.
-
-    These are forward-mode differentiation and those of `torch.func`; torch has no public name for either being active.
-    """
-    if (
-        torch.jit.is_tracing()  # what is traced is to run without the zoo
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch._C._are_functorch_transforms_active()
-        or _autocast(x.device.type)
-    ):
-        return False
-    dtype, device, plain = x.dtype, x.device, (Tensor, nn.Parameter)
-    compiling = torch.compiler.is_compiling()
-    for t in (x, *state, *w):
-        if t is not None and (t.dtype != dtype or t.device != device or not (compiling or type(t) in plain)):
-            return False
-    return True
+    """Whether the operator goes: plain tensors of one type, and no transform that an operator has no formula for."""
+    return not transformed(x, *state, *(t for t in w if t is not None))
 
 
 def _zone(old: Tensor, new: Tensor, p: float, training: bool) -> Tensor:

@@ -1,0 +1,309 @@
+r"""Attention block by block, exact, in memory that grows with the length and not with its square.
+
+A matrix of all weights is never there. For a block of keys the scores s are made, and what the blocks before have
+summed is brought to the new maximum:
+
+```math
+m' = \max(m, \max_j s_j), \qquad l' = l\, e^{m - m'} + \sum_j e^{s_j - m'}, \qquad
+a' = a\, e^{m - m'} + \sum_j e^{s_j - m'} v_j, \qquad o = a / l, \qquad λ = m + \log l
+```
+
+On the way back the weights p are made again from λ:
+
+```math
+p_{ij} = e^{s_{ij} - λ_i}, \qquad δ_i = o_i^\top \mathrm{d}o_i, \qquad
+\mathrm{d}v_j = \sum_i p_{ij}\, \mathrm{d}o_i, \qquad
+\mathrm{d}s_{ij} = p_{ij} (v_j^\top \mathrm{d}o_i - δ_i), \qquad
+\mathrm{d}q_i = c \sum_j \mathrm{d}s_{ij}\, k_j, \qquad \mathrm{d}k_j = c \sum_i \mathrm{d}s_{ij}\, q_i
+```
+
+Dropout has a mask z_ij of 0 or 1 / (1 − π), drawn again from the same seed: p z takes the place of p in o and dv, and
+z v·do that of v·do in ds.
+
+`BlockwiseAttention` defines `zoo::attention`, one node for autograd, `torch.compile` and `torch.export`. The way back
+is the operator `zoo::attention_backward`; *its* gradient, where somebody asks for it, goes through the formula.
+
+Letters: B rows, H heads, T queries, S keys, d and e widths of a head of queries and of values, c the scale.
+
+Source: Milakov & Gimelshein 2018 (running sums); Rabe & Staats 2021; Dao et al. 2022.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.kernels.masks import dropout_mask
+from zoo.kernels.vmap import one_by_one
+
+__all__ = ["BlockwiseAttention", "Inputs"]
+
+BLOCK = 512  # queries, and keys, of a block: 1 MB of scores in single precision
+ROOM = 1 << 17  # scores of several heads at once
+LOG2E = math.log2(math.e)  # scores count in powers of 2: 2^x takes a third of the time of e^x here
+
+_LIBRARY = torch.library.Library("zoo", "FRAGMENT")
+_INPUTS = (
+    "Tensor q, Tensor k, Tensor v, Tensor? mask, Tensor? slopes, Tensor? seed, "
+    "float scale, float dropout, bool causal, SymInt window, SymInt offset"
+)
+
+
+class Inputs(NamedTuple):
+    """What the operator takes."""
+
+    q: Tensor  # (B, H, T, d)
+    k: Tensor  # (B, H, S, d)
+    v: Tensor  # (B, H, S, e)
+    mask: Tensor | None = None  # numbers to add, (B or 1, H or 1, T or 1, S)
+    slopes: Tensor | None = None  # (H,), times the distance they are taken from the scores
+    seed: Tensor | None = None  # of dropout, one whole number
+    scale: float = 1.0
+    dropout: float = 0.0
+    causal: bool = False  # query t sees no key beyond offset + t
+    window: int = 0  # how many keys back a query sees (and ahead, where not causal); 0 for all
+    offset: int = 0
+
+
+class Block(NamedTuple):
+    """Some queries and some keys of some heads of a row, and its number among all blocks."""
+
+    row: int
+    heads: slice
+    queries: slice
+    keys: slice
+    number: int
+
+
+class Call:
+    """The blocks of one call and their scores, in powers of 2 (see `LOG2E`)."""
+
+    def __init__(self, x: Inputs) -> None:
+        self.x = x
+        self._distances: dict[tuple[int, int, int], Tensor] = {}
+        self._hidden: dict[tuple[int, int, int], Tensor] = {}
+
+    def parts(self) -> Iterator[tuple[int, slice, list[list[Block]]]]:
+        """Rows and as many of their heads as there is room for, and their blocks: some queries, and then some keys."""
+        x = self.x
+        queries, keys = _slices(x.q.shape[2], BLOCK), _slices(x.k.shape[2], BLOCK)
+        size = max(1, ROOM // max(1, min(x.q.shape[2], BLOCK) * min(x.k.shape[2], BLOCK)))
+        number = 0
+        for row in range(x.q.shape[0]):
+            for heads in _slices(x.q.shape[1], size):
+                table = []
+                for some in queries:
+                    blocks = [Block(row, heads, some, part, number + k) for k, part in enumerate(keys)]
+                    table.append([block for block in blocks if not self._dark(block)])
+                    number += len(keys)
+                yield row, heads, table
+
+    def scores(self, block: Block, q: Tensor, k: Tensor, λ: Tensor | None = None) -> Tensor:
+        """Scores (h, t, s) of a block's queries (h, t, d), scaled already, and keys (h, s, d), less λ if given."""
+        x = self.x
+        s = torch.bmm(q, k.mT) if λ is None else torch.baddbmm(λ, q, k.mT, beta=-1)
+        if x.mask is not None:
+            part = x.mask[0 if x.mask.shape[0] == 1 else block.row]
+            part = part if part.shape[0] == 1 else part[block.heads]
+            s.add_((part if part.shape[1] == 1 else part[:, block.queries])[..., block.keys], alpha=LOG2E)
+        near, far = self._reach(block)
+        if x.slopes is not None:
+            s.addcmul_(x.slopes[block.heads].view(-1, 1, 1), self._distance(block).abs(), value=-LOG2E)
+        if (x.causal and near < 0) or (x.window > 0 and (far >= x.window or near <= -x.window)):
+            s += self._shadow(block)
+        return s
+
+    def kept(self, block: Block, p: Tensor) -> Tensor | None:
+        """The mask of dropout, the same at each call."""
+        if self.x.seed is None:
+            return None
+        generator = torch.Generator(p.device).manual_seed(int(self.x.seed) + block.number)
+        return dropout_mask(p.shape, self.x.dropout, p.dtype, p.device, generator)
+
+    def _reach(self, block: Block) -> tuple[int, int]:
+        """The least and the most that a key of the block lies behind a query."""
+        first, last = block.queries.start + self.x.offset, block.queries.stop - 1 + self.x.offset
+        return first - (block.keys.stop - 1), last - block.keys.start
+
+    def _dark(self, block: Block) -> bool:
+        """Whether no query of the block sees any of its keys."""
+        x, (near, far) = self.x, self._reach(block)
+        return (x.window > 0 and (near >= x.window or far <= -x.window)) or (x.causal and far < 0)
+
+    def _distance(self, block: Block) -> Tensor:
+        """How far each key lies behind each query, (t, s); the same for all blocks at that distance."""
+        key = (*self._reach(block), block.keys.stop - block.keys.start)
+        if key not in self._distances:
+            options: dict = {"device": self.x.q.device, "dtype": self.x.q.dtype}
+            places = torch.arange(block.queries.start, block.queries.stop, **options).add_(self.x.offset)
+            self._distances[key] = places.unsqueeze(1) - torch.arange(block.keys.start, block.keys.stop, **options)
+        return self._distances[key]
+
+    def _shadow(self, block: Block) -> Tensor:
+        """−∞ where a query does not see a key, else 0, (t, s): adding is much faster than filling."""
+        key = (*self._reach(block), block.keys.stop - block.keys.start)
+        if key not in self._hidden:
+            back, x = self._distance(block), self.x
+            hidden = back < 0 if x.causal else torch.zeros_like(back, dtype=torch.bool)
+            hidden = hidden | (back.abs() >= x.window) if x.window else hidden
+            self._hidden[key] = torch.zeros_like(back).masked_fill_(hidden, -torch.inf)
+        return self._hidden[key]
+
+
+def _slices(length: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+# -- forward -----------------------------------------------------------------------------------------------------------
+
+
+def _forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+    """The results (B, H, T, e), and λ (B, H, T, 1): +∞ where a query sees nothing."""
+    x = Inputs(*inputs)
+    call, out, norm = Call(x), _room(x.q, x.v.shape[3]), x.q.new_empty(*x.q.shape[:3], 1)
+    for row, heads, table in call.parts():
+        q, k, v = x.q[row, heads] * (x.scale * LOG2E), x.k[row, heads], x.v[row, heads]
+        for some, blocks in zip(_slices(x.q.shape[2], BLOCK), table, strict=True):
+            out[row, heads, some], norm[row, heads, some] = _mix(call, blocks, q[:, some], k, v)
+    return out, norm
+
+
+def _mix(call: Call, blocks: list[Block], q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """The means of the values for some queries, block after block of keys, and their λ."""
+    top = q.new_full((*q.shape[:2], 1), -torch.inf)  # m
+    total, mixed = torch.zeros_like(top), q.new_zeros(*q.shape[:2], v.shape[2])  # l, a
+    for block in blocks:
+        s = call.scores(block, q, k[:, block.keys])
+        new = torch.maximum(top, s.amax(-1, keepdim=True))
+        finite = new.masked_fill(new == -torch.inf, 0.0)  # −∞ − (−∞) would be NaN; 2^(−∞ − 0) is the 0 that is meant
+        p = s.sub_(finite).exp2_()
+        fade = (top - finite).exp2_()
+        total.mul_(fade).add_(p.sum(-1, keepdim=True))
+        kept = call.kept(block, p)
+        mixed.mul_(fade).baddbmm_(p if kept is None else p.mul_(kept), v[:, block.keys])
+        top = new
+    dead = total == 0
+    return mixed.div_(total.masked_fill(dead, 1.0)), (top + total.log2()).masked_fill_(dead, torch.inf)
+
+
+# -- the way back ------------------------------------------------------------------------------------------------------
+
+
+def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of queries, keys and values."""
+    x, (out, norm, d_out) = Inputs(*arguments[:-3]), arguments[-3:]
+    call, results = Call(x), tuple(_room(t, t.shape[3]) for t in (x.q, x.k, x.v))
+    for row, heads, table in call.parts():
+        q, k, v = x.q[row, heads] * (x.scale * LOG2E), x.k[row, heads], x.v[row, heads]
+        λ, up = norm[row, heads], d_out[row, heads].contiguous()
+        δ = (up * out[row, heads]).sum(-1, keepdim=True)
+        d_q, d_k, d_v = (torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+        for block in (block for blocks in table for block in blocks):
+            some, part = block.queries, block.keys
+            p = call.scores(block, q[:, some], k[:, part], λ[:, some]).exp2_()  # 0 where λ = ∞: it sees nothing
+            kept = call.kept(block, p)
+            if kept is None:
+                d_s = torch.baddbmm(δ[:, some], up[:, some], v[:, part].mT, beta=-1).mul_(p)
+            else:
+                d_s = torch.bmm(up[:, some], v[:, part].mT).mul_(kept).sub_(δ[:, some]).mul_(p)
+                p.mul_(kept)
+            d_q[:, some].baddbmm_(d_s, k[:, part])
+            d_k[:, part].baddbmm_(d_s.mT, q[:, some])
+            d_v[:, part].baddbmm_(p.mT, up[:, some])
+        for result, found in zip(results, (d_q.mul_(x.scale), d_k.div_(LOG2E), d_v), strict=True):
+            result[row, heads] = found
+    return results  # type: ignore[return-value]
+
+
+def _room(like: Tensor, width: int) -> Tensor:
+    """Room for (B, H, T, width) with the heads of a step side by side, as the products around attention have them."""
+    rows, heads, steps, _ = like.shape
+    return like.new_empty(rows, steps, heads, width).transpose(1, 2)
+
+
+# -- the operators -----------------------------------------------------------------------------------------------------
+
+Formula = Callable[[Inputs], Tensor]
+
+
+class BlockwiseAttention:
+    """The operators.
+
+    Args:
+        formula: the same from differentiable operations, without dropout.
+    """
+
+    def __init__(self, formula: Formula) -> None:
+        self.formula = formula
+        self.operator = self._define("attention", f"({_INPUTS}) -> (Tensor out, Tensor norm)", _forward, _fake)
+        self.operator_back = self._define(
+            "attention_backward",
+            f"({_INPUTS}, Tensor out, Tensor norm, Tensor d_out) -> (Tensor d_q, Tensor d_k, Tensor d_v)",
+            _backward,
+            _fake_backward,
+        )
+        register = torch.library.register_autograd
+        register("zoo::attention", self._differentiate, setup_context=self._keep, lib=_LIBRARY)
+        register("zoo::attention_backward", self._differentiate_again, setup_context=self._keep_again, lib=_LIBRARY)
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """Return (B, H, T, e), zeros where a query sees nothing.
+
+        Raises:
+            RuntimeError: a shape, dtype or device does not fit.
+        """
+        return self.operator(*inputs)[0]
+
+    @staticmethod
+    def _define(name: str, schema: str, run: Callable, fake: Callable) -> Any:
+        _LIBRARY.define(name + schema)
+        _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"zoo::{name}", fake, lib=_LIBRARY)
+        operator = getattr(torch.ops.zoo, name).default
+        torch.library.register_vmap(f"zoo::{name}", one_by_one(operator), lib=_LIBRARY)
+        return operator
+
+    def _keep(self, ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.options = inputs[6:]
+        ctx.save_for_backward(*inputs[:6], *output)
+
+    def _differentiate(self, ctx: Any, d_out: Tensor | None, _: Any) -> Any:
+        if d_out is None:
+            return (None,) * 11
+        *tensors, out, norm = ctx.saved_tensors
+        return *self.operator_back(*tensors, *ctx.options, out, norm, d_out), *(None,) * 8
+
+    def _keep_again(self, ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.options = inputs[6:11]
+        ctx.save_for_backward(*inputs[:6], inputs[13])
+
+    def _differentiate_again(self, ctx: Any, *v: Tensor | None) -> Any:
+        """The gradient of the gradient: the formula's, pulled back twice."""
+        *tensors, d_out = ctx.saved_tensors
+        if tensors[5] is not None:
+            raise RuntimeError("attention with dropout has no second derivative: set the dropout to 0")
+
+        def gradients(q: Tensor, k: Tensor, v: Tensor, d_out: Tensor) -> tuple[Tensor, ...]:
+            _, pull = torch.func.vjp(lambda *x: self.formula(Inputs(*x, *tensors[3:], *ctx.options)), q, k, v)
+            return pull(d_out)
+
+        _, pull = torch.func.vjp(gradients, *tensors[:3], d_out)
+        given = tuple(torch.zeros_like(t) if g is None else g for g, t in zip(v, tensors[:3], strict=True))
+        *by_input, by_direction = pull(given)
+        return *by_input, *(None,) * 10, by_direction
+
+
+def _fake(*inputs: Any) -> tuple[Tensor, Tensor]:
+    x = Inputs(*inputs)
+    return _room(x.q, x.v.shape[3]), x.q.new_empty(*x.q.shape[:3], 1)
+
+
+def _fake_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = (_room(t, t.shape[3]) for t in arguments[:3])
+    return q, k, v
