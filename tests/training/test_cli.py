@@ -102,6 +102,7 @@ MISTAKES = {
     "unknown optimizer key": (["optimizer=sgd", "optimizer.beta=1"], r"optimizer has no key 'beta'\. .*Valid: lr, mom"),
     "unknown trainer key": (["+trainer.epochs=3", "model=mlp"], r"trainer has no key 'epochs'\. .*max_epochs"),
     "no override": (["mlp"], r"'mlp' is not an override of the form key=value"),
+    "a mapping for a list": (["data=csv", "data.replace={a:1}"], r"data\.replace must be of .*help data\.replace"),
     "a file for a folder": (["run_dir=/etc/hostname", "model=mlp"], r"run_dir=.* is a file: pass run_dir=FOLDER"),
     "too many processes": (["trainer.devices=99"], r"trainer\.devices=99 must be at most \d+ processes on \d+ cores"),
     "out of range": (["model=mlp", "model.dropout=1.5"], r"model\.dropout must be at least 0 and at most 1, not 1\.5"),

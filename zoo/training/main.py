@@ -412,6 +412,14 @@ def explain(error: BaseException) -> str | None:
         if isinstance(chain, OmegaConfBaseException) and chain.key is not None and chain.parent_node is not None:
             return _explain_key(chain)
         chain = chain.__cause__  # type: ignore[assignment]
+    if str(error).startswith("Error merging override ") and not isinstance(
+        error.__cause__, ZooError
+    ):  # a mapping for a list
+        override = str(error).removeprefix("Error merging override ").splitlines()[0]
+        key = override.partition("=")[0].lstrip("+")
+        return (
+            f"{key} must be of the kind that its default is, not {override.partition('=')[2]}: zoo help {key} shows it."
+        )
     if isinstance(error, HydraException | OmegaConfBaseException):
         return " ".join(str(error).split())
     return None
