@@ -206,9 +206,9 @@ def test_padding_changes_nothing(name: str, kind: str, target: str, options: dic
 
 @pytest.mark.parametrize("name", sorted({name for name, *_ in PAIRS}))
 def test_lists_of_different_lengths_are_fitted_and_predicted(name: str) -> None:
-    accepts = model_entry(name).accepts
+    accepts, texts = model_entry(name).accepts, [[1, 2, 3], [4], [2, 2], [5, 1, 1, 1]] * 3
     if ("tokens", "class") in accepts:
-        texts, y = [[1, 2, 3], [4], [2, 2], [5, 1, 1, 1]] * 3, [0, 1, 0, 1] * 3
+        y = [0, 1, 0, 1] * 3
         model = zoo.fit(zoo.create_model(name), texts, y, max_epochs=1, device="cpu")
         assert model.spec is not None
         assert (model.spec.kind, model.spec.vocab_size) == ("tokens", 6)

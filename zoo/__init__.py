@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zoo.training.checkpoint import load_model, save_model
     from zoo.training.evaluation import evaluate
     from zoo.training.fit import fit
+    from zoo.training.pretrained import load_pretrained, save_pretrained
 
 __version__ = "0.1.0"
 
@@ -34,10 +35,12 @@ _HOMES = {
     "list_data": "zoo.data.registry",
     "list_models": "zoo.registry",
     "load_model": "zoo.training.checkpoint",
+    "load_pretrained": "zoo.training.pretrained",
     "model_entry": "zoo.registry",
     "register_data": "zoo.data.registry",
     "register_model": "zoo.registry",
     "save_model": "zoo.training.checkpoint",
+    "save_pretrained": "zoo.training.pretrained",
 }
 
 __all__ = [
@@ -52,10 +55,12 @@ __all__ = [
     "list_data",
     "list_models",
     "load_model",
+    "load_pretrained",
     "model_entry",
     "register_data",
     "register_model",
     "save_model",
+    "save_pretrained",
 ]
 
 

@@ -35,6 +35,7 @@ _MODULES: dict[str, str] = {
     "cnn": "zoo.models.cnn",
     "decision_tree": "zoo.models.trees",
     "glove": "zoo.models.word_vectors",
+    "gpt": "zoo.models.transformer",
     "gradient_boosting": "zoo.models.trees",
     "gru": "zoo.models.recurrent",
     "kmeans": "zoo.models.kmeans",

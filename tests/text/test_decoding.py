@@ -18,6 +18,8 @@ from zoo.text.reading import window_start
 class Table:
     """A language model that looks at the last two tokens: logits (V, V, V). What it read is its state."""
 
+    caches = True
+
     def __init__(self, num_tokens: int, seed: int = 0, context: int | None = None) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.logits = 2 * torch.randn(num_tokens, num_tokens, num_tokens, generator=generator, dtype=torch.float64)

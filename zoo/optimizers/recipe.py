@@ -94,13 +94,20 @@ class Recipe:
             )
 
     def build_optimizer(self, module: nn.Module) -> Optimizer:
-        """Return the optimizer over the module's trainable parameters."""
+        """Return the optimizer over the module's trainable parameters.
+
+        Where the module says `decays_matrices_only`, `weight_decay` leaves biases and gains alone.
+        """
         parameters = [p for p in module.parameters() if p.requires_grad]
         options = self.optimizer_options
+        groups: list[Any] = parameters
+        if options.get("weight_decay") and getattr(module, "decays_matrices_only", False):
+            matrices, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
+            groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
         if self.optimizer in _FUSED and all(p.device.type == "cpu" and p.is_floating_point() for p in parameters):
             options = {"fused": not {"foreach", "capturable", "differentiable"} & options.keys(), **options}
         try:
-            optimizer = OPTIMIZERS[self.optimizer](parameters, **options)
+            optimizer = OPTIMIZERS[self.optimizer](groups, **options)
         except (TypeError, ValueError) as error:
             raise ZooError(f"optimizer={self.optimizer}: {error}.") from error
         if options.get("fused"):  # else Lightning refuses to clip gradients in mixed precision

@@ -23,10 +23,14 @@ class LanguageModel(Protocol):
 
     Attributes:
         context: the most tokens that it sees, or None.
+        caches: whether it has a state, so that tokens are read once.
     """
 
     @property
     def context(self) -> int | None: ...
+
+    @property
+    def caches(self) -> bool: ...
 
     def next_logits(
         self, tokens: Tensor, state: Any = None, mask: Tensor | None = None, every: bool = False
@@ -59,7 +63,8 @@ def select_rows(state: Any, rows: Tensor, dim: int = 0) -> Any:
         return state.index_select(dim, rows.to(state.device))
     if isinstance(state, dict):
         return {key: select_rows(part, rows, dim) for key, part in state.items()}
-    return type(state)(select_rows(part, rows, dim) for part in state)
+    parts = [select_rows(part, rows, dim) for part in state]
+    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
 
 
 def window_start(length: int, context: int | None) -> int:
@@ -98,7 +103,7 @@ class Reader:
         cache: bool = True,
         keep: int = 0,
     ) -> None:
-        self.model, self.cache, self.start = model, cache, state
+        self.model, self.cache, self.start = model, cache and model.caches, state
         self.lengths = [tokens.shape[1]] * len(tokens) if lengths is None else list(lengths)
         self.tokens = torch.cat([tokens, tokens.new_zeros(len(tokens), room)], 1)  # (B, T + room)
         self.state: Any = None

@@ -32,6 +32,10 @@ SHOWN = 24  # tokens that a run shows of its text
 _PIECES = 64  # pieces of a long text that are encoded together, on all threads of the library
 
 
+# How byte-level vocabularies write the bytes 0x80 … 0xBF, which go on with a character that another byte has begun.
+_GOING_ON = frozenset(chr(256 + byte - 94 if byte < 161 else 323 if byte == 173 else byte) for byte in range(128, 192))
+
+
 class Tokenized(NamedTuple):
     """What became of a text.
 
@@ -144,6 +148,23 @@ class Tokenizer:
         for token, number in self.backend.get_vocab().items():
             tokens[number] = token
         return tokens
+
+    @property
+    def characters(self) -> Tensor:
+        """How many characters each token stands for, (V,) int64; of those that are bytes, how many it begins.
+
+        >>> Tokenizer.train(["to be"], "word").characters.tolist()
+        [5, 2, 2]
+        """
+        byte_level = type(self.backend.decoder).__name__ == "ByteLevel"
+        special = self.backend.get_added_tokens_decoder()
+        counts = []
+        for number, token in enumerate(self.vocabulary):
+            if byte_level and number not in special:  # each sign is a byte
+                counts.append(sum(sign not in _GOING_ON for sign in token))
+            else:
+                counts.append(len(token))
+        return torch.tensor(counts)
 
     def special(self, role: str) -> int | None:
         """Return the id of the special token of a role, or None where there is none.

@@ -4,6 +4,7 @@ They import matplotlib when they are called, never touch pyplot's global state (
 and leave nothing open) and share one style and one colour-blind-safe palette. `save` writes a PNG file.
 """
 
+from zoo.visual.attention import attention
 from zoo.visual.clusters import clusters
 from zoo.visual.coefficients import coefficients
 from zoo.visual.curves import curve
@@ -19,6 +20,7 @@ from zoo.visual.supervised import confusion_matrix, decision_boundary, margins, 
 from zoo.visual.thresholds import precision_recall, roc
 
 __all__ = [
+    "attention",
     "class_colors",
     "clusters",
     "coefficient_path",

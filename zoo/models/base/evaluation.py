@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-__all__ = ["R2", "Evaluation", "ExpMean", "MacroF1", "Mean", "Pooling", "Sum"]
+__all__ = ["R2", "Evaluation", "ExpMean", "MacroF1", "Mean", "Pooling", "Ratio", "Sum"]
 
 
 class Pooling(Metric):
@@ -75,6 +75,28 @@ class ExpMean(Mean):
 
     def compute(self) -> Tensor:
         return super().compute().exp()
+
+
+class Ratio(Pooling):
+    r"""$\sum_i w_i a_i / \sum_i w_i b_i$ of values $(a_i, b_i)$, such as bits and characters.
+
+    >>> ratio = Ratio()
+    >>> ratio.update(torch.tensor([[1.0, 2.0], [5.0, 1.0]]), None, torch.ones(2))
+    >>> ratio.compute().item()
+    2.0
+    """
+
+    totals: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_sum("totals", 2)
+
+    def update(self, values: Tensor, y: Tensor | None, weight: Tensor) -> None:
+        self.totals += weight.double() @ values.double()
+
+    def compute(self) -> Tensor:
+        return self.totals[0] / self.totals[1]
 
 
 class MacroF1(Pooling):

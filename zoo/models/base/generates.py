@@ -54,6 +54,11 @@ class Generates:
         """The most tokens that the model sees, or None."""
         return None
 
+    @property
+    def caches(self) -> bool:
+        """Whether the model has a state, so that tokens are read once."""
+        return True
+
     def next_logits(
         self, tokens: Tensor, state: Any = None, mask: Tensor | None = None, every: bool = False
     ) -> tuple[Tensor, Any]:

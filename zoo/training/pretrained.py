@@ -1,0 +1,184 @@
+"""Weights that people use: folders of Hugging Face, with config.json, model.safetensors and tokenizer.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.data.spec import DataSpec
+from zoo.errors import ZooError
+from zoo.models.base import ZooModel
+from zoo.models.transformer import gpt2_weights
+from zoo.registry import create_model
+from zoo.text import Tokenizer
+from zoo.training.checkpoint import write_whole
+
+__all__ = ["load_pretrained", "save_pretrained"]
+
+_FORMATS: dict[str, Any] = {"gpt2": gpt2_weights}  # by config.json's model_type
+_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt"]
+
+
+def load_pretrained(path: str | Path) -> ZooModel:
+    """Read a model from a folder that `transformers` wrote, or that people published.
+
+    Args:
+        path: a folder with config.json, model.safetensors (one file or several) and a vocabulary; or the name of one on
+            Hugging Face's hub, where there is a network.
+
+    Returns:
+        The model, ready to predict and to go on with texts (`model.generate`), or to be trained further.
+
+    Raises:
+        ZooError: for a folder that lacks a file or a tensor, or holds one of another shape; for a kind of model that
+            the zoo does not read.
+
+    Example:
+        >>> import zoo
+        >>> model = zoo.create_model("gpt", zoo.DataSpec("tokens", (8,), "tokens", vocab_size=11), hidden_size=8)
+        >>> zoo.save_pretrained(model, "folder")
+        >>> zoo.load_pretrained("folder").entry.name
+        'gpt'
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        folder = _from_hub(str(path))
+    config = _read_config(folder)
+    form = _FORMATS.get(config.get("model_type", ""))
+    if form is None:
+        kind = config.get("model_type")
+        raise ZooError(f"{folder}/config.json is of model_type {kind!r}; the zoo reads {', '.join(_FORMATS)}.")
+    hparams, vocab_size, context = form.from_config(config)
+    tokenizer = _read_tokenizer(folder, vocab_size)
+    spec = DataSpec("tokens", (context,), "tokens", vocab_size=vocab_size, tokenizer=tokenizer)
+    model = create_model(form.MODEL, spec=spec, **hparams)
+    names = form.names(hparams["num_layers"], hparams["tie_embeddings"])
+    tensors = form.without_prefix(_read_tensors(folder))
+    model.load_state_dict(_ours(folder, tensors, names, model, form), strict=False)
+    return model.eval()
+
+
+def save_pretrained(model: ZooModel, path: str | Path) -> None:
+    """Write a model as a folder that `transformers` loads: config.json, model.safetensors and tokenizer.json.
+
+    Args:
+        model: a fitted model of a kind that `load_pretrained` reads.
+        path: the folder; made where it is not there.
+
+    Raises:
+        ZooError: for a model of another kind.
+    """
+    from safetensors.torch import save_file
+
+    form = next((form for form in _FORMATS.values() if model.entry.name == form.MODEL), None)
+    if form is None:
+        kinds = ", ".join(form.MODEL for form in _FORMATS.values())
+        raise ZooError(f"{model.entry.name} has no folder of Hugging Face's: save_pretrained writes {kinds}.")
+    model.check_fitted()
+    assert model.spec is not None
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    context = int(model.context)
+    config = form.to_config(model.hparams, model.spec.vocab_size, context)
+    state, tensors = model.state_dict(), {}
+    for theirs, (ours, turned) in form.names(model.hparams.num_layers, model.hparams.tie_embeddings).items():
+        if ours in state:
+            value = state[ours].detach().cpu()
+        else:  # theirs always have a bias
+            value = torch.zeros(len(state[ours.replace("bias", "weight")]))
+        tensors[theirs] = (value.T if turned else value).contiguous()
+    if model.spec.tokenizer:
+        tokenizer = Tokenizer.from_json(model.spec.tokenizer)
+        tokenizer.save(folder / "tokenizer.json")
+        end = tokenizer.special("end")
+        config |= {"eos_token_id": end, "bos_token_id": end}
+        about: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context}
+        if end is not None:
+            about["eos_token"] = tokenizer.vocabulary[end]
+        _write_json(folder / "tokenizer_config.json", about)
+    _write_json(folder / "config.json", config)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=2) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def _from_hub(name: str) -> Path:
+    """Fetch the folder of a name, by the library that the tokenizers bring along."""
+    if "/" in name.strip("/") and (name.startswith((".", "/")) or name.count("/") > 1):
+        raise ZooError(f"There is no folder {name}.")
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name, allow_patterns=_FILES))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ZooError(f"There is no folder {name}, and it cannot be fetched under that name: {reason}") from None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZooError(f"{folder} has no config.json: pass a folder that `save_pretrained` wrote.") from None
+    except ValueError as error:
+        raise ZooError(f"{file} is no JSON: {error}.") from None
+
+
+def _read_tokenizer(folder: Path, vocab_size: int) -> str | None:
+    """The tokenizer as JSON; None where the folder has no vocabulary."""
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt")):
+        return None
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size > vocab_size:
+        raise ZooError(
+            f"The vocabulary of {folder} has {tokenizer.vocab_size} tokens, and config.json says {vocab_size}."
+        )
+    return tokenizer.to_json()
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of model.safetensors, or of the parts that its index names."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    files = [folder / "model.safetensors"]
+    index = folder / "model.safetensors.index.json"
+    if not files[0].is_file() and index.is_file():
+        files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        if not file.is_file():
+            raise ZooError(f"{folder} has no {file.name}: the zoo reads safetensors, and unpickles nothing.")
+        try:
+            tensors |= load_file(file)
+        except SafetensorError as error:
+            raise ZooError(f"{file} cannot be read: {error}.") from None
+    return tensors
+
+
+def _ours(
+    folder: Path, tensors: dict[str, Tensor], names: dict[str, tuple[str, bool]], model: ZooModel, form: Any
+) -> dict[str, Tensor]:
+    """Return the tensors under our names, each of the shape that the model has."""
+    shapes, found = model.state_dict(), {}
+    for theirs, (ours, turned) in names.items():
+        if theirs not in tensors:
+            raise ZooError(f"{folder} lacks the tensor {theirs}, which its config.json asks for.")
+        value = tensors[theirs].T if turned else tensors[theirs]
+        if value.shape != shapes[ours].shape:
+            wanted = tuple(reversed(shapes[ours].shape)) if turned else tuple(shapes[ours].shape)
+            have = tuple(tensors[theirs].shape)
+            raise ZooError(f"The tensor {theirs} of {folder} has shape {have}; its config.json asks for {wanted}.")
+        found[ours] = value.to(shapes[ours].dtype)
+    extra = next((name for name in tensors if name not in names and not form.is_buffer(name)), None)
+    if extra is not None:
+        raise ZooError(f"{folder} holds the tensor {extra}, of which its config.json knows nothing.")
+    return found
