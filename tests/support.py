@@ -51,10 +51,16 @@ def compose(*overrides: str, name: str = "train") -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
+# What the tests over all models set, where a model's own data and hyperparameters would take long.
+TINY: dict[str, list[str]] = {
+    "glove": ["data.sequence_length=30", "model.embedding_size=8", "model.window=4", "model.num_epochs=3"],
+}
+
+
 @functools.cache
 def model_config(name: str) -> dict[str, Any]:
-    """The composed config of `model=NAME`: its hyperparameters, its data, its optimizer."""
-    return compose(f"model={name}")
+    """The composed config of `model=NAME`, as the tests take it: its hyperparameters, its data, its optimizer."""
+    return compose(f"model={name}", *TINY.get(name, []))
 
 
 @contextlib.contextmanager

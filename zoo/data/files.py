@@ -25,7 +25,7 @@ from zoo.data.names import check_columns
 from zoo.data.registry import register_data
 from zoo.data.spec import Batch, DataSpec
 from zoo.data.splits import TabularData
-from zoo.data.text_rows import TextRows, TokenStore
+from zoo.data.text_rows import TextRows, TokenStore, learn_texts
 from zoo.data.text_table import TextOptions, TextTable
 from zoo.data.text_view import TextView
 from zoo.data.tokenizing import TokenizerOptions
@@ -168,18 +168,12 @@ class TableData(TabularData):
         index = {name: rows[part] for name, part in parts.items()}
         training = torch.zeros(len(there), dtype=torch.bool)
         training[index.get("train", rows[:0])] = True
-        texts = (text for part in table.texts(training) for text in part)
-        tokenizer = self.text_options.tokenizing.make(texts, self.known_tokenizer)
-        view = self.learnt.text if self.learnt is not None else None
-        if view is None:
-            view = self.text_options.view_of(self.options.text)
-            store = TokenStore.of(table.texts(), view, tokenizer)
-            view.learn(tokenizer, lambda: store.parts(index["train"]))
-        else:
-            store = TokenStore.of(table.texts(), view, tokenizer)
-        splits: dict[str, Rows | None] = {}
-        for name, part in index.items():
-            splits[name] = TextRows(store, part, None if y is None else y[part], view)
+        learnt = self.learnt is not None and self.learnt.text is not None
+        view = self.learnt.text if learnt else self.text_options.view_of(self.options.text)  # type: ignore[union-attr]
+        assert view is not None
+        options = self.text_options.tokenizing
+        store, tokenizer = learn_texts(table.texts, training, options, view, self.known_tokenizer, learnt)
+        splits: dict[str, Rows | None] = {name: TextRows(store, part, y, view) for name, part in index.items()}
         for name, given in self.held_out_paths.items():
             if given:
                 files = tables.find_files(given, self.suffixes, f"{name}_path")
@@ -212,7 +206,7 @@ class TableData(TabularData):
         y, there = held_out.targets(table.encoder.labels)
         rows = there.nonzero().squeeze(1)
         store = TokenStore.of(held_out.texts(), view, tokenizer)
-        return TextRows(store, rows, None if y is None else y[rows], view)
+        return TextRows(store, rows, y, view)
 
     # -- columns -----------------------------------------------------------------------------------------------
 

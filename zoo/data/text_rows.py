@@ -6,7 +6,7 @@ Legend: N texts, M tokens of all, B batch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -14,9 +14,10 @@ from torch import Tensor
 from zoo.data.base import Rows
 from zoo.data.spec import Batch
 from zoo.data.text_view import Ragged, TextView
+from zoo.data.tokenizing import TokenizerOptions
 from zoo.text.tokenizer import Tokenizer
 
-__all__ = ["TextRows", "TokenStore"]
+__all__ = ["TextRows", "TokenStore", "learn_texts"]
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +69,16 @@ class TextRows(Rows):
     Args:
         store: the tokens of all texts.
         index: which of them, (N,).
-        y: their targets, (N,), or None.
+        y: the targets of all texts, or None.
         view: what a text becomes.
+        weight: sample weights of all texts, or None.
     """
 
-    def __init__(self, store: TokenStore, index: Tensor, y: Tensor | None, view: TextView) -> None:
-        self.store, self.index, self.y, self.view = store, index, y, view
+    def __init__(
+        self, store: TokenStore, index: Tensor, y: Tensor | None, view: TextView, weight: Tensor | None = None
+    ) -> None:
+        self.store, self.index, self.view = store, index, view
+        self.y, self.weight = (None if column is None else column[index] for column in (y, weight))
         self.num_steps = None if view.is_bag else store.lengths[index]
 
     def __len__(self) -> int:
@@ -85,5 +90,30 @@ class TextRows(Rows):
         return self.store[there].tokens[:count].tolist()
 
     def __getitem__(self, index: Tensor) -> Batch:
-        batch = self.view.batch(self.store[self.index[index]])
-        return batch if self.y is None else batch._replace(y=self.y[index])
+        y, weight = (None if column is None else column[index] for column in (self.y, self.weight))
+        return self.view.batch(self.store[self.index[index]])._replace(y=y, weight=weight)
+
+
+def learn_texts(
+    texts: Callable[[Tensor | None], Iterable[list[str]]],
+    training: Tensor,
+    tokenizing: TokenizerOptions,
+    view: TextView,
+    known: str | None = None,
+    learnt: bool = False,
+) -> tuple[TokenStore, Tokenizer]:
+    """Return the tokens of all texts, and the tokenizer, after the view has learnt of the training texts.
+
+    Args:
+        texts: gives the texts, or those of some rows (bool), some at a time, each time that it is called.
+        training: which of them are training rows, (N,), bool.
+        tokenizing: what the user said of the tokens.
+        view: what a text becomes.
+        known: the JSON of a tokenizer that has been learnt already.
+        learnt: whether the view has learnt already.
+    """
+    tokenizer = tokenizing.make((text for part in texts(training) for text in part), known)
+    store = TokenStore.of(texts(None), view, tokenizer)
+    if not learnt:
+        view.learn(tokenizer, lambda: store.parts(training.nonzero().squeeze(1)))
+    return store, tokenizer

@@ -23,7 +23,7 @@ from zoo.data.tokenizing import TokenizerOptions
 from zoo.errors import ZooError
 from zoo.text.tokenizer import Tokenizer
 
-__all__ = ["TextOptions", "TextTable"]
+__all__ = ["TextOptions", "TextTable", "spec_of_texts"]
 
 log = logging.getLogger(__name__)
 
@@ -115,10 +115,13 @@ class TextTable:
         """Return what the rows hold."""
         said = self.encoder.spec()
         target = {name: getattr(said, name) for name in ("target", "num_classes", "class_names", "target_names")}
-        if not view.is_bag:
-            return DataSpec(
-                "tokens", (longest,), vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.to_json(), **target
-            )
-        names = view.feature_names(tokenizer)
-        shape = (view.num_features,)
-        return DataSpec("tabular", shape, feature_names=names or None, tokenizer=tokenizer.to_json(), **target)
+        return spec_of_texts(view, tokenizer, longest, target)
+
+
+def spec_of_texts(view: TextView, tokenizer: Tokenizer, longest: int, target: dict[str, Any]) -> DataSpec:
+    """Return what the rows of texts hold: tokens, of which the longest text has so many, or bags."""
+    if not view.is_bag:
+        return DataSpec("tokens", (longest,), vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.to_json(), **target)
+    names = view.feature_names(tokenizer)
+    shape = (view.num_features,)
+    return DataSpec("tabular", shape, feature_names=names or None, tokenizer=tokenizer.to_json(), **target)

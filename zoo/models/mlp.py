@@ -17,8 +17,9 @@ is the share that is dropped, as in torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
@@ -27,6 +28,9 @@ from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import EmbedsTokens, GradientModel
 from zoo.registry import register_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["ACTIVATIONS", "MLP"]
 
@@ -135,3 +139,16 @@ class MLP(EmbedsTokens, GradientModel):
 
     def output(self, batch: Batch) -> Tensor:
         return self(batch.inputs, batch.mask) if batch.tokens is not None else self(batch.inputs)
+
+    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        yield from super().pictures(batch, columns)
+        if self.embedding is None or self.widths or self.spec is None or self.spec.tokenizer is None:
+            return
+        from zoo import visual
+        from zoo.text import Tokenizer
+
+        # Of the mean of the tokens' vectors the outputs are the mean of this, token by token.
+        weight = self.net[-1].weight @ self.embedding.weight.T  # (C, V)
+        weight = weight - weight.mean(0) if len(weight) > 2 else weight[-1:] - (weight[:1] if len(weight) == 2 else 0)
+        words = replace(self.spec, feature_names=tuple(Tokenizer.from_json(self.spec.tokenizer).vocabulary))
+        yield "coefficients", visual.coefficients(weight, words, visual.output_names(words, len(weight)))

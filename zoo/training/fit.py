@@ -20,11 +20,13 @@ _TYPES: dict[str, Any] = {
     "validation": Annotated[float, Range(0, 1, open_high=True)],
     "standardize": bool | None,
     "missing": Literal["auto", "refuse", "mean", "median", "zero", "keep"],
-    "text": Literal["auto", "refuse", "onehot", "codes"],
+    "text": Literal["auto", "refuse", "onehot", "codes", "tokens", "counts", "binary", "tfidf"],
     "seed": Annotated[int, Range(0, 2**32 - 1)],
     "device": Literal["auto", "cpu", "cuda"],
     "progress": bool,
 }
+
+_VIEWS = ("tokens", "counts", "binary", "tfidf")
 
 Model = TypeVar("Model", bound=ZooModel)
 
@@ -60,7 +62,7 @@ def fit(
         model: a model of `zoo.create_model`, which is trained in place.
         data: inputs (N, ...) as an array, a tensor or a table (pandas, polars, PyArrow, a dict of columns), or a
             LightningDataModule. A table may hold text and categories. A model of sequences takes lists of different
-            lengths too, and the ids of tokens (N, T).
+            lengths too, and the ids of tokens (N, T). A list of texts is read as those of `data=csv data.text=COLUMN`.
         y: targets (N,): text and integers are classes, floats are values.
         sample_weight: weights (N,).
         batch_size: rows a batch; by default 64 for gradient models and all rows for streaming ones.
@@ -75,7 +77,8 @@ def fit(
             rows, for new rows too), or `keep` for models that learn from them; `auto` keeps them for such models, which
             are those of trees, and else refuses.
         text: what becomes of text columns and categories: `refuse`, `onehot`, `codes`; `auto` is onehot up to 20
-            different values.
+            different values. Of a list of texts what each becomes: `tokens`, or a bag of `counts`, `binary` or
+            `tfidf`; `auto` is tokens for models that read them, and else counts.
         optimizer: a name such as `adam` or `sgd`, by default the model's own or Adam.
         optimizer_options: its parameters.
         lr: learning rate, short for `optimizer_options={"lr": ...}`.
@@ -191,11 +194,20 @@ def _as_datamodule(
             raise ZooError("A DataModule codes its own columns: pass missing and text with arrays and tables only.")
         data.takes_missing = model.takes_missing
         return data
-    from zoo.data.array_data import ArrayData
-    from zoo.data.arrays import is_ragged, whole_numbers
+    from zoo.data.array_data import ArrayData, check_weight
+    from zoo.data.arrays import is_ragged, to_tensor, whole_numbers
+    from zoo.data.text_arrays import TextArrays, as_texts
 
+    texts = as_texts(data)
     if batch_size is None:
-        batch_size = 0 if model.streaming else 64
+        batch_size = 64 if not model.streaming else 0 if texts is None else 1024  # bags of all texts would be large
+    if texts is not None:
+        view = _view(model, y, coding["text"])
+        if weight is not None:
+            weight = check_weight(to_tensor(weight, "weight"), len(texts))
+        return TextArrays(texts, y, weight, view=view, val_fraction=validation, batch_size=batch_size, seed=seed)
+    if coding["text"] in _VIEWS:
+        raise ZooError(f"text='{coding['text']}' is for a list of texts: pass auto, refuse, onehot or codes.")
     # Rows of integers are tokens to a model that reads tokens and no tables, and so are rows of different lengths.
     kinds = model.entry.kinds
     reads = "tokens" in kinds and axes(data) == 2 and ("tabular" not in kinds or is_ragged(data))
@@ -210,6 +222,17 @@ def _as_datamodule(
     return ArrayData(
         data, y, weight, kind=kind, standardize=standardize, takes_missing=model.takes_missing, **coding, **options
     )
+
+
+def _view(model: ZooModel, y: Any, text: str) -> str:
+    """Return what the texts of a list become."""
+    if text not in ("auto", *_VIEWS):
+        raise ZooError(f"text='{text}' is for columns of tables: of a list of texts pass auto, {', '.join(_VIEWS)}.")
+    if text != "auto":
+        return text
+    if y is None and not model.entry.unsupervised:
+        raise ZooError(f"{model.entry.name} learns from targets: pass y (a text to go on with is data=text_file).")
+    return "tokens" if any(model.entry.fits("tokens", target) for target in ("class", "value")) else "counts"
 
 
 def axes(data: Any) -> int:

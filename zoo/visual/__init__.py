@@ -6,7 +6,7 @@ and leave nothing open) and share one style and one colour-blind-safe palette. `
 
 from zoo.visual.attention import attention
 from zoo.visual.clusters import clusters
-from zoo.visual.coefficients import coefficients
+from zoo.visual.coefficients import coefficients, output_names
 from zoo.visual.curves import curve
 from zoo.visual.decomposition import scree
 from zoo.visual.images import filters, images
@@ -36,6 +36,7 @@ __all__ = [
     "images",
     "margins",
     "new_figure",
+    "output_names",
     "precision_recall",
     "region",
     "residuals",

@@ -18,10 +18,23 @@ if TYPE_CHECKING:
 
     from zoo.data.spec import DataSpec
 
-__all__ = ["coefficients"]
+__all__ = ["coefficients", "output_names"]
 
 BARS = 20
 PANELS = 6
+
+
+def output_names(spec: DataSpec, count: int) -> list[str]:
+    """Return a name for each output of a linear model: for a class (against the other of two), or a target.
+
+    >>> from zoo.data.spec import DataSpec
+    >>> output_names(DataSpec("tabular", (4,), "class", num_classes=2, class_names=("ham", "spam")), 1)
+    ['for spam, against ham']
+    """
+    if spec.target != "class":
+        return list(names_of(spec.target_names, count, "target "))
+    names = names_of(spec.class_names, spec.num_classes or count, "class ")
+    return [f"for {names[1]}, against {names[0]}"] if count == 1 else [f"for {name}" for name in names]
 
 
 def coefficients(weight: Tensor, spec: DataSpec, outputs: Sequence[str], standardized: bool = False) -> Figure:

@@ -445,6 +445,6 @@ class LogisticRegression(StreamingModel, GradientModel):
             weight = self.weight.view(len(self.weight), *self.spec.shape)
             yield "coefficients", visual.filters(weight, title=f"coefficients of {', '.join(names[-len(weight) :])}")
             return
-        outputs = [f"for {names[1]}, against {names[0]}"] if len(self.weight) == 1 else [f"for {n}" for n in names]
+        outputs = visual.output_names(self.spec, len(self.weight))
         standardized = self.preprocessing is not None and self.preprocessing.scaling is not None
         yield "coefficients", visual.coefficients(self.weight, self.spec, outputs, standardized)

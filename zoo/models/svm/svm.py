@@ -467,6 +467,15 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
             columns["decision"] = output.squeeze(1) if self.objective.binary_logit else output
         return columns
 
+    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        yield from super().pictures(batch, columns)
+        if self.hparams.features == "none" and self.spec is not None and self.spec.kind == "tabular":
+            from zoo import visual
+
+            standardized = self.preprocessing is not None and self.preprocessing.scaling is not None
+            names = visual.output_names(self.spec, len(self.weight))
+            yield "coefficients", visual.coefficients(self.weight, self.spec, names, standardized)
+
     def pictures_of_answers(self, y: Tensor, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
         yield from super().pictures_of_answers(y, columns)
         if isinstance(self.objective, Hinge) and self.objective.binary_logit:
