@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.checks import check_range
@@ -148,7 +149,7 @@ class MLP(EmbedsTokens, GradientModel):
         from zoo.text import Tokenizer
 
         # Of the mean of the tokens' vectors the outputs are the mean of this, token by token.
-        weight = self.net[-1].weight @ self.embedding.weight.T  # (C, V)
+        weight = F.linear(self.net[-1].weight, self.embedding.weight)  # type: ignore[arg-type]  # (C, V)
         weight = weight - weight.mean(0) if len(weight) > 2 else weight[-1:] - (weight[:1] if len(weight) == 2 else 0)
         words = replace(self.spec, feature_names=tuple(Tokenizer.from_json(self.spec.tokenizer).vocabulary))
         yield "coefficients", visual.coefficients(weight, words, visual.output_names(words, len(weight)))
