@@ -51,6 +51,7 @@ _MODULES: dict[str, str] = {
     "rnn": "zoo.models.recurrent",
     "svm": "zoo.models.svm",
     "tsne": "zoo.models.tsne",
+    "word2vec": "zoo.models.word_vectors",
 }
 
 Targets = str | tuple[str, ...] | None

@@ -15,7 +15,7 @@ from zoo.checks import Range, check_type
 from zoo.errors import ZooError, unknown_name
 from zoo.optimizers.options import check_options
 from zoo.optimizers.penalties import penalized_parameters
-from zoo.optimizers.schedules import SCHEDULERS
+from zoo.optimizers.schedules import SCHEDULERS, SPANS_THE_RUN
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -120,7 +120,7 @@ class Recipe:
         if self.scheduler == "none":
             return {"optimizer": optimizer}
         steps = total_steps(module.trainer)
-        if steps == math.inf and self.scheduler in ("cosine", "one_cycle"):
+        if steps == math.inf and self.scheduler in SPANS_THE_RUN:
             raise ZooError(f"scheduler={self.scheduler} needs the run's end: set trainer.max_epochs or max_steps.")
         scheduler = SCHEDULERS[self.scheduler](optimizer, steps, **self.scheduler_options)
         if self.scheduler == "plateau":

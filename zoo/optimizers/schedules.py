@@ -8,7 +8,9 @@ from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
 
-__all__ = ["SCHEDULERS"]
+__all__ = ["SCHEDULERS", "SPANS_THE_RUN"]
+
+SPANS_THE_RUN = ("cosine", "linear", "one_cycle")  # drawn over all of its steps, which must be known
 
 
 def warmup_then(optimizer: Optimizer, warmup_steps: int, decay: Callable[[int], float]) -> lr_scheduler.LambdaLR:
@@ -35,6 +37,12 @@ def linear_warmup(optimizer: Optimizer, total_steps: int, *, warmup_steps: int =
     return warmup_then(optimizer, warmup_steps, lambda step: 1.0)
 
 
+def linear(optimizer: Optimizer, total_steps: int, *, warmup_steps: int = 0, min_factor: float = 0.0) -> Any:
+    """lr_t = lr · max(m, 1 − t / T), after a linear warm-up."""
+    span = max(1, total_steps - warmup_steps)
+    return warmup_then(optimizer, warmup_steps, lambda step: max(min_factor, 1 - step / span))
+
+
 def step_decay(optimizer: Optimizer, total_steps: int, *, step_size: int = 1000, gamma: float = 0.1) -> Any:
     """lr_t = lr · γ^⌊t / step_size⌋, t in optimizer steps."""
     return lr_scheduler.StepLR(optimizer, step_size=step_size, gamma=gamma)
@@ -59,6 +67,7 @@ def plateau(
 
 SCHEDULERS: dict[str, Callable[..., Any]] = {
     "cosine": cosine,
+    "linear": linear,
     "warmup": linear_warmup,
     "step": step_decay,
     "inverse": inverse,

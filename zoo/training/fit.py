@@ -111,7 +111,8 @@ def fit(
     options = {**(optimizer_options or {}), **({} if lr is None else {"lr": lr})}
     if optimizer is None and not options:  # the model's own choice, with the penalties of this call
         optimizer, options = model.recipe.optimizer, model.recipe.optimizer_options
-    model.train_by(Recipe(optimizer or model.recipe.optimizer, options, l1=l1, l2=l2))
+    own = model.recipe  # with the schedule that belongs to it
+    model.train_by(Recipe(optimizer or own.optimizer, options, own.scheduler, own.scheduler_options, l1=l1, l2=l2))
     coding = {"missing": missing, "text": text}
     datamodule = _as_datamodule(model, data, y, sample_weight, batch_size, validation, standardize, coding, seed)
     # The caller's own random streams go on as if nothing had been drawn.

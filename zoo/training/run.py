@@ -23,6 +23,7 @@ from zoo.data.registry import create_data
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.optimizers import Recipe
+from zoo.optimizers.schedules import SPANS_THE_RUN
 from zoo.registry import create_model
 from zoo.tasks import find_task
 from zoo.training.callbacks import Checkpointer
@@ -227,7 +228,7 @@ def check_trainer(run_dir: Path, before: dict[str, Any], settings: dict[str, Any
     """Raise one line if an option of the trainer changed on which the run's numbers depend; say the others."""
     now, scheduler = settings["trainer"], settings.get("scheduler", {}).get("name")
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    spans_the_run = {"max_epochs", "max_steps"} if scheduler in ("cosine", "one_cycle") else set()
+    spans_the_run = {"max_epochs", "max_steps"} if scheduler in SPANS_THE_RUN else set()
     for key in changed:
         if key not in _MAY_CHANGE - spans_the_run:
             why = f", over which scheduler={scheduler} is drawn" if key in spans_the_run else ""

@@ -209,6 +209,8 @@ def leave_out_unused(settings: dict[str, Any], model: Any, given: Iterable[str] 
     unused = {part: f"{part} means nothing to it" for part in ("optimizer", "scheduler") if part not in model.heeds}
     if "gradient_clipping" not in model.heeds:
         unused["regularization.gradient_clip_val"] = "it has no gradient to clip"
+        unused["trainer.accumulate_grad_batches"] = "it has no gradient to add up"
+    if "steps" not in model.heeds:
         unused |= {f"trainer.{key}": "it takes no steps" for key in _OF_STEPS}
         unused["histograms"] = "it takes no steps"
     if "penalties" not in model.heeds:

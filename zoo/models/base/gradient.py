@@ -49,13 +49,19 @@ class GradientModel(ZooModel):
     def build(self, spec: DataSpec) -> GradientModel:
         if self.spec is None:
             check_accepts(self.entry, spec)
-            self.objective: Objective = make_objective(spec, binary_logit=self.binary_logit, loss=self.value_loss)
+            self.objective: Objective = self.make_objective(spec)
             self.objective.label_smoothing = self.hparams.get("label_smoothing", 0.0)
-            task = find_task(spec.kind, spec.target)
+            task = None if self.entry.unsupervised else find_task(spec.kind, spec.target)
             if task and not self.streaming:  # a solved model is its last state
                 self.monitor, self.monitor_mode = task.monitor, task.mode
+            elif self.entry.unsupervised:
+                self.monitor = "val/loss"
         super().build(spec)
         return self
+
+    def make_objective(self, spec: DataSpec) -> Objective:
+        """Return what the model is asked to do: what the data's targets pose, unless it has a loss of its own."""
+        return make_objective(spec, binary_logit=self.binary_logit, loss=self.value_loss)
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)

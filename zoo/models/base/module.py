@@ -90,9 +90,10 @@ class ZooModel(pl.LightningModule):
     def heeds(self) -> frozenset[str]:
         """What of a run's options means something to the model; any other is refused where it is given.
 
-        Of `optimizer`, `scheduler`, `gradient_clipping` (which also stands for steps) and `penalties`.
+        Of `steps` (that some of them, or a gauge of them, are asked for), `optimizer`, `scheduler`, `gradient_clipping`
+        (which also stands for gradients that are added up) and `penalties`.
         """
-        of_steps = () if self.streaming else ("optimizer", "scheduler", "gradient_clipping")
+        of_steps = () if self.streaming else ("steps", "optimizer", "scheduler", "gradient_clipping")
         return frozenset((*of_steps, *(("penalties",) if self.has_weights else ())))
 
     def setup(self, stage: str | None = None) -> None:

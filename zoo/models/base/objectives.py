@@ -20,6 +20,7 @@ __all__ = [
     "OBJECTIVES",
     "Classification",
     "Objective",
+    "OwnLoss",
     "PoissonRegression",
     "Regression",
     "TokenPrediction",
@@ -241,6 +242,23 @@ class TokenPrediction(Objective):
 
     def pooling(self) -> dict[str, Pooling]:
         return {"perplexity": ExpMean()}
+
+
+class OwnLoss(Objective):
+    """A model without targets, which says itself what it loses: output (B, 2), each loss and how much it counts."""
+
+    num_outputs = 2
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        losses, weight = output.unbind(1)  # (B,)
+        weight = weight if batch.weight is None else weight * batch.weight
+        return (losses * weight).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+
+    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        return output[:, 0]
+
+    def evaluate(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": self.losses(output, batch)}
 
 
 OBJECTIVES: dict[str, type[Objective]] = {cls.__name__: cls for cls in (Classification, Regression, TokenPrediction)}
