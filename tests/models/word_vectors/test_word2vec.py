@@ -399,8 +399,8 @@ def test_the_expected_loss_is_that_of_many_draws() -> None:
     tables = [t.detach().clone() for t in (model.embedding, model.context)]
     drawn = [model.descend(batch, 0.0) for _ in range(20)]
     mean = sum(float(loss) * count for loss, count in drawn) / sum(count for _, count in drawn)
-    loss, weight = model.output(batch).double().unbind(1)
-    assert mean == pytest.approx(float((loss.detach() * weight).sum() / weight.sum()), rel=0.02)
+    loss, weight = model.output(batch).detach().double().unbind(1)
+    assert mean == pytest.approx(float((loss * weight).sum() / weight.sum()), rel=0.02)
     assert torch.equal(model.embedding, tables[0])
     assert torch.equal(model.context, tables[1])
 
