@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from support import CPU, run_command
+from support import CHECKOUT, CPU, free_port, run_command
 
 import zoo
 from zoo.text import Tokenizer
+from zoo.training.checkpoint import load_model
 
 WORDS = {"spam": "free call now win cash prize", "ham": "home later see you at the bus"}
 
@@ -142,3 +147,24 @@ def test_a_prompt_is_read_as_it_stands() -> None:
     for text in ("def ", " To be, or not: {a}", 'say "hi" \\', "it's\n", 'a\\"b', "\\n", "12", "null ", "a=b"):
         (override,) = OverridesParser.create().parse_overrides([quoted_text(f"generate.prompt={text}")])
         assert override.value() == text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokenizer", ["unigram", "word"])
+def test_two_processes_that_torchrun_starts_have_one_tokenizer(tokenizer: str, tmp_path: Path) -> None:
+    """Unigram, as the library learns it, is not the same each time: the second process takes that of the first."""
+    (tmp_path / "text.txt").write_text("to be or not to be, that is the question\n" * 400, encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    arguments = ["model=gru", CPU, "data=text_file", "data.path=text.txt", f"data.tokenizer={tokenizer}",
+                 "data.vocab_size=60", "data.sequence_length=16", "data.batch_size=4", "model.hidden_size=8",
+                 "trainer.max_epochs=2", "trainer.devices=2", "trainer.strategy=ddp", "run_dir=run"]  # fmt: skip
+    done = subprocess.run(
+        [*torchrun, str(CHECKOUT / "train.py"), *arguments],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    model = load_model(tmp_path / "run")
+    assert model.spec is not None
+    assert Tokenizer.load(tmp_path / "run").to_json() == Tokenizer.from_json(model.spec.tokenizer).to_json()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
+    assert metrics["val/loss"] < math.log(model.spec.vocab_size or 0)  # both learned the same tokens
