@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from zoo.errors import ZooError, nearest
 
-__all__ = ["Range", "check_range", "check_type", "describe_type", "plain"]
+__all__ = ["Range", "check_range", "check_type", "describe_type", "is_too_large", "plain"]
+
+LONGEST = 2**63  # an integer of 64 bits is less
 
 
 class Range(NamedTuple):
@@ -66,9 +68,34 @@ def check_type(key: str, value: Any, annotation: Any) -> Any:
     """
     value = plain(value)
     if _fits(value, annotation):
-        return float(value) if annotation is float else value
+        # A whole number of more than 64 bits can only be meant as a float.
+        as_float = isinstance(value, int) and not isinstance(value, bool) and not _fits(value, int)
+        return float(value) if annotation is float or as_float else value
+    if isinstance(value, int) and not -LONGEST <= value < LONGEST:
+        raise ZooError(f"{key} must be below 2^63 in size, as all integers here, not {_short(value)}.")
     shown = "null" if value is None else repr(value)
     raise ZooError(f"{key} must be {describe_type(annotation)}, not {shown}.{_nearest_choice(value, annotation)}")
+
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "Storage size calculation overflow",
+    "multiplication overflow",
+)
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Whether memory was asked for that is not there.
+
+    >>> is_too_large(RuntimeError("DefaultCPUAllocator: can't allocate memory")), is_too_large(ValueError())
+    (True, False)
+    """
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError | TypeError) and any(
+        words in str(error) for words in (*_OUT_OF_MEMORY, "Overflow when unpacking long")
+    )
 
 
 def plain(value: Any) -> Any:
@@ -103,10 +130,24 @@ def _fits(value: Any, annotation: Any) -> bool:
     if origin is dict:
         return isinstance(value, dict)
     if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+        return isinstance(value, int | float) and not isinstance(value, bool) and value == value and _is_float(value)
     if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and -LONGEST <= value < LONGEST
     return isinstance(value, annotation) if isinstance(annotation, type) else True
+
+
+def _short(value: int) -> str:
+    digits = str(abs(value))
+    return f"{'-' * (value < 0)}{digits[0]}.{digits[1:4]}e{len(digits) - 1}"
+
+
+def _is_float(value: float) -> bool:
+    """Whether float64 has a number near it."""
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 _WORDS = {

@@ -232,13 +232,31 @@ def create_model(name: str, spec: DataSpec | None = None, **hparams: Any) -> Zoo
     Args:
         name: a name of `list_models()`.
         spec: the shape of the data, if the parameters are wanted at once; `fit` supplies it otherwise.
-        **hparams: the model's own hyperparameters; an unknown one raises with the valid ones.
+        **hparams: the model's own hyperparameters.
+
+    Raises:
+        ZooError: for a hyperparameter that is unknown, with the valid ones, out of range, or of no use beside the
+            others.
 
     Example:
         >>> import zoo
         >>> zoo.create_model("kmeans", num_clusters=10).hparams.num_clusters
         10
     """
+    model = make_model(name, **hparams)
+    defaults = model.entry.hyperparameters
+    model.check_use(key for key in hparams if not _same(model.hparams[key], defaults[key]))
+    if spec is not None:
+        model.build(spec)
+    return model
+
+
+def _same(value: Any, default: Any) -> bool:
+    return value is default or (type(value) is type(default) and value == default)
+
+
+def make_model(name: str, **hparams: Any) -> ZooModel:
+    """Create a registered model, also with hyperparameters of no use, as a saved model or another library may have."""
     entry = model_entry(name)
     valid = entry.hyperparameters
     annotations = _annotations(entry.cls)
@@ -246,9 +264,7 @@ def create_model(name: str, spec: DataSpec | None = None, **hparams: Any) -> Zoo
         if key not in valid:
             raise ZooError(f"{name} has no hyperparameter '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}.")
         hparams[key] = check_type(f"model.{key}", value, annotations.get(key, Any))
-    model = entry.cls(**hparams)
-    if spec is not None:
-        model.build(spec)
+    model: ZooModel = entry.cls(**hparams)
     return model
 
 

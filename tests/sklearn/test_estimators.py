@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
+
 import numpy as np
 import pytest
 import sklearn.cluster
 import sklearn.decomposition
 import sklearn.linear_model
-from sklearn.base import clone
+import torch
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -228,3 +232,33 @@ def test_a_wrong_parameter_is_named_as_scikit_learn_names_it(estimator, message)
     x, y = load_iris(return_X_y=True)
     with pytest.raises(InvalidParameterError, match=message):
         estimator.fit(x, y)
+
+
+@pytest.mark.parametrize("name", zs.__all__)
+def test_read_only_arrays_are_taken_without_a_word(name, monkeypatch):
+    """torch warns of them once a process: whoever hands it one is caught here."""
+    of_array = torch.from_numpy
+
+    def watched(array):
+        assert array.flags.writeable or warnings.filters[0][0] == "ignore"
+        return of_array(array)
+
+    monkeypatch.setattr(torch, "from_numpy", watched)
+    random = np.random.default_rng(0)
+    x, weight = random.random((30, 3)) * 3, np.ones(30)
+    estimator = getattr(zs, name)()
+    quick = {"n_estimators": 2, "max_iter": 300 if name == "TSNE" else 5, "perplexity": 5.0}
+    estimator.set_params(**{key: value for key, value in quick.items() if key in estimator.get_params()})
+    x = x.round() if name == "CategoricalNB" else x
+    y = x[:, 0] + x[:, 1] if is_regressor(estimator) else (x[:, 0] > 1.5).astype(int)
+    for array in (x, y, weight):
+        array.setflags(write=False)
+    weighted = "sample_weight" in inspect.signature(estimator.fit).parameters
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        estimator.fit(x, y, **({"sample_weight": weight} if weighted else {}))
+        for method in ("predict", "transform", "predict_proba", "decision_function", "score_samples"):
+            if hasattr(estimator, method):
+                getattr(estimator, method)(x)
+        if hasattr(estimator, "partial_fit"):
+            clone(estimator).partial_fit(x, y, **({"classes": [0, 1]} if is_classifier(estimator) else {}))

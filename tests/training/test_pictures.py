@@ -117,3 +117,32 @@ def test_no_title_of_residuals_leaves_the_figure(scale: float) -> None:
     for axes in figure.axes:
         box = axes._left_title.get_window_extent(canvas.get_renderer())
         assert box.x1 <= figure.bbox.x1
+
+
+def test_nodes_of_a_tree_stand_apart_and_rounding_is_nothing() -> None:
+    """Questions about many categories are broken into lines within the node's place."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    generator = torch.Generator().manual_seed(0)
+    jobs = [
+        f"{kind}-{what}-service" for kind in ("Armed", "Handlers", "Protective") for what in ("cleaners", "farming")
+    ]
+    codes = torch.randint(6, (600, 2), generator=generator)
+    table = {"occupation": [jobs[c] for c in codes[:, 0]], "relationship of theirs": [jobs[c] for c in codes[:, 1]]}
+    y = ((codes[:, 0] * 5 + codes[:, 1] * 3) % 7 + torch.randn(600, generator=generator) > 3).long()
+    model = zoo.fit(zoo.create_model("gradient_boosting", num_trees=2), table, y, text="codes")
+    figure = model.diagram()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes: dict[tuple[float, float], Any] = {}
+    for text in figure.axes[0].texts:
+        boxes[text.get_position()] = text.get_bbox_patch().get_window_extent(canvas.get_renderer())
+    apart = list(boxes.values())
+    assert len(apart) > 8
+
+    def overlap(a: Any, b: Any) -> bool:
+        return a.x0 < b.x1 and b.x0 < a.x1 and a.y0 < b.y1 and b.y0 < a.y1
+
+    overlaps = [(i, j) for i in range(len(apart)) for j in range(i) if overlap(apart[i], apart[j])]
+    assert not overlaps
+    assert "e-1" not in figure.axes[0].texts[0].get_text()

@@ -78,6 +78,11 @@ class MLP(EmbedsTokens, GradientModel):
         torch.Size([2, 3])
     """
 
+    needs = {
+        "binary_logit": {"target": ("class",)},
+        "embedding_size": {"kind": ("tokens",)},
+    }
+
     def __init__(
         self,
         *,

@@ -160,6 +160,8 @@ class PCA(StreamingModel):
         (1.0, [[0.4472, 0.8944]])
     """
 
+    needs = {key: {"solver": ("randomized",)} for key in ("oversampling", "num_passes", "tolerance", "seed")}
+
     def __init__(
         self,
         *,

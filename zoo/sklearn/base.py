@@ -16,11 +16,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-import zoo
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import NotConverged
 from zoo.models.base import StreamingModel, ZooModel
 from zoo.optimizers import Recipe
+from zoo.registry import make_model
 from zoo.sklearn.differences import REFUSED, REFUSED_VALUES, check_refused
 
 __all__ = ["ZooEstimator", "constraints", "convergence_warnings", "warn_unless"]
@@ -162,5 +162,5 @@ class ZooEstimator(BaseEstimator):
 
 
 def create(name: str, **hparams: Any) -> ZooModel:
-    """Create a model of the zoo."""
-    return zoo.create_model(name, **hparams)
+    """Create a model of the zoo, with all that scikit-learn's estimator has, of use or not."""
+    return make_model(name, **hparams)

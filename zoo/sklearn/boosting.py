@@ -30,6 +30,7 @@ from sklearn.utils.validation import (
 from zoo.data.spec import DataSpec
 from zoo.models.trees.boosting import Round
 from zoo.sklearn.base import ZooEstimator, constraints, create
+from zoo.sklearn.rows import tensor_of
 
 __all__ = ["HistGradientBoostingClassifier", "HistGradientBoostingRegressor"]
 
@@ -235,7 +236,7 @@ class _Boosting(ZooEstimator):
                 print(f"[{len(scores.train)}/{self.max_iter}] loss {found.train_loss:.6g}{watched}")
             return self.do_early_stopping_ and self._should_stop(scores.train, scores.val, held_out)
 
-        columns = (torch.from_numpy(np.ascontiguousarray(a)) for a in (X, targets.astype(np.float64), weight))
+        columns = map(tensor_of, (X, targets.astype(np.float64), weight))
         x, t, w = (column.to(model.device) for column in columns)
         model.boost(x + 0.0, t, w, held_out=torch.from_numpy(held_out).to(model.device), go_on=goes_on, stop=stop)
         if self.do_early_stopping_:
@@ -295,13 +296,13 @@ class _Boosting(ZooEstimator):
         check_is_fitted(self, "model_")
         if self._stage is not None:
             return self._stage
-        rows = torch.from_numpy(self._numbers(X)).to(self.model_.device)
+        rows = tensor_of(self._numbers(X)).to(self.model_.device)
         step = max(1, (1 << 22) // max(1, len(self.model_.trees.root)))
         return torch.cat([self.model_.raw_output(part) for part in rows.split(step)]).cpu().numpy()
 
     def _staged_raw(self, X: Any) -> Iterator[np.ndarray]:
         check_is_fitted(self, "model_")
-        rows = torch.from_numpy(self._numbers(X)).to(self.model_.device)
+        rows = tensor_of(self._numbers(X)).to(self.model_.device)
         for output in self.model_.staged_output(rows):
             yield output.cpu().numpy()
 

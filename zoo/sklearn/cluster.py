@@ -247,7 +247,7 @@ class KMeans(_Centroids):
 
     def _iterate(self, model: Any, X: Any, weight: np.ndarray | None) -> None:
         if sparse.issparse(X):
-            mass = None if weight is None else torch.from_numpy(weight).to(self._device())
+            mass = None if weight is None else tensor_of(weight).to(self._device())
             model.fit_sparse(_sparse_rows(X, self._device()), mass, _report if self.verbose else None)
             return
         batch = self._batch(model, X, weight=weight)
@@ -412,7 +412,7 @@ class MiniBatchKMeans(_Centroids):
             rows = X[random.choice(X.shape[0], size=self.n_clusters, replace=False, p=share)]
             return torch.from_numpy((rows.toarray() if sparse.issparse(rows) else rows).astype(np.float64))
         x: Any = _sparse_rows(X, self._device()) if sparse.issparse(X) else tensor_of(X).to(self._device())
-        mass = None if weight is None else torch.from_numpy(weight).to(self._device())
+        mass = None if weight is None else tensor_of(weight).to(self._device())
         return kmeans_plusplus(x, mass, int(self.n_clusters), 1, _seed(random))[0]
 
     def _best_start(self, X: Any, weight: np.ndarray | None, random: Any) -> Tensor:
@@ -438,7 +438,7 @@ class MiniBatchKMeans(_Centroids):
     def _step(self, X: Any, weight: np.ndarray | None, random: Any) -> float:
         """Move the centroids by a batch; return its inertia before."""
         x = torch.from_numpy(X.toarray() if sparse.issparse(X) else X.copy()).to(self._device())
-        mass = None if weight is None else torch.from_numpy(weight).to(self._device())
+        mass = None if weight is None else tensor_of(weight).to(self._device())
         self._since_reassigned += min(len(x), self.batch_size)
         renew = bool((self._mass == 0).any()) or self._since_reassigned >= 10 * self.n_clusters
         self._centroids, self._mass, inertia = mini_batch_step(x, mass, self._centroids, self._mass)

@@ -17,6 +17,7 @@ from zoo.data.spec import Batch, DataSpec
 from zoo.models.naive_bayes.naive_bayes import class_scores, log_posterior
 from zoo.numerics.sparse import sparse_rows
 from zoo.sklearn.base import ZooEstimator, constraints, create
+from zoo.sklearn.rows import tensor_of
 
 __all__ = ["BernoulliNB", "CategoricalNB", "ComplementNB", "GaussianNB", "MultinomialNB"]
 
@@ -85,7 +86,7 @@ class _NaiveBayes(ClassifierMixin, ZooEstimator):
     def _add(self, X: Any, codes: np.ndarray, sample_weight: Any) -> Any:
         weight = self._weight(sample_weight, X)
         device = self.model_.device
-        columns = (as_tensor(X), torch.from_numpy(codes).long(), None if weight is None else torch.from_numpy(weight))
+        columns = (as_tensor(X), tensor_of(codes).long(), None if weight is None else tensor_of(weight))
         self.model_.accumulate(Batch(*(None if c is None else c.to(device) for c in columns)))  # type: ignore[arg-type]
         self.model_.estimate()
         self._show()
@@ -430,8 +431,8 @@ def as_tensor(X: Any) -> Tensor:
     with warnings.catch_warnings():  # a read-only array will do: nothing here writes to it
         warnings.simplefilter("ignore", UserWarning)
         if hasattr(X, "indptr"):
-            crow, columns, values = (torch.from_numpy(part) for part in (X.indptr, X.indices, X.data))
+            crow, columns, values = map(tensor_of, (X.indptr, X.indices, X.data))
             return sparse_rows(crow, columns, values, X.shape)
         if any(stride < 0 for stride in X.strides) or X.dtype == np.longdouble:
             X = np.ascontiguousarray(X, dtype=np.float64)
-        return torch.from_numpy(X)
+        return tensor_of(X)

@@ -31,7 +31,7 @@ from zoo.data.spec import DataSpec
 from zoo.sklearn.base import ZooEstimator, constraints, create
 from zoo.sklearn.descent import Adam, Momentum
 from zoo.sklearn.perceptron import activate, loss_and_gradients, scores
-from zoo.sklearn.rows import dense_blocks
+from zoo.sklearn.rows import dense_blocks, tensor_of
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
@@ -394,7 +394,7 @@ class _MLP(ZooEstimator):
 
 
 def _tensor(array: np.ndarray, dtype: Any, device: str) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=dtype)).to(device)
+    return tensor_of(np.asarray(array, dtype=dtype)).to(device)
 
 
 def _pack(tensors: list[Tensor]) -> np.ndarray:

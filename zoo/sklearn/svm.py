@@ -94,7 +94,7 @@ class _LinearMachine(ZooEstimator):
             **options,
         )
         model.build(spec).to(self._device())
-        targets = torch.from_numpy(y)
+        targets = _tensor(y)
         weight = None
         if sample_weight is not None:
             weight = _tensor(_check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))

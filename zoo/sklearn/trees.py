@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from zoo.models.trees.trees import Trees, importances, in_order
 from zoo.sklearn.base import ZooEstimator, constraints, create
+from zoo.sklearn.rows import tensor_of
 from zoo.sklearn.tree_view import Tree, preorder
 
 __all__ = [
@@ -156,7 +157,7 @@ class _Trees(ZooEstimator):
         """Return class shares (N, C) or values (N, K)."""
         model = self.model_
         step = max(1, _LEAVES // len(model.trees.root))
-        parts = torch.from_numpy(X).to(model.device).double().split(step)
+        parts = tensor_of(X).to(model.device).double().split(step)
         value = torch.cat([model.leaf_values(part) for part in parts]).cpu().numpy()
         return value[:, : self.n_classes_] if isinstance(self, ClassifierMixin) else value
 
@@ -164,7 +165,7 @@ class _Trees(ZooEstimator):
         """Return the leaf of each row in each tree, (N, T), by its place in the tree."""
         model = self.model_
         step = max(1, _LEAVES // len(model.trees.root))
-        parts = torch.from_numpy(X).to(model.device).double().split(step)
+        parts = tensor_of(X).to(model.device).double().split(step)
         leaves = torch.cat([model.apply_trees(part) for part in parts], dim=1).T.cpu()
         return preorder(model.trees)[leaves].numpy()
 

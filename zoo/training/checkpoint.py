@@ -256,7 +256,7 @@ def load_model(path: str | Path, map_location: Any = "cpu") -> ZooModel:
     """
     from zoo.data.preprocessing import Preprocessing
     from zoo.data.spec import DataSpec
-    from zoo.registry import create_model
+    from zoo.registry import make_model
 
     file = find_checkpoint(path)
     checkpoint = load_checkpoint(file, map_location)
@@ -265,7 +265,7 @@ def load_model(path: str | Path, map_location: Any = "cpu") -> ZooModel:
         raise ZooError(f"{file} is not a checkpoint of the zoo: it does not name its model.")
     try:
         with BoundedBuild(checkpoint["state_dict"]):
-            model = create_model(about["model"], **checkpoint.get("hyper_parameters", {}))
+            model = make_model(about["model"], **checkpoint.get("hyper_parameters", {}))
             model.build(DataSpec.from_dict(about["spec"]))
         if "preprocessing" in about:  # checkpoints of before take prepared rows
             model.preprocessing = Preprocessing.from_dict(about["preprocessing"])

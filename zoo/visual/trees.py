@@ -5,6 +5,7 @@ Letters: F features, M nodes.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["DiagramNode", "importance_bars", "staged_curve", "tree_diagram"]
 
 _BARS = 20
+_COLUMNS, _LINES = 20, 4  # of a line of a node, so that neighbours stand apart, and how many it may become
 
 
 class DiagramNode(NamedTuple):
@@ -36,7 +38,7 @@ def tree_diagram(nodes: Sequence[DiagramNode], num_classes: int | None, title: s
     pure.
 
     Args:
-        nodes: each before its children, left before right.
+        nodes: each before its children, left before right. Long lines are broken, and cut in the end.
         num_classes: None for values.
         title: above the tree.
     """
@@ -53,12 +55,23 @@ def tree_diagram(nodes: Sequence[DiagramNode], num_classes: int | None, title: s
             box = {"boxstyle": "round,pad=0.3", "facecolor": face + alpha, "edgecolor": SOFT, "linewidth": 0.8}
             back = {**box, "facecolor": "#FFFFFF"}
             for style in (back, box):  # the colour is transparent, the lines behind it must not show
-                axes.text(x, y, node.text, ha="center", va="center", fontsize=7, color=INK, bbox=style, zorder=2)
+                axes.text(
+                    x, y, _broken(node.text), ha="center", va="center", fontsize=7, color=INK, bbox=style, zorder=2
+                )
         axes.set(xlim=(-0.6, leaves - 0.4), ylim=(-depth - 0.5, 0.5))
         axes.set_axis_off()
         if title:
             axes.set_title(title)
     return figure
+
+
+def _broken(text: str) -> str:
+    """Lines that fit between a node's neighbours."""
+    fitted = (
+        textwrap.wrap(line, _COLUMNS, max_lines=_LINES, placeholder=" …", break_on_hyphens=True)
+        for line in text.splitlines()
+    )
+    return "\n".join(part for parts in fitted for part in parts)
 
 
 def _places(nodes: Sequence[DiagramNode]) -> tuple[dict[int, float], int]:

@@ -78,6 +78,8 @@ class AgglomerativeClustering(StreamingModel):
         ([1, 1, 0, 0, 0], [1, 0])
     """
 
+    needs = {"num_clusters": {"distance_threshold": (None,)}}
+
     def __init__(
         self,
         *,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
@@ -10,10 +10,12 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from zoo.checks import is_too_large
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base.answers import labelled, to_arrow
 from zoo.models.base.evaluation import Evaluation, Pooling
+from zoo.models.base.uses import Needs, check_use
 from zoo.optimizers import Recipe
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class ZooModel(pl.LightningModule):
     streaming: bool = False
     has_weights: bool = False  # that a penalty could shrink
     convex: bool = False  # so that a fit by steps has one minimum, and falls short of it or not
+    needs: ClassVar[Needs] = {}  # what hyperparameters that are not always of use ask for
     takes_missing: bool = False  # whether it learns from missing values, which come as NaN
     # What the kept checkpoint is chosen by; None keeps the last one.
     monitor: str | None = None
@@ -47,6 +50,7 @@ class ZooModel(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.spec: DataSpec | None = None
+        self.given: tuple[str, ...] = ()  # hyperparameters that a user gave another value than the default
         self.preprocessing: Preprocessing | None = None  # None: rows come prepared
         self.recipe = Recipe()
 
@@ -72,13 +76,26 @@ class ZooModel(pl.LightningModule):
                 )
             return self
         check_accepts(self.entry, spec)
-        self.initialize(spec)
+        check_use(self, spec)
+        try:
+            self.initialize(spec)
+        except (MemoryError, RuntimeError, TypeError) as error:
+            if not is_too_large(error):
+                raise
+            raise ZooError(
+                f"{self.entry.name} of this size does not fit in memory: lower the largest of its hyperparameters."
+            ) from None
         self.spec = spec
         return self
 
     def initialize(self, spec: DataSpec) -> None:
         """Create parameters and buffers for the shapes of `spec`."""
         raise NotImplementedError
+
+    def check_use(self, given: Iterable[str]) -> None:
+        """Raise one line if one of the `given` hyperparameters does nothing; those that need data, when it is built."""
+        self.given = tuple(given)
+        check_use(self)
 
     def train_by(self, recipe: Recipe) -> None:
         """Take a recipe; penalties raise where there is nothing that they could shrink."""

@@ -212,6 +212,8 @@ class KMeans(CentroidModel, StreamingModel):
     farthest_score: Tensor
     farthest_rows: Tensor
 
+    needs = {"oversampling": {"init": ("k-means||",)}, "rounds": {"init": ("k-means||",)}}
+
     def __init__(
         self,
         *,

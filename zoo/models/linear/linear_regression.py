@@ -102,6 +102,8 @@ class LinearRegression(StreamingModel, GradientModel):
 
     convex = True
 
+    needs = {"max_iter": {"solver": ("exact",)}}
+
     def __init__(
         self,
         *,

@@ -151,6 +151,8 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     convex = True
 
+    needs = {key: {"solver": ("exact",)} for key in ("method", "tol", "gradient_tol", "max_iter", "warm_start")}
+
     def __init__(
         self,
         *,

@@ -106,6 +106,14 @@ class NaiveBayes(StreamingModel):
     class_count: Tensor
     log_prior: Tensor
 
+    needs = {
+        "alpha": {"likelihood": ("multinomial", "complement", "bernoulli", "categorical")},
+        "var_smoothing": {"likelihood": ("gaussian",)},
+        "threshold": {"likelihood": ("bernoulli",)},
+        "norm": {"likelihood": ("complement",)},
+        "min_categories": {"likelihood": ("categorical",)},
+    }
+
     def __init__(
         self,
         *,

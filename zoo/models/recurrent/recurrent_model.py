@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import EmbedsTokens, Generates
+from zoo.models.base.uses import Needs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +55,7 @@ class RecurrentModel(EmbedsTokens, Generates):
     """
 
     layer_name: str
+    needs: ClassVar[Needs] = {"embedding_size": {"kind": ("tokens",)}}
 
     if TYPE_CHECKING:
 

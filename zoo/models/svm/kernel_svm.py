@@ -74,7 +74,7 @@ class KernelSVM(KernelMachine, StreamingModel):
         break_ties: whether, of classes with equal votes, the one with the largest number for it wins, not the first.
         probability: whether to fit probabilities, by a 5-fold cross-validation.
         tol: the largest violation of the optimality conditions that is left.
-        max_iter: pairs of coefficients that are moved at most; None for no limit.
+        max_iter: pairs of coefficients that are moved at most; None for ten million, or 100 a row where that is more.
         shrinking: whether rows at their bounds are left out for a while; the answer is the same.
         cache_size: megabytes of the kernel's matrix that are kept.
 
@@ -92,6 +92,12 @@ class KernelSVM(KernelMachine, StreamingModel):
     num_support: Tensor
     probability_slope: Tensor
     probability_offset: Tensor
+
+    needs = {
+        **KernelMachine.needs,
+        "epsilon": {"target": ("value",)},
+        **{key: {"target": ("class",)} for key in ("class_weight", "decision", "break_ties", "probability")},
+    }
 
     def __init__(
         self,
@@ -114,7 +120,7 @@ class KernelSVM(KernelMachine, StreamingModel):
         super().__init__()
         check_range("C", C, 0, open_low=True)
         check_range("epsilon", epsilon, 0)
-        self.check_search(kernel, gamma, degree, tol, max_iter, cache_size)
+        self.check_search(kernel, gamma, degree, coef0, tol, max_iter, cache_size)
         if class_weight is not None and class_weight != "balanced":
             class_weight = list(class_weight)
             if any(not 0 <= weight < float("inf") for weight in class_weight):

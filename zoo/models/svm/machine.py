@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,11 +12,14 @@ from torch import Tensor
 from zoo.checks import check_range
 from zoo.errors import NotConverged, ZooError, unknown_name
 from zoo.models.base import Collected, CollectsRows
+from zoo.models.base.uses import Needs
 from zoo.models.svm.dual import Dual
 from zoo.models.svm.kernels import KERNELS, WITH_GAMMA, Kernel, check_squares, gamma_of
 from zoo.models.svm.smo import Solution, smo
 
 __all__ = ["KernelMachine"]
+
+MOST_STEPS = 10_000_000  # where nobody sets a limit, and rounding keeps a search from its tolerance
 
 
 class KernelMachine(CollectsRows):
@@ -32,9 +36,16 @@ class KernelMachine(CollectsRows):
     intercept: Tensor
     gamma: Tensor
     support: Tensor
+    needs: ClassVar[Needs] = {
+        "gamma": {"kernel": WITH_GAMMA},
+        "degree": {"kernel": ("poly",)},
+        "coef0": {"kernel": ("poly", "sigmoid")},
+    }
 
     @staticmethod
-    def check_search(kernel: Any, gamma: Any, degree: int, tol: float, max_iter: int | None, cache_size: float) -> None:
+    def check_search(
+        kernel: Any, gamma: Any, degree: int, coef0: float, tol: float, max_iter: int | None, cache_size: float
+    ) -> None:
         """Raise one line for an argument out of range."""
         if not callable(kernel) and kernel not in KERNELS:
             raise unknown_name("kernel", str(kernel), KERNELS)
@@ -43,6 +54,7 @@ class KernelMachine(CollectsRows):
         elif gamma not in ("scale", "auto"):
             raise ZooError(f"model.gamma must be a number, scale or auto, not {gamma!r}.")
         check_range("degree", degree, 0)
+        check_range("coef0", coef0, -math.inf)
         check_range("tol", tol, 0, open_low=True)
         check_range("max_iter", max_iter, 1)
         check_range("cache_size", cache_size, 0, open_low=True)
@@ -105,8 +117,9 @@ class KernelMachine(CollectsRows):
         """Solve a dual of rows (N, F), or of a matrix (N, N)."""
         hp = self.hparams
         kernel = Kernel("precomputed") if self.by_matrix else self.kernel_now
+        most = max(MOST_STEPS, 100 * len(x)) if hp.max_iter is None else hp.max_iter
         return smo(
-            x, dual, kernel, tol=hp.tol, max_iter=hp.max_iter, shrinking=hp.shrinking, cache_size=hp.cache_size
+            x, dual, kernel, tol=hp.tol, max_iter=most, shrinking=hp.shrinking, cache_size=hp.cache_size
         )  # fmt: skip
 
     def keep(self, rows: Collected, coefficients: Tensor) -> Tensor:
@@ -122,9 +135,10 @@ class KernelMachine(CollectsRows):
         self.objective_values = torch.tensor([s.objective for s in found], dtype=torch.float64)
         self.num_iter = torch.tensor([s.num_iter for s in found])
         if not all(s.violation <= self.hparams.tol for s in found):
+            most = int(self.num_iter.max())
             warnings.warn(
-                f"{self.entry.name} has not converged in {self.hparams.max_iter} steps: raise model.max_iter, or scale "
-                "the data.",
+                f"{self.entry.name} has not converged in {most} steps: raise model.max_iter or model.tol, or scale the "
+                "data.",
                 NotConverged,
                 stacklevel=3,
             )

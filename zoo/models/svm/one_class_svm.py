@@ -54,7 +54,7 @@ class OneClassSVM(KernelMachine, StreamingModel):
         degree: of `poly`.
         coef0: of `poly` and `sigmoid`.
         tol: the largest violation of the optimality conditions that is left.
-        max_iter: pairs of coefficients that are moved at most; None for no limit.
+        max_iter: pairs of coefficients that are moved at most; None for ten million, or 100 a row where that is more.
         shrinking: whether rows at their bounds are left out for a while; the answer is the same.
         cache_size: megabytes of the kernel's matrix that are kept.
 
@@ -84,7 +84,7 @@ class OneClassSVM(KernelMachine, StreamingModel):
     ) -> None:
         super().__init__()
         check_range("nu", nu, 0, 1, open_low=True)
-        self.check_search(kernel, gamma, degree, tol, max_iter, cache_size)
+        self.check_search(kernel, gamma, degree, coef0, tol, max_iter, cache_size)
         self.save_hyperparameters()
 
     def initialize(self, spec: DataSpec) -> None:

@@ -98,7 +98,7 @@ def smo(
         x, kernel = x + torch.diag(dual.diagonal), Kernel("precomputed")
     if not compiled.available(x.device):
         return solve_pairs(x, dual, kernel, tol=tol, max_iter=max_iter)
-    cache_rows = int(cache_size * MEGABYTE / 4 / max(1, len(x)))
+    cache_rows = int(min(cache_size * MEGABYTE / 4 / max(1, len(x)), len(x)))  # no more than there are
     limit = -1 if max_iter is None else max_iter
     beta, slope, found = compiled.smo(
         x, dual.target, dual.low, dual.high, dual.start, compiled.KERNELS.index(str(kernel.name)), kernel.gamma,

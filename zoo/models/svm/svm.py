@@ -174,6 +174,19 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
 
     convex = True
 
+    needs = {
+        "method": {"solver": ("exact",)},
+        "C": {"solver": ("exact",)},
+        "epsilon": {"target": ("value",)},
+        "class_weight": {"target": ("class",)},
+        "intercept_scaling": {"solver": ("exact",), "fit_intercept": (True,)},
+        "num_components": {"features": ("nystroem", "rff")},
+        "gamma": {"features": ("nystroem", "rff")},
+        "seed": {"features": ("rff",)},
+        "tol": {"solver": ("exact",)},
+        "max_iter": {"solver": ("exact",)},
+    }
+
     def __init__(
         self,
         *,

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["NodeText", "describe", "to_graphviz", "to_text"]
 
 
+ROUNDING = 1e-10  # beside the largest value of a tree, what is left of a sum that is nothing
+
+
 class NodeText(NamedTuple):
     """A node in words: its number, depth, parent (−1 for none), whether it is the left child, its question (none at a
     leaf), what it predicts, and the class, number of rows and share of the weight."""
@@ -43,11 +46,13 @@ def describe(trees: Trees, spec: DataSpec, tree: int = 0, max_depth: int = 10) -
     """
     stack = [(int(trees.root[tree]), -1, True)]
     first = stack[0][0]
+    last = int(trees.root[tree + 1]) if tree + 1 < len(trees.root) else len(trees.value)
+    rounding = ROUNDING * float(trees.value[first:last].abs().max())
     while stack:
         node, parent, is_left = stack.pop()
         depth, left = int(trees.depth[node]), int(trees.left[node])
         shown = left >= 0 and depth < max_depth
-        value = trees.value[node].tolist()
+        value = [0.0 if abs(v) < rounding else v for v in trees.value[node].tolist()]
         is_class = spec.target == "class" and len(value) > 1  # of boosting each tree has one value
         label = max(range(len(value)), key=value.__getitem__) if is_class else 0
         yield NodeText(

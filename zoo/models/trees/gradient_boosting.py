@@ -36,6 +36,7 @@ from zoo.data.preprocessing import Preprocessing
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import GradientModel, StreamingModel
+from zoo.models.base.uses import GIVEN
 from zoo.models.trees import lightgbm_text
 from zoo.models.trees.bins import Bins, Codes, Sketch, bins_of, code_rows, encode, merge_sketches, sketch_rows
 from zoo.models.trees.boosting import Round, Rows, Settings, boost, draw
@@ -103,6 +104,8 @@ class GradientBoosting(HoldsTrees, StreamingModel, GradientModel):
     binary_logit = True
     least_classes = 2  # there must be among the rows; 1 where a caller takes a constant for an answer
 
+    needs = {"quantile": {"loss": ("quantile",)}, "validation_fraction": {"patience": GIVEN}}
+
     def __init__(
         self,
         *,
@@ -128,7 +131,7 @@ class GradientBoosting(HoldsTrees, StreamingModel, GradientModel):
         self.save_hyperparameters()
         for name, low, high, open_low in (
             ("quantile", 0, 1, True),
-            ("num_trees", 1, float("inf"), False),
+            ("num_trees", 1, 1_000_000, False),
             ("learning_rate", 0, float("inf"), True),
             ("num_leaves", 2, float("inf"), False),
             ("max_depth", 1, float("inf"), False),

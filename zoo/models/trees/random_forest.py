@@ -84,6 +84,8 @@ class RandomForest(TreeModel, StreamingModel, GradientModel):
         [0, 1]
     """
 
+    needs = {"max_samples": {"bootstrap": (True,)}}
+
     def __init__(
         self,
         *,
@@ -110,7 +112,7 @@ class RandomForest(TreeModel, StreamingModel, GradientModel):
         super().__init__()
         self.save_hyperparameters()
         check_tree_hparams(self.hparams)
-        check_range("num_trees", num_trees, 1)
+        check_range("num_trees", num_trees, 1, 1_000_000)
         check_range("max_samples", max_samples, 0, 4, open_low=True)
 
     @property
