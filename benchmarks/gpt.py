@@ -83,7 +83,7 @@ def training(model: nn.Module, optimizer: torch.optim.Optimizer, batches: list[t
 def trainings() -> Iterator[Job]:
     torch.manual_seed(0)
     spec = zoo.DataSpec("tokens", (64,), "tokens", vocab_size=65)
-    ours: Any = zoo.create_model("gpt", spec, num_layers=4, num_heads=4, hidden_size=128, bias=False)
+    ours: Any = zoo.create_model("gpt", spec, num_layers=4, num_heads=4, hidden_size=128, bias=False, activation="gelu")
     plain = Plain(65, 64, 128, 4, 4)
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in plain.parameters())
     batches = [tuple(torch.randint(0, 65, (2, 12, 64))) for _ in range(10)]
