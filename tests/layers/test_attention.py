@@ -83,7 +83,7 @@ def fed_by(case: dict, device: torch.device, dtype: torch.dtype) -> tuple[list[T
 
     def sequence(steps: int, features: int) -> Tensor:
         shape = (rows, steps, features) if options["batch_first"] else (steps, rows, features)
-        x = torch.randn(shape, dtype=DOUBLE).to(device, dtype)
+        x = torch.randn(shape).to(device, dtype)  # the same numbers in any type
         return (x.squeeze(0 if options["batch_first"] else 1) if case["unbatched"] else x).requires_grad_()
 
     query = sequence(queries, width)
@@ -97,9 +97,11 @@ def fed_by(case: dict, device: torch.device, dtype: torch.dtype) -> tuple[list[T
         if case["mask"] == "causal":
             hidden = torch.ones(queries, keys).triu(1).bool()
         hidden[..., 0] = False
-        mask = torch.randn(shape, dtype=DOUBLE).masked_fill(hidden, -torch.inf) if "float" in case["mask"] else hidden
+        mask = torch.randn(shape).masked_fill(hidden, -torch.inf) if "float" in case["mask"] else hidden
         arguments["attn_mask"] = mask.to(device) if mask.dtype == torch.bool else mask.to(device, dtype)
-        arguments["is_causal"] = case["mask"] == "causal" and queries == keys
+        # given the hint, torch hides the keys that it adds itself from all queries but the last; without, from none
+        extra = options["add_bias_kv"] or options["add_zero_attn"]
+        arguments["is_causal"] = case["mask"] == "causal" and queries == keys and not extra
     if case["padding"] is not None:
         hidden = torch.rand(rows, keys) < 0.4
         hidden[:, 0] = False
@@ -111,14 +113,15 @@ def fed_by(case: dict, device: torch.device, dtype: torch.dtype) -> tuple[list[T
 
 
 def compare(case: dict, device: torch.device, dtype: torch.dtype, bound: float) -> None:
+    """Ours in a type beside torch's in double precision."""
     ours, theirs = both(*case["sizes"], dtype=dtype, device=device, **case["options"])
-    for module in (ours, theirs):
-        biased(module).train(case["training"])
+    theirs.double().load_state_dict(biased(ours).state_dict())
+    results = []
+    for module, kind in ((ours, dtype), (theirs, DOUBLE)):
+        module.train(case["training"])
         if case["training"]:
             module.dropout = 0.0  # the masks are drawn in another way
-    leaves, fed, arguments = fed_by(case, device, dtype)
-    results = []
-    for module in (ours, theirs):
+        leaves, fed, arguments = fed_by(case, device, kind)
         output, weights = module(*fed, **arguments)
         values = [output, *([] if weights is None else [weights])]
         found = [*values, *gradients(values, [*leaves, *module.parameters()])]
@@ -126,7 +129,8 @@ def compare(case: dict, device: torch.device, dtype: torch.dtype, bound: float) 
             found.append(module(*fed, **arguments)[0])
         results.append(found)
     for mine, oracle in zip(*results, strict=True):
-        assert relative_error(mine, oracle, 1e-2 if dtype == torch.float32 else 1e-10) <= bound
+        # where the terms of a gradient cancel, their rounding stays: below 0.1 the bound is one of the difference
+        assert relative_error(mine.double(), oracle, 0.1 if dtype == torch.float32 else 1e-6) <= bound
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -22,6 +22,11 @@ ATTENTION = [
     {"add_bias_kv": True, "add_zero_attn": True, "bias": False},
 ]  # fmt: skip
 
+# what costs seconds each is run with the others by `make test-all`
+SOME = [
+    options if k in (0, 2) else pytest.param(options, marks=pytest.mark.slow) for k, options in enumerate(ATTENTION)
+]
+
 
 def attention(seed: int = 0, dtype: torch.dtype = DOUBLE, **options: object) -> MultiheadAttention:
     torch.manual_seed(seed)
@@ -66,7 +71,7 @@ def test_gradients_of_the_function(masked: bool) -> None:
     assert torch.autograd.gradcheck(scaled_dot_product_attention, (q, k, v, finite))
 
 
-@pytest.mark.parametrize("options", ATTENTION, ids=str)
+@pytest.mark.parametrize("options", SOME, ids=str)
 @pytest.mark.parametrize("need_weights", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_compile_traces_whole(options: dict, need_weights: bool) -> None:
     torch._dynamo.reset()
@@ -100,7 +105,7 @@ def test_compile_with_dropout_and_any_length() -> None:
     assert len(graphs) <= 2  # the first length, and any
 
 
-@pytest.mark.parametrize("options", ATTENTION, ids=str)
+@pytest.mark.parametrize("options", SOME, ids=str)
 def test_export_for_any_number_of_rows_and_steps(options: dict) -> None:
     class Self(nn.Module):
         def __init__(self) -> None:

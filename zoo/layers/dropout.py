@@ -7,7 +7,7 @@ y_i = x_i\, m_i / q, \qquad m_i \sim \mathrm{Bernoulli}(q)
 ```
 
 Source: Srivastava et al. 2014. Deviation: on a CPU p is rounded to a multiple of 2⁻¹⁶ (and q with it, so that the mean
-is exact): four numbers share 64 random bits, which takes a quarter of the time of a uniform number for each.
+is exact): four numbers share 64 random bits, which takes a third of the time of torch's.
 """
 
 from __future__ import annotations

@@ -1,0 +1,93 @@
+"""Attention and transformer layers beside torch's own: training (forward and backward), one core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import zoo.layers
+from benchmarks import Job
+
+SIZES = [(32, 128, 256, 8), (8, 512, 256, 8), (64, 32, 128, 4), (12, 64, 128, 4)]  # B, T, D, H
+BOUND = 0.95  # at the first of these sizes, and wherever there is dropout
+OTHER_BOUND = 1.05
+LONG_BOUND = 1.25  # beside torch's flash kernel
+
+
+def training(
+    module: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor
+) -> Callable[[], Tensor]:
+    """A step of forward and backward; the result is the gradient of the input."""
+    leaf = x.clone().requires_grad_()
+
+    def run() -> Tensor:
+        module.zero_grad()
+        leaf.grad = None
+        forward(leaf).backward(gradient)
+        assert leaf.grad is not None
+        return leaf.grad
+
+    return run
+
+
+def agree(ours: Tensor, peer: Tensor) -> None:
+    """Both did the same work."""
+    assert (ours - peer).norm() <= 1e-4 * peer.norm()
+
+
+def attention(size: tuple[int, ...], dropout: float, need_weights: bool) -> Job:
+    """`MultiheadAttention` of one size."""
+    rows, steps, width, heads = size
+    torch.manual_seed(0)
+    modules = [home.MultiheadAttention(width, heads, dropout, batch_first=True) for home in (zoo.layers, nn)]
+    modules[1].load_state_dict(modules[0].state_dict())
+    x, gradient = torch.randn(rows, steps, width), torch.randn(rows, steps, width)
+    runs = [
+        training(m, lambda v, m=m: m(v, v, v, need_weights=need_weights)[0], x, gradient)  # type: ignore[misc]
+        for m in modules
+    ]
+    name = f"attention, (B, T, D, H) = {size}, dropout={dropout}, weights={need_weights}"
+    bound = BOUND if dropout or size == SIZES[0] else OTHER_BOUND if need_weights or steps < 512 else LONG_BOUND
+    return Job(name, *runs, "torch.nn.MultiheadAttention", 11, bound, check=None if dropout else agree)
+
+
+def encoder(size: tuple[int, ...], dropout: float, norm_first: bool) -> Job:
+    """An encoder layer of one size, four times as wide inside."""
+    rows, steps, width, heads = size
+    torch.manual_seed(0)
+    options: dict = {"dropout": dropout, "batch_first": True, "norm_first": norm_first}
+    modules = [home.TransformerEncoderLayer(width, heads, 4 * width, **options) for home in (zoo.layers, nn)]
+    modules[1].load_state_dict(modules[0].state_dict())
+    x, gradient = torch.randn(rows, steps, width), torch.randn(rows, steps, width)
+    runs = [training(m, m, x, gradient) for m in modules]
+    name = f"encoder layer, (B, T, D, H) = {size}, dropout={dropout}, norm_first={norm_first}"
+    bound = BOUND if dropout or size == SIZES[0] else OTHER_BOUND
+    return Job(name, *runs, "torch.nn.TransformerEncoderLayer", 11, bound, check=None if dropout else agree)
+
+
+def long(steps: int, is_causal: bool) -> Job:
+    """The function on one long sequence."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 1, steps, 64, requires_grad=True) for _ in range(3))
+    gradient = torch.randn(1, 1, steps, 64)
+
+    def run(function: Callable[..., Tensor]) -> Callable[[], Tensor]:
+        return lambda: torch.autograd.grad(function(q, k, v, is_causal=is_causal), q, gradient)[0]
+
+    name = f"one head of 64, T = {steps:,}, causal={is_causal}"
+    functions = (zoo.layers.scaled_dot_product_attention, F.scaled_dot_product_attention)
+    return Job(name, *map(run, functions), "torch's flash attention", 7, LONG_BOUND, check=agree)
+
+
+def jobs() -> Iterator[Job]:
+    for size in SIZES:
+        for dropout, need_weights in ((0.0, True), (0.0, False), (0.1, False)):
+            yield attention(size, dropout, need_weights)
+        for dropout, norm_first in ((0.0, False), (0.1, False), (0.1, True)):
+            yield encoder(size, dropout, norm_first)
+    for is_causal in (False, True):
+        for steps in (2048, 8192):
+            yield long(steps, is_causal)
