@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import zoo.kernels
+import zoo.layers
 from zoo.errors import ZooError
 from zoo.kernels.recurrent import Task
 

@@ -247,6 +247,14 @@ def test_ridge_takes_a_penalty_a_target():
     same(ours, peer, 1e-9, 1e-9)
 
 
+@pytest.mark.parametrize("name", ["LinearRegression", "Ridge", "Lasso"])
+def test_a_column_of_targets_leaves_scikit_learns_shapes(name):
+    x, y = load_diabetes(return_X_y=True)
+    ours, peer = both(name, {}, {}, x, y[:, None])
+    assert (ours.coef_.shape, np.shape(ours.intercept_)) == (peer.coef_.shape, np.shape(peer.intercept_))
+    assert ours.predict(x).shape == peer.predict(x).shape
+
+
 def test_what_linear_regression_knows_of_the_rows():
     x, y = load_diabetes(return_X_y=True)
     for rows in (x, x[:7], np.c_[x, x[:, :2]]):

@@ -218,6 +218,17 @@ def test_quantiles():
         zs.HistGradientBoostingRegressor(loss="quantile").fit(x, y)
 
 
+def test_boosting_takes_infinite_values():
+    x, y = load_diabetes(return_X_y=True)
+    x[::17, 2], x[5::19, 2], x[3::23, 0] = np.inf, -np.inf, np.nan
+    for bins in (8, 255):
+        ours, theirs = (
+            kind(max_iter=4, max_bins=bins).fit(x, y).predict(x)
+            for kind in (zs.HistGradientBoostingRegressor, sklearn.ensemble.HistGradientBoostingRegressor)
+        )
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("loss", "q"), [("absolute_error", None), ("quantile", 0.1), ("quantile", 0.9)])
 def test_leaves_hold_scikit_learns_quantiles_of_the_residuals(loss, q):
     x, y = load_diabetes(return_X_y=True)

@@ -35,7 +35,7 @@ from zoo.sklearn.rows import tensor_of
 __all__ = ["HistGradientBoostingClassifier", "HistGradientBoostingRegressor"]
 
 _MANY_ROWS = 10_000  # from which on `auto` stops early, and of which scores are taken
-_ROWS = {"dtype": [np.float64], "order": "C", "ensure_all_finite": "allow-nan"}
+_ROWS = {"dtype": [np.float64], "order": "C", "ensure_all_finite": False}
 
 
 class _Boosting(ZooEstimator):

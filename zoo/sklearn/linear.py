@@ -241,7 +241,7 @@ class Ridge(_LeastSquares):
                 warn_unless(converged, "Ridge")
             else:
                 w[:, chosen], _ = solve_least_squares(a, b[:, chosen], alpha)
-        self._keep(w, flat=self._squeeze)
+        self._keep(w, flat=targets == 1)
         self.solver_ = "lbfgs" if self.positive else "svd" if self.solver == "auto" else self.solver
         return self
 

@@ -44,6 +44,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.kernels import kmeans as kernel
 from zoo.kernels.lloyd import available, lloyd_assign, lloyd_statistics
 from zoo.kernels.onednn import product
 
@@ -331,6 +332,16 @@ def lloyd(
     """
     reference = reference_point(centroids, x.dtype)
     scale = unit_scale(x, centroids, reference)
+    if kernel.available(x):
+        rows, mass = (x - reference) * scale, None if weight is None else weight.double()
+        squares, share = rows.square(), rows.new_ones(len(rows)) if mass is None else mass
+        moments = torch.cat([share @ rows, share.sum().view(1)])
+        still_below = tolerance * float(mean_variance(moments, (share @ squares).sum()))
+        numbers = max_iter, still_below, torch.finfo(x.dtype).eps
+        local, at_rest, own_iter, steps = kernel.kmeans_iterate(
+            rows, reference * scale, (centroids - reference) * scale, mass, *numbers
+        )
+        return Iterations(local / scale + reference, at_rest, int(steps), own_iter)
     rows = torch.cat([(x - reference.to(x.dtype)) * scale, x.new_ones(len(x), 1)], 1)  # (B, D + 1)
     massive = rows.double() if weight is None else rows.double() * weight.double().unsqueeze(1)
     spread = (massive[:, :-1] * rows[:, :-1]).sum()

@@ -34,6 +34,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.kernels import kmeans as kernel
 from zoo.models.kmeans.lloyd import assign
 from zoo.models.kmeans.sparse import SparseRows
 from zoo.numerics.hashing import content_hash, splitmix64, stream_key
@@ -50,6 +51,7 @@ __all__ = [
     "take_sample",
 ]
 
+_IN_ONE_CALL = 1 << 24  # multiplications, up to which threads gain nothing
 _FEW = 32  # rows of a sample, up to which repeats are looked for among all pairs
 _STEP_INVERSE = pow(0x9E37_79B9_7F4A_7C15, -1, 2**64)
 
@@ -78,11 +80,14 @@ class Sample(NamedTuple):
 def draw_scores(content: Tensor, keys: Sequence[int]) -> Tensor:
     """Return 1 / −log u for contents (B,) under each of G keys, (G, B): times p, it is the score of a draw."""
     # A key is an offset of the counter, in units of SplitMix64's step: one call serves all.
-    offsets = [_signed_int64(key * _STEP_INVERSE) for key in keys]
-    words = splitmix64(0, content + torch.tensor(offsets, device=content.device).unsqueeze(1))
+    words = splitmix64(0, content + _offsets([keys], content).T)
     # 52 bits and a half: neither 0 nor 1 can come out.
     uniform = ((words >> 12) & ((1 << 52) - 1)).double().add_(0.5).mul_(2.0**-52)
     return uniform.log_().neg_().reciprocal_()
+
+
+def _offsets(keys: Sequence[Sequence[int]], content: Tensor) -> Tensor:
+    return torch.tensor([[_signed_int64(key * _STEP_INVERSE) for key in row] for row in keys], device=content.device)
 
 
 def _signed_int64(value: int) -> int:
@@ -172,6 +177,12 @@ def kmeans_plusplus(
     """
     size, space = num_candidates(num_clusters), x if isinstance(x, SparseRows) else _Centred(x)
     content, mean, norm = space.content, space.mean, space.norm
+    if isinstance(space, _Centred) and space.fits_one_call(num_clusters * num_restarts, size):
+        every = range(num_restarts)
+        keys = [[stream_key(seed, step, restart) for restart in every] for step in range(num_clusters)]
+        arguments = norm, content, _offsets(keys, content), None if weight is None else weight.double()
+        drawn = kernel.kmeans_draw(space.rows, *arguments, size, 16 * torch.finfo(norm.dtype).eps)
+        return space.points[drawn].double()
     rounding = 16 * torch.finfo(norm.dtype).eps * (norm + norm.max())
     mass = torch.ones_like(norm) if weight is None else weight.double()
     near = norm.new_full((num_restarts, len(x)), math.inf)  # d²
@@ -194,13 +205,18 @@ class _Centred:
     """Rows (B, D) less their mean."""
 
     def __init__(self, x: Tensor) -> None:
-        self.content, self.mean = content_hash(x), x.mean(0, dtype=torch.float64)
+        self.points, self.content, self.mean = x, content_hash(x), x.mean(0, dtype=torch.float64)
         self.rows = x.double() - self.mean
         self.norm = self.rows.square().sum(1)  # (B,)
 
     def inner(self, points: Tensor) -> Tensor:
         """Products of points (P, D) with all rows, (P, B)."""
         return points @ self.rows.T
+
+    def fits_one_call(self, draws: int, size: int) -> bool:
+        """Whether the kernel is to make so many draws of so many candidates."""
+        few = self.rows.numel() * draws <= _IN_ONE_CALL and size <= kernel.MOST_CANDIDATES
+        return few and kernel.available(self.rows)
 
 
 def least_potential(potential: Tensor, score: Tensor) -> Tensor:
