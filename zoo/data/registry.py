@@ -15,7 +15,7 @@ from zoo.errors import ZooError, nearest, unknown_name
 if TYPE_CHECKING:
     from zoo.data.base import ZooDataModule
 
-__all__ = ["DataEntry", "create_data", "list_data", "register_data"]
+__all__ = ["DataEntry", "create_data", "data_options", "list_data", "register_data"]
 
 DataClass = TypeVar("DataClass", bound=type)
 
@@ -83,6 +83,18 @@ def list_data(kind: str | None = None, target: str | None = None) -> list[str]:
     )
 
 
+def data_options(name: str) -> dict[str, Any]:
+    """Return the options of data by name, with their types.
+
+    >>> "val_fraction" in data_options("iris")
+    True
+    """
+    entries = data_entries()
+    if name not in entries:
+        raise unknown_name("data", str(name), entries)
+    return _options(entries[name].cls)
+
+
 def create_data(name: str, **options: Any) -> ZooDataModule:
     """Create a DataModule by name; an unknown option raises with the valid ones.
 
@@ -90,16 +102,12 @@ def create_data(name: str, **options: Any) -> ZooDataModule:
         >>> create_data("iris").spec.num_classes
         3
     """
-    entries = data_entries()
-    if name not in entries:
-        raise unknown_name("data", str(name), entries)
-    cls = entries[name].cls
-    valid = _options(cls)
+    valid = data_options(name)
     for key, value in options.items():
         if key not in valid:
             raise ZooError(f"data '{name}' has no option '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}.")
         options[key] = check_type(f"data.{key}", value, valid[key])
-    module = cls(**options)
+    module = data_entries()[name].cls(**options)
     module.name = name
     return module
 

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zoo import kernels
 from zoo.data.provenance import absolute_paths, paths_from
-from zoo.data.registry import create_data
+from zoo.data.registry import create_data, data_options
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.optimizers import Recipe
@@ -102,7 +102,7 @@ def train_run(config: DictConfig) -> Outcome:
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     check_config(settings)
     import_plugins(settings["plugins"])
-    settings["data"] = absolute_paths(settings["data"])
+    settings["data"] = absolute_paths(_known_to_data(settings["data"], HydraConfig.get().overrides.task))
     settings = agree("settings", settings)
     kernels.use(settings["kernels"])
     run_dir = Path(agree("folder", run_folder(settings)))
@@ -143,6 +143,16 @@ def train_run(config: DictConfig) -> Outcome:
         with together(trainer):
             trainer.fit(model, datamodule=data, ckpt_path=resume)
         return _finish(trainer, model, data, settings, run_dir, course)
+
+
+def _known_to_data(section: dict[str, Any], given: Iterable[str]) -> dict[str, Any]:
+    """Return the options of data without those that the model's config sets for its own, and these do not have.
+
+    What was `given` on the command line stays, so that it is refused by name.
+    """
+    known = {"name", *data_options(section["name"])}
+    asked = {override.lstrip("+~").partition("=")[0] for override in given}
+    return {key: value for key, value in section.items() if key in known or f"data.{key}" in asked}
 
 
 def run_logger(trainer: Any) -> RunLogger | None:

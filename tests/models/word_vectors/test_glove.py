@@ -281,6 +281,21 @@ def test_a_run_keeps_files_that_gensim_reads_and_goes_on_bit_for_bit(
     assert capsys.readouterr().err == "error: 'kong' is none of the 8 words.\n"
 
 
+def test_texts_of_a_table_need_no_option_of_long_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model's config sets the length of windows, which its own data have and a table lacks."""
+    monkeypatch.chdir(tmp_path)
+    rows = ["text,kind", *(["to be or not to be,a", "that is the question,b"] * 10)]
+    Path("texts.csv").write_text("\n".join(rows), encoding="utf-8")
+    command = ["model=glove", CPU, "data=csv", "data.path=texts.csv", "data.text=text", "data.target=kind",
+               "data.min_count=1", "model.num_epochs=1", "model.embedding_size=2"]  # fmt: skip
+    assert run_command([*command, "data.sequence_length=5"]) == 1
+    assert "data 'csv' has no option 'sequence_length'" in capsys.readouterr().err
+    assert run_command([*command, "run_dir=run"]) == 0, capsys.readouterr().err
+    assert "question" in WordVectors.load("run")
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
