@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ from support import CHECKOUT, CPU, free_port, run_command
 
 import zoo
 from zoo.text import Tokenizer
+from zoo.training import pictures
 from zoo.training.checkpoint import load_model
 
 WORDS = {"spam": "free call now win cash prize", "ham": "home later see you at the bus"}
@@ -168,3 +170,13 @@ def test_two_processes_that_torchrun_starts_have_one_tokenizer(tokenizer: str, t
     assert Tokenizer.load(tmp_path / "run").to_json() == Tokenizer.from_json(model.spec.tokenizer).to_json()
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
     assert metrics["val/loss"] < math.log(model.spec.vocab_size or 0)  # both learned the same tokens
+
+
+def test_pictures_of_a_language_model_hold_few_scores() -> None:
+    """2,000 windows of 128 tokens, each with a score for 4,096 others, would take four gigabytes."""
+    data = zoo.create_data("text_file", path=__file__, sequence_length=8, batch_size=4)
+    model = zoo.create_model("gru", data.spec, hidden_size=4)
+    rows, spec = data.rows("train"), data.spec
+    assert pictures.held_out(model, data, "train").size == min(len(rows), pictures.MAX_ROWS)
+    with mock.patch.object(pictures, "MAX_SCORES", 5 * 8 * (spec.vocab_size or 0) + 1):
+        assert pictures.held_out(model, data, "train").size == 5

@@ -28,13 +28,16 @@ __all__ = ["draw", "held_out"]
 MAX_ROWS = 2000  # enough for a picture of rows, little enough for any model
 MAX_VALUES = 1 << 23  # of targets and answers that are held at once, for the pictures of all rows: 64 MB
 ANSWERS = ("prediction", "probability", "decision")
+MAX_SCORES = 1 << 24  # numbers that a language model may say of those rows
 log = logging.getLogger(__name__)
 
 
 def held_out(model: ZooModel, data: Any, split: str) -> Batch:
-    """Return up to `MAX_ROWS` rows of a split, spread evenly over it."""
-    rows = data.rows(split)
-    return model.as_batch(rows[_spread(len(rows), MAX_ROWS)])
+    """Return up to `MAX_ROWS` rows of a split, spread evenly over it; fewer where each step scores a vocabulary."""
+    rows, spec, most = data.rows(split), model.spec, MAX_ROWS
+    if spec is not None and spec.target == "tokens" and not model.entry.unsupervised:
+        most = max(1, min(MAX_ROWS, MAX_SCORES // max(1, spec.num_features * (spec.vocab_size or 1))))
+    return model.as_batch(rows[_spread(len(rows), most)])
 
 
 def _spread(num_rows: int, most: int) -> Tensor:
