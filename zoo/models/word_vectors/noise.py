@@ -4,9 +4,11 @@ r"""Words drawn as the noise that a context is told from.
 P(w) = n_w^{α} / \textstyle\sum_v n_v^{α}
 ```
 
-Legend: V words, n_w how often w is met, α the power.
+The noise is a table in which each word stands as often as it is drawn: a draw is a place in it.
 
-Source: Mikolov, Sutskever, Chen, Corrado & Dean 2013, §2.2.
+Legend: V words, n_w how often w is met, α the power, S places of the table.
+
+Source: Mikolov, Sutskever, Chen, Corrado & Dean 2013, §2.2; the table is that of their tool `word2vec`.
 """
 
 from __future__ import annotations
@@ -14,32 +16,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["cumulative", "draw_words", "spread_words"]
+__all__ = ["draw_words", "noise_table", "spread_words"]
+
+_PLACES, _EACH = 1 << 20, 32  # S is at least so many, and so many for each word on average
 
 
-def cumulative(counts: Tensor, power: float) -> Tensor:
-    """Return P(0) + … + P(w) for each word, (V,), float64; a word of count 0 has no share, whatever the power."""
+def noise_table(counts: Tensor, power: float) -> Tensor:
+    """Return the words at even distances of their cumulated probabilities, (S,), int32; one of count 0 is not there.
+
+    Args:
+        counts: n_w, (V,).
+        power: α.
+    """
     share = torch.where(counts > 0, counts.double().clamp_min(1).pow(power), 0.0).cumsum(0)
-    return share / share[-1]
+    size = max(_PLACES, _EACH * len(counts))
+    place = (torch.arange(size, dtype=torch.float64) + 0.5) * (float(share[-1]) / size)
+    return torch.searchsorted(share, place, right=True, out_int32=True)
 
 
 def draw_words(noise: Tensor, number: int, size: int, generator: torch.Generator | None = None) -> Tensor:
-    """Return words drawn from cumulated probabilities (V,), (number, size), those of a row from all parts of them.
+    """Return words drawn from a table of noise (S,), (number, size), those of a row from all parts of it.
 
-    The k-th of a row comes from the k-th of `size` equal parts of the noise: a row has a word w size · P(w) times in
-    expectation, as in a free draw, varies less, and is found faster.
+    The k-th of a row comes from the k-th of `size` equal parts: a row has a word w size · P(w) times in expectation, as
+    in a free draw, and varies less.
 
     Example:
-        >>> draw_words(cumulative(torch.tensor([1, 1]), 0.75), 2, 4)
+        >>> draw_words(noise_table(torch.tensor([1, 1]), 0.75), 2, 4)
         tensor([[0, 0, 1, 1],
                 [0, 0, 1, 1]])
     """
-    place = torch.rand(number, size, generator=generator, dtype=noise.dtype, device=noise.device)
-    place.add_(torch.arange(size, device=noise.device)).div_(size)
-    return torch.searchsorted(noise, place, right=True, out_int32=True).long().clamp_max_(len(noise) - 1)
+    place = torch.rand(number, size, generator=generator, dtype=torch.float64, device=noise.device)
+    place.add_(torch.arange(size, device=noise.device)).mul_(len(noise) / size)
+    return noise[place.long().clamp_max_(len(noise) - 1)].long()
 
 
 def spread_words(noise: Tensor, number: int) -> Tensor:
-    """Return words that stand at even distances in the cumulated probabilities (V,): a draw without chance."""
-    place = (torch.arange(number, dtype=noise.dtype, device=noise.device) + 0.5) / number
-    return torch.searchsorted(noise, place, right=True)
+    """Return words that stand at even distances in a table of noise (S,): a draw without chance."""
+    place = (torch.arange(number, dtype=torch.float64, device=noise.device) + 0.5) * (len(noise) / number)
+    return noise[place.long()].long()
