@@ -360,10 +360,6 @@ class Word2Vec(WordVectorModel, GradientModel):
 
     # -- evaluation ------------------------------------------------------------------------------------------------
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the vectors of tokens (B, T), (B, T, D)."""
-        return self.vectors[x]
-
     def output(self, batch: Batch) -> Tensor:
         """Return the mean loss of each text's pairs, and how many there are, (B, 2), without any draw.
 
