@@ -154,7 +154,7 @@ class GloVe(WordVectorModel, StreamingModel):
         x_max: float = 10.0,
         alpha: float = 0.75,
         learning_rate: float = 0.2,
-        num_epochs: int = 25,
+        num_epochs: int = 10,
         entries_per_step: int = 8192,
         memory_limit: int = 1 << 30,
         seed: int = 0,
