@@ -225,6 +225,22 @@ def blockwise_wins(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     return heads * queries * keys >= _WORTH
 
 
+def fused_wins(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    alibi: Tensor | None,
+    window: int | None,
+) -> bool:
+    """Whether torch's operator for small products goes, and is faster: a training step without masks, on a CPU."""
+    if query.device.type != "cpu" or not query.requires_grad or torch.compiler.is_compiling():
+        return False
+    if mask is not None or alibi is not None or window is not None:
+        return False
+    return query.shape == key.shape == value.shape and query.numel() > 0 and not transformed(query, key, value)
+
+
 def _by_group(x: Tensor, y: Tensor, groups: int) -> Tensor:
     """The product of H heads (…, H, T, m) with G heads (…, G, m, n), each of which serves H / G: (…, H, T, n)."""
     heads = x.shape[-3]
@@ -289,6 +305,7 @@ class MultiheadAttention(nn.Module):
         rotary_base: float = BASE,
     ) -> None:
         super().__init__()
+        self.fused = False  # small training steps by torch's operator, which has no second derivatives
         self.embed_dim, self.num_heads, self.dropout, self.batch_first = embed_dim, num_heads, dropout, batch_first
         self.kdim, self.vdim = embed_dim if kdim is None else kdim, embed_dim if vdim is None else vdim
         self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
@@ -397,6 +414,12 @@ class MultiheadAttention(nn.Module):
         always = (self.bias_k is not None) + self.add_zero_attn
         if not need_weights and not always and blockwise_wins(q, k, v, mask):
             mixed = blockwise(q, k, v, mask, slopes, None, dropout_p, causal, self.window, offset)
+        elif (
+            self.fused
+            and not (need_weights or always or dropout_p or offset)
+            and fused_wins(q, k, v, mask, slopes, self.window)
+        ):
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         else:
             bias, dead = attention_bias(
                 q, k.shape[-2], mask, is_causal=causal, window=self.window, alibi=slopes, offset=offset, always=always

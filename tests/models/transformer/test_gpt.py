@@ -65,6 +65,10 @@ def test_built_in_layers_have_the_same_weights_and_answers() -> None:
     theirs.load_state_dict(ours.state_dict())
     tokens = torch.randint(0, TOKENIZER.vocab_size, (3, 16))
     torch.testing.assert_close(ours(tokens), theirs(tokens), rtol=1e-10, atol=1e-10)
+    for model in (ours, theirs):
+        model.train()(tokens).square().sum().backward()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-9, atol=1e-9 * float(other.grad.abs().max()))
     torch.testing.assert_close(ours.attention(tokens), theirs.attention(tokens), rtol=1e-10, atol=1e-10)
 
 

@@ -125,6 +125,7 @@ class GPT(Generates, GradientModel):
             batch_first=True, norm_first=True, bias=h.bias,
         )  # fmt: skip
         layer.dropout = nn.Identity()  # that within the feed-forward network
+        layer.self_attn.fused = True
         norm = ops.LayerNorm(width, bias=h.bias)
         self.core = ops.TransformerEncoder(layer, h.num_layers, norm, enable_nested_tensor=False)
         self.head = None if h.tie_embeddings else nn.Linear(width, spec.vocab_size, bias=False)
