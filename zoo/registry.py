@@ -31,6 +31,7 @@ _REGISTRY: dict[str, ModelEntry] = {}
 _MODULES: dict[str, str] = {
     "agglomerative_clustering": "zoo.models.agglomerative",
     "apriori": "zoo.models.apriori",
+    "bert": "zoo.models.transformer",
     "bisecting_kmeans": "zoo.models.kmeans",
     "cnn": "zoo.models.cnn",
     "decision_tree": "zoo.models.trees",
@@ -50,6 +51,8 @@ _MODULES: dict[str, str] = {
     "random_forest": "zoo.models.trees",
     "rnn": "zoo.models.recurrent",
     "svm": "zoo.models.svm",
+    "transformer": "zoo.models.transformer",
+    "transformer_encoder": "zoo.models.transformer",
     "tsne": "zoo.models.tsne",
     "word2vec": "zoo.models.word_vectors",
 }

@@ -57,7 +57,7 @@ def read_new_rows(
             yield from ((table, file, {}) for table in rows)
         elif spec.kind == "transactions":
             yield from ((rows, file, {}) for rows in _chunks(_baskets(file, options), _LINES))
-        elif spec.kind == "tokens":
+        elif spec.kind in ("tokens", "pairs"):
             yield from ((lines, file, {}) for lines in _chunks(_lines(file), _LINES))
         elif spec.kind == "series":
             yield from ((rows, file, {}) for rows in _windows(file, spec, options))
@@ -84,6 +84,7 @@ _SUFFIXES: dict[str, tuple[str, ...]] = {
     "image": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".npy"),
     "sequence": (".npy",),
     "tokens": (".txt",),
+    "pairs": (".txt",),
     "series": (".csv",),
     "transactions": (".csv", ".txt", ".dat", ".csv.gz", ".txt.gz", ".dat.gz", ".parquet", ".pq"),
 }

@@ -22,9 +22,9 @@ from zoo.data.text_view import Ragged, TextView
 from zoo.data.tokenizing import TokenizerOptions
 from zoo.errors import ZooError
 from zoo.text.learning import KINDS
-from zoo.text.tokenizer import SHOWN, Tokenizer
+from zoo.text.tokenizer import SHOWN, Tokenizer, special_of
 
-__all__ = ["PairRows", "ParallelText"]
+__all__ = ["PairData", "PairRows", "ParallelText"]
 
 IGNORED = -100  # a target that does not count, as in torch
 _SOME = 4096  # texts that are tokenized together
@@ -84,8 +84,47 @@ def with_ends(texts: Ragged, begin: int | None = None, end: int | None = None) -
     return Ragged(tokens, lengths)
 
 
+class PairData(SplitData):
+    """Base of sentence pairs: a subclass sets `max_length` and `tokenizing`, and its `pairs` yields them.
+
+    Both languages share one vocabulary. Pairs of equal sources are in the same split, so that no sentence that was
+    trained on is translated in the test.
+    """
+
+    max_length: int
+    tokenizing: TokenizerOptions
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Yield sources with their translations, at least one pair."""
+        raise NotImplementedError
+
+    def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
+        pairs = list(self.pairs())
+        numbers: dict[str, int] = {}
+        groups = torch.tensor([numbers.setdefault(source, len(numbers)) for source, _ in pairs])
+        members = self.split(len(numbers))
+        index = {name: torch.isin(groups, part).nonzero().squeeze(1) for name, part in members.items()}
+        training = index["train"].tolist() if "train" in index else []
+        texts = (text for number in training for text in pairs[number])
+        tokenizer = self.tokenizing.make(texts, self.known_tokenizer)
+        begin, end = special_of(tokenizer, "begin", "cls"), special_of(tokenizer, "end", "sep")
+        view = TextView("", max_length=self.max_length)
+        source, target = (TokenStore.of(some_of([pair[side] for pair in pairs]), view, tokenizer) for side in (0, 1))
+        splits: dict[str, Rows | None] = {n: PairRows(source, target, part, begin, end) for n, part in index.items()}
+        shape = (int(source.lengths.max()) + 1, int(target.lengths.max()) + 1)
+        spec = DataSpec("pairs", shape, "tokens", vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.to_json())
+        return spec, splits
+
+    def sample(self) -> list[tuple[str, int]]:
+        rows = self.rows("train")
+        assert isinstance(rows, PairRows)
+        batch = rows[torch.zeros(1, dtype=torch.long)]
+        tokens = torch.cat([batch.source[0], batch.target[0]])[:SHOWN]
+        return Tokenizer.from_json(self.spec.tokenizer).shown(tokens.tolist())
+
+
 @register_data("parallel_text", kind="pairs", target="tokens")
-class ParallelText(SplitData):
+class ParallelText(PairData):
     """Your own sentence pairs: a line has a sentence, a tab, and its translation.
 
     Both languages share one vocabulary. Pairs of equal sources are in the same split, so that no sentence that was
@@ -146,6 +185,7 @@ class ParallelText(SplitData):
 
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Yield the pairs of the file in its order but for those that are too long; a blank line is none."""
+        found = False
         for number, line in enumerate(lines_of(Path(self.files()[0])), 1):
             if not line.strip():
                 continue
@@ -157,42 +197,11 @@ class ParallelText(SplitData):
                 )
             pair = cells[self.columns[0]].strip(), cells[self.columns[1]].strip()
             if self.max_words is None or all(len(text.split()) <= self.max_words for text in pair):
+                found = True
                 yield pair
-
-    def load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
-        pairs = list(self.pairs())
-        if not pairs:
+        if not found:
             short = "" if self.max_words is None else f" of at most data.max_words={self.max_words} words a text"
             raise ZooError(f"{self.path} has no pair{short}.")
-        numbers: dict[str, int] = {}
-        groups = torch.tensor([numbers.setdefault(source, len(numbers)) for source, _ in pairs])
-        members = self.split(len(numbers))
-        index = {name: torch.isin(groups, part).nonzero().squeeze(1) for name, part in members.items()}
-        training = index["train"].tolist() if "train" in index else []
-        texts = (text for number in training for text in pairs[number])
-        tokenizer = self.tokenizing.make(texts, self.known_tokenizer)
-        begin, end = special_of(tokenizer, "begin", "cls"), special_of(tokenizer, "end", "sep")
-        view = TextView("", max_length=self.max_length)
-        source, target = (TokenStore.of(some_of([pair[side] for pair in pairs]), view, tokenizer) for side in (0, 1))
-        splits: dict[str, Rows | None] = {n: PairRows(source, target, part, begin, end) for n, part in index.items()}
-        shape = (int(source.lengths.max()) + 1, int(target.lengths.max()) + 1)
-        spec = DataSpec("pairs", shape, "tokens", vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.to_json())
-        return spec, splits
-
-    def sample(self) -> list[tuple[str, int]]:
-        rows = self.rows("train")
-        assert isinstance(rows, PairRows)
-        batch = rows[torch.zeros(1, dtype=torch.long)]
-        tokens = torch.cat([batch.source[0], batch.target[0]])[:SHOWN]
-        return Tokenizer.from_json(self.spec.tokenizer).shown(tokens.tolist())
-
-
-def special_of(tokenizer: Tokenizer, *roles: str) -> int:
-    """Return the id of the special token of the first of some roles that there is."""
-    found = next((number for number in map(tokenizer.special, roles) if number is not None), None)
-    if found is None:
-        raise ZooError(f"The tokenizer has no token for the {roles[0]} of a text: name it in data.special_tokens.")
-    return found
 
 
 def some_of(texts: list[str]) -> Iterator[list[str]]:

@@ -82,6 +82,8 @@ class Preprocessing:
             return self.scaled(Batch(self.encoder.encode_inputs(table, where)))
         if spec.kind == "transactions":
             return _baskets(x, spec)
+        if spec.kind == "pairs":
+            return _sources(x, spec, where)
         if spec.kind == "tokens" and spec.tokenizer and (isinstance(x, str) or _are_texts(x)):
             return _texts(x, spec)
         x = by_name(x, spec, where)
@@ -207,6 +209,20 @@ def _texts(x: Any, spec: DataSpec) -> Batch:
     tokenizer = Tokenizer.from_json(spec.tokenizer)
     tokens, mask = pad([tokenizer.encode(text) for text in ([x] if isinstance(x, str) else x)])
     return Batch(tokens=tokens, mask=mask)
+
+
+def _sources(x: Any, spec: DataSpec, where: str) -> Batch:
+    """Texts to be translated, each with the token that ends it."""
+    from zoo.text.tokenizer import Tokenizer, special_of
+
+    texts = [x] if isinstance(x, str) else x
+    if not spec.tokenizer or not _are_texts(texts):
+        raise ZooError(f"{where} must be texts to translate, a list of them.")
+    tokenizer = Tokenizer.from_json(spec.tokenizer)
+    end = torch.tensor([special_of(tokenizer, "end", "sep")])
+    rows = [torch.cat([tokenizer.encode(text), end]) for text in texts]
+    tokens, mask = pad(rows) if rows else (torch.zeros(0, 1, dtype=torch.long), None)
+    return Batch(source=tokens, source_mask=mask)
 
 
 def _seen(x: Any, view: TextView, spec: DataSpec, where: str) -> Batch:

@@ -30,6 +30,7 @@ _MODULES: tuple[str, ...] = (
     "zoo.data.images",
     "zoo.data.text",
     "zoo.data.parallel_text",
+    "zoo.data.dates",
     "zoo.data.sequences",
     "zoo.data.series",
     "zoo.data.transactions",

@@ -153,6 +153,8 @@ class DataSpec:
     @property
     def example_shape(self) -> tuple[int | None, ...]:
         """The shape of one input, with None for a number of steps that may differ."""
+        if self.kind == "pairs":
+            return (None,) * len(self.shape)
         return (None, *self.shape[1:]) if self.kind in ("sequence", "tokens") else self.shape
 
     def matches(self, other: DataSpec, targets: bool = True) -> bool:

@@ -231,3 +231,11 @@ def _from_json(text: str) -> Tokenizer:
     from tokenizers import Tokenizer as Backend
 
     return Tokenizer(Backend.from_str(text))
+
+
+def special_of(tokenizer: Tokenizer, *roles: str) -> int:
+    """Return the id of the special token of the first of some roles that there is."""
+    found = next((number for number in map(tokenizer.special, roles) if number is not None), None)
+    if found is None:
+        raise ZooError(f"The tokenizer has no token for the {roles[0]} of a text: name it in data.special_tokens.")
+    return found

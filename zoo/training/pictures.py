@@ -150,7 +150,7 @@ def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], wri
     for name, values in model.curves():
         for number, value in enumerate(values, 1):
             writer.add_scalar(name, value, global_step=number)
-    for name, text in model.texts():
+    for name, text in (*model.texts(), *model.samples(batch)):
         writer.add_text(name, text)
     embeddings = model.embeddings(batch, columns)
     if embeddings is not None:
@@ -182,5 +182,5 @@ class _Forward(nn.Module):
                 self.add_module(name, child)
         self.call = [model.forward]  # in a list, so that the model is no submodule
 
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.call[0](x)
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.call[0](*inputs)

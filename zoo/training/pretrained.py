@@ -12,14 +12,14 @@ from torch import Tensor
 from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
-from zoo.models.transformer import gpt2_weights
+from zoo.models.transformer import bert_weights, gpt2_weights
 from zoo.registry import create_model
 from zoo.text import Tokenizer
 from zoo.training.checkpoint import write_whole
 
 __all__ = ["load_pretrained", "save_pretrained"]
 
-_FORMATS: dict[str, Any] = {"gpt2": gpt2_weights}  # by config.json's model_type
+_FORMATS: dict[str, Any] = {"bert": bert_weights, "gpt2": gpt2_weights}  # by config.json's model_type
 _FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt"]
 
 
@@ -56,7 +56,7 @@ def load_pretrained(path: str | Path) -> ZooModel:
     tokenizer = _read_tokenizer(folder, vocab_size)
     spec = DataSpec("tokens", (context,), "tokens", vocab_size=vocab_size, tokenizer=tokenizer)
     model = create_model(form.MODEL, spec=spec, **hparams)
-    names = form.names(hparams["num_layers"], hparams["tie_embeddings"])
+    names = form.names(hparams["num_layers"], hparams.get("tie_embeddings", True))
     tensors = form.without_prefix(_read_tensors(folder))
     model.load_state_dict(_ours(folder, tensors, names, model, form), strict=False)
     return model.eval()
@@ -85,12 +85,15 @@ def save_pretrained(model: ZooModel, path: str | Path) -> None:
     context = int(model.context)
     config = form.to_config(model.hparams, model.spec.vocab_size, context)
     state, tensors = model.state_dict(), {}
-    for theirs, (ours, turned) in form.names(model.hparams.num_layers, model.hparams.tie_embeddings).items():
+    tied = model.hparams.get("tie_embeddings", True)
+    for theirs, (ours, turned) in form.names(model.hparams.num_layers, tied).items():
         if ours in state:
             value = state[ours].detach().cpu()
         else:  # theirs always have a bias
             value = torch.zeros(len(state[ours.replace("bias", "weight")]))
         tensors[theirs] = (value.T if turned else value).contiguous()
+    if hasattr(form, "parted"):
+        tensors = form.parted(tensors)
     if model.spec.tokenizer:
         tokenizer = Tokenizer.from_json(model.spec.tokenizer)
         tokenizer.save(folder / "tokenizer.json")

@@ -330,6 +330,10 @@ class ZooModel(pl.LightningModule):
         """Yield named texts for TensorBoard, such as generated samples or a table of rules."""
         yield from ()
 
+    def samples(self, batch: Batch) -> Iterator[tuple[str, str]]:
+        """Yield named texts for TensorBoard that the model makes of held-out rows, such as translations."""
+        yield from ()
+
     def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """Yield named tables, a dictionary for each row, which a run keeps as CSV files."""
         yield from ()
@@ -342,8 +346,8 @@ class ZooModel(pl.LightningModule):
         """Return points (N, D) and a label for each, for TensorBoard's projector, or None."""
         return None
 
-    def graph_input(self, batch: Batch) -> Tensor:
-        """Return an input for which TensorBoard draws the graph of `forward`."""
+    def graph_input(self, batch: Batch) -> Tensor | tuple[Tensor, ...]:
+        """Return an input, or several, for which TensorBoard draws the graph of `forward`."""
         return batch.inputs[:1]
 
     # -- looks ---------------------------------------------------------------------------------------------------

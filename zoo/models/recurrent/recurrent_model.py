@@ -14,6 +14,7 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import EmbedsTokens, Generates
+from zoo.models.base.forecasts import Forecasts, scaled_windows
 from zoo.models.base.uses import Needs
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def move(state: State, device: torch.device) -> State:
     return type(state)(move(part, device) for part in state)
 
 
-class RecurrentModel(EmbedsTokens, Generates):
+class RecurrentModel(EmbedsTokens, Forecasts, Generates):
     """A mixin for gradient models: everything but the recurrent layers themselves.
 
     A subclass sets `layer_name`, saves its hyperparameters and calls `check_hyperparameters`.
@@ -141,8 +142,8 @@ class RecurrentModel(EmbedsTokens, Generates):
 
     def _forecast_window(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The forecast of windows that are shifted and scaled by their own mean and deviation."""
-        mean, std = x.mean(1, keepdim=True), x.std(1, keepdim=True, correction=0).clamp_min(1e-6)  # (B, 1, F)
-        hidden, state = self.core((x - mean) / std, state)
+        scaled, mean, std = scaled_windows(x)
+        hidden, state = self.core(scaled, state)
         return self.head(self.drop(hidden[:, -1])) * std[:, :, 0] + mean[:, :, 0], state
 
     def _last(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
@@ -205,26 +206,6 @@ class RecurrentModel(EmbedsTokens, Generates):
         if every:
             return output, state
         return output[:, -1] if mask is None else output[torch.arange(len(output)), mask.sum(1) - 1], state
-
-    @torch.inference_mode()
-    def forecast(self, history: Any, steps: int) -> Tensor:
-        """Return the next `steps` values (steps,) after a history (N,), each fed back to predict the next.
-
-        Raises:
-            ZooError: for a history shorter than the window that the model was trained on.
-        """
-        self.check_fitted()
-        values = torch.as_tensor(history).to(self.device, self.input_dtype)
-        window, known = self.spec.shape[0], len(values)
-        if values.ndim != 1:
-            raise ZooError(f"A history has shape (N,), one value a step, not {tuple(values.shape)}.")
-        if known < window:
-            raise ZooError(f"A forecast needs {window} steps of history; there are {known}.")
-        self.eval()
-        while len(values) < known + steps:
-            ahead = self(values[-window:].view(1, window, 1))  # (1, h)
-            values = torch.cat([values, ahead.flatten()])
-        return values[known : known + steps].cpu()
 
     # -- pictures ------------------------------------------------------------------------------------------------
 

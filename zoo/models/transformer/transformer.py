@@ -1,0 +1,298 @@
+r"""The transformer of 2017: an encoder reads a sentence, a decoder says its translation, both by attention alone.
+
+```math
+m = \mathrm{enc}\bigl(\sqrt D\, E_{s} + P\bigr), \qquad h = \mathrm{dec}\bigl(\sqrt D\, E_{t} + P,\; m\bigr), \qquad
+p(t_{j+1} \mid t_{\le j}, s) = \mathrm{softmax}(E\, h_j)
+```
+
+Training lowers the cross-entropy of each next token of the right translation (teacher forcing), with labels smoothed
+by ε: (1 − ε) [k = y] + ε / V. Decoding feeds back what was said; keys and values of earlier steps, and those of the
+memory, are kept, so that each step costs one row.
+
+Legend: B pairs, S tokens of the source s, T of the target t, D width, V tokens, E the one table of V × D numbers for
+both languages and for the output, P sines and cosines of the position, m the memory (B, S, D), h the states (B, T, D).
+
+Source: Vaswani et al. 2017. Deviation: layers normalize first (Xiong et al. 2020), which trains without a long warm-up;
+`norm_first=false` gives the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zoo import layers
+from zoo.checks import check_range
+from zoo.data.spec import Batch, DataSpec
+from zoo.errors import ZooError
+from zoo.layers import SinusoidalPositionalEncoding, TokenEmbedding, TransformerCache
+from zoo.models.base import Generates, GradientModel
+from zoo.models.base.generates import Prompts
+from zoo.models.base.objectives import IGNORED
+from zoo.models.transformer.encoder_parts import activation_of, recorded
+from zoo.registry import register_model
+from zoo.text import Decoding
+from zoo.text.tokenizer import special_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.figure import Figure
+
+__all__ = ["TransformerModel"]
+
+SHOWN = 12  # pairs whose translations are shown
+MOST = 32  # tokens of a text whose attention is drawn
+
+
+class State(NamedTuple):
+    """What decoding goes on from.
+
+    Attributes:
+        memory: what the encoder made of the sources, (B, S, D).
+        mask: which of their tokens are there, (B, S), or None for all.
+        cache: keys and values of the steps so far; None before the first.
+    """
+
+    memory: Tensor
+    mask: Tensor | None
+    cache: TransformerCache | None = None
+
+
+@register_model(
+    "transformer",
+    family="transformer",
+    accepts={"pairs": "tokens"},
+    source="Vaswani et al. 2017",
+    docs="transformer",
+)
+class TransformerModel(Generates, GradientModel):
+    """Encoder and decoder by attention alone, for sentence pairs such as translations.
+
+    Args:
+        hidden_size: D, the width of the layers, a multiple of `num_heads`.
+        num_heads: heads of each attention.
+        num_encoder_layers: layers that read the source.
+        num_decoder_layers: layers that say the target.
+        feedforward_size: inner width of the feed-forward networks; null: four times D.
+        dropout: share dropped in training, in each layer and behind the embedding.
+        activation: of the feed-forward networks: `relu`, `gelu` or `gelu_tanh`.
+        norm_first: normalize before each part of a layer instead of behind it.
+        tie_embeddings: one table for the tokens that are read and for the scores of those that are said.
+        label_smoothing: ε, the share of the label that is spread over all tokens in training.
+        layers: `zoo` for our layers, `torch` for the built-in ones with the same weights.
+
+    Raises:
+        ZooError: for a hyperparameter out of range.
+
+    Example:
+        >>> import torch, zoo
+        >>> spec = zoo.DataSpec(kind="pairs", shape=(7, 5), target="tokens", vocab_size=11)
+        >>> model = zoo.create_model("transformer", spec, hidden_size=8, num_heads=2)
+        >>> model(torch.zeros(4, 7, dtype=torch.long), torch.zeros(4, 5, dtype=torch.long)).shape
+        torch.Size([4, 5, 11])
+    """
+
+    decays_matrices_only = True
+
+    def __init__(
+        self,
+        *,
+        hidden_size: int = 128,
+        num_heads: int = 4,
+        num_encoder_layers: int = 2,
+        num_decoder_layers: int = 2,
+        feedforward_size: int | None = None,
+        dropout: float = 0.1,
+        activation: Literal["relu", "gelu", "gelu_tanh"] = "relu",
+        norm_first: bool = True,
+        tie_embeddings: bool = True,
+        label_smoothing: float = 0.1,
+        layers: Literal["zoo", "torch"] = "zoo",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        check_range("hidden_size", hidden_size, 1)
+        check_range("num_heads", num_heads, 1)
+        check_range("num_encoder_layers", num_encoder_layers, 1, 1000)
+        check_range("num_decoder_layers", num_decoder_layers, 1, 1000)
+        check_range("feedforward_size", feedforward_size, 1)
+        check_range("dropout", dropout, 0, 1)
+        check_range("label_smoothing", label_smoothing, 0, 1)
+        if hidden_size % num_heads:
+            raise ZooError(f"model.hidden_size={hidden_size} must be a multiple of model.num_heads={num_heads}.")
+
+    def initialize(self, spec: DataSpec) -> None:
+        assert spec.vocab_size is not None  # the objective has asked for it
+        width, h = self.hparams.hidden_size, self.hparams
+        self.embedding = TokenEmbedding(spec.vocab_size, width, scaled=True)
+        self.positions = SinusoidalPositionalEncoding(width, h.dropout)
+        ops: Any = layers if h.layers == "zoo" else nn
+        sizes = (width, h.num_heads, h.feedforward_size or 4 * width, h.dropout, activation_of(h.activation))
+        options = {"batch_first": True, "norm_first": h.norm_first}
+        encoder = ops.TransformerEncoder(
+            ops.TransformerEncoderLayer(*sizes, **options), h.num_encoder_layers, ops.LayerNorm(width),
+            enable_nested_tensor=False,
+        )  # fmt: skip
+        decoder = ops.TransformerDecoder(
+            ops.TransformerDecoderLayer(*sizes, **options), h.num_decoder_layers, ops.LayerNorm(width)
+        )
+        self.core = ops.Transformer(width, h.num_heads, custom_encoder=encoder, custom_decoder=decoder)
+        self.head = None if h.tie_embeddings else nn.Linear(width, spec.vocab_size, bias=False)
+
+    # -- forward -------------------------------------------------------------------------------------------------
+
+    def forward(self, source: Tensor, target: Tensor, source_mask: Tensor | None = None) -> Tensor:
+        """Return the logits (B, T, V) of what follows each token of the targets.
+
+        Args:
+            source: tokens (B, S).
+            target: tokens (B, T), from the one that begins a text on.
+            source_mask: which tokens of the sources are there, (B, S); None for all.
+        """
+        return self.decode(target, self.encode(source, source_mask), source_mask)
+
+    def encode(self, source: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the memory (B, S, D) of sources (B, S)."""
+        hidden = self.positions(self.embedding(source))
+        return self.core.encoder(hidden, src_key_padding_mask=None if mask is None else ~mask)
+
+    def decode(
+        self, target: Tensor, memory: Tensor, mask: Tensor | None = None, cache: TransformerCache | None = None
+    ) -> Tensor:
+        """Return the logits (B, T, V) after each token of the targets (B, T), the steps of a cache standing before."""
+        hidden = self.positions(self.embedding(target), 0 if cache is None else cache.length)
+        extra: dict[str, Any] = {} if cache is None else {"cache": cache}
+        if self.hparams.layers == "torch":  # asks for the mask in full
+            steps = target.shape[1]
+            extra["tgt_mask"] = torch.ones(steps, steps, dtype=torch.bool, device=target.device).triu(1)
+        padding = None if mask is None else ~mask
+        hidden = self.core.decoder(hidden, memory, memory_key_padding_mask=padding, tgt_is_causal=True, **extra)
+        return self.embedding.logits(hidden) if self.head is None else self.head(hidden)
+
+    def output(self, batch: Batch) -> Tensor:
+        return self(batch.source, batch.target, batch.source_mask)
+
+    # -- translating ---------------------------------------------------------------------------------------------
+
+    @property
+    def caches(self) -> bool:
+        return self.hparams.layers == "zoo"
+
+    def begin(self, prompts: Sequence[str]) -> Prompts:
+        """Return what the translations of some texts start from."""
+        return self._begin(self.as_batch(self.prepare(list(prompts))))
+
+    def _begin(self, batch: Batch) -> Prompts:
+        state = State(self.encode(batch.source, batch.source_mask), batch.source_mask)
+        return Prompts([torch.tensor([self._special("begin", "cls")])] * batch.size, state, shown=False)
+
+    def next_logits(
+        self, tokens: Tensor, state: State | None = None, mask: Tensor | None = None, every: bool = False
+    ) -> tuple[Tensor, State]:
+        assert state is not None  # a translation begins with a source
+        if self.caches:
+            state = state._replace(cache=state.cache or TransformerCache(self.hparams.num_decoder_layers))
+        logits = self.decode(tokens, state.memory, state.mask, state.cache)
+        return (logits if every else logits[:, -1]), state
+
+    def select_state(self, state: State, rows: Tensor) -> State:
+        rows, cache = rows.to(self.device), state.cache
+        if cache is not None:
+            cache.reorder(rows)
+        return State(state.memory[rows], None if state.mask is None else state.mask[rows], cache)
+
+    def rewind(self, state: State, count: int) -> State:
+        assert state.cache is not None
+        state.cache.truncate(state.cache.length - count)
+        return state
+
+    def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the likeliest token after each of the targets, (B, T); of sources alone their translations."""
+        if batch.target is None:
+            return {"prediction": self._translated(batch)}
+        predicted = self.objective.predict(self.output(batch))
+        if batch.target_mask is not None:
+            predicted = predicted.masked_fill(~batch.target_mask, IGNORED)
+        return {"prediction": predicted}
+
+    def _translated(self, batch: Batch) -> Tensor:
+        """Return greedy translations, (B, T), with −100 behind their ends; T is that of the longest known target."""
+        assert self.spec is not None
+        steps, end = self.spec.shape[1], self._special("end", "sep")
+        said = torch.full((batch.size, steps), IGNORED, device=self.device)
+        is_open = torch.ones(batch.size, dtype=torch.bool, device=self.device)
+        greedy = Decoding.of({"decoding": "greedy", "steps": steps, "cache": self.caches})
+        for step, tokens in enumerate(self._tokens(self._begin(batch), greedy) if batch.size else ()):
+            is_open = is_open & (tokens != end)
+            if not bool(is_open.any()):
+                break
+            said[:, step] = tokens.where(is_open, IGNORED)
+        return said
+
+    def predict(self, x: Any, batch_size: int = 256, *, raw: bool = True) -> Any:
+        """Return the greedy translations of texts as an array of text, as `generate` does with other decodings.
+
+        Arguments are those of `ZooModel.predict`; a `Batch` of a DataModule gives token ids.
+        """
+        found = self.predict_columns(x, batch_size, raw=raw)["prediction"]
+        return found if isinstance(x, Batch) else np.array(self._texts(found), dtype=np.str_)
+
+    def answers(self, columns: dict[str, Tensor]) -> pa.Table:
+        import pyarrow as pa
+
+        return pa.table({name: pa.array(self._texts(tokens), pa.string()) for name, tokens in columns.items()})
+
+    def _texts(self, tokens: Tensor) -> list[str]:
+        end, tokenizer = self._special("end", "sep"), self.tokenizer
+        return [tokenizer.decode(row[(row >= 0) & (row != end)]) for row in tokens.cpu()]
+
+    def _special(self, *roles: str) -> int:
+        return special_of(self.tokenizer, *roles)
+
+    # -- pictures ------------------------------------------------------------------------------------------------
+
+    def graph_input(self, batch: Batch) -> tuple[Tensor, ...]:
+        return batch.source[:1], batch.target[:1]
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        yield from ()  # a translation begins with a source: see `samples`
+
+    def samples(self, batch: Batch) -> Iterator[tuple[str, str]]:
+        """Yield some sources with the right translation and ours as a table."""
+        assert self.spec is not None
+        if not self.spec.tokenizer or batch.y is None:
+            return
+        few = batch.rows(slice(SHOWN))
+        sources = few.source if few.source_mask is None else few.source.masked_fill(~few.source_mask, IGNORED)
+        columns = [self._texts(tokens) for tokens in (sources, few.y, self._translated(few._replace(target=None)))]  # type: ignore[arg-type]
+        rows = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in zip(*columns, strict=True)]
+        table = [["source", "target", "translation"], ["---"] * 3, *rows]
+        yield "translations", "\n".join(f"|{'|'.join(row)}|" for row in table)
+
+    def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
+        from zoo import visual
+
+        yield from super().pictures(batch, columns)
+        source, target = (
+            tokens[:1, : MOST if mask is None else min(MOST, int(mask[0].sum()))]
+            for tokens, mask in ((batch.source, batch.source_mask), (batch.target, batch.target_mask))
+        )
+        names = [self._names(tokens[0]) for tokens in (source, target)]
+        for name, layers_of, tokens, keys in (
+            ("attention_source", [layer.self_attn for layer in self.core.encoder.layers], names[0], names[0]),
+            ("attention_target", [layer.self_attn for layer in self.core.decoder.layers], names[1], names[1]),
+            ("attention_memory", [layer.multihead_attn for layer in self.core.decoder.layers], names[1], names[0]),
+        ):
+            with recorded(layers_of) as weights:
+                self(source, target)
+            yield name, visual.attention(torch.stack([each[0] for each in weights]), tokens, keys)
+
+    def _names(self, tokens: Tensor) -> list[str]:
+        assert self.spec is not None
+        if not self.spec.tokenizer:
+            return [str(number) for number in tokens.tolist()]
+        return [text for text, _ in self.tokenizer.shown(tokens.tolist())]
