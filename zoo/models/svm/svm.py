@@ -208,7 +208,7 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         super().__init__()
         check_range("C", C, 0, open_low=True)
         check_range("epsilon", epsilon, 0)
-        check_range("intercept_scaling", intercept_scaling, 0, open_low=True)
+        check_range("intercept_scaling", intercept_scaling, 0, 1e150, open_low=True)  # its square is a number
         check_range("num_components", num_components, 1)
         if not isinstance(gamma, str):
             check_range("gamma", gamma, 0)
@@ -300,7 +300,7 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
     def constant(self) -> float:
         """The constant feature a, 0 where there is no intercept."""
         hp = self.hparams
-        return 0.0 if not hp.fit_intercept else 1.0 if hp.intercept_scaling is None else hp.intercept_scaling
+        return 0.0 if not hp.fit_intercept else 1.0 if hp.intercept_scaling is None else float(hp.intercept_scaling)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self._mapped(x))  # (B, K)
