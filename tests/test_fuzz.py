@@ -22,6 +22,11 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 SAMPLE: list[Any] = [10**25, math.nan, "", [-1], {}]  # which no constructor builds much for
 SECONDS = 20
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {  # what would take long else, and rightly
+    ("apriori", "min_support"): {"max_length": 2},
+    ("glove", "entries_per_step"): {"num_epochs": 1},
+    ("glove", "memory_limit"): {"num_epochs": 1},
+}
 
 
 @contextmanager
@@ -44,8 +49,8 @@ def outcome(name: str, parameter: str, value: Any) -> str | None:
     try:
         with at_most(SECONDS):
             torch.manual_seed(0)
-            options = {"max_length": 2} if (name, parameter) == ("apriori", "min_support") else {}  # else exponential
-            model = zoo.create_model(name, spec=default_data(name).spec, **options, **{parameter: value})
+            options = {**BESIDE.get((name, parameter), {}), parameter: value}
+            model = zoo.create_model(name, spec=default_data(name).spec, **options)
             fit_tiny(model, batch, steps=2)
             if model.predict_batch.__func__ is not ZooModel.predict_batch:  # type: ignore[attr-defined]
                 with torch.inference_mode():

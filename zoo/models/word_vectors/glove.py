@@ -166,8 +166,9 @@ class GloVe(WordVectorModel, StreamingModel):
         ):  # fmt: skip
             check_range(name, value, 1)
         for name, number in (("x_max", x_max), ("learning_rate", learning_rate)):
-            check_range(name, number, 0, open_low=True)
+            check_range(name, number, 0, 1e30, open_low=True)  # vectors are float32
         check_range("alpha", alpha, 0)
+        check_range("num_epochs", num_epochs, 1, 1_000_000)
         self.save_hyperparameters()
         self._table: CooccurrenceTable | None = None
 
