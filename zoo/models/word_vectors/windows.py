@@ -34,7 +34,7 @@ from torch import Tensor
 
 __all__ = ["CENTRES", "Blocks", "draw_blocks", "expected_blocks", "keep_probability"]
 
-CENTRES = 32  # C
+CENTRES = 16  # C
 
 
 class Blocks(NamedTuple):

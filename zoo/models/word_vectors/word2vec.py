@@ -13,7 +13,7 @@ character n-grams.
 A step takes the gradients of J's sum over the pairs of some blocks of text, by the formula, and changes only the rows
 that occur in them: a batch is many such steps, at the learning rate of the batch.
 
-Deviations from the tool `word2vec`: the drawn words are shared by a block of 32 centres and weighted to the same
+Deviations from the tool `word2vec`: the drawn words are shared by a block of 16 centres and weighted to the same
 expectation; they may be the predicted word itself, as the objective has it; the step of a row that occurs often is
 bounded (see `descent`); output vectors begin small and random rather than at 0; in CBOW each vector gets its share of
 the mean's gradient, not all of it.
@@ -88,14 +88,14 @@ class Word2Vec(WordVectorModel, GradientModel):
         embedding_size: D.
         window: the most words on each side of a centre; for each centre fewer are drawn.
         negatives: K, drawn words for each pair.
-        shared_negatives: drawn words for each block of 32 centres, which stand for the K of each pair.
+        shared_negatives: drawn words for each block of 16 centres, which stand for the K of each pair.
         noise_power: the power of a word's count with which it is drawn.
         subsample: share of the text from which on a word is left out now and then; 0 keeps all.
         phrase_threshold: the least score of a pair of words that becomes one word; None for no phrases.
         phrase_min_count: how often it must be met.
         ngrams: shortest and longest character n-grams of the words; None for whole words alone.
         num_buckets: rows that the n-grams share.
-        blocks_per_step: blocks of 32 centres whose gradients are taken at once.
+        blocks_per_step: blocks of 16 centres whose gradients are taken at once.
         step_bound: c, the longest step of a row in units of the inverse of its curvature's bound.
 
     Raises:
@@ -129,7 +129,7 @@ class Word2Vec(WordVectorModel, GradientModel):
         phrase_min_count: int = 5,
         ngrams: list[int] | None = None,
         num_buckets: int = 200_000,
-        blocks_per_step: int = 32,
+        blocks_per_step: int = 64,
         step_bound: float = 2.0,
     ) -> None:
         super().__init__()
