@@ -202,8 +202,9 @@ class BERT(GradientModel):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        own = {"pretrained": None, "max_length": self.positions.max_length}  # no other run is asked for again
-        checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], **own}
+        if self.hparams.pretrained is not None:  # no other run is asked for again
+            own = {"pretrained": None, "max_length": self.positions.max_length}
+            checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], **own}
 
     @property
     def context(self) -> int:
