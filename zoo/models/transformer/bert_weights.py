@@ -122,7 +122,7 @@ def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def parted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors under their names: queries, keys and values apart again."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, value in tensors.items():
         if ".qkv." in name:
             found |= {

@@ -210,7 +210,7 @@ class TransformerEncoderModel(Forecasts, GradientModel):
         if self.cls is not None:
             embedded = torch.cat([self.cls.expand(len(embedded), 1, -1), embedded], 1)
             mask = None if mask is None else F.pad(mask, (1, 0), value=True)
-        if self.hparams.positions == "learned" and embedded.shape[1] > self.positions.max_length:
+        if isinstance(self.positions, LearnedPositionalEncoding) and embedded.shape[1] > self.positions.max_length:
             before = int(self.cls is not None)
             raise ZooError(
                 f"A sequence has {embedded.shape[1] - before} steps, and the learned positions end at "
