@@ -53,6 +53,7 @@ def compose(*overrides: str, name: str = "train") -> dict[str, Any]:
 
 # What the tests over all models set, where a model's own data and hyperparameters would take long.
 TINY: dict[str, list[str]] = {
+    "bert": ["data.tokenizer=char"],  # pieces of words are learnt a little differently at another time
     "glove": ["data.sequence_length=30", "model.embedding_size=8", "model.window=4", "model.num_epochs=3"],
 }
 

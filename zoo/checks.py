@@ -71,7 +71,8 @@ def check_type(key: str, value: Any, annotation: Any) -> Any:
         # A whole number of more than 64 bits can only be meant as a float.
         as_float = isinstance(value, int) and not isinstance(value, bool) and not _fits(value, int)
         return float(value) if annotation is float or as_float else value
-    if isinstance(value, int) and not -LONGEST <= value < LONGEST:
+    bounded = "at most" in describe_type(annotation)
+    if isinstance(value, int) and not -LONGEST <= value < LONGEST and not bounded:
         raise ZooError(f"{key} must be below 2^63 in size, as all integers here, not {_short(value)}.")
     shown = "null" if value is None else repr(value)
     raise ZooError(f"{key} must be {describe_type(annotation)}, not {shown}.{_nearest_choice(value, annotation)}")

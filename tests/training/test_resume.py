@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import CPU, bits, checkpoint_bits, compose, run_command, spawn
+from support import CPU, TINY, bits, checkpoint_bits, compose, run_command, spawn
 
 import zoo
 from zoo.training.callbacks import Checkpointer
@@ -46,7 +46,7 @@ RUNS = {
     "gradient solver": ["model=linear_regression", "model.solver=gradient"],
 }
 RUNS = {name: [*run, "trainer.max_epochs=3"] if "max_epochs" not in str(run) else run for name, run in RUNS.items()}
-RUNS |= {f"{name}, three short passes": [f"model={name}", *SHORT] for name in zoo.list_models()}
+RUNS |= {f"{name}, three short passes": [f"model={name}", *SHORT, *TINY.get(name, [])] for name in zoo.list_models()}
 
 
 def train(overrides: Sequence[str], folder: Path, resume: Path | None = None) -> dict[str, Any]:

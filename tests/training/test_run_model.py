@@ -79,6 +79,7 @@ def tokens(folder: Path) -> tuple[list[str], Any]:
     text = "the cat sat on the mat. " * 20
     (folder / "text.txt").write_text(text)
     options = ["data=text_file", f"data.path={folder}/text.txt", "data.sequence_length=10", "data.batch_size=1"]
+    options += ["data.tokenizer=char"]
     rows = [text[i : i + 10] for i in range(0, len(text) - 10, 10)]
     return [*options, "data.test_fraction=0", "data.val_fraction=0"], rows
 

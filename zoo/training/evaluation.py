@@ -25,7 +25,7 @@ from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw
 from zoo.training.plugins import confirm_plugins, import_plugins
 from zoo.training.report import print_metrics
-from zoo.training.run import device_of, named, of_split
+from zoo.training.run import device_of, named
 from zoo.training.run_config import read_config
 from zoo.training.trainer import make_trainer, seed_all
 from zoo.training.word_questions import ask_words
@@ -112,8 +112,6 @@ def evaluate_run(config: DictConfig) -> None:
     said = "new" if is_new else split
     metrics = {f"{said}/{key.partition('/')[2]}": value for key, value in metrics.items()}
     usual = not is_new and split == ("test" if data.has("test") else "train")
-    if not usual and not is_new:
-        metrics = of_split(metrics, split)
     folder = run / "evaluation" if usual else run / "evaluation" / said  # what is said of other rows overwrites nothing
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"split": said, **metrics}, indent=2) + "\n"
