@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = ["read_new_rows"]
 _LINES = 4096
 _IMAGES = 256
 _BYTES = 1 << 25
+_AHEAD = 4  # tables of a megabyte
 
 
 def read_new_rows(
@@ -130,12 +132,12 @@ def _csv(file: str, spec: DataSpec, preprocessing: Preprocessing, options: dict[
 
 
 def _read_ahead(items: Iterator[Any]) -> Iterator[Any]:
-    """Yield items while a second thread reads the next one: PyArrow parses a stream in the thread that asks for it."""
+    """Yield items while a second thread reads the next ones: PyArrow parses a stream in the thread that asks for it."""
     with ThreadPoolExecutor(1, "zoo-read") as thread:
         end = object()
-        coming = thread.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = thread.submit(next, items, end)
+        coming = deque(thread.submit(next, items, end) for _ in range(_AHEAD))
+        while (item := coming.popleft().result()) is not end:
+            coming.append(thread.submit(next, items, end))
             yield item
 
 
