@@ -186,6 +186,16 @@ def test_a_table_without_what_it_is_for_is_one_line(
     assert re.search(message, one_line(capsys, ["model=mlp", f"data={data}", "data.path=table.csv", CPU]))
 
 
+@pytest.mark.usefixtures("here")
+def test_a_model_with_options_for_its_own_schedule_takes_another(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["model=transformer_encoder", "scheduler=plateau", "model.hidden_size=8", "model.num_heads=1", CPU]
+    short = ["trainer.max_epochs=1", "trainer.limit_train_batches=1"]
+    assert run_command([*command, *short, "run_dir=run"]) == 0, capsys.readouterr().err
+    assert "warmup_steps" not in (Path("run") / "config.yaml").read_text()
+    assert run_command([*command, *short, "run_dir=other", "scheduler.warmup_steps=3"]) == 1
+    assert "scheduler 'plateau' has no option 'warmup_steps'" in capsys.readouterr().err
+
+
 FILES = {
     "missing column": ("a,b\n1,2\n3,4\n", "target", r"target"),
     "empty file": ("", "y", r"table\.csv"),

@@ -22,7 +22,8 @@ from zoo.data.provenance import absolute_paths, paths_from
 from zoo.data.registry import create_data, data_options
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
-from zoo.optimizers import Recipe
+from zoo.optimizers import SCHEDULERS, Recipe
+from zoo.optimizers.options import option_types
 from zoo.optimizers.schedules import SPANS_THE_RUN
 from zoo.registry import create_model
 from zoo.tasks import find_task
@@ -102,7 +103,8 @@ def train_run(config: DictConfig) -> Outcome:
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     check_config(settings)
     import_plugins(settings["plugins"])
-    settings["data"] = absolute_paths(_known_to_data(settings["data"], HydraConfig.get().overrides.task))
+    settings = _without_others_options(settings, HydraConfig.get().overrides.task)
+    settings["data"] = absolute_paths(settings["data"])
     settings = agree("settings", settings)
     kernels.use(settings["kernels"])
     run_dir = Path(agree("folder", run_folder(settings)))
@@ -145,14 +147,21 @@ def train_run(config: DictConfig) -> Outcome:
         return _finish(trainer, model, data, settings, run_dir, course)
 
 
-def _known_to_data(section: dict[str, Any], given: Iterable[str]) -> dict[str, Any]:
-    """Return the options of data without those that the model's config sets for its own, and these do not have.
+def _without_others_options(settings: dict[str, Any], given: Iterable[str]) -> dict[str, Any]:
+    """Return the settings without what the model's config sets for its own data or schedule and the chosen one lacks.
 
     What was `given` on the command line stays, so that it is refused by name.
     """
-    known = {"name", *data_options(section["name"])}
+    known = {"data": data_options(settings["data"]["name"])}
+    schedule = settings.get("scheduler", {}).get("name")
+    if schedule in SCHEDULERS:
+        known["scheduler"] = option_types(SCHEDULERS[schedule])
     asked = {override.lstrip("+~").partition("=")[0] for override in given}
-    return {key: value for key, value in section.items() if key in known or f"data.{key}" in asked}
+    kept = {
+        group: {k: v for k, v in settings[group].items() if k in {"name", *options} or f"{group}.{k}" in asked}
+        for group, options in known.items()
+    }
+    return settings | kept
 
 
 def run_logger(trainer: Any) -> RunLogger | None:
