@@ -19,6 +19,7 @@ from zoo.data.provenance import absolute_paths, digests, read_digests
 from zoo.data.registry import create_data, data_entries
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
+from zoo.training.analyses import Subject, check_analyses, run_analyses
 from zoo.training.checkpoint import described, find_checkpoint, load_model, write_whole
 from zoo.training.continuation import go_on, read_asked
 from zoo.training.logger import RunLogger
@@ -99,6 +100,7 @@ def evaluate_run(config: DictConfig) -> None:
     seed_all(settings["seed"])
     model = load_model(checkpoint)
     asked = read_asked(options)
+    analyses = check_analyses(options["analysis"])
     name = settings["data"]["name"]
     data, is_new = _data_of(run, settings["data"], options["data"], model)
     split = options["split"] or ("test" if data.has("test") else "train")
@@ -120,12 +122,13 @@ def evaluate_run(config: DictConfig) -> None:
     write_predictions(model, data, split, folder / "predictions.parquet")
     logger = RunLogger(str(run))
     draw(model, data, split, folder / "pictures", logger.experiment)
-    logger.finalize("success")
     of = dict.fromkeys(metrics, described(checkpoint))
     predicts = model.preprocessing is not None and is_overridden("predict_batch", model, ZooModel)
     print_metrics(model.entry.name, name, metrics, run, of, ("predict",) if predicts else (), folder)
     if options["pairs"] or options["analogies"] or options["near"]:
         ask_words(model, options["pairs"], options["analogies"], options["near"], folder)
+    run_analyses(analyses, Subject(model, data, split, settings), folder / "analysis", logger.experiment)
+    logger.finalize("success")
     if asked is not None:
         go_on(model, data, asked, split, folder)
 

@@ -23,7 +23,7 @@ from zoo.training.checkpoint import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw", "held_out"]
+__all__ = ["draw", "held_out", "spread", "write_csv"]
 
 MAX_ROWS = 2000  # enough for a picture of rows, little enough for any model
 MAX_VALUES = 1 << 23  # of targets and answers that are held at once, for the pictures of all rows: 64 MB
@@ -37,10 +37,10 @@ def held_out(model: ZooModel, data: Any, split: str) -> Batch:
     rows, spec, most = data.rows(split), model.spec, MAX_ROWS
     if spec is not None and spec.target == "tokens" and not model.entry.unsupervised:
         most = max(1, min(MAX_ROWS, MAX_SCORES // max(1, spec.num_features * (spec.vocab_size or 1))))
-    return model.as_batch(rows[_spread(len(rows), most)])
+    return model.as_batch(rows[spread(len(rows), most)])
 
 
-def _spread(num_rows: int, most: int) -> Tensor:
+def spread(num_rows: int, most: int) -> Tensor:
     """Return at most that many row numbers, spread evenly."""
     return torch.linspace(0, num_rows - 1, min(num_rows, most), dtype=torch.float64).round().long()
 
@@ -62,7 +62,7 @@ def answers(model: ZooModel, data: Any, split: str, batch: Batch, columns: dict[
         return found
     width = sum(values[0].numel() for values in found.values())
     parts: dict[str, list[Tensor]] = {name: [] for name in found}
-    for index in _spread(len(rows), max(MAX_ROWS, MAX_VALUES // width)).split(MAX_ROWS):
+    for index in spread(len(rows), max(MAX_ROWS, MAX_VALUES // width)).split(MAX_ROWS):
         part = model.as_batch(rows[index])
         said = {"y": part.y, **model.predict_batch(part)}
         for name, kept in parts.items():

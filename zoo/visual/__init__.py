@@ -10,6 +10,7 @@ from zoo.visual.coefficients import coefficients, output_names
 from zoo.visual.curves import curve
 from zoo.visual.decomposition import scree
 from zoo.visual.images import filters, images
+from zoo.visual.jacobian import memory, sequential_jacobian
 from zoo.visual.likelihoods import densities, telling_features
 from zoo.visual.paths import coefficient_path
 from zoo.visual.rules import rule_graph, rule_metrics
@@ -35,6 +36,7 @@ __all__ = [
     "gates",
     "images",
     "margins",
+    "memory",
     "new_figure",
     "output_names",
     "precision_recall",
@@ -46,6 +48,7 @@ __all__ = [
     "rule_metrics",
     "save",
     "scree",
+    "sequential_jacobian",
     "silhouette",
     "telling_features",
     "titled",
