@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import warnings
 
 import numpy as np
@@ -11,11 +12,12 @@ import sklearn.cluster
 import sklearn.decomposition
 import sklearn.linear_model
 import torch
+from joblib import parallel_config
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -179,6 +181,34 @@ def test_in_pipelines_and_searches():
     assert search.best_score_ > 0.9
     assert cross_val_score(clone(pipeline), x, y, cv=3).mean() > 0.88
     assert list(zs.PCA(2).fit(x).get_feature_names_out()) == ["pca0", "pca1"]
+
+
+@pytest.mark.parametrize("name", zs.__all__)
+@pytest.mark.filterwarnings("ignore")  # of searches that end early
+def test_in_searches_by_threads(name):
+    """Threads side by side come to the scores of one, and the best model is what the same pipeline becomes alone."""
+    x, y = load_iris(return_X_y=True)
+    x, y = x[::5].round(), y[::5]
+    estimator = getattr(zs, name)()
+    quick = {"n_estimators": 2, "max_iter": 250 if name == "TSNE" else 9, "perplexity": 4.0, "random_state": 0}
+    estimator.set_params(**{key: value for key, value in quick.items() if key in estimator.get_params()})
+    pipeline = make_pipeline(FunctionTransformer(np.abs), estimator)
+
+    def answers(fitted, x):
+        given = ("predict", "transform", "fit_predict")
+        return getattr(fitted, next(method for method in given if hasattr(fitted, method)))(x)
+
+    def scoring(fitted, x, y=None):
+        return fitted.score(x, y) if hasattr(fitted, "score") else float(answers(fitted, x).sum())
+
+    with parallel_config("threading", n_jobs=2):
+        scores = cross_val_score(pipeline, x, y, cv=2, scoring=scoring)
+        search = GridSearchCV(pipeline, {"functiontransformer__func": [np.abs, np.square]}, cv=2, scoring=scoring)
+        search.fit(x, y)
+    np.testing.assert_array_equal(scores, cross_val_score(pipeline, x, y, cv=2, scoring=scoring))
+    alone = clone(search.best_estimator_).fit(x, y)
+    again = pickle.loads(pickle.dumps(search.best_estimator_))
+    np.testing.assert_array_equal(answers(again, x), answers(alone, x))
 
 
 def test_device_is_used(device):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import warnings
 from collections.abc import Iterator
@@ -13,15 +14,16 @@ import sklearn
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import NotConverged
 from zoo.models.base import StreamingModel, ZooModel
 from zoo.optimizers import Recipe
 from zoo.registry import make_model
-from zoo.sklearn.differences import REFUSED, REFUSED_VALUES, check_refused
+from zoo.sklearn.differences import check_refused
+from zoo.sklearn.rows import validate_data
 
 __all__ = ["ZooEstimator", "constraints", "convergence_warnings", "warn_unless"]
 
@@ -86,10 +88,10 @@ class ZooEstimator(BaseEstimator):
         """Raise scikit-learn's own error for a parameter of a wrong type or value, or say why one is refused."""
         if sklearn.get_config()["skip_parameter_validation"]:
             return
-        self._validate_params()
-        if type(self).__name__ in REFUSED or type(self).__name__ in REFUSED_VALUES:
-            defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
-            check_refused(type(self).__name__, self.get_params(deep=False), defaults)
+        name, defaults = type(self).__name__, _defaults(type(self))  # type: ignore[arg-type]
+        given = {key: value for key, default in defaults.items() if (value := getattr(self, key)) is not default}
+        validate_parameter_constraints(self._parameter_constraints, given, caller_name=name)
+        check_refused(name, given, defaults)
 
     def _rows(self, X: Any, *, reset: bool, **options: Any) -> np.ndarray:
         """Return checked rows as an array; `reset` while fitting."""
@@ -159,6 +161,12 @@ class ZooEstimator(BaseEstimator):
         X = self._rows(X, reset=False)
         columns = self.model_.predict_columns(X, batch_size=max(1, len(X)))
         return {name: values.cpu().numpy() for name, values in columns.items()}
+
+
+@functools.cache
+def _defaults(estimator: Any) -> dict[str, Any]:
+    """The parameters of an estimator, in the order of their names, with their defaults, which need no check."""
+    return {name: p.default for name, p in sorted(inspect.signature(estimator).parameters.items())}
 
 
 def create(name: str, **hparams: Any) -> ZooModel:

@@ -24,18 +24,17 @@ from sklearn.utils.validation import (
     _check_monotonic_cst,
     _check_n_features,
     check_is_fitted,
-    validate_data,
 )
 
 from zoo.data.spec import DataSpec
 from zoo.models.trees.boosting import Round
 from zoo.sklearn.base import ZooEstimator, constraints, create
-from zoo.sklearn.rows import tensor_of
+from zoo.sklearn.rows import tensor_of, validate_data
 
 __all__ = ["HistGradientBoostingClassifier", "HistGradientBoostingRegressor"]
 
 _MANY_ROWS = 10_000  # from which on `auto` stops early, and of which scores are taken
-_ROWS = {"dtype": [np.float64], "order": "C", "ensure_all_finite": False}
+_ROWS: dict[str, Any] = {"dtype": [np.float64], "order": "C", "ensure_all_finite": False}
 
 
 class _Boosting(ZooEstimator):

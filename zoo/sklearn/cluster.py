@@ -14,7 +14,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, Transfor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
 
 from zoo.models.kmeans.bisecting_kmeans import BisectingKMeans as BisectingModel
@@ -26,7 +26,7 @@ from zoo.models.kmeans.seeding import kmeans_plusplus
 from zoo.models.kmeans.sparse import SparseRows, sparse_assign
 from zoo.numerics.distances import squared_distances
 from zoo.sklearn.base import ZooEstimator, constraints, convergence_warnings
-from zoo.sklearn.rows import dense_blocks, tensor_of
+from zoo.sklearn.rows import dense_blocks, tensor_of, validate_data
 
 __all__ = ["BisectingKMeans", "KMeans", "MiniBatchKMeans"]
 

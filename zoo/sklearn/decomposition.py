@@ -12,7 +12,7 @@ from scipy import sparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state, gen_batches
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from zoo.data.spec import Batch
@@ -22,7 +22,7 @@ from zoo.numerics.moments import centred_blocks, scatter_blocks
 from zoo.numerics.spectra import probabilistic_log_density
 from zoo.numerics.triangular import qr_update
 from zoo.sklearn.base import ZooEstimator, constraints
-from zoo.sklearn.rows import dense_blocks
+from zoo.sklearn.rows import dense_blocks, validate_data
 
 __all__ = ["PCA", "IncrementalPCA"]
 

@@ -12,12 +12,13 @@ from scipy import sparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.metrics.pairwise import KERNEL_PARAMS, pairwise_kernels
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from zoo.models.svm.approximation import fourier_features, normalization
 from zoo.models.svm.kernels import KERNELS, Kernel, gamma_of
 from zoo.sklearn.base import ZooEstimator, constraints
 from zoo.sklearn.linear import _blocks, _tensor
+from zoo.sklearn.rows import validate_data
 
 __all__ = ["Nystroem", "RBFSampler"]
 

@@ -14,7 +14,7 @@ from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils import compute_class_weight
 from sklearn.utils.extmath import safe_sparse_dot, softmax
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
 
 from zoo.data.spec import Batch, DataSpec
@@ -25,6 +25,7 @@ from zoo.optimizers import Recipe
 from zoo.sklearn.base import ZooEstimator, constraints, warn_unless
 from zoo.sklearn.rows import dense_blocks as _blocks
 from zoo.sklearn.rows import tensor_of as _tensor
+from zoo.sklearn.rows import validate_data
 
 __all__ = ["ElasticNet", "Lasso", "LinearRegression", "LogisticRegression", "Ridge"]
 
@@ -45,7 +46,7 @@ class _Linear(ZooEstimator):
 
     def _check_rows(self, X: Any, y: Any = None, **options: Any) -> Any:
         """Return checked rows, and targets while fitting, of float64 or float32."""
-        types = {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
+        types: dict[str, Any] = {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
         if not options:
             return validate_data(self, X, reset=False, **types)
         if y is None:

@@ -14,14 +14,14 @@ from sklearn.metrics import pairwise_distances
 from sklearn.metrics.pairwise import _VALID_METRICS
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
+from sklearn.utils.validation import check_is_fitted, check_non_negative
 
 from zoo.models.tsne.tsne import TSNE as Model
 from zoo.models.tsne.tsne import start_of_map
 from zoo.numerics.distances import ALIASES, METRICS
 from zoo.optimizers import Recipe
 from zoo.sklearn.base import ZooEstimator, constraints
-from zoo.sklearn.rows import tensor_of
+from zoo.sklearn.rows import tensor_of, validate_data
 
 __all__ = ["TSNE"]
 

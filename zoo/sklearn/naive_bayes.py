@@ -10,14 +10,14 @@ import sklearn.naive_bayes
 import torch
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
-from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
+from sklearn.utils.validation import check_is_fitted, check_non_negative
 from torch import Tensor
 
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.naive_bayes.naive_bayes import class_scores, log_posterior
 from zoo.numerics.sparse import sparse_rows
 from zoo.sklearn.base import ZooEstimator, constraints, create
-from zoo.sklearn.rows import tensor_of
+from zoo.sklearn.rows import tensor_of, validate_data
 
 __all__ = ["BernoulliNB", "CategoricalNB", "ComplementNB", "GaussianNB", "MultinomialNB"]
 

@@ -24,14 +24,14 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_random_state, column_or_1d, gen_batches, shuffle
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor, nn
 
 from zoo.data.spec import DataSpec
 from zoo.sklearn.base import ZooEstimator, constraints, create
 from zoo.sklearn.descent import Adam, Momentum
 from zoo.sklearn.perceptron import activate, loss_and_gradients, scores
-from zoo.sklearn.rows import dense_blocks, tensor_of
+from zoo.sklearn.rows import dense_blocks, tensor_of, validate_data
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 

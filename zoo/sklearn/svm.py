@@ -22,7 +22,6 @@ from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
     column_or_1d,
-    validate_data,
 )
 from torch import Tensor
 
@@ -32,6 +31,7 @@ from zoo.models.svm.one_vs_one import against_the_rest, pair_decisions, votes
 from zoo.models.svm.platt import couple, curve
 from zoo.sklearn.base import ZooEstimator, constraints, convergence_warnings, create
 from zoo.sklearn.linear import _blocks, _Linear, _tensor
+from zoo.sklearn.rows import validate_data
 
 __all__ = ["SVC", "SVR", "LinearSVC", "LinearSVR", "OneClassSVM"]
 

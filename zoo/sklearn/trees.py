@@ -17,11 +17,11 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from zoo.models.trees.trees import Trees, importances, in_order
 from zoo.sklearn.base import ZooEstimator, constraints, create
-from zoo.sklearn.rows import tensor_of
+from zoo.sklearn.rows import tensor_of, validate_data
 from zoo.sklearn.tree_view import Tree, preorder
 
 __all__ = [

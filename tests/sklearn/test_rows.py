@@ -1,0 +1,100 @@
+"""Rows that are as they should be are taken as they are; of all others scikit-learn decides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.utils import validation
+from sklearn.utils._param_validation import validate_parameter_constraints
+
+import zoo.sklearn as zs
+from zoo.sklearn.base import _defaults
+from zoo.sklearn.rows import validate_data
+
+CHECKS = {"dtype": [np.float64, np.float32], "accept_sparse": "csr", "order": "C"}
+X, Y = np.arange(12.0).reshape(4, 3), np.array([0, 1, 0, 1])
+
+
+def outcome(function, *args, **options):
+    """What comes out, or the error's words; and what the estimator then knows of its rows."""
+    estimator = zs.Ridge()
+    estimator.n_features_in_ = 3
+    try:
+        found = function(estimator, *args, **options)
+    except (TypeError, ValueError) as error:
+        found = (type(error), str(error))
+    return found, estimator.n_features_in_, hasattr(estimator, "feature_names_in_")
+
+
+def same(a, b):
+    if isinstance(a, tuple) and not isinstance(a[0], type):
+        return all(same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and a.flags.c_contiguous == b.flags.c_contiguous and np.array_equal(a, b)
+    return type(a) is type(b) and (sparse.issparse(a) or a == b)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # of scikit-learn, that infinities have no sum
+@pytest.mark.parametrize("reset", [True, False])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        X,
+        X.astype(np.float32),
+        X.astype(np.float16),
+        X.astype(int),
+        X.astype(">f8"),
+        X.astype(object),
+        X + 1j,
+        X.tolist(),
+        np.asfortranarray(X),
+        X[:, ::-1],
+        X[:, :2],
+        X[:1],
+        X[:0],
+        X[:, :0],
+        X[0],
+        X[None],
+        np.where(X == 5, np.nan, X),
+        np.where(X == 5, -np.inf, np.where(X == 4, np.inf, X)),
+        np.full((4, 3), np.finfo(float).max),
+        sparse.csr_matrix(X),
+        np.ma.masked_array(X, X == 3),
+    ],
+    ids=str,
+)
+def test_rows_are_as_scikit_learns(rows, reset):
+    for more in ({}, {"ensure_min_samples": 2}, {"dtype": np.float64}, {"ensure_non_negative": True}):
+        options = {"reset": reset, **CHECKS, **more}
+        ours, theirs = outcome(validate_data, rows, **options), outcome(validation.validate_data, rows, **options)
+        assert same(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [Y, Y.astype(float), Y > 0, Y.astype(str), Y.astype(object), Y.tolist(), Y[:, None], Y[:3], np.repeat(Y, 2)[::2],
+     None, np.array([0.0, np.nan, 1.0, 1.0]), np.array([0.0, np.inf, -np.inf, 1.0]), np.full(4, 1e308),
+     np.float64(1.0)],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:A column-vector", "ignore:invalid value")
+def test_targets_are_as_scikit_learns(y):
+    for more in ({}, {"multi_output": True, "y_numeric": True}):
+        ours, theirs = (outcome(f, X, y, **CHECKS, **more) for f in (validate_data, validation.validate_data))
+        assert same(ours, theirs)
+
+
+def test_names_of_features_are_known_to_a_second_fit():
+    pandas = pytest.importorskip("pandas")
+    model = zs.Ridge().fit(pandas.DataFrame(X, columns=list("abc")), X[:, 0])
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        model.predict(X)
+    assert not hasattr(model.fit(X, X[:, 0]), "feature_names_in_")
+
+
+@pytest.mark.parametrize("name", zs.__all__)
+def test_defaults_need_no_check(name):
+    """Which is why none of them is looked at when an estimator is fitted."""
+    estimator = getattr(zs, name)
+    validate_parameter_constraints(estimator._parameter_constraints, _defaults(estimator), caller_name=name)
