@@ -46,10 +46,13 @@ def test_the_default_is_cnn_on_digits_and_builds() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_an_optimizer_lists_all_parameters_of_torch(name: str) -> None:
+def test_an_optimizer_lists_all_its_parameters_which_are_those_of_torch(name: str) -> None:
     skip = {"params", "self", *OF_THE_MACHINE}
     theirs, ours = defaults(OPTIMIZERS[name], skip), load("optimizer", name)
     assert ours.pop("name") == name
+    if built_in := getattr(OPTIMIZERS[name], "built_in", None):
+        assert ours.pop("source") == "zoo"
+        assert defaults(built_in, {"self"}) == defaults(OPTIMIZERS[name], {"self"})
     assert set(ours) == set(theirs)
     own_choice = {"lr", "line_search_fn"}
     assert {k: v for k, v in ours.items() if k not in own_choice} == {

@@ -47,7 +47,17 @@ _TYPES: dict[str, Any] = {
     "factor": Annotated[float, Range(0, 1, open_low=True, open_high=True)],
     "patience": Annotated[int, Range(0)],
     "min_lr": _NOT_NEGATIVE,
+    "beta2_decay": Annotated[float, Range(high=0)],
+    "d": Annotated[float, Range(1)],
+    "ns_coefficients": tuple[float, float, float],
+    "ns_steps": Annotated[int, Range(0, 99)],
+    "adjust_lr_fn": Literal["original", "match_rms_adamw", "spectral_unclamped"] | None,
+    "adamw_lr": Annotated[float, Range(0, open_low=True)] | None,
+    "adamw_betas": tuple[_SHARE, _SHARE],
+    "adamw_eps": _NOT_NEGATIVE,
 }
+_PAIR_OF_EPS = tuple[_NOT_NEGATIVE | None, _NOT_NEGATIVE]  # Adafactor's
+SOURCES = Literal["zoo", "torch"]
 
 
 @functools.cache
@@ -59,13 +69,16 @@ def option_types(factory: Callable[..., Any]) -> dict[str, Any]:
     <class 'bool'>
     """
     parameters = inspect.signature(factory).parameters.values()
-    return {p.name: _type_of(p) for p in parameters if p.name not in _GIVEN}
+    types = {p.name: _type_of(p) for p in parameters if p.name not in _GIVEN}
+    return types | ({"source": SOURCES} if getattr(factory, "built_in", None) else {})
 
 
 def _type_of(parameter: inspect.Parameter) -> Any:
     default = parameter.default
     if isinstance(default, bool):
         return bool
+    if parameter.name == "eps" and isinstance(default, tuple):
+        return _PAIR_OF_EPS
     known = _TYPES.get(parameter.name, float if isinstance(default, int | float) else Any)
     return known | None if default is None and known is not Any else known
 

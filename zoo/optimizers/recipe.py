@@ -13,9 +13,17 @@ from torch.optim import Optimizer
 
 from zoo.checks import Range, check_type
 from zoo.errors import ZooError, unknown_name
+from zoo.optimizers.adafactor import Adafactor
+from zoo.optimizers.adagrad import Adagrad
+from zoo.optimizers.adam import Adam, AdamW
+from zoo.optimizers.lbfgs import LBFGS
+from zoo.optimizers.lion import Lion
+from zoo.optimizers.muon import Muon
 from zoo.optimizers.options import check_options
 from zoo.optimizers.penalties import penalized_parameters
+from zoo.optimizers.rmsprop import RMSprop
 from zoo.optimizers.schedules import SCHEDULERS, SPANS_THE_RUN
+from zoo.optimizers.sgd import SGD
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -23,12 +31,15 @@ if TYPE_CHECKING:
 __all__ = ["OPTIMIZERS", "Recipe", "common_optimizers", "register_optimizer"]
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "adagrad": torch.optim.Adagrad,
-    "lbfgs": torch.optim.LBFGS,
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+    "adagrad": Adagrad,
+    "lbfgs": LBFGS,
+    "adafactor": Adafactor,
+    "lion": Lion,
+    "muon": Muon,
 }
 
 
@@ -60,7 +71,7 @@ class Recipe:
 
     Attributes:
         optimizer: a name of `OPTIMIZERS`.
-        optimizer_options: its parameters, under torch's own names.
+        optimizer_options: its parameters, under torch's own names; `source="torch"` takes torch's optimizer itself.
         scheduler: a name of `SCHEDULERS`, or `none`.
         scheduler_options: its parameters.
         l1: λ₁ of the penalty λ₁ Σ|w|.
@@ -99,15 +110,18 @@ class Recipe:
         Where the module says `decays_matrices_only`, `weight_decay` leaves biases and gains alone.
         """
         parameters = [p for p in module.parameters() if p.requires_grad]
-        options = self.optimizer_options
-        groups: list[Any] = parameters
+        options, factory = dict(self.optimizer_options), OPTIMIZERS[self.optimizer]
+        if options.pop("source", "zoo") == "torch":
+            factory = factory.built_in  # type: ignore[attr-defined]
+        groups: list[Any] = [{"params": parameters}]
+        if hasattr(factory, "groups_of"):
+            groups = factory.groups_of(module, parameters)
         if options.get("weight_decay") and getattr(module, "decays_matrices_only", False):
-            matrices, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
-            groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+            groups = [part for group in groups for part in _decayed_apart(group)]
         if self.optimizer in _FUSED and all(p.device.type == "cpu" and p.is_floating_point() for p in parameters):
             options = {"fused": not {"foreach", "capturable", "differentiable"} & options.keys(), **options}
         try:
-            optimizer = OPTIMIZERS[self.optimizer](groups, **options)
+            optimizer = factory(groups, **options)
         except (TypeError, ValueError) as error:
             raise ZooError(f"optimizer={self.optimizer}: {error}.") from error
         if options.get("fused"):  # else Lightning refuses to clip gradients in mixed precision
@@ -138,6 +152,13 @@ class Recipe:
             self.l2 * w.square().sum() for w in weights if self.l2
         ]
         return torch.stack(terms).sum() if terms else None
+
+
+def _decayed_apart(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """A group of parameters as two: tensors of two or more axes, and the others, which do not decay."""
+    matrices, others = ([p for p in group["params"] if (p.ndim > 1) == many] for many in (True, False))
+    parts = [{**group, "params": matrices}, {**group, "params": others, "weight_decay": 0.0}]
+    return [part for part in parts if part["params"]]
 
 
 def total_steps(trainer: Any) -> float:

@@ -11,6 +11,8 @@ from zoo.errors import ZooError
 
 __all__ = ["read_config"]
 
+_BUILT_IN = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lbfgs")
+
 
 def read_config(file: Path) -> dict[str, Any]:
     """Return the config of a run; nothing in it is resolved, called or made an object of.
@@ -29,4 +31,7 @@ def read_config(file: Path) -> dict[str, Any]:
     missing = [key for key in sections if key not in settings] if isinstance(settings, dict) else list(sections)
     if missing or not all(isinstance(settings[key], dict) and settings[key] for key in sections if key != "seed"):
         raise ZooError(f"{file} is incomplete: it lacks {missing[0] if missing else 'a section'}. Use another run.")
+    optimizer = settings.get("optimizer")
+    if isinstance(optimizer, dict) and optimizer.get("name") in _BUILT_IN:
+        optimizer.setdefault("source", "zoo")  # a run from before this was a choice goes on, to the same bits
     return settings

@@ -1,0 +1,50 @@
+"""Steps of our optimizers against torch's foreach form of them, on ten million parameters in one and in many tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks import Job
+from zoo.optimizers import SGD, Adafactor, Adagrad, Adam, AdamW, RMSprop
+
+CASES: list[tuple[Any, dict[str, Any]]] = [
+    (SGD, {"momentum": 0.9}),
+    (SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}),
+    (Adam, {}),
+    (Adam, {"amsgrad": True, "weight_decay": 1e-4}),
+    (AdamW, {}),
+    (RMSprop, {"momentum": 0.9, "centered": True}),
+    (Adagrad, {}),
+    (Adafactor, {}),
+]
+SHAPES = {"10 tensors": [(1000, 1000)] * 10, "200 tensors": [(316, 316), (316,)] * 100}
+
+
+def parameters(shapes: list[Any]) -> list[nn.Parameter]:
+    """Parameters with gradients, the same in each call."""
+    generator = torch.Generator().manual_seed(0)
+    held = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    for parameter in held:
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    return held
+
+
+def jobs() -> Iterator[Job]:
+    """Yield the jobs."""
+    for cls, options in CASES:
+        for of, shapes in SHAPES.items():
+            ours = cls(parameters(shapes), lr=1e-4, **options)
+            peer = cls.built_in(parameters(shapes), lr=1e-4, foreach=True, **options)
+            named = ", ".join(f"{key}={value}" for key, value in options.items())
+            yield Job(
+                f"{cls.__name__}({named}), a step, 10 million parameters in {of}, float32",
+                ours.step,
+                peer.step,
+                "torch, foreach",
+                pairs=15,
+                bound=1.05,
+            )

@@ -1,0 +1,181 @@
+"""What the optimizers of this house share: a step gathers the parameters that have gradients and updates them.
+
+Each stands in for the one of `torch.optim` that it names in `built_in`: the same arguments, the same `state_dict`, and,
+where the update is the same series of roundings, the same bits. An update is written once, over lists of tensors
+(`torch._foreach_*`: one kernel for all of them on a GPU); `foreach` is taken and changes nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from zoo.checks import Range, check_type
+from zoo.errors import ZooError
+
+__all__ = ["Bucket", "RawOptimizer", "aligned", "number", "step_count", "zeros"]
+
+# Numbers of a bucket on a CPU, beyond which it takes no further tensor: what a step makes on its way stays in the
+# cache, and is not asked of the system anew.
+_ROOM = 2**18
+
+
+class Bucket(NamedTuple):
+    """Parameters of one device and one type that have gradients, with these and with what is kept of them."""
+
+    params: list[Tensor]
+    grads: list[Tensor]
+    states: list[dict[str, Any]]
+
+    def of(self, name: str) -> list[Tensor]:
+        """Return the tensors that are kept under a name, as the parameters are taken."""
+        kept = [state[name] for state in self.states]
+        return kept if self.params[0].is_complex() else _real(kept)
+
+    def where(self, holds: Callable[[dict[str, Any]], bool]) -> Bucket:
+        """Return those whose states are such."""
+        chosen = [i for i, state in enumerate(self.states) if holds(state)]
+        parts = ([values[i] for i in chosen] for values in (self.params, self.grads, self.states))
+        return Bucket(*parts)  # type: ignore[arg-type]
+
+    def descent(self, maximize: bool, weight_decay: float) -> list[Tensor]:
+        """Return what is to be gone down: ±∇ + λθ. The gradients stay as they are."""
+        grads = torch._foreach_neg(self.grads) if maximize else self.grads
+        if not weight_decay:
+            return list(grads)
+        if maximize:
+            torch._foreach_add_(grads, self.params, alpha=weight_decay)
+            return list(grads)
+        return list(torch._foreach_add(grads, self.params, alpha=weight_decay))
+
+    def count_step(self) -> list[float]:
+        """Add this step to the count of each parameter; return the counts, from 1 on."""
+        steps = [state["step"] for state in self.states]
+        torch._foreach_add_(steps, torch.ones((), device=steps[0].device), alpha=1.0)
+        return [step.item() for step in steps]
+
+
+class RawOptimizer(Optimizer):
+    """Gathers parameters; a subclass says in `begin` what it keeps of each, and in `update` what a step is."""
+
+    built_in: ClassVar[Any] = None  # of torch.optim, which `optimizer.source=torch` takes
+    as_real: ClassVar[bool] = True  # whether complex parameters are taken as pairs of real numbers
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        _check_numbers(defaults)
+        for name in ("differentiable", "capturable"):
+            if defaults.get(name):
+                raise ZooError(
+                    f"{name}=True is torch's alone: leave it out, or take torch.optim.{type(self).__name__}."
+                )
+        if defaults.get("fused") and defaults.get("foreach"):
+            raise ZooError("foreach=True and fused=True are two forms of a step: pass one of the two.")
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # of a state that was saved before an option was there
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step, after evaluating `closure` if there is one; returns its loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for bucket in self._gather(group):
+                self.update(bucket, group)
+        return loss
+
+    def _gather(self, group: dict[str, Any]) -> list[Bucket]:
+        """The parameters that have gradients, those of a device and type together, as real numbers."""
+        found: dict[Any, list[Bucket]] = {}
+        room: dict[Any, int] = {}
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if gradient.is_sparse:
+                self.update_sparse(parameter, gradient, group)
+                continue
+            key = parameter.device, parameter.dtype
+            if room.get(key, 0) <= 0:
+                found.setdefault(key, []).append(Bucket([], [], []))
+                room[key] = _ROOM if parameter.device.type == "cpu" else sys.maxsize
+            room[key] -= parameter.numel()
+            bucket = found[key][-1]
+            bucket.params.append(parameter)
+            bucket.grads.append(gradient)
+            bucket.states.append(self._state(parameter, group))
+        buckets = [bucket for of_key in found.values() for bucket in of_key]
+        if not self.as_real:
+            return buckets
+        return [Bucket(_real(b.params), _real(b.grads), b.states) for b in buckets]
+
+    def _state(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """What is kept of a parameter, begun where nothing is."""
+        state = self.state.get(parameter)
+        if not state:
+            state = self.begin(parameter, group)
+            if state:
+                self.state[parameter] = state
+        return state
+
+    def begin(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """Return what is kept of a parameter before its first step."""
+        raise NotImplementedError
+
+    def update(self, bucket: Bucket, group: dict[str, Any]) -> None:
+        """Take a step of the parameters of a bucket."""
+        raise NotImplementedError
+
+    def update_sparse(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """Take a step of a parameter whose gradient is sparse."""
+        raise ZooError(f"{type(self).__name__} takes no sparse gradients: use SGD or Adagrad.")
+
+
+def step_count(parameter: Tensor, fused: bool | None = None) -> Tensor:
+    """Return the count of steps, 0: a number on the CPU, and beside the parameter for the fused form."""
+    exact = torch.get_default_dtype() == torch.float64 and not fused
+    dtype = torch.float64 if exact else torch.float32
+    return torch.zeros((), dtype=dtype, device=parameter.device if fused else "cpu")
+
+
+def zeros(parameter: Tensor) -> Tensor:
+    """Return zeros that lie in memory as the parameter does."""
+    return torch.zeros_like(parameter, memory_format=torch.preserve_format)
+
+
+def aligned(grads: list[Tensor], params: list[Tensor]) -> list[Tensor]:
+    """Return the gradients lying in memory as their parameters do, which torch's fused forms take for granted."""
+    return [g if g.stride() == p.stride() else zeros(p).copy_(g) for g, p in zip(grads, params, strict=True)]
+
+
+def number(value: Any) -> Any:
+    """Return a number that may come as a tensor of one element."""
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def _real(tensors: list[Tensor]) -> list[Tensor]:
+    return [torch.view_as_real(t) if t.is_complex() else t for t in tensors]
+
+
+def _check_numbers(options: dict[str, Any]) -> None:
+    """Raise one line for a number out of its range; a tensor of one element is a number, too."""
+    for name in ("lr", "eps", "weight_decay", "momentum", "alpha", "lr_decay", "initial_accumulator_value"):
+        value = options.get(name)
+        if value is None or isinstance(value, tuple):
+            continue
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ZooError(f"{name} must be a number or a tensor of one element, not of shape {tuple(value.shape)}.")
+        check_type(name, float(value), Annotated[float, Range(0)])
+    for beta in options.get("betas", ()):
+        check_type("each of betas", float(beta), Annotated[float, Range(0, 1, open_high=True)])
