@@ -1,4 +1,4 @@
-"""Steps of our optimizers against torch's foreach form of them, on ten million parameters in one and in many tensors."""
+"""Steps of our optimizers against torch's foreach form of them, on ten million parameters in few and many tensors."""
 
 from __future__ import annotations
 

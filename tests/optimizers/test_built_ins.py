@@ -332,7 +332,7 @@ def test_a_closure_is_evaluated_with_gradients() -> None:
     [
         (SGD, {"lr": -1.0}, "lr must be a number of at least 0"),
         (SGD, {"nesterov": True}, "nesterov=True needs a momentum"),
-        (SGD, {"differentiable": True}, "torch.optim's"),
+        (SGD, {"differentiable": True}, "torch.optim.SGD"),
         (SGD, {"lr": torch.ones(2)}, "one element"),
         (Adam, {"betas": (0.9, 1.0)}, "below 1"),
         (Adam, {"eps": float("nan")}, "eps must be"),

@@ -20,7 +20,7 @@ Sources: Kingma & Ba 2015; Loshchilov & Hutter 2019 (AdamW); Reddi, Kale & Kumar
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ class Adam(RawOptimizer):
         tensor([0.9000, 2.1000])
     """
 
-    built_in = torch.optim.Adam
+    built_in: ClassVar[Any] = torch.optim.Adam
 
     def __init__(
         self,
