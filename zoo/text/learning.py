@@ -2,14 +2,19 @@
 
 Source: Sennrich, Haddow & Birch 2016 (byte-pair encoding), of bytes as Radford et al. 2019 have it; Schuster & Nakajima
 2012 (WordPiece), whose pairs are joined by their frequency here; Kudo 2018 (Unigram).
+
+A text gives the same vocabulary in every process, so that a run can be repeated. The library counts words in a table
+whose order is another in every process, and it shows in two places: WordPiece numbers the characters inside words as it
+meets them, and these numbers settle ties between pairs; Unigram adds up, and places rare characters, in that order.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from zoo.errors import ZooError, nearest
 from zoo.text.pieces import pieces_of
@@ -124,6 +129,7 @@ def _learned(
     options: dict[str, Any] = {"vocab_size": vocab_size, "special_tokens": special, "show_progress": False}
     normalizer: Any = normalizers.Lowercase() if lowercase else None
     trainer: Any
+    train = _train
     if kind == "word":
         backend = Tokenizer(models.WordLevel(unk_token=_UNKNOWN))
         backend.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -139,29 +145,81 @@ def _learned(
         normalizer = normalizers.BertNormalizer(lowercase=lowercase)
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(min_frequency=min_count, **options)
+        trainer, train = trainers.WordPieceTrainer(min_frequency=min_count, **options), _train_wordpiece
     else:
         backend = Tokenizer(models.Unigram())
         backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
         backend.decoder = decoders.Metaspace(prepend_scheme="never")
-        trainer = trainers.UnigramTrainer(unk_token=_UNKNOWN, **options)
+        trainer, train = trainers.UnigramTrainer(unk_token=_UNKNOWN, **options), _train_unigram
     if normalizer is not None:
         backend.normalizer = normalizer
     try:
-        backend.train_from_iterator(pieces, trainer)
+        return train(backend, pieces, trainer)
     except ZooError:
         raise  # of the file that is read
     except Exception as error:
         raise ZooError(f"No vocabulary of data.vocab_size={vocab_size} can be learned: {error}.") from error
+
+
+def _train(backend: tokenizers.Tokenizer, pieces: Iterable[str], trainer: Any) -> tokenizers.Tokenizer:
+    backend.train_from_iterator(pieces, trainer)
     return backend
+
+
+def _train_wordpiece(backend: tokenizers.Tokenizer, pieces: Iterable[str], trainer: Any) -> tokenizers.Tokenizer:
+    """Learn pieces of words, the characters inside words numbered in sorted order.
+
+    To be numbered as they are given, they are made special tokens. To find them the text is read once before; as it
+    comes but once, it is read from a copy on disk the second time.
+    """
+    vocab_size, special, prefix = trainer.vocab_size, trainer.special_tokens, trainer.continuing_subword_prefix
+    with tempfile.TemporaryFile("w+", encoding="ascii") as copy:
+        trainer.vocab_size = 0  # the characters alone
+        backend.train_from_iterator(_copied(pieces, copy), trainer)
+        inside = sorted(token for token in backend.get_vocab() if len(token) > len(prefix) and token.startswith(prefix))
+        copy.seek(0)
+        trainer.vocab_size, trainer.special_tokens = vocab_size, [*special, *inside]
+        backend.train_from_iterator(map(json.loads, copy), trainer)
+    state = json.loads(backend.to_str())
+    state["added_tokens"] = [added for added in state["added_tokens"] if added["id"] < len(special)]
+    return _from_state(state)
+
+
+def _copied(pieces: Iterable[str], copy: IO[str]) -> Iterator[str]:
+    for piece in pieces:
+        copy.write(json.dumps(piece) + "\n")
+        yield piece
+
+
+def _train_unigram(backend: tokenizers.Tokenizer, pieces: Iterable[str], trainer: Any) -> tokenizers.Tokenizer:
+    """Learn tokens and their log-probabilities, without what the order of the words leaves in them.
+
+    That is the last digits of each, and the places of the characters that are too rare for a token of their own: the
+    library gives them the least log-probability that it found and a ten-thousandth more from one to the next. They get
+    the least.
+    """
+    backend.train_from_iterator(pieces, trainer)
+    state = json.loads(backend.to_str())
+    scores = dict(state["model"]["vocab"][len(trainer.special_tokens) :])
+    least = min(scores.values(), default=0.0)
+    rare = least + 1e-4 * sum(len(token) == 1 for token in scores)
+    for token, score in scores.items():
+        scores[token] = round(least if len(token) == 1 and score < rare else score, 6)
+    first = state["model"]["vocab"][: len(trainer.special_tokens)]
+    state["model"]["vocab"] = [*first, *sorted(scores.items(), key=lambda item: (-item[1], item[0]))]
+    return _from_state(state)
+
+
+def _from_state(state: dict[str, Any]) -> tokenizers.Tokenizer:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(json.dumps(state, ensure_ascii=False))
 
 
 def _with_ids(backend: tokenizers.Tokenizer, special: Mapping[str, int]) -> tokenizers.Tokenizer:
     """Move the special tokens to their ids; all others keep their order."""
     if list(special.values()) == list(range(len(special))):
         return backend
-    from tokenizers import Tokenizer
-
     state = json.loads(backend.to_str())
     vocabulary = state["model"]["vocab"]
     is_list = isinstance(vocabulary, list)  # Unigram's: tokens with their scores, in the order of ids
@@ -180,4 +238,4 @@ def _with_ids(backend: tokenizers.Tokenizer, special: Mapping[str, int]) -> toke
     for added in state["added_tokens"]:
         added["id"] = special[added["content"]]
     state["added_tokens"].sort(key=lambda added: added["id"])
-    return Tokenizer.from_str(json.dumps(state, ensure_ascii=False))
+    return _from_state(state)
