@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,6 @@ __all__ = ["read_new_rows"]
 _LINES = 4096
 _IMAGES = 256
 _BYTES = 1 << 25
-_AHEAD = 4  # tables of a megabyte
 
 
 def read_new_rows(
@@ -127,18 +124,7 @@ def _csv(file: str, spec: DataSpec, preprocessing: Preprocessing, options: dict[
         types = {c.name: pa.string() if c.kind == "text" else pa.float64() for c in encoder.features}
     else:
         types = {name: pa.float64() for name in spec.feature_names or names}
-    tables = open_csv(source, names, form, types, where)
-    yield from tables if file == "-" else _read_ahead(tables)  # standard input may keep a thread waiting for ever
-
-
-def _read_ahead(items: Iterator[Any]) -> Iterator[Any]:
-    """Yield items while a second thread reads the next ones: PyArrow parses a stream in the thread that asks for it."""
-    with ThreadPoolExecutor(1, "zoo-read") as thread:
-        end = object()
-        coming = deque(thread.submit(next, items, end) for _ in range(_AHEAD))
-        while (item := coming.popleft().result()) is not end:
-            coming.append(thread.submit(next, items, end))
-            yield item
+    yield from open_csv(source, names, form, types, where)
 
 
 def _texts(files: list[str], column: str, options: dict[str, Any]) -> Iterator[tuple[Any, str, dict[str, Any]]]:

@@ -15,11 +15,14 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -35,8 +38,11 @@ log = logging.getLogger(__name__)
 
 # How PyArrow names a column in its messages.
 _COLUMN = re.compile(r"In CSV column #(\d+): ")
+_ROW = re.compile(r"Row #(\d+): ")
 _BLOCK = 1 << 18  # bytes of a CSV that are read at a time where it is streamed
 _TABLE = 1 << 20  # and about as many of the tables that are made of them
+_PIECE = 1 << 20  # and of a file whose pieces are parsed apart
+_AHEAD = 4  # tables that are made before they are asked for
 
 
 def find_files(path: str | list[str] | None, suffixes: tuple[str, ...], option: str = "path") -> list[str]:
@@ -80,6 +86,8 @@ def _reading(path: str, names: list[str] | None = None) -> Iterator[None]:
         if column and names:
             text = text.replace(column.group(0), f"column '{names[int(column.group(1))]}': ")
         hint = ": the file has no line" if text == "Empty CSV file" else ""
+        if text.startswith("Could not skip initial"):
+            text = "it holds a header line but no rows"
         raise ZooError(f"{path} cannot be read: {text[:300].rstrip('.')}{hint}.") from None
 
 
@@ -172,22 +180,103 @@ def open_csv(
             raise ZooError(
                 f"{where} has {many}{'' if name in names else other_delimiter(names) or nearest(name, names)}"
             )
-    # PyArrow reads 32 blocks ahead; a row must not be longer than one.
-    block_size = max(_BLOCK, 128 * len(names))
-    arguments = form.arguments(block_size)
-    skipped = 1 if isinstance(source, str) and form.columns is None else 0
-    arguments["read_options"] = pacsv.ReadOptions(
-        column_names=names, skip_rows=skipped, encoding=form.encoding, block_size=block_size
-    )
+    arguments = form.arguments()
     arguments["convert_options"] = pacsv.ConvertOptions(
         null_values=arguments["convert_options"].null_values,
         strings_can_be_null=not form.texts,
         column_types=types,
         include_columns=list(types),
     )
-    with _reading(where, names), pa.input_stream(source) as stream:
-        # The system gets back what is freed; the default pool would keep several times what is in use.
-        yield from _gathered(pacsv.open_csv(stream, memory_pool=pa.system_memory_pool(), **arguments))
+    # PyArrow reads 32 blocks ahead; a row must not be longer than one.
+    options = {"column_names": names, "encoding": form.encoding, "block_size": max(_BLOCK, 128 * len(names))}
+    skipped = 1 if isinstance(source, str) and form.columns is None else 0
+
+    def stream(offset: int = 0) -> Iterator[pa.Table]:
+        arguments["read_options"] = pacsv.ReadOptions(skip_rows=0 if offset else skipped, **options)
+        with pa.OSFile(source) if offset else pa.input_stream(source) as file:
+            if offset:
+                file.seek(offset)
+            # The system gets back what is freed; the default pool would keep several times what is in use.
+            yield from _gathered(pacsv.open_csv(file, memory_pool=pa.system_memory_pool(), **arguments))
+
+    def parse(piece: bytes, first: bool) -> pa.Table:
+        piece_options = pacsv.ReadOptions(skip_rows=skipped if first else 0, use_threads=False, **options)
+        piece_options.block_size = len(piece) + 1
+        return pacsv.read_csv(
+            pa.BufferReader(piece), memory_pool=pa.system_memory_pool(), **{**arguments, "read_options": piece_options}
+        )
+
+    with _reading(where, names):
+        if not isinstance(source, str):
+            yield from stream()  # not ahead: it may keep a thread waiting for ever
+            return
+        plain = not source.endswith(".gz") and form.encoding in ("utf8", "utf-8")
+        offset = (yield from _in_pieces(source, parse, skipped)) if plain else 0
+        if not plain or offset < os.path.getsize(source):
+            yield from _read_ahead(stream(offset))
+
+
+def _in_pieces(path: str, parse: Callable[[bytes, bool], pa.Table], header: int) -> Generator[pa.Table, None, int]:
+    """Yield tables of a file in its order, while two threads parse pieces of it; return where the pieces end.
+
+    A line's end parts two rows as long as nothing is quoted, so they end before the one with the first quote.
+    """
+    with open(path, "rb") as file, ThreadPoolExecutor(2, "zoo-read") as threads:
+
+        def read(start: int, end: int) -> pa.Table | None:
+            piece = os.pread(file.fileno(), end - start, start)
+            return None if b'"' in piece else parse(piece, start == 0)
+
+        def begun(number: int) -> list[tuple[int, int, Future[pa.Table | None]]]:
+            return [(start, end, threads.submit(read, start, end)) for start, end in islice(places, number)]
+
+        places = _whole_lines(file)
+        coming = deque(begun(_AHEAD))
+        rows = offset = 0
+        while coming:
+            start, end, reading = coming.popleft()
+            try:
+                table = reading.result()
+            except pa.ArrowInvalid as error:
+                raise pa.ArrowInvalid(_with_row(str(error), rows)) from None
+            if table is None:
+                threads.shutdown(cancel_futures=True)
+                break
+            coming.extend(begun(1))
+            rows, offset = rows + len(table) + (header if start == 0 else 0), end
+            if len(table):
+                yield table
+    return offset
+
+
+def _with_row(message: str, before: int) -> str:
+    """Return PyArrow's message, which counts the rows of a piece, with the row of the file."""
+    return _ROW.sub(lambda match: f"row {before + int(match[1])}: ", message)
+
+
+def _whole_lines(file: IO[bytes]) -> Iterator[tuple[int, int]]:
+    """Yield where pieces of a file begin and end, each of whole lines, up to a line that is longer than a piece."""
+    start, size = 0, os.fstat(file.fileno()).st_size
+    while start < size:
+        end = start + _PIECE
+        if end >= size:
+            yield start, size
+            return
+        end = start + os.pread(file.fileno(), _PIECE, start).rfind(b"\n") + 1
+        if end == start:
+            return
+        yield start, end
+        start = end
+
+
+def _read_ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """Yield items while a second thread makes the next ones: PyArrow parses a stream in the thread that asks for it."""
+    with ThreadPoolExecutor(1, "zoo-read") as thread:
+        last = object()
+        coming = deque(thread.submit(next, items, last) for _ in range(_AHEAD))
+        while (item := coming.popleft().result()) is not last:
+            coming.append(thread.submit(next, items, last))
+            yield item
 
 
 def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
