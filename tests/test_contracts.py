@@ -147,13 +147,14 @@ LENGTHS = (6, 2, 5, 1)
 def ragged(kind: str, target: str) -> tuple[DataSpec, list[Batch]]:
     """Four examples of different lengths, each by itself."""
     spec = DataSpec(kind, (6, 3) if kind == "sequence" else (6,), target, dtype="float64")  # type: ignore[arg-type]
-    fields: dict[str, Any] = {"class": {"num_classes": 3}, "value": {}, "tokens": {}}[target]
+    fields: dict[str, Any] = {"class": {"num_classes": 3}, "bits": {"num_targets": 2}}.get(target, {})
     spec = DataSpec(**{**spec.to_dict(), **fields, "shape": spec.shape, "vocab_size": 7 if kind == "tokens" else None})
     examples = []
     for number, length in enumerate(LENGTHS):
         x = torch.randn(1, length, 3, dtype=torch.float64) if kind == "sequence" else torch.randint(7, (1, length))
         targets = {"class": torch.tensor([number % 3]), "value": torch.randn(1, dtype=torch.float64)}
-        y = torch.randint(7, (1, length)) if target == "tokens" else targets[target]
+        targets |= {"tokens": torch.randint(7, (1, length)), "bits": torch.randint(2, (1, length, 2)).double()}
+        y = targets[target]
         examples.append(Batch.of(kind, x, y))
     return spec, examples
 
@@ -167,7 +168,7 @@ def padded(kind: str, examples: list[Batch], steps: int, fill: float) -> Batch:
         row = torch.full((steps, *x.shape[1:]), fill, dtype=torch.float64).to(x.dtype)
         row[: len(x)], mask[number, : len(x)] = x, True
         rows.append(row)
-        ys.append(torch.cat([y[0], y.new_full((steps - len(x),), -100)]) if y.ndim > 1 else y[0])
+        ys.append(torch.cat([y[0], y.new_full((steps - len(x), *y.shape[2:]), -100)]) if y.ndim > 1 else y[0])
     return Batch.of(kind, torch.stack(rows), torch.stack(ys), mask)
 
 
@@ -200,7 +201,7 @@ def test_padding_changes_nothing(name: str, kind: str, target: str, options: dic
         outputs = [model.output(example) for example in examples]
         together = model.output(padded(kind, examples, 6, 0))
     for number, (alone, length) in enumerate(zip(outputs, LENGTHS, strict=True)):
-        ours = together[number, :length] if target == "tokens" else together[number]
+        ours = together[number, :length] if target in ("tokens", "bits") else together[number]
         torch.testing.assert_close(ours, alone[0], rtol=1e-9, atol=1e-12)
 
 

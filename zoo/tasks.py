@@ -41,12 +41,14 @@ CLASSIFICATION = Task("classification", "Classification", "once", ("accuracy", "
 REGRESSION = Task("regression", "Regression", "once", ("mse", "mae", "r2"), "val/loss", "min")
 FORECASTING = Task("forecasting", "Regression", "once", ("mse", "mae", "r2"), "val/loss", "min")
 LANGUAGE_MODELING = Task("language_modeling", "TokenPrediction", "each_step", ("perplexity",), "val/loss", "min")
+BIT_PREDICTION = Task("bit_prediction", "BitPrediction", "each_step", ("bits", "error"), "val/loss", "min")
 TRANSLATION = Task("translation", "TokenPrediction", "each_step", ("perplexity",), "val/loss", "min")
 
 TASKS: dict[tuple[str, str], Task] = {
     **{(kind, "class"): CLASSIFICATION for kind in ("tabular", "image", "sequence", "tokens", "pairs")},
     **{(kind, "value"): REGRESSION for kind in ("tabular", "image", "sequence", "tokens", "pairs")},
     ("series", "series"): FORECASTING,
+    ("sequence", "bits"): BIT_PREDICTION,
     ("tokens", "tokens"): LANGUAGE_MODELING,
     ("pairs", "tokens"): TRANSLATION,
 }

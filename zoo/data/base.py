@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from zoo.data.preprocessing import Preprocessing
-from zoo.data.sampler import BatchSampler
+from zoo.data.sampler import BatchSampler, Steps
 from zoo.data.scaling import Standardize
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
@@ -35,7 +35,7 @@ class Rows(Dataset[Batch]):
 
     block_size: int | None = None
     batch_size: int | None = None
-    num_steps: Tensor | None = None  # of each row, where rows of similar length are to make up a batch
+    num_steps: Steps | None = None  # of each row, where rows of similar length are to make up a batch
     epoch: int | None = None  # set while training, for rows that are augmented by (seed, epoch, index)
 
     def set_epoch(self, epoch: int) -> None:

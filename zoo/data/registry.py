@@ -32,6 +32,7 @@ _MODULES: tuple[str, ...] = (
     "zoo.data.parallel_text",
     "zoo.data.dates",
     "zoo.data.sequences",
+    "zoo.data.memory_tasks",
     "zoo.data.series",
     "zoo.data.transactions",
 )

@@ -9,6 +9,7 @@ shuffle is then uniform.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,9 +17,15 @@ from torch.utils.data import Sampler
 
 from zoo.numerics.hashing import epoch_generator
 
-__all__ = ["BatchSampler"]
+__all__ = ["BatchSampler", "Steps"]
 
 _POOL = 50  # batches whose rows are put together by their length
+
+
+class Steps(Protocol):
+    """The number of steps of rows, given their numbers: a tensor, or what finds them out when they are asked for."""
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
 
 
 class BatchSampler(Sampler[Tensor]):
@@ -36,7 +43,7 @@ class BatchSampler(Sampler[Tensor]):
         block_size: rows read together; None for data in memory.
         rank: this process.
         world_size: number of processes.
-        num_steps: of each row, (num_rows,): where batches are shuffled, each is of rows of similar length.
+        num_steps: of each row, by its number: where batches are shuffled, each is of rows of similar length.
         drop_ragged: leave out a last global batch of fewer rows than processes, for steps that all must take.
         on_epoch: told of each epoch that is set, for rows that change with it.
     """
@@ -51,7 +58,7 @@ class BatchSampler(Sampler[Tensor]):
         block_size: int | None = None,
         rank: int = 0,
         world_size: int = 1,
-        num_steps: Tensor | None = None,
+        num_steps: Steps | None = None,
         drop_ragged: bool = False,
         on_epoch: Callable[[int], None] | None = None,
     ) -> None:

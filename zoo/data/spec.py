@@ -14,7 +14,7 @@ from zoo.tasks import find_task
 __all__ = ["Batch", "DataSpec", "Kind", "Target"]
 
 Kind = Literal["tabular", "image", "sequence", "tokens", "pairs", "series", "transactions"]
-Target = Literal["class", "value", "tokens", "series"]
+Target = Literal["class", "value", "tokens", "series", "bits"]
 
 
 class Batch(NamedTuple):
@@ -26,7 +26,8 @@ class Batch(NamedTuple):
 
     Attributes:
         x: numbers: rows (B, F), images (B, C, H, W), sequences and series (B, T, F).
-        y: class indices (B,), values (B,) or (B, num_targets), next tokens (B, T), with −100 where none counts.
+        y: class indices (B,), values (B,) or (B, num_targets), next tokens (B, T) or bits (B, T, num_targets), with
+            −100 where none counts.
         weight: sample weights (B,); None means one each.
         mask: which steps of `x` or `tokens` are there, (B, T), bool; None means all.
         tokens: token ids (B, T).
@@ -103,9 +104,9 @@ class DataSpec:
         kind: `tabular` (F,), `image` (C, H, W), `sequence` (T, F), `tokens` (T,), `pairs`, `series` (T, F) or
             `transactions` (see `zoo.tasks`).
         shape: shape of one input, without the batch.
-        target: `class`, `value`, `tokens`, `series`, or None where there are no targets.
+        target: `class`, `value`, `tokens`, `series`, `bits`, or None where there are no targets.
         num_classes: number of classes, for `class` targets.
-        num_targets: number of values predicted at once, for `value` and `series` targets.
+        num_targets: number of values predicted at once, for `value`, `series` and `bits` targets.
         vocab_size: number of different tokens or items.
         class_names: a name for each class.
         feature_names: a name for each input feature (or item of a basket).

@@ -7,6 +7,7 @@ from zoo.layers.dropout import Dropout
 from zoo.layers.embedding import TokenEmbedding
 from zoo.layers.feedforward import FeedForward
 from zoo.layers.linear import Linear
+from zoo.layers.memory import DNC, NTM
 from zoo.layers.normalization import BatchNorm1d, BatchNorm2d, LayerNorm, RMSNorm
 from zoo.layers.positions import LearnedPositionalEncoding, SinusoidalPositionalEncoding
 from zoo.layers.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
@@ -19,8 +20,10 @@ from zoo.layers.transformer import (
 )
 
 __all__ = [
+    "DNC",
     "GRU",
     "LSTM",
+    "NTM",
     "RNN",
     "AvgPool2d",
     "BatchNorm1d",

@@ -12,6 +12,7 @@ from zoo.visual.decomposition import scree
 from zoo.visual.images import filters, images
 from zoo.visual.jacobian import memory, sequential_jacobian
 from zoo.visual.likelihoods import densities, telling_features
+from zoo.visual.memory import bits, memory
 from zoo.visual.paths import coefficient_path
 from zoo.visual.rules import rule_graph, rule_metrics
 from zoo.visual.scores import elbow, silhouette
@@ -22,6 +23,7 @@ from zoo.visual.thresholds import precision_recall, roc
 
 __all__ = [
     "attention",
+    "bits",
     "class_colors",
     "clusters",
     "coefficient_path",

@@ -59,6 +59,13 @@ class GradientModel(ZooModel):
         super().build(spec)
         return self
 
+    @property
+    def answers_each_step(self) -> bool:
+        """Whether the data ask for an answer at each step of an example, and not for one of the whole."""
+        assert self.spec is not None
+        task = find_task(self.spec.kind, self.spec.target)
+        return task is not None and task.head == "each_step"
+
     def make_objective(self, spec: DataSpec) -> Objective:
         """Return what the model is asked to do: what the data's targets pose, unless it has a loss of its own."""
         return make_objective(spec, binary_logit=self.binary_logit, loss=self.value_loss)
@@ -127,8 +134,9 @@ class GradientModel(ZooModel):
     def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
         output = self.output(batch)
         predicted = self.objective.predict(output)
-        if batch.mask is not None and predicted.shape == batch.mask.shape:
-            predicted = predicted.masked_fill(~batch.mask, IGNORED)
+        if batch.mask is not None and self.answers_each_step:
+            there = batch.mask if predicted.ndim == 2 else batch.mask.unsqueeze(-1)
+            predicted = predicted.masked_fill(~there, IGNORED)
         columns = {"prediction": predicted}
         if isinstance(self.objective, Classification):
             columns["probability"] = self.objective.probabilities(output)
@@ -146,6 +154,9 @@ class GradientModel(ZooModel):
         from zoo import visual
 
         assert self.spec is not None
+        if self.spec.target == "bits" and batch.y is not None:
+            mask = None if batch.mask is None else batch.mask[0]
+            yield "bits", visual.bits(batch.x[0], batch.y[0], self.output(batch.rows(slice(0, 1)))[0].sigmoid(), mask)
         if (self.spec.kind, self.spec.target) == ("tabular", "class") and self.spec.num_features == 2:
             prepared = functools.partial(self.predict_columns, raw=False)
             yield "decision_boundary", visual.decision_boundary(prepared, batch.x, batch.y, self.spec)

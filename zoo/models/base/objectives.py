@@ -5,6 +5,7 @@ Legend: B batch, C classes, K targets, T steps.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.models.base.evaluation import R2, ExpMean, MacroF1, Pooling
+from zoo.models.base.evaluation import R2, ExpMean, MacroF1, Pooling, Ratio
 from zoo.tasks import find_task
 
 __all__ = [
     "OBJECTIVES",
+    "BitPrediction",
     "Classification",
     "Objective",
     "OwnLoss",
@@ -244,6 +246,39 @@ class TokenPrediction(Objective):
         return {"perplexity": ExpMean()}
 
 
+class BitPrediction(Objective):
+    """K bits at every step: a logit each, and the cross-entropy summed over all bits of a row that are asked for.
+
+    Output and targets (B, T, K); targets of −100 do not count. The loss is in nats a sequence, `bits` the same in bits,
+    and `error` the share of the bits that are wrong.
+    """
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        self.num_outputs = spec.num_targets
+
+    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        assert batch.y is not None
+        counts = batch.y != IGNORED
+        losses = F.binary_cross_entropy_with_logits(
+            output, batch.y.clamp_min(0).to(output.dtype), weight=counts.to(output.dtype), reduction="none"
+        )
+        return losses.flatten(1).sum(1)
+
+    def predict(self, output: Tensor) -> Tensor:
+        return (output > 0).long()
+
+    def evaluate(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        assert batch.y is not None
+        losses, counts = self.losses(output, batch), batch.y != IGNORED
+        wrong = (self.predict(output) != batch.y) & counts
+        shares = torch.stack([wrong.flatten(1).sum(1), counts.flatten(1).sum(1)], dim=1)
+        return {"loss": losses, "bits": losses / math.log(2), "error": shares}
+
+    def pooling(self) -> dict[str, Pooling]:
+        return {"error": Ratio()}
+
+
 class OwnLoss(Objective):
     """A model without targets, which says itself what it loses: output (B, 2), each loss and how much it counts."""
 
@@ -261,7 +296,9 @@ class OwnLoss(Objective):
         return {"loss": self.losses(output, batch)}
 
 
-OBJECTIVES: dict[str, type[Objective]] = {cls.__name__: cls for cls in (Classification, Regression, TokenPrediction)}
+OBJECTIVES: dict[str, type[Objective]] = {
+    cls.__name__: cls for cls in (Classification, Regression, TokenPrediction, BitPrediction)
+}
 
 
 def make_objective(spec: DataSpec, *, binary_logit: bool = False, loss: str = "squared_error") -> Objective:

@@ -29,7 +29,7 @@ __all__ = ["GRU", "LSTM", "RNN"]
 
 _REGISTRATION: dict[str, Any] = {
     "family": "recurrent",
-    "accepts": {"sequence": ("class", "value"), "tokens": ("tokens", "class", "value"), "series": "series"},
+    "accepts": {"sequence": ("class", "value", "bits"), "tokens": ("tokens", "class", "value"), "series": "series"},
     "docs": "recurrent",
 }
 

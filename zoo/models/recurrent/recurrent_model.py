@@ -112,7 +112,7 @@ class RecurrentModel(EmbedsTokens, Forecasts, Generates):
     # -- forward -------------------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, state: State = None, mask: Tensor | None = None) -> Tensor:
-        """Return one answer an example (B, K), and for a language model the logits of every step (B, T, V).
+        """Return one answer an example (B, K), or the logits of every step (B, T, V or K) where each is asked for one.
 
         Args:
             x: numbers (B, T, F) or tokens (B, T).
@@ -129,7 +129,7 @@ class RecurrentModel(EmbedsTokens, Forecasts, Generates):
             x = x.masked_fill(~mask.unsqueeze(-1), 0.0)  # whatever stands there, 0 · NaN is not 0
         inputs = x if self.embedding is None else self.drop(self.embedding(x))  # (B, T, D)
         hidden, state = self._run_core(inputs, state, mask)  # (B, T, H)
-        seen = hidden if self.spec.target == "tokens" else self._last(hidden, mask)
+        seen = hidden if self.answers_each_step else self._last(hidden, mask)
         return self.head(self.drop(seen)), state
 
     def _run_core(self, inputs: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State]:

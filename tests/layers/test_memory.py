@@ -1,0 +1,292 @@
+"""The steps of networks with a memory against plain loops over single numbers, whose gradients are complex steps.
+
+The derivative of a loop in NumPy at x is Im f(x + i h) / h, exact to rounding for a tiny h: no difference is taken.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from zoo.layers import memory as steps
+from zoo.layers.memory import DNC, NTM
+
+EPSILON = 1e-6
+B, H, N, W = 2, 3, 5, 4
+
+
+# -- loops -----------------------------------------------------------------------------------------------------------
+
+
+def softmax(values: Any) -> Any:
+    powers = [np.exp(v - max(np.real(values))) for v in values]
+    return np.array([p / sum(powers) for p in powers])
+
+
+def similarity(memory: Any, keys: Any) -> Any:
+    found = np.zeros((B, keys.shape[1], N), complex)
+    for b, h, n in np.ndindex(*found.shape):
+        dot = sum(keys[b, h, w] * memory[b, n, w] for w in range(W))
+        sizes = [np.sqrt(sum(v * v for v in vector)) for vector in (keys[b, h], memory[b, n])]
+        found[b, h, n] = dot / (sizes[0] * sizes[1] + EPSILON)
+    return found
+
+
+def content_weights(memory: Any, keys: Any, strength: Any) -> Any:
+    alike = similarity(memory, keys)
+    return np.array([[softmax(strength[b, h] * alike[b, h]) for h in range(alike.shape[1])] for b in range(B)])
+
+
+def interpolate(content: Any, previous: Any, gate: Any) -> Any:
+    return np.array([
+        [gate[b, h] * content[b, h] + (1 - gate[b, h]) * previous[b, h] for h in range(H)] for b in range(B)
+    ])  # fmt: skip
+
+
+def shift(weights: Any, shifts: Any) -> Any:
+    found = np.zeros(weights.shape, complex)
+    count, slots = shifts.shape[-1], weights.shape[-1]
+    for b, h, n in np.ndindex(*weights.shape):
+        for j in range(count):
+            found[b, h, (n + j - count // 2) % slots] += weights[b, h, n] * shifts[b, h, j]
+    return found
+
+
+def sharpen(weights: Any, sharpness: Any) -> Any:
+    powers = np.array([[weights[b, h] ** sharpness[b, h] for h in range(H)] for b in range(B)])
+    return powers / powers.sum(2, keepdims=True)
+
+
+def write(memory: Any, weights: Any, erase: Any, add: Any) -> Any:
+    found = np.array(memory, complex)
+    for h, b, n, w in np.ndindex(H, B, N, W):
+        found[b, n, w] *= 1 - weights[b, h, n] * erase[b, h, w]
+    for h, b, n, w in np.ndindex(H, B, N, W):
+        found[b, n, w] += weights[b, h, n] * add[b, h, w]
+    return found
+
+
+def use(usage: Any, written: Any, read: Any, free: Any) -> Any:
+    found = usage + written - usage * written
+    for b, h, n in np.ndindex(B, H, N):
+        found[b, n] *= 1 - free[b, h] * read[b, h, n]
+    return found
+
+
+def allocation(usage: Any) -> Any:
+    found, usage = np.zeros((B, N), complex), EPSILON + (1 - EPSILON) * usage
+    for b in range(B):
+        before = 1.0
+        for n in sorted(range(N), key=lambda n: usage[b, n].real):
+            found[b, n] = (1 - usage[b, n]) * before
+            before = before * usage[b, n]
+    return found
+
+
+def precede(precedence: Any, written: Any) -> Any:
+    return np.array([(1 - sum(written[b])) * precedence[b] + written[b] for b in range(B)])
+
+
+def link(links: Any, precedence: Any, written: Any) -> Any:
+    found = np.zeros((B, N, N), complex)
+    for b, i, j in np.ndindex(B, N, N):
+        if i != j:
+            kept = 1 - written[b, i] - written[b, j]
+            found[b, i, j] = kept * links[b, i, j] + written[b, i] * precedence[b, j]
+    return found
+
+
+LOOPS = {
+    f.__name__: f for f in (similarity, content_weights, interpolate, sharpen, write, use, allocation, precede, link)
+}
+
+
+def distribution(*shape: int) -> Tensor:
+    return torch.rand(*shape, dtype=torch.float64).softmax(-1)
+
+
+def arguments(name: str) -> list[Tensor]:
+    """Arguments in float64."""
+    normal = functools.partial(torch.randn, dtype=torch.float64)
+    share = functools.partial(torch.rand, dtype=torch.float64)
+    weights, rows = distribution(B, H, N), distribution(B, N)
+    return {
+        "similarity": [normal(B, N, W), normal(B, H, W)],
+        "content_weights": [normal(B, N, W), normal(B, H, W), 5 * share(B, H)],
+        "interpolate": [weights, distribution(B, H, N), share(B, H)],
+        "sharpen": [weights, 1 + 9 * share(B, H)],
+        "write": [normal(B, N, W), weights, share(B, H, W), normal(B, H, W)],
+        "use": [share(B, N), rows, weights, share(B, H)],
+        "allocation": [share(B, N)],
+        "precede": [rows, share(1) * distribution(B, N)],
+        "link": [share(B, N, N) / N, rows, share(1) * distribution(B, N)],
+    }[name]
+
+
+def hold_against(function: Callable[..., Tensor], loop: Callable[..., Any], inputs: list[Tensor]) -> None:
+    """Compare the values, and the gradient of a random sum of them, entry by entry."""
+    inputs = [value.clone().requires_grad_() for value in inputs]
+    values = [value.detach().numpy() for value in inputs]
+    found, expected = function(*inputs), loop(*(value.astype(complex) for value in values)).real
+    assert np.abs(found.detach().numpy() - expected).max() <= 1e-10
+    direction = torch.randn_like(found)
+    gradients = torch.autograd.grad(found, inputs, direction)
+    for number, gradient in enumerate(gradients):
+        for place in np.ndindex(*gradient.shape):
+            moved = [value.astype(complex) for value in values]
+            moved[number][place] += 1e-30j
+            exact = (loop(*moved).imag * direction.numpy()).sum() / 1e-30
+            assert abs(float(gradient[place]) - exact) <= 1e-10 * max(1.0, abs(exact)), (number, place)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_step_is_its_loop_and_so_is_its_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    hold_against(getattr(steps, name), LOOPS[name], arguments(name))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 11, 13])
+def test_shifts_of_any_range(count: int) -> None:
+    """Up to N = 5 by a sum; from there on, round the ring more than once, by a transform."""
+    torch.manual_seed(count)
+    hold_against(steps.shift, shift, [distribution(B, H, N), distribution(B, H, count)])
+
+
+@pytest.mark.parametrize("count", [9, 11, 127, 129])
+def test_both_ways_of_a_shift_are_one(count: int) -> None:
+    torch.manual_seed(0)
+    weights, shifts = distribution(2, 3, 128), distribution(2, 3, count)
+    expected = sum(shifts[..., j : j + 1] * weights.roll(j - count // 2, -1) for j in range(count))
+    torch.testing.assert_close(steps.shift(weights, shifts), expected, rtol=0, atol=1e-14)
+    narrow = steps.shift(weights.float().mT.contiguous().mT, shifts.float())
+    torch.testing.assert_close(narrow.double(), expected, rtol=0, atol=1e-6)
+
+
+# -- no NaN at any gate ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e3, 1e6])
+@pytest.mark.parametrize("machine", ["ntm", "dnc"])
+def test_no_gate_gives_nan(machine: str, scale: float, dtype: torch.dtype) -> None:
+    """Whatever the controller says, values and gradients of some steps are finite."""
+    torch.manual_seed(0)
+    kind: Any = {"ntm": NTM, "dnc": DNC}[machine]
+    net = kind(3, 6, num_slots=5, slot_size=4, num_read_heads=2).to(dtype)
+    with torch.no_grad():
+        net.interface.weight.mul_(scale)
+        net.interface.bias.mul_(scale)
+    x = (torch.randn(4, 7, 3, dtype=dtype) * min(scale, 1e4)).requires_grad_()
+    output, state = net(x)
+    output.square().sum().backward()
+    values = [output, state.memory, state.weights, x.grad, *(p.grad for p in net.parameters())]
+    assert all(bool(value.isfinite().all()) for value in values)
+    assert float(state.weights.detach().sum(-1).max()) <= 1 + 1e-5
+
+
+def test_sharpening_does_not_underflow() -> None:
+    weights = torch.tensor([[[1e-30, 2e-30, 1.0], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0]]], requires_grad=True)
+    found = steps.sharpen(weights, torch.tensor([[50.0, 1e6, 1.0]]))
+    expected = torch.tensor([[[0.0, 0.0, 1.0], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0]]])
+    torch.testing.assert_close(found, expected)
+    found[..., 0].sum().backward()
+    assert bool(weights.grad.isfinite().all())  # type: ignore[union-attr]
+
+
+def test_an_empty_slot_is_like_nothing() -> None:
+    memory = torch.zeros(1, 2, 3, requires_grad=True)
+    found = steps.similarity(memory, torch.ones(1, 1, 3))
+    found.sum().backward()
+    assert found.tolist() == [[[0.0, 0.0]]]
+    assert bool(memory.grad.isfinite().all())  # type: ignore[union-attr]
+
+
+# -- machines --------------------------------------------------------------------------------------------------------
+
+MACHINES = [
+    functools.partial(NTM, num_read_heads=2, num_write_heads=2, shift_range=2, controller="lstm"),
+    functools.partial(NTM, controller="feedforward", initial_memory="learned"),
+    functools.partial(DNC, num_read_heads=2),
+    functools.partial(DNC, controller="feedforward"),
+]
+
+
+@pytest.mark.parametrize("make", MACHINES)
+def test_gradients_of_whole_steps(make: Any) -> None:
+    """Two steps, since the first begins with an empty memory: input and all parameters by finite differences."""
+    torch.manual_seed(0)
+    net = make(2, 3, num_slots=4, slot_size=2).double()
+    names, values = zip(*net.named_parameters(), strict=True)
+
+    def run(x: Tensor, *parameters: Tensor) -> Tensor:
+        return torch.func.functional_call(net, dict(zip(names, parameters, strict=True)), (x,))[0]
+
+    x = torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(run, (x, *values), fast_mode=True)
+
+
+@pytest.mark.parametrize("make", MACHINES)
+def test_a_sequence_goes_on_from_a_state_and_begins_anew_without_one(make: Any) -> None:
+    torch.manual_seed(0)
+    net = make(3, 6, num_slots=5, slot_size=4).double()
+    x = torch.randn(2, 7, 3, dtype=torch.float64)
+    whole, last = net(x)
+    first, state = net(x[:, :4])
+    second, end = net(x[:, 4:], state)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole)
+    torch.testing.assert_close(end.memory, last.memory)
+    assert torch.equal(net(x)[0], whole)  # nothing is left of the sequence before
+    alone = torch.cat([net(row[None])[0] for row in x])
+    torch.testing.assert_close(alone, whole)
+    assert net(x[:, :0])[0].shape == (2, 0, net.output_size)
+
+
+@pytest.mark.parametrize("initial", ["constant", "learned", "random"])
+def test_initial_memory(initial: str) -> None:
+    net = NTM(2, 4, num_slots=3, slot_size=2, initial_memory=initial)
+    memory = net.begin(2).memory
+    assert torch.equal(memory[0], memory[1])
+    assert (len(memory[0].unique()) == 1) == (initial == "constant")
+    assert ("initial" in dict(net.named_parameters())) == (initial == "learned")
+    assert "initial" in net.state_dict()
+
+
+def test_a_step_is_the_steps_of_its_heads() -> None:
+    """A machine whose interface says one thing at every step: where its heads go is worked out by loops."""
+    torch.manual_seed(0)
+    net = NTM(1, 2, N, W, num_read_heads=1, num_write_heads=2, initial_memory="random").double()
+    torch.nn.init.zeros_(net.interface.weight)
+    state = net.begin(B)
+    keys, positive, gates, add, shifts = net.interface.bias.detach().expand(B, -1).split(net._sizes, 1)
+    memory, weights = state.memory.detach().numpy(), state.weights.detach().numpy()
+    strength, sharpness = torch.nn.functional.softplus(positive).numpy().reshape(B, 2, H).swapaxes(0, 1)
+    gates = gates.sigmoid().numpy()
+    for _ in range(3):
+        state = net.step(torch.zeros(B, 8, dtype=torch.float64), state)
+        content = content_weights(memory, keys.numpy().reshape(B, H, W), strength)
+        moved = shift(interpolate(content, weights, gates[:, :H]), shifts.view(B, H, 3).softmax(-1).numpy())
+        weights = sharpen(moved, 1 + sharpness)
+        places = np.concatenate([weights[:, 1:], np.zeros((B, 1, N))], axis=1)  # the third writes nothing
+        erase, added = gates[:, H:].reshape(B, 2, W), add.tanh().numpy().reshape(B, 2, W)
+        padded = [np.concatenate([part, np.zeros((B, 1, W))], axis=1) for part in (erase, added)]
+        memory = write(memory, places, *padded)
+        assert np.abs(state.weights.detach().numpy() - weights).max() <= 1e-10
+        assert np.abs(state.memory.detach().numpy() - memory).max() <= 1e-10
+        reads = (weights[:, :1] @ memory).reshape(B, W)
+        assert np.abs(state.reads.detach().numpy() - reads).max() <= 1e-10
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"controller": "gru"}, "controller must be"), ({"num_slots": 0}, "num_slots must be at least 1"),
+     ({"initial_memory": "none"}, "initial_memory must be"), ({"shift_range": -1}, "shift_range at least 0")],
+)  # fmt: skip
+def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NTM(2, **options)

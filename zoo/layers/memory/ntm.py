@@ -1,0 +1,124 @@
+r"""The Neural Turing Machine: a controller whose heads read and write a memory by content and by place.
+
+```math
+h_t = \mathrm{controller}(x_t, r_{t-1}), \qquad (k, β, g, s, γ, e, a) = W_o h_t + b_o, \qquad
+M_t = \mathrm{write}(M_{t-1}, w_t, e_t, a_t), \qquad r_t = w_t M_t
+```
+
+with $β$ and $γ - 1$ through softplus, $g$ and $e$ through a sigmoid, $s$ through a softmax and $a$ through tanh. All
+heads find their places in $M_{t-1}$; then the write heads write, and then the read heads read.
+
+Letters: B rows, H = R + Q heads that read and write, N slots of W numbers, S shifts, C units of the controller.
+
+Source: Graves, Wayne & Danihelka 2014. Deviation: every head begins at slot 0, since heads that begin everywhere
+alike, on a memory of equal slots, would never tell them apart.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.layers.memory.addressing import content_weights, interpolate, read, sharpen, shift, write
+from zoo.layers.memory.machine import Hidden, MemoryMachine
+
+__all__ = ["NTM", "NTMState"]
+
+CONSTANT = 1e-6  # what a constant memory is filled with
+
+
+class NTMState(NamedTuple):
+    """What a Neural Turing Machine carries from step to step.
+
+    Attributes:
+        memory: M, (B, N, W).
+        weights: where the heads are, the read heads first, (B, H, N).
+        reads: what was read, (B, R W).
+        hidden: the controller's state.
+    """
+
+    memory: Tensor
+    weights: Tensor
+    reads: Tensor
+    hidden: Hidden
+
+
+class NTM(MemoryMachine):
+    """Neural Turing Machine over sequences (B, T, D).
+
+    Args:
+        input_size: D.
+        hidden_size: C.
+        num_slots: N.
+        slot_size: W.
+        num_read_heads: R.
+        num_write_heads: Q.
+        shift_range: the furthest that a head goes in a step, to either side.
+        controller: `lstm` or `feedforward`.
+        initial_memory: what every sequence finds: `constant`, `learned`, or `random`, drawn once with the weights.
+
+    Example:
+        >>> output, state = NTM(input_size=3, hidden_size=8, num_slots=5, slot_size=4)(torch.zeros(2, 6, 3))
+        >>> output.shape, state.memory.shape
+        (torch.Size([2, 6, 12]), torch.Size([2, 5, 4]))
+    """
+
+    initial: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int = 100,
+        num_slots: int = 128,
+        slot_size: int = 20,
+        num_read_heads: int = 1,
+        num_write_heads: int = 1,
+        shift_range: int = 1,
+        controller: str = "lstm",
+        initial_memory: str = "constant",
+    ) -> None:
+        if num_write_heads < 1 or shift_range < 0:
+            raise ValueError("num_write_heads must be at least 1, and shift_range at least 0")
+        heads, written = num_read_heads + num_write_heads, num_write_heads * slot_size
+        # keys | β, γ | g, e | a | s: what goes through one function lies together
+        sizes = (heads * slot_size, 2 * heads, heads + written, written, heads * (2 * shift_range + 1))
+        super().__init__(input_size, hidden_size, num_slots, slot_size, num_read_heads, sum(sizes), controller)
+        self.num_write_heads, self.shift_range, self._sizes = num_write_heads, shift_range, sizes
+        if initial_memory == "constant":
+            self.register_buffer("initial", torch.full((num_slots, slot_size), CONSTANT))
+        elif initial_memory == "random":
+            self.register_buffer("initial", torch.randn(num_slots, slot_size) / slot_size**0.5)
+        elif initial_memory == "learned":
+            self.initial = nn.Parameter(torch.randn(num_slots, slot_size) / slot_size**0.5)
+        else:
+            raise ValueError(f"initial_memory must be 'constant', 'learned' or 'random', not {initial_memory!r}")
+
+    @property
+    def num_heads(self) -> int:
+        """H, heads that read and heads that write."""
+        return self.num_read_heads + self.num_write_heads
+
+    def begin(self, rows: int) -> NTMState:
+        memory = self.initial.expand(rows, -1, -1)
+        weights = self.initial.new_zeros(rows, self.num_heads, self.num_slots)
+        weights[..., 0] = 1.0
+        reads = read(memory, weights[:, : self.num_read_heads]).flatten(1)
+        return NTMState(memory, weights, reads, self.rest(rows))
+
+    def step(self, a: Tensor, state: NTMState) -> NTMState:
+        hidden = self.control(a, state.reads, state.hidden)
+        keys, positive, gates, add, shifts = self.interface(hidden[0]).split(self._sizes, dim=1)
+        heads, width = self.num_heads, self.slot_size
+        strength, sharpness = F.softplus(positive).chunk(2, dim=1)  # (B, H)
+        gates = gates.sigmoid()
+        content = content_weights(state.memory, keys.unflatten(1, (heads, width)), strength)
+        mixed = interpolate(content, state.weights, gates[:, :heads])
+        moved = shift(mixed, shifts.unflatten(1, (heads, -1)).softmax(-1))
+        weights = sharpen(moved, 1 + sharpness)  # (B, H, N)
+        to_read, to_write = weights[:, : self.num_read_heads], weights[:, self.num_read_heads :]
+        writers = (self.num_write_heads, width)
+        memory = write(state.memory, to_write, gates[:, heads:].unflatten(1, writers), add.tanh().unflatten(1, writers))
+        return NTMState(memory, weights, read(memory, to_read).flatten(1), hidden)
