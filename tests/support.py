@@ -51,7 +51,9 @@ def compose(*overrides: str, name: str = "train") -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
-SHORT = ["data.max_length=3", "data.val_length=4", "data.test_length=5"]  # sequences for machines that walk slowly
+# Few short sequences, for machines that walk slowly.
+SHORT = ["data.max_length=3", "data.val_length=4", "data.test_length=5", "data.num_rows=64", "data.val_rows=16",
+         "data.test_rows=16"]  # fmt: skip
 # What the tests over all models set, where a model's own data and hyperparameters would take long.
 TINY: dict[str, list[str]] = {
     "bert": ["data.tokenizer=char"],  # pieces of words are learnt a little differently at another time

@@ -32,7 +32,12 @@ from zoo.training.main import config_dir
 
 MODELS = zoo.list_models()
 GRADIENT = [name for name in MODELS if not zoo.create_model(name).streaming]
-PAIRS = [(name, data) for name in MODELS for data in fitting_data(name)]
+LONG = {(name, data) for name in ("dnc", "ntm") for data in ("ngram", "repeat_copy")}  # hundreds of steps, one by one
+PAIRS = [
+    pytest.param(name, data, marks=[pytest.mark.slow] if (name, data) in LONG else [])
+    for name in MODELS
+    for data in fitting_data(name)
+]
 
 
 def primitives_only(value: Any) -> bool:

@@ -9,10 +9,10 @@ from zoo.visual.clusters import clusters
 from zoo.visual.coefficients import coefficients, output_names
 from zoo.visual.curves import curve
 from zoo.visual.decomposition import scree
+from zoo.visual.heads import bits, heads
 from zoo.visual.images import filters, images
 from zoo.visual.jacobian import memory, sequential_jacobian
 from zoo.visual.likelihoods import densities, telling_features
-from zoo.visual.memory import bits, memory
 from zoo.visual.paths import coefficient_path
 from zoo.visual.rules import rule_graph, rule_metrics
 from zoo.visual.scores import elbow, silhouette
@@ -36,6 +36,7 @@ __all__ = [
     "filters",
     "forecast",
     "gates",
+    "heads",
     "images",
     "margins",
     "memory",

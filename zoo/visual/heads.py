@@ -13,7 +13,7 @@ from zoo.visual.style import INK, bare, new_figure, titled, to_numpy
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["bits", "memory"]
+__all__ = ["bits", "heads"]
 
 _MOMENTS = 4  # of a sequence at which the memory is drawn
 
@@ -50,7 +50,7 @@ def bits(x: Tensor, y: Tensor, probability: Tensor, mask: Tensor | None = None) 
     return figure
 
 
-def memory(memories: Sequence[Tensor], weights: Tensor, num_read_heads: int, x: Tensor) -> Figure:
+def heads(memories: Sequence[Tensor], weights: Tensor, num_read_heads: int, x: Tensor) -> Figure:
     """Draw where the heads write and read over time, and what the memory holds at some moments.
 
     Args:
@@ -59,17 +59,17 @@ def memory(memories: Sequence[Tensor], weights: Tensor, num_read_heads: int, x: 
         num_read_heads: how many of the heads read.
         x: the sequence, (T, F), of which the title says how long it is.
     """
-    heads, slots, steps = weights.shape
-    writers = heads - num_read_heads
+    count, slots, steps = weights.shape
+    writers = count - num_read_heads
     names = [f"read {number + 1}" for number in range(num_read_heads)]
     names += [f"write {number + 1}" for number in range(writers)]
-    order = [*range(num_read_heads, heads), *range(num_read_heads)]  # what is written is read later
+    order = [*range(num_read_heads, count), *range(num_read_heads)]  # what is written is read later
     used = (weights.amax(dim=(0, 2)) > 0.05).nonzero().flatten()  # slots that a head has looked at
     low, high = (int(used.min()), int(used.max()) + 1) if len(used) else (0, slots)
     moments = [round((steps - 1) * (number + 1) / _MOMENTS) for number in range(_MOMENTS)]
-    with new_figure(8.0, 1.7 * heads + 2.6) as (figure, whole):
+    with new_figure(8.0, 1.7 * count + 2.6) as (figure, whole):
         whole.remove()
-        grid = figure.add_gridspec(heads + 1, _MOMENTS, height_ratios=[*[1.0] * heads, 1.3])
+        grid = figure.add_gridspec(count + 1, _MOMENTS, height_ratios=[*[1.0] * count, 1.3])
         for row, head in enumerate(order):
             axis = figure.add_subplot(grid[row, :])
             axis.imshow(
@@ -83,7 +83,7 @@ def memory(memories: Sequence[Tensor], weights: Tensor, num_read_heads: int, x: 
         shown = [memories[moment][low:high] for moment in moments]
         most = max(1e-6, *(float(values.abs().max()) for values in shown))
         for column, (moment, values) in enumerate(zip(moments, shown, strict=True)):
-            axis = figure.add_subplot(grid[heads, column])
+            axis = figure.add_subplot(grid[count, column])
             axis.imshow(to_numpy(values), cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
             bare(axis)
             axis.set_title(f"memory, step {moment}", fontsize=9)
