@@ -221,7 +221,8 @@ def test_the_table_names_objectives_and_metrics_that_exist() -> None:
     from zoo.models.base.objectives import OBJECTIVES, make_objective
 
     for (kind, target), task in TASKS.items():
-        spec = zoo.DataSpec(kind, (4,), target, num_classes=3, vocab_size=5)  # type: ignore[arg-type]
+        many = 5 if target == "bits" else 1
+        spec = zoo.DataSpec(kind, (4,), target, num_classes=3, num_targets=many, vocab_size=5)  # type: ignore[arg-type]
         objective = make_objective(spec)
         assert type(objective) is OBJECTIVES[task.objective]
         assert (objective.num_outputs == 5) == (task.head == "each_step")

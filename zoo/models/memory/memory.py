@@ -9,7 +9,7 @@ M_t = M_{t-1} ⊙ (1 - w_t e_t^\top) + w_t a_t^\top, \qquad r_t = w^r_t M_t, \qq
 The heads of the Neural Turing Machine `ntm` find their places $w_t$ by the likeness of a key and a slot, and by going
 some slots on from where they were. Those of the differentiable neural computer `dnc` write to free slots, or to those
 that are like a key, and read what is like a key, or what was written before or after what they have just read. The
-steps by which they do so are functions of `zoo.layers.memory`. Every sequence begins with the memory as it was at first.
+steps by which they do so are functions of `zoo.layers.memory`. Every sequence begins with the memory of the start.
 
 Legend: B batch, T steps, F features of a step, C units of the controller, N slots of W numbers, K bits of an answer.
 
@@ -93,8 +93,8 @@ class MemoryModel:
         states: list[Any] = list(self.core.steps(first.x[:, :steps]))
         weights = torch.stack([state.weights[0] for state in states], dim=-1)  # (H, N, T)
         yield (
-            "memory",
-            visual.memory([state.memory[0] for state in states], weights, self.core.num_read_heads, first.x[0, :steps]),
+            "heads",
+            visual.heads([state.memory[0] for state in states], weights, self.core.num_read_heads, first.x[0, :steps]),
         )
 
 
