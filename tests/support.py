@@ -60,6 +60,7 @@ TINY: dict[str, list[str]] = {
     "dnc": ["model.hidden_size=8", "model.num_slots=6", "model.slot_size=5", *SHORT],
     "glove": ["data.sequence_length=30", "model.embedding_size=8", "model.window=4", "model.num_epochs=3"],
     "ntm": ["model.hidden_size=8", "model.num_slots=6", "model.slot_size=5", *SHORT],
+    "seq2seq": ["data.num_pairs=400", "model.hidden_size=16"],
 }
 
 

@@ -52,6 +52,7 @@ _MODULES: dict[str, str] = {
     "pca": "zoo.models.pca",
     "random_forest": "zoo.models.trees",
     "rnn": "zoo.models.recurrent",
+    "seq2seq": "zoo.models.glimpse",
     "svm": "zoo.models.svm",
     "transformer": "zoo.models.transformer",
     "transformer_encoder": "zoo.models.transformer",

@@ -4,6 +4,7 @@ They import matplotlib when they are called, never touch pyplot's global state (
 and leave nothing open) and share one style and one colour-blind-safe palette. `save` writes a PNG file.
 """
 
+from zoo.visual.alignment import alignment
 from zoo.visual.attention import attention
 from zoo.visual.clusters import clusters
 from zoo.visual.coefficients import coefficients, output_names
@@ -22,6 +23,7 @@ from zoo.visual.supervised import confusion_matrix, decision_boundary, margins, 
 from zoo.visual.thresholds import precision_recall, roc
 
 __all__ = [
+    "alignment",
     "attention",
     "bits",
     "class_colors",

@@ -18,10 +18,9 @@ Source: Vaswani et al. 2017. Deviation: layers normalize first (Xiong et al. 202
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,21 +29,16 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.layers import SinusoidalPositionalEncoding, TokenEmbedding, TransformerCache
-from zoo.models.base import Generates, GradientModel
-from zoo.models.base.generates import Prompts
-from zoo.models.base.objectives import IGNORED
+from zoo.models.base import GradientModel
+from zoo.models.base.translates import Translates
 from zoo.models.transformer.encoder_parts import activation_of, recorded
 from zoo.registry import register_model
-from zoo.text import Decoding
-from zoo.text.tokenizer import special_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from matplotlib.figure import Figure
 
 __all__ = ["TransformerModel"]
 
-SHOWN = 12  # pairs whose translations are shown
 MOST = 32  # tokens of a text whose attention is drawn
 
 
@@ -69,7 +63,7 @@ class State(NamedTuple):
     source="Vaswani et al. 2017",
     docs="transformer",
 )
-class TransformerModel(Generates, GradientModel):
+class TransformerModel(Translates, GradientModel):
     """Encoder and decoder by attention alone, for sentence pairs such as translations.
 
     Args:
@@ -173,22 +167,14 @@ class TransformerModel(Generates, GradientModel):
         hidden = self.core.decoder(hidden, memory, memory_key_padding_mask=padding, tgt_is_causal=True, **extra)
         return self.embedding.logits(hidden) if self.head is None else self.head(hidden)
 
-    def output(self, batch: Batch) -> Tensor:
-        return self(batch.source, batch.target, batch.source_mask)
-
     # -- translating ---------------------------------------------------------------------------------------------
 
     @property
     def caches(self) -> bool:
         return self.hparams.layers == "zoo"
 
-    def begin(self, prompts: Sequence[str]) -> Prompts:
-        """Return what the translations of some texts start from."""
-        return self._begin(self.as_batch(self.prepare(list(prompts))))
-
-    def _begin(self, batch: Batch) -> Prompts:
-        state = State(self.encode(batch.source, batch.source_mask), batch.source_mask)
-        return Prompts([torch.tensor([self._special("begin", "cls")])] * batch.size, state, shown=False)
+    def read(self, batch: Batch) -> State:
+        return State(self.encode(batch.source, batch.source_mask), batch.source_mask)
 
     def next_logits(
         self, tokens: Tensor, state: State | None = None, mask: Tensor | None = None, every: bool = False
@@ -210,68 +196,7 @@ class TransformerModel(Generates, GradientModel):
         state.cache.truncate(state.cache.length - count)
         return state
 
-    def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the likeliest token after each of the targets, (B, T); of sources alone their translations."""
-        if batch.target is None:
-            return {"prediction": self._translated(batch)}
-        predicted = self.objective.predict(self.output(batch))
-        if batch.target_mask is not None:
-            predicted = predicted.masked_fill(~batch.target_mask, IGNORED)
-        return {"prediction": predicted}
-
-    def _translated(self, batch: Batch) -> Tensor:
-        """Return greedy translations, (B, T), with −100 behind their ends; T is that of the longest known target."""
-        assert self.spec is not None
-        steps, end = self.spec.shape[1], self._special("end", "sep")
-        said = torch.full((batch.size, steps), IGNORED, device=self.device)
-        is_open = torch.ones(batch.size, dtype=torch.bool, device=self.device)
-        greedy = Decoding.of({"decoding": "greedy", "steps": steps, "cache": self.caches})
-        for step, tokens in enumerate(self._tokens(self._begin(batch), greedy) if batch.size else ()):
-            is_open = is_open & (tokens != end)
-            if not bool(is_open.any()):
-                break
-            said[:, step] = tokens.where(is_open, IGNORED)
-        return said
-
-    def predict(self, x: Any, batch_size: int = 256, *, raw: bool = True) -> Any:
-        """Return the greedy translations of texts as an array of text, as `generate` does with other decodings.
-
-        Arguments are those of `ZooModel.predict`; a `Batch` of a DataModule gives token ids.
-        """
-        found = self.predict_columns(x, batch_size, raw=raw)["prediction"]
-        return found if isinstance(x, Batch) else np.array(self._texts(found), dtype=np.str_)
-
-    def answers(self, columns: dict[str, Tensor]) -> pa.Table:
-        import pyarrow as pa
-
-        return pa.table({name: pa.array(self._texts(tokens), pa.string()) for name, tokens in columns.items()})
-
-    def _texts(self, tokens: Tensor) -> list[str]:
-        end, tokenizer = self._special("end", "sep"), self.tokenizer
-        return [tokenizer.decode(row[(row >= 0) & (row != end)]) for row in tokens.cpu()]
-
-    def _special(self, *roles: str) -> int:
-        return special_of(self.tokenizer, *roles)
-
     # -- pictures ------------------------------------------------------------------------------------------------
-
-    def graph_input(self, batch: Batch) -> tuple[Tensor, ...]:
-        return batch.source[:1], batch.target[:1]
-
-    def texts(self) -> Iterator[tuple[str, str]]:
-        yield from ()  # a translation begins with a source: see `samples`
-
-    def samples(self, batch: Batch) -> Iterator[tuple[str, str]]:
-        """Yield some sources with the right translation and ours as a table."""
-        assert self.spec is not None
-        if not self.spec.tokenizer or batch.y is None:
-            return
-        few = batch.rows(slice(SHOWN))
-        sources = few.source if few.source_mask is None else few.source.masked_fill(~few.source_mask, IGNORED)
-        columns = [self._texts(tokens) for tokens in (sources, few.y, self._translated(few._replace(target=None)))]  # type: ignore[arg-type]
-        rows = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in zip(*columns, strict=True)]
-        table = [["source", "target", "translation"], ["---"] * 3, *rows]
-        yield "translations", "\n".join(f"|{'|'.join(row)}|" for row in table)
 
     def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
         from zoo import visual
@@ -290,9 +215,3 @@ class TransformerModel(Generates, GradientModel):
             with recorded(layers_of) as weights:
                 self(source, target)
             yield name, visual.attention(torch.stack([each[0] for each in weights]), tokens, keys)
-
-    def _names(self, tokens: Tensor) -> list[str]:
-        assert self.spec is not None
-        if not self.spec.tokenizer:
-            return [str(number) for number in tokens.tolist()]
-        return [text for text, _ in self.tokenizer.shown(tokens.tolist())]

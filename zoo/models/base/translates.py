@@ -1,0 +1,120 @@
+"""What models of sentence pairs share: they translate, and show what they made of held-out sentences.
+
+Legend: B pairs, S tokens of the source, T of the target, V tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.data.spec import Batch
+from zoo.models.base.generates import Generates, Prompts
+from zoo.models.base.objectives import IGNORED
+from zoo.text import Decoding
+from zoo.text.tokenizer import special_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Translates"]
+
+SHOWN = 12  # pairs whose translations are shown
+
+
+class Translates(Generates):
+    """A mixin for gradient models of sentence pairs: a subclass implements `forward(source, target, source_mask)`,
+    `read(batch)`, which returns the state that a translation of the batch's sources begins with, and `next_logits`.
+    """
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __call__(self, *args: Any, **options: Any) -> Any: ...
+
+    def read(self, batch: Batch) -> Any:
+        """Return what decoding knows before the first token: what was made of the sources."""
+        raise NotImplementedError
+
+    def output(self, batch: Batch) -> Tensor:
+        return self(batch.source, batch.target, batch.source_mask)
+
+    # -- translating ------------------------------------------------------------------------------------------------
+
+    def begin(self, prompts: Sequence[str]) -> Prompts:
+        """Return what the translations of some texts start from."""
+        return self._begin(self.as_batch(self.prepare(list(prompts))))
+
+    def _begin(self, batch: Batch) -> Prompts:
+        ids = [torch.tensor([self._special("begin", "cls")])] * batch.size
+        return Prompts(ids, self.read(batch), shown=False)
+
+    def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the likeliest token after each of the targets, (B, T); of sources alone their translations."""
+        if batch.target is None:
+            return {"prediction": self._translated(batch)}
+        predicted = self.objective.predict(self.output(batch))
+        if batch.target_mask is not None:
+            predicted = predicted.masked_fill(~batch.target_mask, IGNORED)
+        return {"prediction": predicted}
+
+    def _translated(self, batch: Batch) -> Tensor:
+        """Return greedy translations, (B, T), with −100 behind their ends; T is that of the longest known target."""
+        steps, end = self.spec.shape[1], self._special("end", "sep")
+        said = torch.full((batch.size, steps), IGNORED, device=self.device)
+        is_open = torch.ones(batch.size, dtype=torch.bool, device=self.device)
+        greedy = Decoding.of({"decoding": "greedy", "steps": steps, "cache": self.caches})
+        for step, tokens in enumerate(self._tokens(self._begin(batch), greedy) if batch.size else ()):
+            is_open = is_open & (tokens != end)
+            if not bool(is_open.any()):
+                break
+            said[:, step] = tokens.where(is_open, IGNORED)
+        return said
+
+    def predict(self, x: Any, batch_size: int = 256, *, raw: bool = True) -> Any:
+        """Return the greedy translations of texts as an array of text, as `generate` does with other decodings.
+
+        Arguments are those of `ZooModel.predict`; a `Batch` of a DataModule gives token ids.
+        """
+        found = self.predict_columns(x, batch_size, raw=raw)["prediction"]
+        return found if isinstance(x, Batch) else np.array(self._texts(found), dtype=np.str_)
+
+    def answers(self, columns: dict[str, Tensor]) -> pa.Table:
+        import pyarrow as pa
+
+        return pa.table({name: pa.array(self._texts(tokens), pa.string()) for name, tokens in columns.items()})
+
+    def _texts(self, tokens: Tensor) -> list[str]:
+        end, tokenizer = self._special("end", "sep"), self.tokenizer
+        return [tokenizer.decode(row[(row >= 0) & (row != end)]) for row in tokens.cpu()]
+
+    def _special(self, *roles: str) -> int:
+        return special_of(self.tokenizer, *roles)
+
+    # -- what is shown -----------------------------------------------------------------------------------------------
+
+    def graph_input(self, batch: Batch) -> tuple[Tensor, ...]:
+        return batch.source[:1], batch.target[:1]
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        yield from ()  # a translation begins with a source: see `samples`
+
+    def samples(self, batch: Batch) -> Iterator[tuple[str, str]]:
+        """Yield some sources with the right translation and ours as a table."""
+        if not self.spec.tokenizer or batch.y is None:
+            return
+        few = batch.rows(slice(SHOWN))
+        sources = few.source if few.source_mask is None else few.source.masked_fill(~few.source_mask, IGNORED)
+        columns = [self._texts(tokens) for tokens in (sources, few.y, self._translated(few._replace(target=None)))]  # type: ignore[arg-type]
+        rows = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in zip(*columns, strict=True)]
+        table = [["source", "target", "translation"], ["---"] * 3, *rows]
+        yield "translations", "\n".join(f"|{'|'.join(row)}|" for row in table)
+
+    def _names(self, tokens: Tensor) -> list[str]:
+        if not self.spec.tokenizer:
+            return [str(number) for number in tokens.tolist()]
+        return [text for text, _ in self.tokenizer.shown(tokens.tolist())]
