@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ANALYSES", "Findings", "Subject", "check_analyses", "run_analyses"]
 
 ANALYSES: dict[str, str] = {
+    "gradients": "zoo.analysis.gradients",
     "sequential_jacobian": "zoo.analysis.jacobian",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -33,7 +34,7 @@ from zoo.training.data_files import check_unchanged, keep_digests
 from zoo.training.history import environment, write_json
 from zoo.training.lock import run_lock
 from zoo.training.logger import RunLogger
-from zoo.training.pictures import draw
+from zoo.training.pictures import draw, spread
 from zoo.training.plugins import import_plugins
 from zoo.training.processes import agree, together
 from zoo.training.report import Course, print_end, print_metrics, print_start
@@ -142,9 +143,21 @@ def train_run(config: DictConfig) -> Outcome:
             if (writer := run_logger(trainer)) is not None:
                 writer.log_config(text)
             print_start(trainer, model, data, settings["data"]["name"], run_dir)
+        if settings.get("check_gradients") and trainer.is_global_zero:
+            check_first(model, data)
         with together(trainer):
             trainer.fit(model, datamodule=data, ckpt_path=resume)
         return _finish(trainer, model, data, settings, run_dir, course)
+
+
+def check_first(model: ZooModel, data: Any) -> None:
+    """Print the check of the model's gradients on some training rows; raise one line if one of them is wrong."""
+    gradients = importlib.import_module("zoo.analysis.gradients")  # it stands above training, as all analyses do
+    rows = data.rows("train")
+    found = gradients.check_gradients(model, rows[spread(len(rows), 8)])
+    print(found.table())
+    if not found.passed:
+        raise ZooError(f"Nothing was trained, as the gradients are wrong. {found.verdict}.")
 
 
 def _without_others_options(settings: dict[str, Any], given: Iterable[str]) -> dict[str, Any]:

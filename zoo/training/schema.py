@@ -86,6 +86,7 @@ class Config(TypedDict):
     regularization: Regularization
     logger: list[Literal["tensorboard", "csv", "wandb", "mlflow"]]
     histograms: bool
+    check_gradients: bool
     plugins: list[str]
     debug: bool
     trainer: Trainer
@@ -212,7 +213,7 @@ def leave_out_unused(settings: dict[str, Any], model: Any, given: Iterable[str] 
         unused["trainer.accumulate_grad_batches"] = "it has no gradient to add up"
     if "steps" not in model.heeds:
         unused |= {f"trainer.{key}": "it takes no steps" for key in _OF_STEPS}
-        unused["histograms"] = "it takes no steps"
+        unused |= dict.fromkeys(("histograms", "check_gradients"), "it takes no steps")
     if "penalties" not in model.heeds:
         own = next((key for key in ("C", "l2") if key in model.hparams), None)
         why = f"its own model.{own} says how much it is held back" if own else "it has no weights to penalize"

@@ -21,6 +21,7 @@ def curve(
     xlabel: str = "",
     ylabel: str = "",
     log_y: bool = False,
+    log_x: bool = False,
 ) -> Figure:
     """Draw one series, or several by name, each a line; few points are marked too.
 
@@ -31,6 +32,7 @@ def curve(
         xlabel: the horizontal axis.
         ylabel: the vertical axis.
         log_y: a logarithmic vertical axis.
+        log_x: a logarithmic horizontal axis.
 
     Example:
         >>> figure = curve({"train": [3.0, 2.0], "test": [3.0, 2.5]}, xlabel="epoch", ylabel="loss")
@@ -51,7 +53,7 @@ def curve(
                 label=name,
             )
         axes.grid(True)
-        axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log_y else "linear")
+        axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log_y else "linear", xscale="log" if log_x else "linear")
         axes.set_title(title)
         if len(series) > 1:
             axes.legend()

@@ -1,0 +1,299 @@
+r"""Gradients by hand: backpropagation through the layers that networks are made of.
+
+With δ the derivative of the loss by a layer's output, each layer says what it is by its input and by its parameters:
+
+| layer | forward | backward |
+|---|---|---|
+| affine | $z = xW^\top + b$ | $\delta_x = \delta W,\; \delta_W = \delta^\top x,\; \delta_b = \sum_B \delta$ |
+| activation | $h = \varphi(z)$ | $\delta_z = \delta \odot \varphi'(z)$ |
+| convolution | $z = W u(x) + b$, u the patches | $\delta_W = \sum \delta u^\top,\; \delta_x = u^\top(W^\top \delta)$ |
+| attention | $P = \mathrm{softmax}(S)$, PV | $\delta_V = P^\top \delta,\; \delta_S = P (\delta_P - \sum \delta_P P)$ |
+| recurrent | $h_t = \tanh(a_t)$ | $\delta_{a_t} = (\delta_t + U^\top \delta_{a_{t+1}}) (1 - h_t^2)$ |
+| softmax, cross-entropy | $-\log p_y$ | $(p - \mathbb 1_y) / B$ |
+| squared error | $\frac1K \lVert \hat y - y \rVert^2$ | $2 (\hat y - y) / (BK)$ |
+
+Sources: Rumelhart, Hinton & Williams 1986; LeCun et al. 1998; Werbos 1990 (through time); Hochreiter & Schmidhuber
+1997.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.data.spec import Batch
+from zoo.errors import ZooError
+from zoo.models.base import ZooModel
+from zoo.models.base.objectives import Classification, PoissonRegression, Regression
+from zoo.optimizers.penalties import penalized_parameters
+
+__all__ = [
+    "analytical_gradient",
+    "attention_backward",
+    "convolution_backward",
+    "lstm_backward",
+    "rnn_backward",
+    "states_one",
+]
+
+
+def _gelu_slope(z: Tensor) -> Tensor:
+    normal = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
+    return normal + z * torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+
+
+def _silu_slope(z: Tensor) -> Tensor:
+    s = 1 / (1 + torch.exp(-z))
+    return s * (1 + z * (1 - s))
+
+
+SLOPES: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {  # φ'(z)
+    nn.Identity: torch.ones_like,
+    nn.ReLU: lambda z: (z > 0).to(z.dtype),
+    nn.Tanh: lambda z: 1 - torch.tanh(z).square(),
+    nn.Sigmoid: lambda z: torch.exp(-z) / (1 + torch.exp(-z)).square(),
+    nn.GELU: _gelu_slope,
+    nn.SiLU: _silu_slope,
+    nn.LeakyReLU: lambda z: torch.where(z > 0, torch.ones_like(z), torch.full_like(z, 0.01)),
+    nn.ELU: lambda z: torch.where(z > 0, torch.ones_like(z), torch.exp(z)),
+}
+
+
+def states_one(model: ZooModel) -> bool:
+    """Whether the gradient of a model by its formula is known here: linear and logistic regression and the MLP.
+
+    >>> import zoo
+    >>> spec = zoo.DataSpec(kind="tabular", shape=(3,), target="value")
+    >>> states_one(zoo.create_model("mlp", spec)), states_one(zoo.create_model("mlp", spec, dropout=0.5))
+    (True, False)
+    """
+    layers = _layers(model)
+    if layers is None or model.streaming:
+        return False
+    objective = model.objective
+    known = type(objective) in (Regression, PoissonRegression) or (
+        isinstance(objective, Classification) and not objective.label_smoothing and not _weighs_classes(objective)
+    )
+    return known and all(isinstance(layer, (nn.Flatten, nn.Linear, *SLOPES)) for layer in layers)
+
+
+def _weighs_classes(objective: nn.Module) -> bool:
+    weights = getattr(objective, "class_weight", None)
+    return getattr(objective, "balanced", False) or (weights is not None and not bool((weights == 1).all()))
+
+
+def _layers(model: ZooModel) -> list[nn.Module] | None:
+    """The layers of a chain of affine maps and activations, or None for what is no such chain."""
+    if model.entry.name in ("linear_regression", "logistic_regression"):
+        return [nn.Flatten(), model.linear]
+    if model.entry.name == "mlp" and model.embedding is None:
+        return list(model.net)
+    return None
+
+
+@torch.no_grad()
+def analytical_gradient(model: ZooModel, batch: Any) -> dict[str, Tensor]:
+    """Return the gradient of the training loss by the model's parameters, by hand-written backpropagation.
+
+    Args:
+        model: a built `linear_regression` or `logistic_regression` with `solver="gradient"`, or an `mlp` without
+            dropout and batch normalization.
+        batch: rows and targets.
+
+    Raises:
+        ZooError: for a model whose formula is not stated.
+
+    Example:
+        >>> import zoo
+        >>> spec = zoo.DataSpec(kind="tabular", shape=(2,), target="class", num_classes=3)
+        >>> model = zoo.create_model("logistic_regression", spec, solver="gradient")  # starts at 0: each class has 1/3
+        >>> analytical_gradient(model, (torch.zeros(1, 2), torch.tensor([1])))["linear.bias"]
+        tensor([ 0.3333, -0.6667,  0.3333])
+    """
+    if not states_one(model):
+        raise ZooError(
+            f"No formula of the gradient of {model.entry.name} with these settings is stated: it is for "
+            "linear_regression, logistic_regression and mlp, by gradient steps, without dropout, batch_norm, label "
+            "smoothing and class weights."
+        )
+    layers, batch = _layers(model) or [], model.as_batch(batch)
+    inputs = [batch.inputs]  # of each layer
+    for layer in layers:
+        inputs.append(layer(inputs[-1]))
+    delta = _loss_backward(model, inputs.pop(), batch)
+    names = {id(p): name for name, p in model.named_parameters()}
+    found: dict[str, Tensor] = {}
+    for layer, x in zip(reversed(layers), reversed(inputs), strict=True):
+        if isinstance(layer, nn.Linear):
+            found[names[id(layer.weight)]] = delta.T @ x
+            if layer.bias is not None:
+                found[names[id(layer.bias)]] = delta.sum(0)
+            delta = delta @ layer.weight
+        elif type(layer) in SLOPES:
+            delta = delta * SLOPES[type(layer)](x)
+    for weight in penalized_parameters(model):
+        found[names[id(weight)]] += model.recipe.l1 * weight.sign() + 2 * model.recipe.l2 * weight
+    return found
+
+
+def _loss_backward(model: ZooModel, output: Tensor, batch: Batch) -> Tensor:
+    """The derivative of the mean loss by the outputs (B, K)."""
+    objective, y = model.objective, batch.y
+    assert y is not None
+    if isinstance(objective, Classification):
+        if objective.binary_logit:
+            delta = 1 / (1 + torch.exp(-output)) - y.to(output.dtype).view(-1, 1)
+        else:
+            shifted = torch.exp(output - output.amax(1, keepdim=True))
+            delta = shifted / shifted.sum(1, keepdim=True)
+            delta[torch.arange(len(y)), y] -= 1
+    else:
+        targets = y.view(len(y), -1)
+        if isinstance(objective, PoissonRegression):
+            delta = (output.exp() - targets) / targets.shape[1]
+        else:
+            if objective.target_mean is not None:
+                targets = (targets - objective.target_mean) / objective.target_std
+            delta = 2 * (output - targets.to(output.dtype)) / targets.shape[1]
+    weight = torch.ones(len(y), dtype=output.dtype) if batch.weight is None else batch.weight
+    return delta * (weight / weight.sum()).view(-1, 1).to(output)
+
+
+def convolution_backward(
+    x: Tensor, weight: Tensor, delta: Tensor, stride: int = 1, padding: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the derivatives of a loss by a convolution's input, weight and bias.
+
+    Args:
+        x: the input, (B, C, H, W).
+        weight: (K, C, kH, kW).
+        delta: the derivative by the output, (B, K, H', W').
+        stride: of the convolution.
+        padding: zeros at each border.
+
+    Example:
+        >>> x, weight = torch.ones(1, 1, 3, 3), torch.ones(1, 1, 2, 2)
+        >>> convolution_backward(x, weight, torch.ones(1, 1, 2, 2))[1]
+        tensor([[[[4., 4.],
+                  [4., 4.]]]])
+    """
+    size = weight.shape[2:]
+    patches = F.unfold(x, size, stride=stride, padding=padding)  # (B, C·kH·kW, L)
+    flat = delta.flatten(2)  # (B, K, L)
+    by_weight = torch.einsum("bkl,bpl->kp", flat, patches).view_as(weight)
+    back = torch.einsum("kp,bkl->bpl", weight.flatten(1), flat)
+    return F.fold(back, x.shape[2:], size, stride=stride, padding=padding), by_weight, delta.sum((0, 2, 3))
+
+
+def attention_backward(
+    q: Tensor, k: Tensor, v: Tensor, delta: Tensor, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the derivatives of a loss by queries, keys and values of attention softmax(QKᵀ/√d) V.
+
+    Args:
+        q: queries, (..., T, d).
+        k: keys, (..., S, d).
+        v: values, (..., S, D).
+        delta: the derivative by the output, (..., T, D).
+        mask: which keys a query sees, (..., T, S); one that sees none answers 0.
+
+    Example:
+        >>> q = k = v = torch.zeros(1, 2, 3)
+        >>> attention_backward(q, k, v, torch.ones(1, 2, 3))[2]  # each value is half of two answers
+        tensor([[[1., 1., 1.],
+                 [1., 1., 1.]]])
+    """
+    scale = 1 / math.sqrt(q.shape[-1])
+    scores = q @ k.transpose(-1, -2) * scale  # (..., T, S)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    p = torch.nan_to_num(torch.softmax(scores, -1))  # a row that sees nothing is 0
+    by_p = delta @ v.transpose(-1, -2)
+    by_scores = p * (by_p - (by_p * p).sum(-1, keepdim=True)) * scale
+    return by_scores @ k, by_scores.transpose(-1, -2) @ q, p.transpose(-1, -2) @ delta
+
+
+def rnn_backward(
+    x: Tensor, h0: Tensor, w: Tensor, u: Tensor, b: Tensor, delta: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the derivatives of a loss by x, h₀, W, U and b of h_t = tanh(W x_t + U h_{t−1} + b), through time.
+
+    Args:
+        x: inputs, (T, B, D).
+        h0: first state, (B, H).
+        w: W, (H, D).
+        u: U, (H, H).
+        b: the sum of the biases, (H,).
+        delta: the derivative by each h_t, (T, B, H).
+
+    Example:
+        >>> x, h0 = torch.zeros(2, 1, 1), torch.zeros(1, 1)
+        >>> w, u = torch.ones(1, 1), torch.full((1, 1), 0.5)
+        >>> rnn_backward(x, h0, w, u, torch.zeros(1), torch.tensor([0.0, 1.0]).view(2, 1, 1))[0].flatten()
+        tensor([0.5000, 1.0000])
+    """
+    states = [h0]
+    for step in x:
+        states.append(torch.tanh(step @ w.T + states[-1] @ u.T + b))
+    by_x, by_h = torch.zeros_like(x), torch.zeros_like(h0)
+    by_w, by_u, by_b = torch.zeros_like(w), torch.zeros_like(u), torch.zeros_like(b)
+    for t in reversed(range(len(x))):
+        a = (delta[t] + by_h) * (1 - states[t + 1].square())  # by what tanh is taken of, (B, H)
+        by_x[t], by_h = a @ w, a @ u
+        by_w += a.T @ x[t]
+        by_u += a.T @ states[t]
+        by_b += a.sum(0)
+    return by_x, by_h, by_w, by_u, by_b
+
+
+def lstm_backward(
+    x: Tensor, h0: Tensor, c0: Tensor, w: Tensor, u: Tensor, b: Tensor, delta: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the derivatives of a loss by x, h₀, c₀, W, U and b of an LSTM, through time.
+
+    Args:
+        x: inputs, (T, B, D).
+        h0: first output, (B, H).
+        c0: first cell state, (B, H).
+        w: W, (4H, D), of the gates i, f, g, o, as torch orders them.
+        u: U, (4H, H).
+        b: the sum of the biases, (4H,).
+        delta: the derivative by each h_t, (T, B, H).
+
+    Example:
+        >>> x, state = torch.zeros(3, 2, 4), torch.zeros(2, 5)
+        >>> w, u, b = torch.zeros(20, 4), torch.zeros(20, 5), torch.zeros(20)
+        >>> [tuple(part.shape) for part in lstm_backward(x, state, state, w, u, b, torch.ones(3, 2, 5))]
+        [(3, 2, 4), (2, 5), (2, 5), (20, 4), (20, 5), (20,)]
+    """
+    h, c, kept = h0, c0, []
+    for step in x:
+        gates = (step @ w.T + h @ u.T + b).chunk(4, -1)
+        i, f, o = (torch.sigmoid(gates[k]) for k in (0, 1, 3))
+        g, before = torch.tanh(gates[2]), (h, c)
+        c = f * c + i * g
+        h = o * torch.tanh(c)
+        kept.append((i, f, g, o, c, *before))
+    by_x, by_h, by_c = torch.zeros_like(x), torch.zeros_like(h0), torch.zeros_like(c0)
+    by_w, by_u, by_b = torch.zeros_like(w), torch.zeros_like(u), torch.zeros_like(b)
+    for t in reversed(range(len(x))):
+        i, f, g, o, c, h_before, c_before = kept[t]
+        by_out, squashed = delta[t] + by_h, torch.tanh(c)
+        by_c = by_c + by_out * o * (1 - squashed.square())
+        slopes = (
+            by_c * g * i * (1 - i),
+            by_c * c_before * f * (1 - f),
+            by_c * i * (1 - g.square()),
+            by_out * squashed * o * (1 - o),
+        )
+        a = torch.cat(slopes, -1)  # by what the gates are taken of, (B, 4H)
+        by_x[t], by_h, by_c = a @ w, a @ u, by_c * f
+        by_w += a.T @ x[t]
+        by_u += a.T @ h_before
+        by_b += a.sum(0)
+    return by_x, by_h, by_c, by_w, by_u, by_b
