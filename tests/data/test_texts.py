@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -145,20 +146,75 @@ def test_bags_are_those_of_scikit_learn(file, view: str, ngrams: int) -> None:
     assert data.spec.kind == "tabular"
     order = [names.index(name) for name in data.spec.feature_names]
     expected = torch.from_numpy(theirs.transform(training_texts(data)).toarray()[:, order])
-    torch.testing.assert_close(all_rows(data).x.double(), expected.double(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(all_rows(data).x.to_dense().double(), expected.double(), rtol=1e-6, atol=1e-7)
     new = ["free bus zebra", "", "zebra"]
-    ours = data.preprocessing(new, data.spec).x
+    ours = data.preprocessing(new, data.spec).x.to_dense()
     torch.testing.assert_close(ours, torch.from_numpy(theirs.transform(new).toarray()[:, order]).float())
 
 
 def test_hashed_bags_hold_every_n_gram(file) -> None:
     data = create(file, view="counts", ngrams=2, hashed=True, max_features=50)
-    rows = all_rows(data)
-    assert rows.x.shape[1] == 50
+    x = all_rows(data).x.to_dense()
+    assert x.shape[1] == 50
     assert data.spec.feature_names is None
     lengths = data.rows("train").store[data.rows("train").index].lengths
-    torch.testing.assert_close(rows.x.sum(1).long(), lengths + (lengths - 1).clamp_min(0))
-    assert rows.x.sum(0).gt(0).sum() > 40
+    torch.testing.assert_close(x.sum(1).long(), lengths + (lengths - 1).clamp_min(0))
+    assert x.sum(0).gt(0).sum() > 40
+
+
+SPARSE = [
+    ("naive_bayes", {"likelihood": "multinomial"}),
+    ("naive_bayes", {"likelihood": "complement"}),
+    ("naive_bayes", {"likelihood": "bernoulli"}),
+    ("svm", {"method": "dual", "tol": 1e-12, "max_iter": 100_000}),
+    ("svm", {"method": "dual", "loss": "hinge", "tol": 1e-12, "max_iter": 100_000}),
+]
+
+
+@pytest.mark.parametrize(("name", "hparams"), SPARSE)
+def test_sparse_rows_give_what_dense_ones_do(file, name: str, hparams: dict, monkeypatch) -> None:
+    """Any batch size and order, too, and a pass that was broken off."""
+    data = create(file, view="tfidf" if name == "svm" else "counts", ngrams=2)
+    batch = all_rows(data)
+    weighted = batch._replace(weight=torch.rand(batch.size, generator=torch.Generator().manual_seed(0)))
+
+    def fitted(batch, order, size: int):
+        model = zoo.create_model(name, spec=data.spec, **hparams)
+        model.fit_batches(lambda: batch.rows(order).split(size))
+        with torch.no_grad():
+            return model, model(model.as_batch(batch).x)
+
+    shuffled = torch.randperm(batch.size, generator=torch.Generator().manual_seed(1))
+    for rows in (batch, weighted):
+        model, ours = fitted(rows, torch.arange(rows.size), 1000)
+        assert model.takes_sparse
+        for order, size in ((shuffled, 1000), (shuffled, 7), (torch.arange(rows.size), 1)):
+            torch.testing.assert_close(fitted(rows, order, size)[1], ours, rtol=1e-12, atol=1e-12)
+        dense = rows._replace(x=rows.x.to_dense())
+        spec = dataclasses.replace(data.spec, sparse=False)
+        theirs = zoo.create_model(name, spec=spec, **hparams)
+        theirs.fit_batches(lambda dense=dense: dense.split(9))
+        with torch.no_grad():
+            torch.testing.assert_close(theirs(theirs.as_batch(dense).x), ours, rtol=1e-10, atol=1e-10)
+    half = zoo.create_model(name, spec=data.spec, **hparams)
+    half.accumulate(half.as_batch(batch.rows(slice(20))))
+    again = zoo.create_model(name, spec=data.spec, **hparams)
+    half._state()
+    again.load_state_dict(half.state_dict())
+    again.accumulate(again.as_batch(batch.rows(slice(20, None))))
+    again.solve()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            again(again.as_batch(batch).x), fitted(batch, shuffled, 9)[1], rtol=1e-12, atol=1e-12
+        )
+
+
+def test_models_that_ask_for_no_sparse_rows_get_dense_ones(file) -> None:
+    data = create(file, view="counts")
+    batch = all_rows(data)
+    model = zoo.create_model("logistic_regression", spec=data.spec)
+    assert torch.equal(model.as_batch(batch).x, batch.x.to_dense().to(model.input_dtype))
+    assert torch.equal(batch.rows(torch.tensor([3, 1])).x.to_dense(), batch.x.to_dense()[[3, 1]])
 
 
 def test_n_grams_stay_within_a_text() -> None:
@@ -179,7 +235,7 @@ def test_n_grams_stay_within_a_text() -> None:
 def test_the_most_frequent_are_features_and_long_keys_are_refused(file) -> None:
     data = create(file, view="counts", max_features=4)
     counts = CountVectorizer(lowercase=False, token_pattern=r"\w+|[^\w\s]+").fit_transform(training_texts(data)).sum(0)
-    assert all_rows(data).x.sum() == np.sort(np.asarray(counts).ravel())[-4:].sum()
+    assert all_rows(data).x.to_dense().sum() == np.sort(np.asarray(counts).ravel())[-4:].sum()
     with pytest.raises(zoo.ZooError, match=r"too many to tell apart: pass data\.hashed=true"):
         _ = create(file, view="counts", ngrams=20).spec
 

@@ -134,10 +134,14 @@ def test_coordinates_meet_what_the_torch_form_meets(seed: int, squared: bool, va
     else:
         dual = classification(torch.where(x[:, 0] > 0.2, 1.0, -1.0).double(), cost, squared=squared)
     order, constant = torch.randperm(rows, generator=make), draw.choice([0.0, 1.0, 10.0])
-    arguments = (x, dual.target, dual.low, dual.high, dual.diagonal, dual.start, order, constant, dual.epsilon)
+    vectors = (dual.target, dual.low, dual.high, dual.diagonal, dual.start, order, constant, dual.epsilon)
+    x *= torch.rand(x.shape, generator=make) > 0.3
+    sparse = x.to_sparse_csr()
+    dense_form, sparse_form = (x, None, None), (sparse.values(), sparse.crow_indices(), sparse.col_indices())
     results = []
-    for solve in (compiled.dual_descent, descend):
-        beta, weight, found = solve(*arguments, 1e-10, bool(seed % 4 == 1), 100_000, 7)
+    forms = dense_form, sparse_form
+    for solve, form in (*((compiled.dual_descent, form) for form in forms), (descend, forms[seed % 2])):
+        beta, weight, found = solve(*form, features, *vectors, 1e-10, bool(seed % 4 == 1), 100_000, 7)
         assert found[2] == 1
         assert bool(((beta >= dual.low) & (beta <= dual.high)).all())
         design = torch.cat([x, x.new_full((rows, 1), constant)], 1)
@@ -146,7 +150,8 @@ def test_coordinates_meet_what_the_torch_form_meets(seed: int, squared: bool, va
             0.5 * weight.square().sum() + 0.5 * dual.diagonal @ beta.square() - dual.target @ beta
             + dual.epsilon * beta.abs().sum()
         )  # fmt: skip
-    torch.testing.assert_close(*results, rtol=1e-8, atol=1e-8)
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=1e-8, atol=1e-8)
 
 
 def test_strided_rows_are_the_same_rows() -> None:
@@ -163,7 +168,7 @@ def test_what_does_not_fit_is_named(operator: str) -> None:
     if not compiled.available(torch.device("cpu")):
         pytest.skip("no kernel")
     x, v = torch.zeros(3, 2, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-    rest = (1.0, 0, 0, False, 1, 0)
+    rest, ends, column = (1.0, 0, 0, False, 1, 0), torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 1])
     smo_rest = (2, 1.0, 3, 0.0, 0.0, 1e-3, True, -1, 10)
     calls = {
         "smo": [
@@ -173,9 +178,16 @@ def test_what_does_not_fit_is_named(operator: str) -> None:
             (lambda: compiled.smo(x, v, v, v, v, 9, *smo_rest[1:]), "kernel or degree"),
         ],
         "dual_descent": [
-            (lambda: compiled.dual_descent(x, v, v, v, v, v, v.long() + 0, *rest), "permutation"),
-            (lambda: compiled.dual_descent(x, v, v, v, v, v, v.long() + 3, *rest), "permutation"),
-            (lambda: compiled.dual_descent(x, v, v.float(), v, v, v, torch.arange(3), *rest), "low"),
+            (lambda: compiled.dual_descent(x, None, None, 2, v, v, v, v, v, v.long() + 0, *rest), "permutation"),
+            (lambda: compiled.dual_descent(x, None, None, 2, v, v, v, v, v, v.long() + 3, *rest), "permutation"),
+            (lambda: compiled.dual_descent(x, None, None, 3, v, v, v, v, v, v.long(), *rest), "num_features"),
+            (lambda: compiled.dual_descent(x, None, None, 2, v, v.float(), v, v, v, torch.arange(3), *rest), "low"),
+            *(
+                (lambda c=c, e=e: compiled.dual_descent(v, e, c, 2, v, v, v, v, v, torch.arange(3), *rest), "sparse")
+                for c, e in ((column + 1, ends), (column - 1, ends), (column, ends - 1), (column, ends.flip(0)),
+                             (column, ends[:3]), (column[:2], ends), (column.int(), ends))
+            ),
+            (lambda: compiled.dual_descent(v, ends, column, 2, v[:2], v, v, v, v, torch.arange(3), *rest), "target"),
         ],
     }  # fmt: skip
     for call, message in calls[operator]:
@@ -187,7 +199,7 @@ def test_the_operators_are_traced() -> None:
     x, v = torch.randn(5, 2, dtype=torch.float64), torch.ones(5, dtype=torch.float64)
     arguments = (x, v, -v, v, 0 * v, 2, 1.0, 3, 0.0, 0.0, 1e-3, True, -1, 10)
     torch.library.opcheck(torch.ops.zoo.smo, arguments, test_utils=("test_schema", "test_faketensor"))
-    arguments = (x, v, -v, v, 0 * v, 0 * v, torch.arange(5), 1.0, 0.0, 1e-3, False, 5, 0)
+    arguments = (x, None, None, 2, v, -v, v, 0 * v, 0 * v, torch.arange(5), 1.0, 0.0, 1e-3, False, 5, 0)
     torch.library.opcheck(torch.ops.zoo.dual_descent, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
@@ -208,5 +220,6 @@ for seed in range(250):
     if not dual.start.any():
         dual_descent(x, dual, constant=draw.choice([0.0, 1.0]), max_iter=30)
         dual_descent(x.new_zeros(len(x), 0), dual, max_iter=5)
+        dual_descent((x * (x > draw.choice([-9.0, 0.0, 1.0, 9.0]))).to_sparse_csr(), dual, max_iter=30)
 """
     run_sanitized(variant, tmp_path, script)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.numerics.sparse import is_sparse, take_rows
 from zoo.tasks import find_task
 
 __all__ = ["Batch", "DataSpec", "Kind", "Target"]
@@ -25,7 +26,8 @@ class Batch(NamedTuple):
     which are sets and have no steps, lie one after the other instead.
 
     Attributes:
-        x: numbers: rows (B, F), images (B, C, H, W), sequences and series (B, T, F).
+        x: numbers: rows (B, F), images (B, C, H, W), sequences and series (B, T, F). Rows that are mostly zeros, as
+            bags of words are, come as a sparse matrix (CSR); models that ask for none (`takes_sparse`) get it dense.
         y: class indices (B,), values (B,) or (B, num_targets), next tokens (B, T) or bits (B, T, num_targets), with
             −100 where none counts.
         weight: sample weights (B,); None means one each.
@@ -78,6 +80,8 @@ class Batch(NamedTuple):
     def rows(self, index: Tensor | slice) -> Batch:
         """Return some of the examples (not of baskets, whose items lie one after the other)."""
         assert self.items is None
+        if self.x is not None and is_sparse(self.x):
+            return self._replace(x=None).rows(index)._replace(x=take_rows(self.x, index))
         if isinstance(index, Tensor) and index.dtype == torch.int64 and index.ndim == 1:  # faster than by brackets
             return Batch(*[None if column is None else column.index_select(0, index) for column in self])
         return Batch(*[None if column is None else column[index] for column in self])
@@ -114,6 +118,7 @@ class DataSpec:
         categories: for each feature the names of its categories, whose places 0, 1, … are its values; none for numbers.
         tokenizer: the JSON of a tokenizer of the `tokenizers` library.
         dtype: name of the floating type of the inputs, such as `float32`.
+        sparse: whether most of the inputs are 0, so that batches hold them as sparse matrices.
         stream: whether each batch goes on where the one before ended, so that a model may carry its state along.
 
     Example:
@@ -133,6 +138,7 @@ class DataSpec:
     categories: tuple[tuple[str, ...], ...] | None = None
     tokenizer: str | None = None
     dtype: str = "float32"
+    sparse: bool = False
     stream: bool = False
 
     @property

@@ -124,4 +124,4 @@ def spec_of_texts(view: TextView, tokenizer: Tokenizer, longest: int, target: di
         return DataSpec("tokens", (longest,), vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.to_json(), **target)
     names = view.feature_names(tokenizer)
     shape = (view.num_features,)
-    return DataSpec("tabular", shape, feature_names=names or None, tokenizer=tokenizer.to_json(), **target)
+    return DataSpec("tabular", shape, feature_names=names or None, tokenizer=tokenizer.to_json(), sparse=True, **target)

@@ -27,6 +27,7 @@ from torch import Tensor
 from zoo.data.spec import Batch
 from zoo.errors import ZooError
 from zoo.numerics.hashing import splitmix64
+from zoo.numerics.sparse import sparse_rows
 from zoo.text.tokenizer import Tokenizer
 
 __all__ = ["Ragged", "TextView", "n_grams"]
@@ -214,18 +215,20 @@ class TextView:
         return tokens.cut(self.max_length), int((tokens.lengths > self.max_length).sum())
 
     def batch(self, texts: Ragged) -> Batch:
-        """Return tokens as a model takes them: (B, T) with their mask, or as rows (B, F)."""
+        """Return tokens as a model takes them: (B, T) with their mask, or as sparse rows (B, F)."""
         if not self.is_bag:
             return texts.padded(self.blank)
         features, rows = self._features(texts)
-        x = torch.zeros(len(texts.lengths), self.num_features)
-        x.view(-1).index_add_(0, rows * self.num_features + features, torch.ones(len(rows)))
-        if self.view == "binary":
-            x.clamp_(max=1)
-        elif self.idf is not None:
-            x *= self.idf.to(x.dtype)
-            x /= x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-        return Batch(x)
+        shape = len(texts.lengths), self.num_features
+        cells, counts = (rows * shape[1] + features).unique(return_counts=True)
+        rows, features = cells // shape[1], cells % shape[1]
+        values = torch.ones(len(cells)) if self.view == "binary" else counts.float()
+        if self.idf is not None:
+            values *= self.idf[features].float()
+            squares = torch.zeros(shape[0]).index_add_(0, rows, values.square())
+            values /= squares.sqrt()[rows]
+        crow = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(rows, minlength=shape[0]).cumsum(0)])
+        return Batch(sparse_rows(crow, features, values, shape))
 
     def feature_names(self, tokenizer: Tokenizer) -> tuple[str, ...]:
         """Return the tokens of each feature, with blanks between; of hashed ones there are none."""

@@ -410,7 +410,8 @@ KERNEL(smo, Smo) {
 typedef struct {
     int64_t num_rows, num_features, max_iter, relative;
     double tol, epsilon;
-    const double *x; /* (N, F) */
+    const double *x; /* (N, F); of sparse rows the numbers that are stored */
+    const int64_t *starts, *columns; /* of sparse rows (N + 1), and of what they store; NULL for dense ones */
     double constant; /* of a last feature, whose weight is the intercept; 0 for none */
     const double *target, *low, *high, *diagonal; /* (N) */
     int64_t *order; /* (N), of the rows at the start */
@@ -447,6 +448,28 @@ INLINE uint64_t next_word(uint64_t *state) {
     return z ^ (z >> 31);
 }
 
+/* w · x_i of a row, dense or sparse. */
+INLINE double row_score(const Descent *t, int64_t i) {
+    if (!t->starts) return product(t->weight, t->x + i * t->num_features, t->num_features);
+    double even = 0, odd = 0;
+    int64_t k = t->starts[i];
+    const int64_t end = t->starts[i + 1];
+    for (; k + 1 < end; k += 2) {
+        even += t->x[k] * t->weight[t->columns[k]];
+        odd += t->x[k + 1] * t->weight[t->columns[k + 1]];
+    }
+    return k < end ? even + odd + t->x[k] * t->weight[t->columns[k]] : even + odd;
+}
+
+/* w += step x_i, and the weight of the constant with it. */
+INLINE void move_along(const Descent *t, int64_t i, double step) {
+    if (t->starts)
+        for (int64_t k = t->starts[i]; k < t->starts[i + 1]; k++) t->weight[t->columns[k]] += step * t->x[k];
+    else
+        add_scaled(t->weight, t->x + i * t->num_features, step, t->num_features);
+    t->weight[t->num_features] += step * t->constant;
+}
+
 KERNEL(descend, Descent) {
     const Descent *t = task;
     const int64_t N = t->num_rows, F = t->num_features;
@@ -454,9 +477,9 @@ KERNEL(descend, Descent) {
     if (!bend) return 1;
     for (int64_t k = 0; k < F + 1; k++) t->weight[k] = 0;
     for (int64_t i = 0; i < N; i++) {
-        const double *x = t->x + i * F;
-        bend[i] = product(x, x, F) + t->constant * t->constant + t->diagonal[i];
-        if (t->beta[i] != 0) add_scaled(t->weight, x, t->beta[i], F), t->weight[F] += t->beta[i] * t->constant;
+        const int64_t first = t->starts ? t->starts[i] : i * F, number = t->starts ? t->starts[i + 1] - first : F;
+        bend[i] = product(t->x + first, t->x + first, number) + t->constant * t->constant + t->diagonal[i];
+        if (t->beta[i] != 0) move_along(t, i, t->beta[i]);
     }
     uint64_t state = (uint64_t)t->seed;
     int64_t active = N, rounds = 0;
@@ -471,9 +494,8 @@ KERNEL(descend, Descent) {
         }
         for (int64_t k = 0; k < active; k++) {
             const int64_t i = t->order[k];
-            const double *x = t->x + i * F;
             const double beta = t->beta[i], low = t->low[i], high = t->high[i], e = t->epsilon;
-            const double g = product(t->weight, x, F) + t->weight[F] * t->constant + t->diagonal[i] * beta - t->target[i];
+            const double g = row_score(t, i) + t->weight[F] * t->constant + t->diagonal[i] * beta - t->target[i];
             /* slopes on the way up and on the way down, and what is left to gain by them */
             const double up = beta >= high ? INFINITY : g + (beta >= 0 ? e : -e);
             const double down = beta <= low ? -INFINITY : g + (beta > 0 ? e : -e);
@@ -492,8 +514,7 @@ KERNEL(descend, Descent) {
             }
             to = to < low ? low : to > high ? high : to;
             if (to == beta) continue;
-            add_scaled(t->weight, x, to - beta, F);
-            t->weight[F] += (to - beta) * t->constant;
+            move_along(t, i, to - beta);
             t->beta[i] = to;
         }
         rounds++;

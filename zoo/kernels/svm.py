@@ -40,7 +40,7 @@ class _Descent(ctypes.Structure):
     _fields_ = [
         *((name, _INTEGERS) for name in ("num_rows", "num_features", "max_iter", "relative")),
         *((name, _REALS) for name in ("tol", "epsilon")),
-        ("x", _POINTER),
+        *((name, _POINTER) for name in ("x", "starts", "columns")),
         ("constant", _REALS),
         *((name, _POINTER) for name in ("target", "low", "high", "diagonal", "order")),
         ("seed", _INTEGERS),
@@ -112,13 +112,17 @@ def _(x, target, low, high, beta, kernel, gamma, degree, coef0, epsilon, tol, sh
 
 @torch.library.custom_op("zoo::dual_descent", mutates_args=())
 def dual_descent(
-    x: Tensor, target: Tensor, low: Tensor, high: Tensor, diagonal: Tensor, beta: Tensor, order: Tensor,
-    constant: float, epsilon: float, tol: float, relative: bool, max_iter: int, seed: int,
+    x: Tensor, starts: Tensor | None, columns: Tensor | None, num_features: int, target: Tensor, low: Tensor,
+    high: Tensor, diagonal: Tensor, beta: Tensor, order: Tensor, constant: float, epsilon: float, tol: float,
+    relative: bool, max_iter: int, seed: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Solve the dual of the linear kernel by coordinates, as `zoo.models.svm.coordinate_descent` does.
 
     Args:
-        x: rows (N, F), float64.
+        x: rows (N, F), float64; of sparse rows the M numbers that are stored, (M,).
+        starts: where those of each row begin, and the last ones end, (N + 1,), int64; None for dense rows.
+        columns: the feature of each, (M,), int64; None for dense rows.
+        num_features: F.
         target: t, (N,), as all vectors but `order` float64.
         low: smallest coefficients, (N,).
         high: largest coefficients, (N,).
@@ -143,15 +147,24 @@ def dual_descent(
     run = function("descend", _Descent)
     _check(run is not None and x.device.type == "cpu", "dual_descent", "there is no kernel for this device")
     vectors = {"target": target, "low": low, "high": high, "diagonal": diagonal, "beta": beta}
-    _check_rows("dual_descent", x, vectors)
-    _check(_permutes(order, len(x)), "dual_descent", "order must be a permutation of the rows, int64")
+    if starts is None or columns is None:
+        _check_rows("dual_descent", x, vectors)
+        _check(x.shape[1] == num_features, "dual_descent", "x must have num_features columns")
+    else:
+        starts, columns = starts.contiguous(), columns.contiguous()
+        _check(_is_sparse(x, starts, columns, num_features), "dual_descent", "these are no sparse rows")
+        _check_vectors("dual_descent", len(starts) - 1, vectors)
+    num_rows = len(target)
+    _check(_permutes(order, num_rows), "dual_descent", "order must be a permutation of the rows, int64")
     x, target, low, high, diagonal = (t.contiguous() for t in (x, target, low, high, diagonal))
     beta, order = (t.clone(memory_format=torch.contiguous_format) for t in (beta, order))
-    weight, found = torch.zeros(x.shape[1] + 1, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    weight, found = torch.zeros(num_features + 1, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     run(
         _Descent(
-            num_rows=len(x), num_features=x.shape[1], max_iter=max_iter, relative=int(relative), tol=tol,
-            epsilon=epsilon, x=x.data_ptr(), constant=constant, target=target.data_ptr(), low=low.data_ptr(),
+            num_rows=num_rows, num_features=num_features, max_iter=max_iter, relative=int(relative), tol=tol,
+            epsilon=epsilon, x=x.data_ptr(), starts=None if starts is None else starts.data_ptr(),
+            columns=None if columns is None else columns.data_ptr(), constant=constant,
+            target=target.data_ptr(), low=low.data_ptr(),
             high=high.data_ptr(), diagonal=diagonal.data_ptr(), order=order.data_ptr(), seed=seed,
             beta=beta.data_ptr(), weight=weight.data_ptr(), found=found.data_ptr(),
         )
@@ -160,8 +173,11 @@ def dual_descent(
 
 
 @dual_descent.register_fake
-def _(x, target, low, high, diagonal, beta, order, constant, epsilon, tol, relative, max_iter, seed):  # type: ignore[no-untyped-def]
-    return torch.empty_like(beta), x.new_empty(x.shape[1] + 1), beta.new_empty(3)
+def _(  # type: ignore[no-untyped-def]
+    x, starts, columns, num_features, target, low, high, diagonal, beta, order, constant, epsilon, tol, relative,
+    max_iter, seed,
+):  # fmt: skip
+    return torch.empty_like(beta), x.new_empty(num_features + 1), beta.new_empty(3)
 
 
 def _check(fits: bool, operator: str, wanted: str) -> None:
@@ -171,9 +187,24 @@ def _check(fits: bool, operator: str, wanted: str) -> None:
 
 def _check_rows(operator: str, x: Tensor, vectors: dict[str, Tensor]) -> None:
     _check(x.dtype == torch.float64 and x.ndim == 2, operator, "x must be (N, F), float64")
+    _check_vectors(operator, len(x), vectors)
+
+
+def _check_vectors(operator: str, num_rows: int, vectors: dict[str, Tensor]) -> None:
     for name, vector in vectors.items():
-        fits = vector.dtype == torch.float64 and vector.shape == (len(x),) and vector.device == x.device
-        _check(fits, operator, f"{name} must be ({len(x)},), float64")
+        fits = vector.dtype == torch.float64 and vector.shape == (num_rows,) and vector.device.type == "cpu"
+        _check(fits, operator, f"{name} must be ({num_rows},), float64")
+
+
+def _is_sparse(values: Tensor, starts: Tensor, columns: Tensor, num_features: int) -> bool:
+    """Whether these are what the rows of a sparse matrix store, where they begin, and their columns."""
+    if values.dtype != torch.float64 or not starts.dtype == columns.dtype == torch.int64:
+        return False
+    if values.ndim != 1 or columns.shape != values.shape or starts.ndim != 1 or not len(starts):
+        return False
+    rising = not len(starts) > 1 or int(starts.diff().min()) >= 0
+    within = not len(columns) or (int(columns.min()) >= 0 and int(columns.max()) < num_features)
+    return rising and within and int(starts[0]) == 0 and int(starts[-1]) == len(values)
 
 
 def _permutes(order: Tensor, num_rows: int) -> bool:

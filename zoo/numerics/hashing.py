@@ -21,6 +21,8 @@ import math
 import torch
 from torch import Tensor
 
+from zoo.numerics.sparse import is_sparse, stored, stored_rows
+
 __all__ = ["content_hash", "epoch_generator", "normals", "splitmix64", "stream_key", "uniforms"]
 
 _GAMMA, _M1, _M2 = 0x9E37_79B9_7F4A_7C15, 0xBF58_476D_1CE4_E5B9, 0x94D0_49BB_1331_11EB
@@ -70,13 +72,19 @@ def _splitmix64_of_int(key: int, counter: int) -> int:
 def content_hash(x: Tensor) -> Tensor:
     """Return an int64 for each row of x (B, D) that equal rows share, in float32 and float64 alike, and others do not.
 
+    Zeros add nothing, so that a sparse matrix has the hashes of the dense one.
+
     >>> content_hash(torch.tensor([[0.0, 1.0], [-0.0, 1.0], [1.0, 0.0]])).unique().numel()
     2
     """
-    bits = x.double().add(0.0).view(torch.int64)  # + 0.0 turns −0 into 0
+    bits = stored(x).double().add(0.0).view(torch.int64)  # + 0.0 turns −0 into 0
     bits ^= bits >> 32  # floats of few digits differ in their upper half only
-    bits *= splitmix64(0, torch.arange(x.shape[1], device=x.device)) | 1
-    return splitmix64(0, bits.sum(1))
+    factors = splitmix64(0, torch.arange(x.shape[1], device=x.device)) | 1
+    if is_sparse(x):
+        sums = bits.new_zeros(len(x)).index_add_(0, stored_rows(x), bits * factors[x.col_indices()])
+    else:
+        sums = bits.mul_(factors).sum(1)
+    return splitmix64(0, sums)
 
 
 def uniforms(words: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

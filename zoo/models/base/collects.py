@@ -2,7 +2,7 @@
 
 The order of rows follows from what stands in them, so that the answer is the same, to the bit, for any batch size, any
 number of processes and any order in which they came. Memory: N rows of F features take 8 N (F + 2) bytes until they are
-solved, and none afterwards.
+solved (sparse ones 16 bytes a stored number), and none afterwards.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from zoo.data.spec import Batch
 from zoo.errors import ZooError
 from zoo.models.base.streaming import StreamingModel
 from zoo.numerics.hashing import content_hash
+from zoo.numerics.sparse import as_rows, is_sparse, sparse_rows, stored, take_rows
 
 __all__ = ["Collected", "CollectsRows"]
 
@@ -24,7 +25,7 @@ class Collected(NamedTuple):
     """The rows of a pass.
 
     Attributes:
-        x: rows with a weight above 0, (N, F), float64.
+        x: rows with a weight above 0, (N, F), float64; a sparse matrix (CSR) where the batches held such.
         y: targets, (N,) or (N, K).
         weight: sample weights, (N,).
         place: of each row among those that came, (N,).
@@ -49,18 +50,28 @@ class CollectsRows(_Base):
     weights: Tensor
     _pending: Any = ()  # nothing, where a solver collects no rows and a run goes on within its pass
 
-    def collect(self, num_features: int, num_targets: int = 1) -> None:
-        """Register room for the rows; in `initialize`."""
-        self.register_accumulator("rows", torch.zeros(0, num_features, dtype=torch.float64))
-        self.register_accumulator("targets", torch.zeros(0, num_targets, dtype=torch.float64))
-        self.register_accumulator("weights", torch.zeros(0, dtype=torch.float64))
+    def collect(self, num_features: int, num_targets: int = 1, *, sparse: bool = False) -> None:
+        """Register room for the rows, or for what sparse ones store; in `initialize`."""
+        real = {"rows": (0, num_features), "targets": (0, num_targets), "weights": (0,)}
+        if sparse:  # of which parts may follow each other like those of the others
+            del real["rows"]
+            real["row_values"] = (0,)
+            for name in ("row_lengths", "row_columns"):
+                self.register_accumulator(name, torch.zeros(0, dtype=torch.int64))
+        for name, shape in real.items():
+            self.register_accumulator(name, torch.zeros(shape, dtype=torch.float64))
         self._pending = []
 
     def accumulate(self, batch: Batch) -> None:
-        x = batch.x.flatten(1)
-        y = x.new_zeros(len(x), 1) if batch.y is None or self.entry.unsupervised else batch.y.reshape(len(x), -1)
-        weight = x.new_ones(len(x)) if batch.weight is None else batch.weight
-        self._pending.append((x, y.to(x.dtype), weight))
+        x, size = as_rows(batch.x), batch.size
+        y = x.new_zeros(size, 1) if batch.y is None or self.entry.unsupervised else batch.y.reshape(size, -1)
+        weight = stored(x).new_ones(size) if batch.weight is None else batch.weight
+        part = {"targets": y.to(x.dtype), "weights": weight}
+        if is_sparse(x):
+            part |= {"row_lengths": x.crow_indices().diff(), "row_columns": x.col_indices(), "row_values": x.values()}
+        else:
+            part["rows"] = x
+        self._pending.append(part)
 
     def reset_accumulators(self) -> None:
         super().reset_accumulators()
@@ -68,10 +79,10 @@ class CollectsRows(_Base):
 
     def _state(self) -> dict[str, Tensor]:
         if self._pending:
-            kept = [] if not len(self.rows) else [(self.rows, self.targets, self.weights)]
+            kept = [super()._state()] if len(self.weights) else []
             parts = [*kept, *self._pending]
-            columns = parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
-            self.rows, self.targets, self.weights = columns
+            for name in parts[0]:
+                setattr(self, name, parts[0][name] if len(parts) == 1 else torch.cat([part[name] for part in parts]))
             self._pending = []
         return super()._state()
 
@@ -88,19 +99,28 @@ class CollectsRows(_Base):
             ZooError: where there is no row of a positive weight, or a weight below 0, or an infinite value.
         """
         state, name = self._state(), self.entry.name
-        x, y, weight = state["rows"], state["targets"], state["weights"]
+        y, weight = state["targets"], state["weights"]
+        x = state["rows"] if "rows" in state else self._sparse(state)
         self.reset_accumulators()
         if bool((weight < 0).any()):
             raise ZooError(f"{name} was given a sample weight below 0: weights must be 0 or more.")
         place = torch.arange(len(x), device=x.device)
         if bool((weight == 0).any()):
             place = (weight > 0).nonzero().flatten()
-            x, y, weight = x[place], y[place], weight[place]
-        if not len(x):
+            x, y, weight = take_rows(x, place), y[place], weight[place]
+        if not len(y):
             raise ZooError(f"There is no row with a positive weight to fit {name} to.")
-        if not bool(torch.isfinite(x.sum() + y.sum() + weight.sum())) and not bool(torch.isfinite(x).all()):
+        numbers = stored(x)
+        if not bool(torch.isfinite(numbers.sum() + y.sum() + weight.sum())) and not bool(numbers.isfinite().all()):
             raise ZooError(f"{name} met NaN or infinite values in the data: drop those rows or fill them in first.")
         hashes = content_hash(x), content_hash(torch.cat([y, weight[:, None]], 1))
         order = (hashes[0] ^ (hashes[1] * 0x9E3779B1)).argsort(stable=True)
         found = Collected(x, y.squeeze(1), weight, place, order.argsort())
-        return Collected(*(column[order] for column in found)) if sort else found
+        return Collected(*(take_rows(column, order) for column in found)) if sort else found
+
+    def _sparse(self, state: dict[str, Tensor]) -> Tensor:
+        """The matrix (CSR) of the rows that were collected."""
+        assert self.spec is not None
+        lengths, columns, values = (state[f"row_{name}"] for name in ("lengths", "columns", "values"))
+        crow = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        return sparse_rows(crow, columns, values, (len(lengths), self.spec.num_features))

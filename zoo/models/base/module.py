@@ -16,6 +16,7 @@ from zoo.errors import ZooError
 from zoo.models.base.answers import labelled, to_arrow
 from zoo.models.base.evaluation import Evaluation, Pooling
 from zoo.models.base.uses import Needs, check_use
+from zoo.numerics.sparse import dense_rows
 from zoo.optimizers import Recipe
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class ZooModel(pl.LightningModule):
     convex: bool = False  # so that a fit by steps has one minimum, and falls short of it or not
     needs: ClassVar[Needs] = {}  # what hyperparameters that are not always of use ask for
     takes_missing: bool = False  # whether it learns from missing values, which come as NaN
+    takes_sparse: bool = False  # whether it reads rows as sparse matrices (CSR) where the data have them
     # What the kept checkpoint is chosen by; None keeps the last one.
     monitor: str | None = None
     monitor_mode: str = "min"
@@ -157,6 +159,7 @@ class ZooModel(pl.LightningModule):
         return prepared._replace(y=y)
 
     def _cast(self, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+        tensor = tensor if self.takes_sparse else dense_rows(tensor)
         return tensor.to(device=self.device, dtype=dtype if tensor.is_floating_point() else None)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -348,7 +351,7 @@ class ZooModel(pl.LightningModule):
 
     def graph_input(self, batch: Batch) -> Tensor | tuple[Tensor, ...]:
         """Return an input, or several, for which TensorBoard draws the graph of `forward`."""
-        return batch.inputs[:1]
+        return dense_rows(batch.rows(slice(1)).inputs)
 
     # -- looks ---------------------------------------------------------------------------------------------------
 

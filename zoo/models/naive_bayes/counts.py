@@ -46,7 +46,7 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, class_counts, class_sums, scaled_rows
-from zoo.numerics.sparse import sparse_rows
+from zoo.numerics.sparse import is_sparse, sparse_rows, stored
 
 __all__ = ["Bernoulli", "Complement", "Multinomial"]
 
@@ -150,7 +150,7 @@ class Bernoulli(Counts):
             raise ZooError("The features hold NaN values: drop those rows or fill them in first.")
         if self.threshold is None:
             return x
-        if x.layout != torch.sparse_csr:
+        if not is_sparse(x):
             return (x > self.threshold).to(x.dtype)
         if self.threshold < 0:
             raise ZooError("A sparse matrix needs model.threshold at least 0, so that what it leaves out is no.")
@@ -166,11 +166,6 @@ class Bernoulli(Counts):
         yes = bounded(parameters["feature_log_prob"])
         no = bounded((-torch.expm1(yes)).log())
         return self.events(x) @ (yes - no).T + no.sum(1)
-
-
-def stored(x: Tensor) -> Tensor:
-    """The numbers of a matrix, of a sparse one those that are not zero."""
-    return x.values() if x.layout == torch.sparse_csr else x
 
 
 def bounded(logs: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from zoo.numerics.sparse import sparse_rows
+from zoo.numerics.sparse import is_sparse, sparse_rows, stored_rows
 
 __all__ = ["Likelihood", "Statistics", "class_counts", "class_sums", "row_blocks", "scaled_rows"]
 
@@ -69,10 +69,9 @@ def class_sums(x: Tensor, y: Tensor, num_classes: int) -> Tensor:
     tensor([[3., 4.],
             [6., 8.]])
     """
-    if x.layout == torch.sparse_csr:
-        row_starts = (y * x.shape[1]).repeat_interleave(x.crow_indices().diff())  # of each stored number in the result
-        result = x.values().new_zeros(num_classes * x.shape[1])
-        return result.index_add_(0, row_starts.add_(x.col_indices()), x.values()).view(num_classes, -1)
+    if is_sparse(x):
+        cells = y[stored_rows(x)] * x.shape[1] + x.col_indices()  # of each stored number in the result
+        return torch.bincount(cells, x.values(), num_classes * x.shape[1]).to(x.dtype).view(num_classes, -1)
     return x.new_zeros(num_classes, x.shape[1]).index_add_(0, y, x)
 
 
@@ -80,15 +79,15 @@ def scaled_rows(x: Tensor, weight: Tensor | None) -> Tensor:
     """Rows (B, D), each times its weight (B,); rows may be a sparse matrix (CSR)."""
     if weight is None:
         return x
-    if x.layout == torch.sparse_csr:
+    if is_sparse(x):
         crow = x.crow_indices()
-        return sparse_rows(crow, x.col_indices(), x.values() * weight.repeat_interleave(crow.diff()), x.shape)
+        return sparse_rows(crow, x.col_indices(), x.values() * weight[stored_rows(x)], x.shape)
     return x * weight.unsqueeze(1)
 
 
 def row_blocks(x: Tensor, width: int, least: int = 1) -> Iterator[slice]:
     """Ranges of rows of `width` numbers each, of at least `least` rows; a sparse matrix is one block."""
     chunk = CHUNK if x.device.type == "cpu" else LARGE_CHUNK
-    size = len(x) if x.layout == torch.sparse_csr else max(1, least, chunk // max(1, width))
+    size = len(x) if is_sparse(x) else max(1, least, chunk // max(1, width))
     for start in range(0, len(x), max(1, size)):
         yield slice(start, start + size)

@@ -40,13 +40,11 @@ from zoo.models.naive_bayes.categorical import Categorical
 from zoo.models.naive_bayes.counts import Bernoulli, Complement, Multinomial
 from zoo.models.naive_bayes.gaussian import Gaussian
 from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, row_blocks
+from zoo.numerics.sparse import as_rows, dense_rows, is_sparse
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["NaiveBayes", "log_posterior"]
 
@@ -144,7 +142,16 @@ class NaiveBayes(StreamingModel):
         }
         self.density = densities[likelihood]
 
+    @property
+    def takes_sparse(self) -> bool:  # type: ignore[override]
+        """Whether zeros are counted without being looked at."""
+        hp = self.hparams
+        return hp.likelihood in ("multinomial", "complement") or (
+            hp.likelihood == "bernoulli" and (hp.threshold is None or hp.threshold >= 0)
+        )
+
     def _cast(self, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+        tensor = tensor if self.takes_sparse else dense_rows(tensor)
         return tensor.to(self.device)  # rows are converted a block at a time, where they lie in the cache
 
     def initialize(self, spec: DataSpec) -> None:
@@ -278,14 +285,9 @@ class NaiveBayes(StreamingModel):
         ]
 
 
-def as_rows(x: Tensor) -> Tensor:
-    """Inputs (B, *shape) as rows (B, D); a sparse matrix (CSR) is one already."""
-    return x if x.layout == torch.sparse_csr else x.flatten(1)
-
-
 def taken(x: Tensor, rows: slice) -> Tensor:
     """Some rows in float64; all of a sparse matrix, which comes as one block."""
-    if x.layout == torch.sparse_csr:
+    if is_sparse(x):
         return x.double()
     return x[rows].to(torch.float64, memory_format=torch.contiguous_format).contiguous()
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from zoo.kernels import svm as compiled
 from zoo.models.svm.dual import Dual
+from zoo.numerics.sparse import is_sparse, sparse_rows, stored
 
 __all__ = ["Descent", "descend", "dual_descent"]
 
@@ -64,7 +65,7 @@ def dual_descent(
     """Solve the dual, by the compiled kernel where there is one.
 
     Args:
-        x: rows (N, F), float64.
+        x: rows (N, F), float64, dense or sparse (CSR).
         dual: targets, bounds and start.
         constant: value of the last feature, whose weight stands for the intercept; 0 for none.
         tol: stop where the spread of the slopes is within this.
@@ -81,19 +82,23 @@ def dual_descent(
     """
     order = torch.arange(len(x), device=x.device) if order is None else order
     solve = compiled.dual_descent if compiled.available(x.device) else descend
+    starts, columns = (x.crow_indices(), x.col_indices()) if is_sparse(x) else (None, None)
     beta, weight, found = solve(
-        x, dual.target, dual.low, dual.high, dual.diagonal, dual.start, order, constant, dual.epsilon, tol, relative,
-        max_iter, seed,
+        stored(x), starts, columns, x.shape[1], dual.target, dual.low, dual.high, dual.diagonal, dual.start, order,
+        constant, dual.epsilon, tol, relative, max_iter, seed,
     )  # fmt: skip
     rounds, violation, converged = found.tolist()
     return Descent(beta, weight, int(rounds), violation, bool(converged))
 
 
 def descend(
-    x: Tensor, target: Tensor, low: Tensor, high: Tensor, diagonal: Tensor, beta: Tensor, order: Tensor,
-    constant: float, epsilon: float, tol: float, relative: bool, max_iter: int, seed: int,
+    x: Tensor, starts: Tensor | None, columns: Tensor | None, num_features: int, target: Tensor, low: Tensor,
+    high: Tensor, diagonal: Tensor, beta: Tensor, order: Tensor, constant: float, epsilon: float, tol: float,
+    relative: bool, max_iter: int, seed: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Solve the dual in torch operations, row by row; arguments and results are those of the operator."""
+    if starts is not None and columns is not None:
+        x = sparse_rows(starts, columns, x, (len(starts) - 1, num_features)).to_dense()
     design = torch.cat([x, x.new_full((len(x), 1), constant)], 1)
     bend = design.square().sum(1) + diagonal
     beta, weight = beta.clone(), beta @ design

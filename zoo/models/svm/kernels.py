@@ -135,7 +135,7 @@ def too_large(name: str) -> ZooError:
 
 def check_squares(name: str, x: Tensor) -> None:
     """Raise one line unless the squared norms of rows (N, F), of a model of that name, are finite."""
-    if x.numel() and not bool((x.abs().max().double().square() * x.shape[1]).isfinite()):
+    if x.numel() and not bool((x.abs().max().double().square() * x.shape[-1]).isfinite()):
         raise too_large(name)
 
 

@@ -46,6 +46,7 @@ from zoo.models.svm.dual import classification, regression
 from zoo.models.svm.features import Look, RBFFeatures
 from zoo.models.svm.kernels import check_squares, too_large
 from zoo.models.svm.primal import HeldRows, NewtonSearch, Sums, shortfall, squared_sums
+from zoo.numerics.sparse import as_rows, linear, stored
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -265,7 +266,8 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         if self.by_newton:
             self._prepare_newton(rows, features + 1)
         else:
-            self.collect(features, 1 if target == "class" else spec.num_targets)
+            self.collect(features, 1 if target == "class" else spec.num_targets, sparse=spec.sparse)
+            self.takes_sparse = True
 
     def _given_weights(self, num_classes: int) -> Tensor:
         given = self.hparams.class_weight
@@ -303,11 +305,11 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         return 0.0 if not hp.fit_intercept else 1.0 if hp.intercept_scaling is None else float(hp.intercept_scaling)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self._mapped(x))  # (B, K)
+        return linear(self._mapped(x), self.linear.weight, self.linear.bias)  # (B, K)
 
     def _mapped(self, x: Tensor) -> Tensor:
         """Rows (B, *shape) as the machine sees them, (B, F) or (B, M)."""
-        return x.flatten(1) if self.hparams.features == "none" else self.feature_map(x.flatten(1))
+        return as_rows(x) if self.hparams.features == "none" else self.feature_map(x.flatten(1))
 
     # -- the passes ----------------------------------------------------------------------------------------------
 
@@ -410,7 +412,7 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
 
     def _descend(self) -> dict[str, float | Tensor]:
         rows = self.take(sort=False)
-        check_squares("svm", rows.x)
+        check_squares("svm", stored(rows.x))
         if isinstance(self.objective, Hinge):
             counts = rows.y.long().bincount(minlength=self.objective.num_classes)
             self._check_classes(counts)
@@ -423,7 +425,7 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         self.rounds = torch.tensor([descent.rounds for descent in found])
         if not all(descent.converged for descent in found):
             self._warn("rounds")
-        short = shortfall(rows.x @ self.linear.weight.T + self.bias, target, epsilon).abs()
+        short = shortfall(self(rows.x), target, epsilon).abs()
         losses = short.square() if self.objective.squared else short
         objective = 0.5 * weight.square().sum() + (cost * losses).sum()
         return {"objective": objective, "rounds": float(self.rounds.max())}
