@@ -55,9 +55,14 @@ def compose(*overrides: str, name: str = "train") -> dict[str, Any]:
 SHORT = ["data.max_length=3", "data.val_length=4", "data.test_length=5", "data.num_rows=64", "data.val_rows=16",
          "data.test_rows=16"]  # fmt: skip
 # What the tests over all models set, where a model's own data and hyperparameters would take long.
+_SMALL = ["model.hidden_size=16", "model.num_heads=2"]
 TINY: dict[str, list[str]] = {
-    "bert": ["data.tokenizer=char"],  # pieces of words are learnt a little differently at another time
+    "bert": [*_SMALL, "model.num_layers=1", "data.sequence_length=16"],
     "dnc": ["model.hidden_size=8", "model.num_slots=6", "model.slot_size=5", *SHORT],
+    "gpt": [*_SMALL, "model.num_layers=2", "data.sequence_length=16"],
+    "transformer": [*_SMALL, "model.num_encoder_layers=1", "model.num_decoder_layers=1"],
+    "transformer_encoder": [*_SMALL, "model.num_layers=1"],
+    "word2vec": ["model.embedding_size=16", "data.sequence_length=100"],
     "glove": ["data.sequence_length=30", "model.embedding_size=8", "model.window=4", "model.num_epochs=3"],
     "ntm": ["model.hidden_size=8", "model.num_slots=6", "model.slot_size=5", *SHORT],
     "seq2seq": ["data.num_pairs=400", "model.hidden_size=16"],

@@ -182,7 +182,8 @@ class Word2Vec(WordVectorModel, GradientModel):
         return super().heeds - {"gradient_clipping", "penalties"}
 
     def train_by(self, recipe: Recipe) -> None:
-        given = {key: value for key, value in recipe.optimizer_options.items() if key != "lr" and value}
+        options = {**recipe.optimizer_options, "lr": None}
+        given = {key: value for key, value in options.items() if value and (key, value) != ("source", "zoo")}
         if recipe.optimizer != "sgd" or given:
             said = f"optimizer.{next(iter(given))}" if recipe.optimizer == "sgd" else f"optimizer={recipe.optimizer}"
             raise ZooError(f"word2vec takes plain steps of a few rows each: leave {said} out (optimizer=sgd).")
