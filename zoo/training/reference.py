@@ -20,7 +20,7 @@ from zoo.training.terminal import called, make_console, print_folded
 
 __all__ = ["Setting", "print_help", "print_key", "settings"]
 
-GROUPS = ("model", "data", "optimizer", "scheduler", "regularization", "trainer", "experiment")
+GROUPS = ("model", "data", "optimizer", "scheduler", "regularization", "trainer", "training", "experiment")
 INDENT = 10
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from zoo.training.schema import check_config, leave_out_unused
 from zoo.training.sweep import Outcome
 from zoo.training.tokenizers import keep_tokenizer, share_tokenizer, tokenizer_of
 from zoo.training.trainer import make_trainer, seed_all
+from zoo.training.whole_set import check_training, learning_rate
 
 __all__ = ["build", "train_run"]
 
@@ -113,7 +115,7 @@ def train_run(config: DictConfig) -> Outcome:
     seed_all(settings["seed"])
     model = new_model(settings)
     settings = leave_out_unused(settings, model, HydraConfig.get().overrides.task)
-    data = prepare(model, settings, tokenizer_of(run_dir))
+    settings, data = _prepared(model, settings, tokenizer_of(run_dir), HydraConfig.get().overrides.task)
     share_tokenizer(data.spec.tokenizer)
     check_validation(settings, model, data)
     resume = agree("checkpoint", _resume_from(run_dir, settings))
@@ -128,6 +130,7 @@ def train_run(config: DictConfig) -> Outcome:
         gradient_clip_val=regularization.get("gradient_clip_val"),
         logger=settings["logger"],
         histograms=settings.get("histograms", False),
+        whole_set=_method(settings) == "batch",
         **settings["trainer"],
     )
     last = run_dir / "checkpoints" / "last.ckpt"
@@ -148,6 +151,35 @@ def train_run(config: DictConfig) -> Outcome:
         with together(trainer):
             trainer.fit(model, datamodule=data, ckpt_path=resume)
         return _finish(trainer, model, data, settings, run_dir, course)
+
+
+def _method(settings: dict[str, Any]) -> str:
+    """What a step sees: all rows, one, or some; the last also stands for models that take no steps."""
+    return settings.get("training", {}).get("name", "minibatch")
+
+
+def _prepared(
+    model: ZooModel, settings: dict[str, Any], tokenizer: str | None, given: Iterable[str]
+) -> tuple[dict[str, Any], Any]:
+    """Return the settings that a method of training asks for, and the data."""
+    method, usual = _method(settings), settings["data"]["batch_size"]
+    if method == "minibatch":
+        return settings, prepare(model, settings, tokenizer)
+    check_training(method, model, settings["optimizer"]["name"])
+    if method == "stochastic":
+        if any(override.startswith("data.batch_size=") for override in given) and usual != 1:
+            raise ZooError("training=stochastic takes one row a step: leave data.batch_size out.")
+        settings = settings | {"data": settings["data"] | {"batch_size": 1}}
+    data = prepare(model, settings, tokenizer)
+    rate = settings["optimizer"].get("lr")
+    if rate is None or settings["optimizer"]["name"] == "lbfgs" or any(o.startswith("optimizer.lr=") for o in given):
+        return settings, data
+    rows = 1 if method == "stochastic" else len(data.rows("train"))
+    rate = learning_rate(rate, rows, usual or rows)
+    log.info("training=%s: optimizer.lr=%.3g, for %s row%s a step.", method, rate, f"{rows:,}", "s" * (rows != 1))
+    settings = settings | {"optimizer": settings["optimizer"] | {"lr": rate}}
+    model.train_by(replace(model.recipe, optimizer_options=named(settings["optimizer"])[1]))
+    return settings, data
 
 
 def check_first(model: ZooModel, data: Any) -> None:
@@ -243,6 +275,7 @@ def _resume_from(run_dir: Path, settings: dict[str, Any]) -> str | None:
         before["data"] = absolute_paths(before["data"], run_dir)
         sections = ("model", "data", "optimizer", "scheduler", "regularization", "seed")
         changed = [key for key in sections if before.get(key) != settings.get(key)]
+        changed += ["training"] if _method(before) != _method(settings) else []
         if changed:
             raise ZooError(
                 f"{run_dir} holds a run with another {' and '.join(changed)}: choose another run_dir, "

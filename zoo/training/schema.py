@@ -76,6 +76,12 @@ class MoreTrainer(TypedDict, total=False):
     num_nodes: Count
 
 
+class Training(TypedDict):
+    """`training`: what a step sees."""
+
+    name: Literal["batch", "stochastic", "minibatch"]
+
+
 class Config(TypedDict):
     """The keys of configs/train.yaml; what `model`, `data`, `optimizer` and `scheduler` hold their factories check."""
 
@@ -90,6 +96,7 @@ class Config(TypedDict):
     plugins: list[str]
     debug: bool
     trainer: Trainer
+    training: Training
     model: dict[str, Any]
     data: dict[str, Any]
     optimizer: dict[str, Any]
@@ -172,7 +179,7 @@ def keys_of(declared: Any = Config, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-GROUPS = ("model", "data", "optimizer", "scheduler", "trainer")  # of each there is exactly one
+GROUPS = ("model", "data", "optimizer", "scheduler", "trainer", "training")  # of each there is exactly one
 
 
 def check_groups(arguments: Iterable[str]) -> None:
@@ -196,6 +203,7 @@ def module_names(text: str) -> list[str]:
 
 
 _REGULARIZATION = {"gradient_clipping": "gradient_clip_val", "l1": "l1", "l2": "l2", "elastic_net": "l1"}
+_DEFAULTS = (("scheduler", "none"), ("trainer", "default"), ("training", "minibatch"))
 _OF_STEPS = ("max_steps", "accumulate_grad_batches", "val_check_interval", "log_every_n_steps")
 
 
@@ -213,7 +221,7 @@ def leave_out_unused(settings: dict[str, Any], model: Any, given: Iterable[str] 
         unused["trainer.accumulate_grad_batches"] = "it has no gradient to add up"
     if "steps" not in model.heeds:
         unused |= {f"trainer.{key}": "it takes no steps" for key in _OF_STEPS}
-        unused |= dict.fromkeys(("histograms", "check_gradients"), "it takes no steps")
+        unused |= dict.fromkeys(("histograms", "check_gradients", "training"), "it takes no steps")
     if "penalties" not in model.heeds:
         own = next((key for key in ("C", "l2") if key in model.hparams), None)
         why = f"its own model.{own} says how much it is held back" if own else "it has no weights to penalize"
@@ -238,4 +246,4 @@ def _keys_set_by(override: str) -> list[str]:
     if key == "regularization":
         names = re.findall(r"\w+", value)
         return [f"regularization.{_REGULARIZATION.get(name, name)}" for name in names if name != "none"]
-    return [] if (key, value) in (("scheduler", "none"), ("trainer", "default")) else [key]
+    return [] if (key, value) in _DEFAULTS else [key]

@@ -24,6 +24,7 @@ from zoo.training.history import History
 from zoo.training.logger import make_loggers
 from zoo.training.progress import Progress
 from zoo.training.strategy import StreamingDDPStrategy
+from zoo.training.whole_set import NEVER, WholeSet
 
 if TYPE_CHECKING:
     from zoo.models.base import ZooModel
@@ -83,6 +84,7 @@ def make_trainer(
     progress: bool = True,
     logger: Any = ("tensorboard",),
     histograms: bool = False,
+    whole_set: bool = False,
     **options: Any,
 ) -> pl.Trainer:
     """Return the Trainer for a model.
@@ -99,6 +101,7 @@ def make_trainer(
         devices: Lightning's.
         progress: show how far it has come: a line on a terminal, plain lines elsewhere.
         histograms: write a histogram of each parameter after every epoch.
+        whole_set: take one step an epoch, over all of its rows.
         logger: names of `zoo.training.logger.LOGGERS` for a run that has a folder, or what Lightning takes.
         **options: all else that Lightning's Trainer takes.
 
@@ -112,6 +115,9 @@ def make_trainer(
     checkpointer = None
     limit = "max_epochs" if run_dir is None else "trainer.max_epochs"
     callbacks = [RandomStates(), *(callbacks or []), Convergence(limit)]
+    if whole_set:
+        callbacks.append(WholeSet())
+        options["accumulate_grad_batches"] = NEVER
     if run_dir is not None and not options.get("fast_dev_run"):
         checkpointer = Checkpointer(Path(run_dir) / "checkpoints", checkpoint_seconds)
         callbacks.append(checkpointer)

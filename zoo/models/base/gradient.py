@@ -38,6 +38,7 @@ class GradientModel(ZooModel):
     """
 
     has_weights = True
+    step_weight: float | None = None  # of the batch within a step over several
     binary_logit: bool = False
     value_loss: str = "squared_error"
 
@@ -91,6 +92,9 @@ class GradientModel(ZooModel):
         self.check_finite(loss, batch_idx)
         self._unlogged.append((loss.detach(), batch.size))
         return loss if penalty is None else loss + penalty
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        super().backward(loss if self.step_weight is None else loss * self.step_weight, *args, **kwargs)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the losses of the steps so far, where somebody is to see them: logging costs as much as a small step."""
