@@ -8,7 +8,7 @@ r"""Training methods: what a step sees. Gradient descent over all rows, over one
 A step over all rows takes them a batch at a time, and adds each batch's gradient with the weight of its rows: it needs
 no more memory than a step over a batch, and ends in the same weights, whatever the batches' size.
 
-The learning rate goes with the root of the rows of a step, $\eta \sqrt{n'/n}$, which leaves the noise of a step as it was.
+The learning rate goes with the root of the rows of a step, $\eta \sqrt{n'/n}$: the noise of a step stays as it was.
 
 Sources: Cauchy 1847; Robbins & Monro 1951; Krizhevsky 2014, §5, and Malladi et al. 2022 (the root).
 """
