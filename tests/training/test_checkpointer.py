@@ -13,7 +13,7 @@ from support import CPU, compose, create
 import zoo
 from zoo.errors import ZooError
 from zoo.training.run import build
-from zoo.training.trainer import make_trainer
+from zoo.training.trainer import make_trainer, seed_all
 
 MLP = ["model=mlp", "data=iris", "model.batch_norm=true", "trainer.max_epochs=2", CPU]
 
@@ -65,3 +65,25 @@ def test_each_process_goes_on_with_the_state_of_its_own_text(name: str, monkeypa
         model._carried.clear()
         model.on_load_checkpoint(checkpoint)
         torch.testing.assert_close(model._carried["train"], states[rank], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_run_that_ends_by_its_steps_is_validated_there_and_may_go_on(steps: int, tmp_path: Path) -> None:
+    """Of two batches an epoch: within the first epoch, at its end, and within the second."""
+
+    def run(folder: Path, until: int) -> Any:
+        seed_all(0)
+        model, data = build(compose("model=mlp", "data=iris", "data.batch_size=64", CPU))
+        trainer = make_trainer(model, run_dir=folder, max_steps=until, accelerator="cpu", progress=False, logger=False)
+        last = folder / "checkpoints" / "last.ckpt"
+        trainer.fit(model, datamodule=data, ckpt_path=str(last) if last.exists() else None)
+        return trainer
+
+    trainer = run(tmp_path / "a", steps)
+    assert not trainer.should_stop
+    last, best = (torch.load(tmp_path / "a" / "checkpoints" / f"{n}.ckpt", weights_only=True) for n in ("last", "best"))
+    assert last["global_step"] == steps
+    assert "val/loss" in trainer.callback_metrics
+    if steps == 1:
+        assert best["global_step"] == 1
+    assert run(tmp_path / "a", 5).global_step == 5

@@ -61,6 +61,7 @@ class Checkpointer(Checkpoint):
         self.validated: dict[str, float] = {}  # the values of the last validation
         self._unknown: set[str] = set()  # buffers that are NaN until they are known
         self._saved_at = time.monotonic()
+        self._asked = False  # for a validation of the run's last step
 
     @property
     def last_path(self) -> Path:
@@ -98,6 +99,12 @@ class Checkpointer(Checkpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if can_stop_after(trainer, batch_idx) and self._due(trainer):
             self.save(trainer)
+        if trainer.global_step == trainer.max_steps and trainer.enable_validation and not trainer.should_stop:
+            self._asked = trainer.should_stop = True  # else Lightning ends a run in mid-epoch without a validation
+
+    def on_validation_start(self, trainer: pl.Trainer, model: Any) -> None:
+        if self._asked:  # the run ends by its steps, and goes on where more are asked for
+            self._asked = trainer.should_stop = False
 
     def on_train_start(self, trainer: pl.Trainer, model: Any) -> None:
         self._unknown = set(non_finite(model)) - {name for name, _ in model.named_parameters()}
@@ -132,6 +139,8 @@ class Checkpointer(Checkpoint):
         trainer.should_stop = checkpoint["callbacks"].get(self.state_key, {}).get("stopped", False)
 
     def on_train_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if self._asked:  # in an epoch without validation
+            self._asked = trainer.should_stop = False
         self.stopped = trainer.should_stop
         self.save(trainer)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
+from zoo.layers.lora import plain_state
 from zoo.models.base import ZooModel
 from zoo.models.transformer import bert_weights, gpt2_weights
 from zoo.registry import create_model
@@ -84,7 +85,7 @@ def save_pretrained(model: ZooModel, path: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     context = int(model.context)
     config = form.to_config(model.hparams, model.spec.vocab_size, context)
-    state, tensors = model.state_dict(), {}
+    state, tensors = plain_state(model), {}
     tied = model.hparams.get("tie_embeddings", True)
     for theirs, (ours, turned) in form.names(model.hparams.num_layers, tied).items():
         if ours in state:

@@ -7,7 +7,11 @@ import torch
 from sklearn.metrics import f1_score, mean_squared_error, r2_score
 from torch import Tensor
 
-from zoo.models.base.evaluation import R2, MacroF1, Mean, Pooling
+from zoo.data.spec import DataSpec
+from zoo.models.base.bleu import Bleu, counts_of
+from zoo.models.base.evaluation import R2, ClassF1, MacroF1, Mean, Pooling
+from zoo.models.base.objectives import f1_of
+from zoo.text.bleu import bleu
 
 
 def pooled(metric: Pooling, values: Tensor, y: Tensor | None, weight: Tensor, batch_size: int = 7) -> float:
@@ -68,3 +72,37 @@ def test_macro_f1_of_one_row_and_of_one_class() -> None:
     assert pooled(MacroF1(3), one, one, torch.ones(1)) == 1
     y, values = torch.zeros(10, dtype=torch.int64), torch.arange(10) % 2
     assert pooled(MacroF1(3), values, y, torch.ones(10)) == pytest.approx(f1_score(y, values, average="macro"))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_f1_of_the_positive_class(weighted: bool) -> None:
+    y, values = torch.randint(2, (2, 60))
+    weight = torch.rand(60, dtype=torch.float64) if weighted else torch.ones(60, dtype=torch.float64)
+    theirs = f1_score(y, values, sample_weight=weight.numpy())
+    assert pooled(ClassF1(2, of=1), values, y, weight) == pytest.approx(theirs, rel=1e-12)
+    nowhere = torch.zeros(10, dtype=torch.int64)
+    assert pooled(ClassF1(2, of=1), nowhere, nowhere, torch.ones(10)) == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "metric"),
+    [(("<=50K", ">50K"), "f1_50K"), (("no", "?"), "f1_1"), (None, "f1_1"), (("a", "é é"), "f1_é_é")],
+)
+def test_f1_names_the_positive_class(names: tuple[str, str] | None, metric: str) -> None:
+    assert list(f1_of(DataSpec("tabular", (2,), "class", num_classes=2, class_names=names))) == ["f1", metric]
+    assert list(f1_of(DataSpec("tabular", (2,), "class", num_classes=3))) == ["f1"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_bleu_counts_each_source_once(batch_size: int) -> None:
+    said = ["a b c d e", "f g h i", "a b c d e", "j k l m"]
+    right = ["a b c d x", "f g h i", "nothing of it", "j k l n"]
+    values = counts_of(["one", "two", "one", "three"], said, right)
+    kept = [0, 1, 3]
+    expected = bleu([said[i] for i in kept], [right[i] for i in kept])
+    assert pooled(Bleu(), values, None, torch.ones(4), batch_size) == pytest.approx(expected, rel=1e-12)
+    metric = Bleu()
+    for _ in range(2):  # a second pass begins anew
+        metric.update(values[:2], None, torch.ones(2))
+        assert metric.compute().item() == pytest.approx(bleu(said[:2], right[:2]), rel=1e-12)
+        metric.reset()

@@ -134,6 +134,25 @@ def test_predict_translates_texts_and_a_table_holds_them(dates: ZooDataModule, t
         model.predict([[1, 2]])
 
 
+def test_a_test_says_the_bleu_of_beam_search(tmp_path: Path) -> None:
+    sacrebleu = pytest.importorskip("sacrebleu", reason="the peer that BLEU is checked against is not installed")
+    lines = ["a b c\tc b a a b", "b c a\tb a c b a", "c a b\ta c b a c", "a b c\ta a a a a", "b b b\tb b b b b"]
+    (tmp_path / "pairs.txt").write_text("\n".join(lines))
+    options = {"path": str(tmp_path / "pairs.txt"), "tokenizer": "word", "val_fraction": 0.0, "test_fraction": 0.0}
+    data = zoo.create_data("parallel_text", batch_size=2, **options)
+    model, batch = reading(data, dropout=0.0), data.rows("train")[torch.arange(5)]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(12):
+        optimizer.zero_grad()
+        model.objective.loss(model.output(batch), batch).backward()
+        optimizer.step()
+    sources, right = zip(*(line.split("\t") for line in [*lines[:3], lines[4]]), strict=True)  # each source once
+    said = model.generate(sources, steps=data.spec.shape[1], decoding="beam", num_beams=4)
+    theirs = sacrebleu.corpus_bleu(said, [list(right)]).score
+    assert 0 < theirs < 100
+    assert zoo.evaluate(model, data, split="train")["bleu"] == pytest.approx(theirs, rel=1e-12)
+
+
 @pytest.mark.parametrize("layers", ["zoo", "torch"])
 def test_pairs_are_learnt_by_heart(layers: str, dates: ZooDataModule) -> None:
     """What is said is what was to be said, end included: tokens, targets and what follows them are rightly aligned."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-__all__ = ["R2", "Evaluation", "ExpMean", "MacroF1", "Mean", "Pooling", "Ratio", "Sum"]
+__all__ = ["R2", "ClassF1", "Evaluation", "ExpMean", "MacroF1", "Mean", "Pooling", "Ratio", "Sum"]
 
 
 class Pooling(Metric):
@@ -122,8 +122,29 @@ class MacroF1(Pooling):
         self.found += torch.bincount(y, weight * (values == y), minlength=size)
 
     def compute(self) -> Tensor:
+        return self._each().sum() / (self.true + self.predicted > 0).sum()
+
+    def _each(self) -> Tensor:
+        """F1 of each class, (C,), 0 of one that does not occur."""
         total = self.true + self.predicted
-        return (2 * self.found / torch.where(total > 0, total, 1.0)).sum() / (total > 0).sum()
+        return 2 * self.found / torch.where(total > 0, total, 1.0)
+
+
+class ClassF1(MacroF1):
+    r"""$2 t / (2 t + f_+ + f_-)$ of one class alone, such as the spam among messages.
+
+    >>> f1 = ClassF1(2, of=1)
+    >>> f1.update(torch.tensor([1, 1, 0]), torch.tensor([1, 0, 0]), torch.ones(3))
+    >>> round(f1.compute().item(), 4)
+    0.6667
+    """
+
+    def __init__(self, num_classes: int, of: int) -> None:
+        super().__init__(num_classes)
+        self.of = of
+
+    def compute(self) -> Tensor:
+        return self._each()[self.of]
 
 
 class R2(Pooling):

@@ -6,6 +6,7 @@ Legend: B batch, C classes, K targets, T steps.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.models.base.evaluation import R2, ExpMean, MacroF1, Pooling, Ratio
+from zoo.models.base.evaluation import R2, ClassF1, ExpMean, MacroF1, Pooling, Ratio
 from zoo.tasks import find_task
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PoissonRegression",
     "Regression",
     "TokenPrediction",
+    "f1_of",
     "make_objective",
 ]
 
@@ -72,6 +74,20 @@ class Objective(nn.Module):
         return {}
 
 
+def f1_of(spec: DataSpec) -> dict[str, Pooling]:
+    """Return the F1 to report of predicted classes: the mean of all, and of two classes also that of the second.
+
+    >>> list(f1_of(DataSpec("tabular", (3,), "class", num_classes=2, class_names=("ham", "spam"))))
+    ['f1', 'f1_spam']
+    """
+    classes = spec.num_classes or 0
+    found: dict[str, Pooling] = {"f1": MacroF1(classes)}
+    if classes == 2:
+        name = re.sub(r"\W+", "_", spec.class_names[1]).strip("_") if spec.class_names else ""
+        found[f"f1_{name or 1}"] = ClassF1(classes, of=1)
+    return found
+
+
 class Classification(Objective):
     """Softmax over C classes with cross-entropy; a single logit where `binary_logit` is set and C = 2."""
 
@@ -79,7 +95,7 @@ class Classification(Objective):
         super().__init__()
         if not spec.num_classes or spec.num_classes < 2:
             raise ZooError(f"Classification needs at least two classes; the data have {spec.num_classes or 0}.")
-        self.num_classes = spec.num_classes
+        self.spec, self.num_classes, self.f1_names = spec, spec.num_classes, tuple(f1_of(spec))
         self.binary_logit = binary_logit and spec.num_classes == 2
         self.num_outputs = 1 if self.binary_logit else spec.num_classes
 
@@ -115,10 +131,11 @@ class Classification(Objective):
     def evaluate(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         predicted = self.predict(output)
         right = torch.eq(predicted, batch.y)  # type: ignore[arg-type]
-        return {"loss": self.losses(output, batch), "accuracy": right.double(), "f1": predicted}
+        f1 = dict.fromkeys(self.f1_names, predicted)
+        return {"loss": self.losses(output, batch), "accuracy": right.double(), **f1}
 
     def pooling(self) -> dict[str, Pooling]:
-        return {"f1": MacroF1(self.num_classes)}
+        return f1_of(self.spec)
 
 
 class Regression(Objective):

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from zoo.data.spec import Batch
+from zoo.models.base.bleu import Bleu, counts_of
+from zoo.models.base.evaluation import Pooling
 from zoo.models.base.generates import Generates, Prompts
 from zoo.models.base.objectives import IGNORED
 from zoo.text import Decoding
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Translates"]
 
+BEAMS = 4  # of the search for the translations that are scored
 SHOWN = 12  # pairs whose translations are shown
 
 
@@ -95,6 +98,34 @@ class Translates(Generates):
     def _special(self, *roles: str) -> int:
         return special_of(self.tokenizer, *roles)
 
+    # -- scoring -----------------------------------------------------------------------------------------------------
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score translations as well, which takes too long for each validation."""
+        super().test_step(batch, batch_idx)  # type: ignore[misc]
+        if batch.size and self.spec.tokenizer:
+            weight = torch.ones(batch.size, dtype=torch.float64, device=self.device)
+            self.evaluations["test"].update({"bleu": self._bleu_counts(batch)}, None, weight)
+
+    def _bleu_counts(self, batch: Batch) -> Tensor:
+        """Translate each different source by beam search, in the precision of the weights; (B, 11)."""
+        assert batch.y is not None
+        sources = self._sources(batch)
+        row_of: dict[str, int] = {}
+        number = [row_of.setdefault(source, len(row_of)) for source in sources]
+        rows = torch.tensor([sources.index(source) for source in row_of], device=self.device)
+        options = {"decoding": "beam", "num_beams": BEAMS, "steps": self.spec.shape[1], "cache": self.caches}
+        with torch.autocast(self.device.type, enabled=False):
+            found = self._searched(self._begin(batch.rows(rows)), Decoding.of(options))
+        return counts_of(sources, [found[i][0] for i in number], self._texts(batch.y)).to(self.device)
+
+    def pooling(self) -> dict[str, Pooling]:
+        return {**super().pooling(), "bleu": Bleu()}  # type: ignore[misc]
+
+    def _sources(self, batch: Batch) -> list[str]:
+        mask = batch.source_mask
+        return self._texts(batch.source if mask is None else batch.source.masked_fill(~mask, IGNORED))
+
     # -- what is shown -----------------------------------------------------------------------------------------------
 
     def graph_input(self, batch: Batch) -> tuple[Tensor, ...]:
@@ -108,8 +139,8 @@ class Translates(Generates):
         if not self.spec.tokenizer or batch.y is None:
             return
         few = batch.rows(slice(SHOWN))
-        sources = few.source if few.source_mask is None else few.source.masked_fill(~few.source_mask, IGNORED)
-        columns = [self._texts(tokens) for tokens in (sources, few.y, self._translated(few._replace(target=None)))]  # type: ignore[arg-type]
+        ours = self._translated(few._replace(target=None))  # type: ignore[arg-type]
+        columns = [self._sources(few), self._texts(batch.y[:SHOWN]), self._texts(ours)]
         rows = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in zip(*columns, strict=True)]
         table = [["source", "target", "translation"], ["---"] * 3, *rows]
         yield "translations", "\n".join(f"|{'|'.join(row)}|" for row in table)

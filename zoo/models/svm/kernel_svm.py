@@ -31,8 +31,8 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import Collected, StreamingModel
-from zoo.models.base.evaluation import MacroF1, Pooling
-from zoo.models.base.objectives import Regression
+from zoo.models.base.evaluation import Pooling
+from zoo.models.base.objectives import Regression, f1_of
 from zoo.models.svm.dual import classification, regression
 from zoo.models.svm.machine import KernelMachine
 from zoo.models.svm.one_vs_one import against_the_rest, pair_decisions, pairs_of, votes
@@ -147,6 +147,7 @@ class KernelSVM(KernelMachine, StreamingModel):
             self.register_buffer("probability_slope", torch.zeros(num_pairs, dtype=torch.float64))
             self.register_buffer("probability_offset", torch.zeros(num_pairs, dtype=torch.float64))
         self.tube = None if self.num_classes else Regression(spec)
+        self.f1_names = tuple(f1_of(spec)) if self.num_classes else ()
 
     # -- the solution --------------------------------------------------------------------------------------------
 
@@ -258,10 +259,11 @@ class KernelSVM(KernelMachine, StreamingModel):
             return self.tube.evaluate(self(batch.x), batch)
         assert batch.y is not None
         predicted = self.predict_batch(batch)["prediction"]
-        return {"accuracy": (predicted == batch.y).double(), "f1": predicted}
+        return {"accuracy": (predicted == batch.y).double(), **dict.fromkeys(self.f1_names, predicted)}
 
     def pooling(self) -> dict[str, Pooling]:
-        return self.tube.pooling() if self.tube is not None else {"f1": MacroF1(self.num_classes)}
+        assert self.spec is not None
+        return self.tube.pooling() if self.tube is not None else f1_of(self.spec)
 
     def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
         from zoo import visual

@@ -23,7 +23,6 @@ hidden is drawn anew at every step; special tokens that the vocabulary lacks get
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -37,6 +36,8 @@ from zoo.errors import ZooError
 from zoo.layers import Dropout, LayerNorm, LearnedPositionalEncoding, TokenEmbedding
 from zoo.models.base import GradientModel
 from zoo.models.base.objectives import TokenPrediction
+from zoo.models.base.pretrains import Pretrains
+from zoo.models.transformer.attention_model import AttentionModel
 from zoo.models.transformer.encoder_parts import activation_of, recorded
 from zoo.models.transformer.masking import IGNORED, hide_tokens
 from zoo.registry import register_model
@@ -49,7 +50,6 @@ __all__ = ["BERT", "HiddenTokens"]
 
 EPS = 1e-12  # of BERT's normalizations
 SHOWN = 32  # tokens of a text whose attention is drawn
-BODY = ("embedding", "positions", "segments", "norm", "core")  # what pre-training hands on
 
 
 class HiddenTokens(TokenPrediction):
@@ -80,7 +80,7 @@ class HiddenTokens(TokenPrediction):
     source="Devlin et al. 2019",
     docs="transformer",
 )
-class BERT(GradientModel):
+class BERT(Pretrains, AttentionModel, GradientModel):
     """BERT: pre-trained by guessing hidden tokens of texts, then fine-tuned to classify them.
 
     Args:
@@ -93,6 +93,8 @@ class BERT(GradientModel):
         dropout: share dropped in training, of the attention's weights, behind each part and behind the embedding.
         activation: φ: `gelu`, `gelu_tanh` or `relu`.
         pretrained: the run (or checkpoint) of a pre-trained model to begin with, of the same vocabulary.
+        lora_rank: rank of adapters, which learn in the place of what was pre-trained; null: all of it learns.
+        lora_alpha: strength of the adapters, which count by its share of their rank; null: the rank.
         layers: `zoo` for our layers, `torch` for the built-in ones with the same weights.
 
     Raises:
@@ -106,7 +108,8 @@ class BERT(GradientModel):
         torch.Size([4, 3])
     """
 
-    decays_matrices_only = True
+    length = "max_length"
+    body = ("embedding", "positions", "segments", "norm", "core")
 
     def __init__(
         self,
@@ -120,26 +123,23 @@ class BERT(GradientModel):
         dropout: float = 0.1,
         activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu",
         pretrained: str | None = None,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
         layers: Literal["zoo", "torch"] = "zoo",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        check_range("num_layers", num_layers, 1, 1000)
-        check_range("num_heads", num_heads, 1)
-        check_range("hidden_size", hidden_size, 1)
-        check_range("feedforward_size", feedforward_size, 1)
+        self.check_sizes("num_layers")
         check_range("max_length", max_length, 3)
         check_range("mask_share", mask_share, 0, 1, open_low=True)
-        check_range("dropout", dropout, 0, 1)
-        if hidden_size % num_heads:
-            raise ZooError(f"model.hidden_size={hidden_size} must be a multiple of model.num_heads={num_heads}.")
+        self.check_adapters()
 
     def initialize(self, spec: DataSpec) -> None:
         if not spec.vocab_size:
             raise ZooError("bert needs the size of the vocabulary; the data do not say it.")
         h, width = self.hparams, self.hparams.hidden_size
         size = self._place_specials(spec)
-        begun = None if h.pretrained is None else pretrained_state(h.pretrained, spec)
+        begun = self.pretrained_state(spec)
         longest = len(begun["positions.weight"]) if begun is not None else h.max_length or spec.shape[0] + 2
         ops: Any = layers if h.layers == "zoo" else nn
         self.embedding = TokenEmbedding(size, width)
@@ -159,8 +159,7 @@ class BERT(GradientModel):
         else:
             self.pooler, self.head = nn.Linear(width, width), nn.Linear(width, self.objective.num_outputs)
         self._draw_weights()
-        if begun is not None:
-            self._begin_with(begun)
+        self.begin_with(begun)
 
     def _place_specials(self, spec: DataSpec) -> int:
         """Find [CLS], [SEP] and [MASK], or place them behind the vocabulary; return the number of vectors."""
@@ -184,27 +183,6 @@ class BERT(GradientModel):
                 nn.init.normal_(parameter, std=0.02)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-
-    def _begin_with(self, state: dict[str, Tensor]) -> None:
-        """Take over what pre-training has learnt of tokens, positions and layers."""
-        own = {name: value for name, value in self.state_dict().items() if name.split(".")[0] in BODY}
-        for name, value in own.items():
-            if name not in state or state[name].shape != value.shape:
-                raise ZooError(
-                    f"model.pretrained={self.hparams.pretrained} does not fit: its {name} is "
-                    f"{list(state[name].shape) if name in state else 'absent'}, and model.num_layers, hidden_size and "
-                    f"feedforward_size ask for {list(value.shape)}. Pass those of that run."
-                )
-        extra = next((n for n in state if n.split(".")[0] in BODY and n not in own), None)
-        if extra is not None:
-            raise ZooError(f"model.pretrained={self.hparams.pretrained} has more layers: pass its model.num_layers.")
-        self.load_state_dict({name: state[name] for name in own}, strict=False)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        if self.hparams.pretrained is not None:  # no other run is asked for again
-            own = {"pretrained": None, "max_length": self.positions.max_length}
-            checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], **own}
 
     @property
     def context(self) -> int:
@@ -308,25 +286,3 @@ class BERT(GradientModel):
 def activation(name: str, x: Tensor) -> Tensor:
     """Return φ(x)."""
     return torch.relu(x) if name == "relu" else F.gelu(x, approximate="tanh" if name == "gelu_tanh" else "none")
-
-
-def pretrained_state(path: str, spec: DataSpec) -> dict[str, Tensor]:
-    """Return the weights of a pre-trained run, whose vocabulary must be that of the data."""
-    places = [Path(path), Path(path, "checkpoints", "best.ckpt"), Path(path, "checkpoints", "last.ckpt")]
-    file = next((place for place in places if place.is_file()), None)
-    if file is None:
-        raise ZooError(f"model.pretrained={path} is no checkpoint, nor a run that has one.")
-    content = torch.load(file, map_location="cpu", weights_only=True)
-    about = content.get("zoo", {})
-    if about.get("model") != "bert":
-        raise ZooError(f"model.pretrained={path} is a run of {about.get('model')}, not of bert.")
-    known = DataSpec.from_dict(about["spec"])
-    if known.vocab_size != spec.vocab_size or _vocabulary(known) != _vocabulary(spec):
-        raise ZooError(
-            f"model.pretrained={path} reads another vocabulary: pass data.tokenizer={Path(path) / 'tokenizer.json'}."
-        )
-    return content["state_dict"]
-
-
-def _vocabulary(spec: DataSpec) -> list[str] | None:
-    return Tokenizer.from_json(spec.tokenizer).vocabulary if spec.tokenizer else None

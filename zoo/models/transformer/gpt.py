@@ -34,6 +34,9 @@ from zoo.errors import ZooError
 from zoo.layers import LearnedPositionalEncoding, TokenEmbedding, TransformerCache
 from zoo.models.base import Generates, GradientModel
 from zoo.models.base.evaluation import Pooling, Ratio
+from zoo.models.base.pretrains import Pretrains
+from zoo.models.transformer.attention_model import AttentionModel
+from zoo.models.transformer.encoder_parts import activation_of
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -58,7 +61,7 @@ class State(NamedTuple):
 
 
 @register_model("gpt", family="transformer", accepts={"tokens": "tokens"}, source="Radford et al. 2019", docs="gpt")
-class GPT(Generates, GradientModel):
+class GPT(Generates, Pretrains, AttentionModel, GradientModel):
     """GPT-2: a language model of causal attention, which goes on with texts.
 
     Args:
@@ -71,10 +74,13 @@ class GPT(Generates, GradientModel):
         bias: have biases, and shifts of the normalizations.
         activation: of the feed-forward networks: `gelu_tanh` (that of GPT-2), `gelu` or `relu`.
         tie_embeddings: one table for the tokens that are read and for the scores of those that are said.
+        pretrained: the run (or checkpoint) of a model of the same vocabulary to begin with.
+        lora_rank: rank of adapters, which learn in the place of what was pre-trained; null: all of it learns.
+        lora_alpha: strength of the adapters, which count by its share of their rank; null: the rank.
         layers: `zoo` for our layers, `torch` for the built-in ones with the same weights.
 
     Raises:
-        ZooError: for a hyperparameter out of range.
+        ZooError: for a hyperparameter out of range, or a pre-trained model that does not fit.
 
     Example:
         >>> import torch, zoo
@@ -84,7 +90,8 @@ class GPT(Generates, GradientModel):
         torch.Size([4, 5, 11])
     """
 
-    decays_matrices_only = True
+    length = "context"
+    body = ("embedding", "positions", "core", "head")
 
     def __init__(
         self,
@@ -98,30 +105,29 @@ class GPT(Generates, GradientModel):
         bias: bool = True,
         activation: Literal["gelu_tanh", "gelu", "relu"] = "gelu_tanh",
         tie_embeddings: bool = True,
+        pretrained: str | None = None,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
         layers: Literal["zoo", "torch"] = "zoo",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        check_range("num_layers", num_layers, 1, 1000)
-        check_range("num_heads", num_heads, 1)
-        check_range("hidden_size", hidden_size, 1)
-        check_range("feedforward_size", feedforward_size, 1)
+        self.check_sizes("num_layers")
         check_range("context", context, 1)
-        check_range("dropout", dropout, 0, 1)
-        if hidden_size % num_heads:
-            raise ZooError(f"model.hidden_size={hidden_size} must be a multiple of model.num_heads={num_heads}.")
+        self.check_adapters()
 
     def initialize(self, spec: DataSpec) -> None:
         assert spec.vocab_size is not None  # the objective has asked for it
         h, width = self.hparams, self.hparams.hidden_size
-        context = h.context or spec.shape[0]
+        begun = self.pretrained_state(spec)
+        context = len(begun["positions.weight"]) if begun is not None else h.context or spec.shape[0]
         if spec.shape and spec.shape[0] > context:
             raise ZooError(f"model.context={context} is shorter than the data's windows of {spec.shape[0]} tokens.")
         ops: Any = layers if h.layers == "zoo" else nn
         self.embedding = TokenEmbedding(spec.vocab_size, width)
         self.positions = LearnedPositionalEncoding(context, width, h.dropout)
         layer = ops.TransformerEncoderLayer(
-            width, h.num_heads, h.feedforward_size or 4 * width, h.dropout, _activation(h.activation),
+            width, h.num_heads, h.feedforward_size or 4 * width, h.dropout, activation_of(h.activation),
             batch_first=True, norm_first=True, bias=h.bias,
         )  # fmt: skip
         layer.dropout = nn.Identity()  # that within the feed-forward network
@@ -130,6 +136,7 @@ class GPT(Generates, GradientModel):
         self.core = ops.TransformerEncoder(layer, h.num_layers, norm, enable_nested_tensor=False)
         self.head = None if h.tie_embeddings else nn.Linear(width, spec.vocab_size, bias=False)
         self._draw_weights()
+        self.begin_with(begun)
 
     def _draw_weights(self) -> None:
         """N(0, 0.02²) for all matrices, N(0, 0.02² / 2L) for those that write to the residual path; biases are 0."""
@@ -263,8 +270,3 @@ class GPT(Generates, GradientModel):
         if self.spec is not None and self.spec.tokenizer:
             names = [text for text, _ in self.tokenizer.shown(tokens[0].tolist())]
         yield "attention", visual.attention(self.attention(tokens)[:, 0], names)
-
-
-def _activation(name: str) -> Any:
-    """What both torch's layers and ours take."""
-    return functools.partial(nn.functional.gelu, approximate="tanh") if name == "gelu_tanh" else name

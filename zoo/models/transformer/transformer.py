@@ -25,12 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from zoo import layers
-from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
-from zoo.errors import ZooError
 from zoo.layers import SinusoidalPositionalEncoding, TokenEmbedding, TransformerCache
 from zoo.models.base import GradientModel
 from zoo.models.base.translates import Translates
+from zoo.models.transformer.attention_model import AttentionModel
 from zoo.models.transformer.encoder_parts import activation_of, recorded
 from zoo.registry import register_model
 
@@ -63,7 +62,7 @@ class State(NamedTuple):
     source="Vaswani et al. 2017",
     docs="transformer",
 )
-class TransformerModel(Translates, GradientModel):
+class TransformerModel(Translates, AttentionModel, GradientModel):
     """Encoder and decoder by attention alone, for sentence pairs such as translations.
 
     Args:
@@ -90,8 +89,6 @@ class TransformerModel(Translates, GradientModel):
         torch.Size([4, 5, 11])
     """
 
-    decays_matrices_only = True
-
     def __init__(
         self,
         *,
@@ -109,15 +106,7 @@ class TransformerModel(Translates, GradientModel):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        check_range("hidden_size", hidden_size, 1)
-        check_range("num_heads", num_heads, 1)
-        check_range("num_encoder_layers", num_encoder_layers, 1, 1000)
-        check_range("num_decoder_layers", num_decoder_layers, 1, 1000)
-        check_range("feedforward_size", feedforward_size, 1)
-        check_range("dropout", dropout, 0, 1)
-        check_range("label_smoothing", label_smoothing, 0, 1)
-        if hidden_size % num_heads:
-            raise ZooError(f"model.hidden_size={hidden_size} must be a multiple of model.num_heads={num_heads}.")
+        self.check_sizes("num_encoder_layers", "num_decoder_layers")
 
     def initialize(self, spec: DataSpec) -> None:
         assert spec.vocab_size is not None  # the objective has asked for it

@@ -33,6 +33,8 @@ from zoo.errors import ZooError
 from zoo.layers import Dropout, LearnedPositionalEncoding, SinusoidalPositionalEncoding, TokenEmbedding
 from zoo.models.base import GradientModel
 from zoo.models.base.forecasts import Forecasts, scaled_windows
+from zoo.models.base.pretrains import Pretrains
+from zoo.models.transformer.attention_model import AttentionModel
 from zoo.models.transformer.encoder_parts import activation_of, recorded
 from zoo.registry import register_model
 from zoo.text import Tokenizer
@@ -75,7 +77,7 @@ def patches(images: Tensor, size: int) -> Tensor:
     source="Vaswani et al. 2017; Dosovitskiy et al. 2021",
     docs="transformer",
 )
-class TransformerEncoderModel(Forecasts, GradientModel):
+class TransformerEncoderModel(Forecasts, Pretrains, AttentionModel, GradientModel):
     """Encoder of attention layers for images in patches, sequences, texts and time series.
 
     Args:
@@ -90,10 +92,14 @@ class TransformerEncoderModel(Forecasts, GradientModel):
         activation: of the feed-forward networks: `gelu`, `gelu_tanh` or `relu`.
         norm_first: normalize before each part of a layer instead of behind it.
         label_smoothing: ε, the share of the label that is spread over all classes in training.
+        pretrained: the run (or checkpoint) of a model to begin with, on data of the same shape and vocabulary.
+        lora_rank: rank of adapters, which learn in the place of what was pre-trained; null: all of it learns.
+        lora_alpha: strength of the adapters, which count by its share of their rank; null: the rank.
         layers: `zoo` for our layers, `torch` for the built-in ones with the same weights.
 
     Raises:
-        ZooError: for a hyperparameter out of range, and for a sequence longer than learned positions.
+        ZooError: for a hyperparameter out of range, a sequence longer than learned positions, or a pre-trained model
+            that does not fit.
 
     Example:
         >>> import torch, zoo
@@ -102,7 +108,7 @@ class TransformerEncoderModel(Forecasts, GradientModel):
         torch.Size([4, 10])
     """
 
-    decays_matrices_only = True
+    body = ("embedding", "cls", "positions", "core")
 
     def __init__(
         self,
@@ -118,19 +124,16 @@ class TransformerEncoderModel(Forecasts, GradientModel):
         activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu",
         norm_first: bool = True,
         label_smoothing: float = 0.0,
+        pretrained: str | None = None,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
         layers: Literal["zoo", "torch"] = "zoo",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        check_range("num_layers", num_layers, 1, 1000)
-        check_range("num_heads", num_heads, 1)
-        check_range("hidden_size", hidden_size, 1)
-        check_range("feedforward_size", feedforward_size, 1)
+        self.check_sizes("num_layers")
         check_range("patch_size", patch_size, 1)
-        check_range("dropout", dropout, 0, 1)
-        check_range("label_smoothing", label_smoothing, 0, 1)
-        if hidden_size % num_heads:
-            raise ZooError(f"model.hidden_size={hidden_size} must be a multiple of model.num_heads={num_heads}.")
+        self.check_adapters()
         if layers == "torch" and positions in ("rotary", "alibi"):
             raise ZooError(f"torch's layers have no {positions} positions: use model.layers=zoo.")
         if positions == "rotary" and hidden_size // num_heads % 2:
@@ -163,6 +166,7 @@ class TransformerEncoderModel(Forecasts, GradientModel):
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
         self.head = nn.Linear(width, self.objective.num_outputs)
+        self.begin_with(self.pretrained_state(spec))
 
     def _patch_size(self, spec: DataSpec) -> int:
         if self.hparams.patch_size:

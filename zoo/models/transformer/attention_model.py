@@ -1,0 +1,47 @@
+"""What the models made of transformer layers share beside their parts: sizes that fit, and shares for processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from zoo import layers
+from zoo.checks import check_range
+from zoo.errors import ZooError
+from zoo.models.base import GradientModel
+
+__all__ = ["AttentionModel"]
+
+_Base: Any = GradientModel if TYPE_CHECKING else object
+
+
+class AttentionModel(_Base):
+    """A mixin for models of transformer layers: weight decay shrinks matrices alone, and layers may be shared out."""
+
+    decays_matrices_only = True
+
+    def check_sizes(self, *depths: str) -> None:
+        """Raise one line for a size or a share out of range; `depths` names what says how many layers there are."""
+        h = self.hparams
+        for name in depths:
+            check_range(name, h[name], 1, 1000)
+        for name in ("num_heads", "hidden_size", "feedforward_size"):
+            check_range(name, h[name], 1)
+        for name in ("dropout", "label_smoothing"):
+            check_range(name, h.get(name, 0.0), 0, 1)
+        if h.hidden_size % h.num_heads:
+            raise ZooError(f"model.hidden_size={h.hidden_size} must be a multiple of model.num_heads={h.num_heads}.")
+
+    def configure_model(self) -> None:
+        """Leave each process a share of every layer, where Lightning's ModelParallelStrategy asks for it (FSDP2)."""
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+
+        if self.device_mesh is None or isinstance(self, FSDPModule):
+            return
+        mesh = self.device_mesh["data_parallel"]
+        own = (layers.TransformerEncoderLayer, layers.TransformerDecoderLayer)
+        parts: list[Any] = list(self.modules())
+        for part in (p for p in parts if isinstance(p, (*own, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer))):
+            fully_shard(part, mesh=mesh)
+        fully_shard(parts[0], mesh=mesh)
