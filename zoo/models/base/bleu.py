@@ -30,7 +30,7 @@ def _number(text: str) -> int:
 class Bleu(Pooling):
     """BLEU of all translations; a source that occurs several times counts once, beside the first of its references.
 
-    The values are those of `counts_of`.
+    The values are those of `counts_of`; a row of weight 0 counts as none.
 
     >>> metric = Bleu()
     >>> metric.update(counts_of(["s", "s"], ["a b c d", "a b c d"], ["a b c d", "e f g h"]), None, torch.ones(2))
@@ -46,7 +46,7 @@ class Bleu(Pooling):
         self.add_state("rows", [], dist_reduce_fx="cat")
 
     def update(self, values: Tensor, y: Tensor | None, weight: Tensor) -> None:
-        self.rows.append(values.double().flatten())
+        self.rows.append(values[weight > 0].double().flatten())
 
     def compute(self) -> Tensor:
         rows = dim_zero_cat(self.rows).view(-1, 1 + NUM_COUNTS).cpu()

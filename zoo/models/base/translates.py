@@ -104,7 +104,7 @@ class Translates(Generates):
         """Score translations as well, which takes too long for each validation."""
         super().test_step(batch, batch_idx)  # type: ignore[misc]
         if batch.size and self.spec.tokenizer:
-            weight = torch.ones(batch.size, dtype=torch.float64, device=self.device)
+            weight = torch.ones(batch.size, device=self.device) if batch.weight is None else batch.weight
             self.evaluations["test"].update({"bleu": self._bleu_counts(batch)}, None, weight)
 
     def _bleu_counts(self, batch: Batch) -> Tensor:
