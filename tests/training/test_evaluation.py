@@ -44,6 +44,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(tmp_path_factory.mktemp("runs"))
 
 
+def test_a_prompt_for_a_model_without_text_is_refused_before_anything_is_written(
+    runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the evaluation that lies there stays as it is."""
+    written = runs["kmeans"] / "evaluation" / "metrics.json"
+    before = written.stat().st_mtime_ns
+    assert run_command([f"run={runs['kmeans']}", "accelerator=cpu", "prompt=hello"], "evaluate") == 1
+    assert "kmeans has nothing to go on with: leave prompt, steps and generate out." in capsys.readouterr().err
+    assert written.stat().st_mtime_ns == before
+
+
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_every_run_is_evaluated(name: str, runs: Runs) -> None:
     folder = runs[name] / "evaluation"

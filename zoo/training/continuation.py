@@ -14,7 +14,7 @@ from zoo.text import Decoding
 from zoo.training.checkpoint import find_checkpoint, load_model, write_whole
 from zoo.training.pictures import held_out
 
-__all__ = ["GENERATE", "go_on", "read_asked"]
+__all__ = ["GENERATE", "check_goes_on", "go_on", "read_asked"]
 
 # What each key of `generate` may be.
 GENERATE: dict[str, Any] = {
@@ -43,16 +43,21 @@ def read_asked(options: dict[str, Any]) -> dict[str, Any] | None:
     return section
 
 
+def check_goes_on(model: ZooModel, data: Any) -> None:
+    """Raise one line for a model that neither says tokens nor forecasts."""
+    if not (isinstance(model, Generates) and data.spec.target == "tokens" or data.spec.target == "series"):
+        raise ZooError(f"{model.entry.name} has nothing to go on with: leave prompt, steps and generate out.")
+
+
 def go_on(model: ZooModel, data: Any, asked: dict[str, Any], split: str, folder: Path) -> None:
     """Continue a prompt or a series, print it as it comes and write it beside the metrics."""
+    check_goes_on(model, data)
     if isinstance(model, Generates) and data.spec.target == "tokens":
         text = _generated(model, asked)
-    elif data.spec.target == "series":
+    else:
         ahead = model.forecast(held_out(model, data, split).x[-1, :, 0], asked["steps"])
         text = "\n".join(f"{value:.6g}" for value in ahead.tolist())
         print(text)
-    else:
-        raise ZooError(f"{model.entry.name} has nothing to go on with: leave prompt, steps and generate out.")
     write_whole(folder / "continuation.txt", lambda file: file.write(f"{text}\n".encode()))
 
 

@@ -21,7 +21,7 @@ from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.training.analyses import Subject, check_analyses, run_analyses
 from zoo.training.checkpoint import described, find_checkpoint, load_model, write_whole
-from zoo.training.continuation import go_on, read_asked
+from zoo.training.continuation import check_goes_on, go_on, read_asked
 from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw
 from zoo.training.plugins import confirm_plugins, import_plugins
@@ -103,6 +103,8 @@ def evaluate_run(config: DictConfig) -> None:
     analyses = check_analyses(options["analysis"])
     name = settings["data"]["name"]
     data, is_new = _data_of(run, settings["data"], options["data"], model)
+    if asked is not None:
+        check_goes_on(model, data)
     split = options["split"] or ("test" if data.has("test") else "train")
     options["split"] = split
     if not data.has(split):
