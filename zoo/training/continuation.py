@@ -45,7 +45,7 @@ def read_asked(options: dict[str, Any]) -> dict[str, Any] | None:
 
 def check_goes_on(model: ZooModel, data: Any) -> None:
     """Raise one line for a model that neither says tokens nor forecasts."""
-    if not (isinstance(model, Generates) and data.spec.target == "tokens" or data.spec.target == "series"):
+    if not ((isinstance(model, Generates) and data.spec.target == "tokens") or data.spec.target == "series"):
         raise ZooError(f"{model.entry.name} has nothing to go on with: leave prompt, steps and generate out.")
 
 
