@@ -36,15 +36,19 @@ SCHEDULES = {
     "one_cycle": ["scheduler=one_cycle"],
     "plateau": ["scheduler=plateau", "scheduler.patience=0", "scheduler.factor=0.5", "optimizer.lr=0.3"],
 }
-STOPPING = ["regularization=[early_stopping,gradient_clipping]", "regularization.early_stopping.patience=1"]
+STOPPING = "regularization.early_stopping.patience=1"
 GRADIENT = {name: [f"model={name}", *SHORT] for name in zoo.list_models() if not zoo.create_model(name).streaming}
 GRADIENT["mlp"] = ["model=mlp", "data=iris", "data.batch_size=16", "model.dropout=0.3", "trainer.max_epochs=4"]
 for linear in ("linear_regression", "logistic_regression", "svm"):
     GRADIENT[linear] = [f"model={linear}", "model.solver=gradient", *SHORT]
 CASES = {f"{name}, three passes": [f"model={name}", *SHORT] for name in zoo.list_models()}
 for (name, base), (schedule, options) in itertools.product(GRADIENT.items(), SCHEDULES.items()):
+    clips = "gradient_clipping" in zoo.create_model(name).heeds
+    if name == "word2vec" and schedule == "plateau":
+        continue  # its rate changes with each batch, and it says so
     CASES[f"{name}, {schedule}"] = [*base, *options]
-    CASES[f"{name}, {schedule}, early stopping"] = [*base, *options, *STOPPING]
+    names = "early_stopping,gradient_clipping" if clips else "early_stopping"
+    CASES[f"{name}, {schedule}, early stopping"] = [*base, *options, f"regularization=[{names}]", STOPPING]
 
 
 def start(overrides: list[str], folder: Path) -> int:
