@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,17 @@ class RunLogger(TensorBoardLogger):
     def log_config(self, text: str) -> None:
         """Show the resolved config in the text tab."""
         self.experiment.add_text("config", "\n".join(f"    {line}" for line in text.splitlines()))  # Markdown for code
+
+    @rank_zero_only
+    def log_diagnosis(self, text: str, curves: Mapping[str, Sequence[float]], step: int) -> None:
+        """Show what a training came to in the text tab, and beside it the losses that it is told by."""
+        from zoo import visual
+
+        self.experiment.add_text("diagnosis", text, step)
+        lengths = {len(curve) for curve in curves.values()}
+        if len(lengths) == 1 and lengths.pop() > 1:  # a validation for each epoch
+            figure = visual.curve(curves, title=text.partition(":")[0], xlabel="epoch", ylabel="loss")
+            self.experiment.add_figure("diagnosis", figure, step)
 
     @rank_zero_only
     def log_run(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:

@@ -17,7 +17,7 @@ from rich.text import Text
 from zoo import kernels
 from zoo.training.terminal import called, duration, make_console, print_folded, shown_path
 
-__all__ = ["Course", "print_end", "print_metrics", "print_start"]
+__all__ = ["Course", "print_end", "print_metrics", "print_row", "print_start"]
 
 LABEL = 13  # columns of the words at the left
 

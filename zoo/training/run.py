@@ -32,13 +32,14 @@ from zoo.tasks import find_task
 from zoo.training.callbacks import Checkpointer
 from zoo.training.checkpoint import find_checkpoint, load_checkpoint, write_whole
 from zoo.training.data_files import check_unchanged, keep_digests
+from zoo.training.diagnosis import Diagnosis
 from zoo.training.history import environment, write_json
 from zoo.training.lock import run_lock
 from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw, spread
 from zoo.training.plugins import import_plugins
 from zoo.training.processes import agree, together
-from zoo.training.report import Course, print_end, print_metrics, print_start
+from zoo.training.report import Course, print_end, print_metrics, print_row, print_start
 from zoo.training.run_config import read_config
 from zoo.training.schema import check_config, leave_out_unused
 from zoo.training.sweep import Outcome
@@ -120,11 +121,11 @@ def train_run(config: DictConfig) -> Outcome:
     check_validation(settings, model, data)
     resume = agree("checkpoint", _resume_from(run_dir, settings))
     regularization = settings["regularization"]
-    course = Course()
+    course, diagnosis = Course(), Diagnosis()
     trainer = make_trainer(
         model,
         run_dir=run_dir,
-        callbacks=[course],
+        callbacks=[course, *([diagnosis] if settings.get("diagnosis", True) else [])],
         checkpoint_seconds=settings["checkpoint_seconds"],
         early_stopping=regularization["early_stopping"],
         gradient_clip_val=regularization.get("gradient_clip_val"),
@@ -150,7 +151,7 @@ def train_run(config: DictConfig) -> Outcome:
             check_first(model, data)
         with together(trainer):
             trainer.fit(model, datamodule=data, ckpt_path=resume)
-        return _finish(trainer, model, data, settings, run_dir, course)
+        return _finish(trainer, model, data, settings, run_dir, course, diagnosis)
 
 
 def _method(settings: dict[str, Any]) -> str:
@@ -305,7 +306,13 @@ def check_trainer(run_dir: Path, before: dict[str, Any], settings: dict[str, Any
 
 
 def _finish(
-    trainer: Any, model: ZooModel, data: Any, settings: dict[str, Any], run_dir: Path, course: Course
+    trainer: Any,
+    model: ZooModel,
+    data: Any,
+    settings: dict[str, Any],
+    run_dir: Path,
+    course: Course,
+    diagnosis: Diagnosis,
 ) -> Outcome:
     """Test the best checkpoint, write what the run ends with, and print what to do next."""
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
@@ -322,6 +329,10 @@ def _finish(
         kept = path.stem, epoch
     if trainer.is_global_zero:
         print_end(trainer, model, course, best=kept, value=_best_value(trainer), run_dir=run_dir)
+        if diagnosis.finding is not None:
+            print_row(course.console, "diagnosis", str(diagnosis.finding))
+            if (shown := run_logger(trainer)) is not None:
+                shown.log_diagnosis(str(diagnosis.finding), diagnosis.curves, trainer.global_step)
     tested = trainer.test(model, datamodule=data, verbose=False) if is_overridden("test_step", model) else []
     split = "test" if data.has("test") else "train"
     for result in tested:

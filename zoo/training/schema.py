@@ -93,6 +93,7 @@ class Config(TypedDict):
     logger: list[Literal["tensorboard", "csv", "wandb", "mlflow"]]
     histograms: bool
     check_gradients: bool
+    diagnosis: bool
     plugins: list[str]
     debug: bool
     trainer: Trainer
