@@ -4,11 +4,11 @@ With the error e of some training rows (t) and validation rows (v), of the model
 the best constant answer, which knows how the training targets are distributed and nothing else:
 
 ```math
-\text{overfitting: } e_v - e_t > \max(0.1\, c,\; 2.5\, s), \qquad \text{underfitting: } e_t > \tfrac12 c
+\text{overfitting: } e_v - e_t > \max(0.1\, c,\; 2.5\, s), \quad \text{underfitting: } e_t > \tfrac12 c
 ```
 
-s is the standard error of the difference, $s^2 = \mathrm{var}_v / n_v + \mathrm{var}_t / n_t$. The error is the share of
-wrong answers for classes, the mean squared error for values, and the cross-entropy for tokens. Half that gap is
+s is the standard error of the difference, $s^2 = \mathrm{var}_v / n_v + \mathrm{var}_t / n_t$. The error is the share
+of wrong answers for classes, the mean squared error for values, and the cross-entropy for tokens. Half that gap is
 overfitting, too, where the validation error is five times that of training, and so is a validation loss that has risen
 by a quarter since its best; a training loss that still falls while 30 % of c are left is underfitting.
 
@@ -172,9 +172,11 @@ def gather(trainer: Any, model: ZooModel) -> Evidence | None:
         return None
     if not hasattr(data, "rows") or not data.has("train"):
         return None
-    training = model.training
+    training, trainer_of = model.training, model._trainer
     model.eval()
+    model._trainer = None  # rows are looked at one by one, by a model that would carry a state from batch to batch, too
     found = {split: _measured(model, data.rows(split)) for split in ("train", "val") if data.has(split)}
+    model._trainer = trainer_of
     model.train(training)
     if any(part is None for part in found.values()):
         return None
