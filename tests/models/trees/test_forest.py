@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 
 import zoo
 from zoo.data.spec import Batch, DataSpec
-from zoo.models.trees import RandomForest
+from zoo.models.trees import RandomForest, tree_model
 from zoo.models.trees.bootstrap import Bootstrap, bootstrap_keys, poisson_thresholds
 from zoo.models.trees.trees import find_leaves
 
@@ -24,13 +25,14 @@ def digits() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(x), torch.from_numpy(y)
 
 
-def fitted(x: Tensor, y: Tensor, batch_size: int | None = None, **hparams: Any) -> RandomForest:
+def fitted(x: Tensor, y: Tensor, batch_size: int | None = None, kept_bytes: int = 0, **hparams: Any) -> RandomForest:
     classes = None if y.is_floating_point() else int(y.max()) + 1
     target: Any = "value" if classes is None else "class"
     spec = DataSpec("tabular", (x.shape[1],), target, num_classes=classes, dtype="float64")
     model = zoo.create_model("random_forest", spec, **{"seed": 0, **hparams})
     parts = [Batch(x, y).rows(i) for i in torch.arange(len(x)).split(batch_size or len(x))]
-    model.fit_batches(lambda: parts)
+    with mock.patch.object(tree_model, "KEPT_BYTES", kept_bytes):
+        model.fit_batches(lambda: parts)
     return model.eval()
 
 
@@ -56,7 +58,8 @@ def test_the_same_bits_for_any_batches_and_order(options: dict[str, Any]) -> Non
     whole = fitted(x, y, **options)
     for batch_size in (1, 7, 300):
         order = torch.randperm(300)
-        parts = fitted(x[order], y[order], 64 if batch_size == 1 else batch_size, **options)
+        kept = 1 << 28 if batch_size == 7 else 0
+        parts = fitted(x[order], y[order], 64 if batch_size == 1 else batch_size, kept, **options)
         assert bits(parts.trees._asdict()) == bits(whole.trees._asdict())
         if parts.wants_score:
             assert float(parts.oob_score) == pytest.approx(float(whole.oob_score), rel=1e-12)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ from torch import Tensor
 import zoo
 from zoo import ZooError
 from zoo.data.spec import Batch, DataSpec
-from zoo.models.trees import DecisionTree
+from zoo.models.trees import DecisionTree, tree_model
 from zoo.models.trees.bins import bins_of, code_rows, encode, merge_sketches, sketch_rows
-from zoo.models.trees.trees import find_leaves
+from zoo.models.trees.trees import Trees, find_leaves
 
 
 def data(name: str) -> tuple[Tensor, Tensor]:
@@ -27,9 +28,14 @@ def data(name: str) -> tuple[Tensor, Tensor]:
 
 
 def fitted(
-    x: Tensor, y: Tensor, weight: Tensor | None = None, batch_size: int | None = None, **hparams: Any
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None = None,
+    batch_size: int | None = None,
+    kept_bytes: int = 0,
+    **hparams: Any,
 ) -> DecisionTree:
-    """A tree of rows, in memory, or in passes over batches of `batch_size`."""
+    """A tree of rows, in memory, or in passes over batches of `batch_size`, whose codes may take `kept_bytes`."""
     classes = None if y.is_floating_point() else int(y.max()) + 1
     targets = 1 if y.ndim == 1 else y.shape[1]
     spec = DataSpec(
@@ -39,7 +45,8 @@ def fitted(
     model = zoo.create_model("decision_tree", spec, **{"num_bins": None, "seed": 0, **hparams})
     whole = Batch(x, y, weight)
     rows = torch.arange(len(x)).split(batch_size or len(x))
-    model.fit_batches(lambda: [whole.rows(index) for index in rows])
+    with mock.patch.object(tree_model, "KEPT_BYTES", kept_bytes):
+        model.fit_batches(lambda: [whole.rows(index) for index in rows])
     return model.eval()
 
 
@@ -394,6 +401,24 @@ def test_a_bad_hyperparameter_is_one_line(hparams: dict[str, Any], message: str)
     with pytest.raises(ZooError, match=message) as caught:
         zoo.create_model("decision_tree", DataSpec("tabular", (2,), "class", num_classes=2), **hparams)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("hparams", [{}, {"num_bins": 9}, {"criterion": "absolute_error", "max_depth": 4}])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", ["wine", "diabetes"])
+def test_rows_that_are_kept_give_the_tree_of_passes(name: str, weighted: bool, hparams: dict[str, Any]) -> None:
+    x, y = data(name)
+    if "criterion" in hparams and not y.is_floating_point():
+        hparams = {"criterion": "entropy"}
+    weight = torch.rand(len(x), generator=torch.Generator().manual_seed(0)).double() if weighted else None
+    if weight is not None:
+        weight[::7] = 0
+    kept = fitted(x, y, weight, 50, kept_bytes=1 << 28, **hparams)
+    passes = fitted(x, y, weight, 50, **hparams)
+    assert not kept.coded_rows.numel()
+    for column, ours, other in zip(Trees._fields, kept.trees, passes.trees, strict=True):
+        bound = 1e-12 if column == "gain" else 0.0  # of weights it is a sum, which the kernel rounds by itself
+        torch.testing.assert_close(ours, other, rtol=bound, atol=bound, equal_nan=True)
 
 
 @pytest.mark.parametrize("batch_size", [None, 2])

@@ -101,7 +101,6 @@ class AgglomerativeClustering(StreamingModel):
         self.register_accumulator("rows", torch.zeros(0, spec.num_features, dtype=torch.float64))
         self.register_buffer("hierarchy", torch.zeros(0, 4, dtype=torch.float64))
         self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
-        self._pending: list[Tensor] = []
         self.edges: Tensor | None = None
 
     # -- the pass ------------------------------------------------------------------------------------------------
@@ -109,15 +108,7 @@ class AgglomerativeClustering(StreamingModel):
     def accumulate(self, batch: Batch) -> None:
         if batch.weight is not None:
             raise ZooError("agglomerative_clustering takes no sample weights: repeat rows instead, or use kmeans.")
-        self._pending.append(batch.x.flatten(1))
-
-    def reset_accumulators(self) -> None:
-        super().reset_accumulators()
-        self._pending = []
-
-    def _state(self) -> dict[str, Tensor]:
-        self.rows, self._pending = torch.cat([self.rows, *self._pending]), []
-        return super()._state()
+        self.append(rows=batch.x.flatten(1))
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {"rows": torch.cat([state["rows"] for state in states])}

@@ -48,7 +48,6 @@ class CollectsRows(_Base):
     rows: Tensor
     targets: Tensor
     weights: Tensor
-    _pending: Any = ()  # nothing, where a solver collects no rows and a run goes on within its pass
 
     def collect(self, num_features: int, num_targets: int = 1, *, sparse: bool = False) -> None:
         """Register room for the rows, or for what sparse ones store; in `initialize`."""
@@ -60,7 +59,6 @@ class CollectsRows(_Base):
                 self.register_accumulator(name, torch.zeros(0, dtype=torch.int64))
         for name, shape in real.items():
             self.register_accumulator(name, torch.zeros(shape, dtype=torch.float64))
-        self._pending = []
 
     def accumulate(self, batch: Batch) -> None:
         x, size = as_rows(batch.x), batch.size
@@ -71,20 +69,7 @@ class CollectsRows(_Base):
             part |= {"row_lengths": x.crow_indices().diff(), "row_columns": x.col_indices(), "row_values": x.values()}
         else:
             part["rows"] = x
-        self._pending.append(part)
-
-    def reset_accumulators(self) -> None:
-        super().reset_accumulators()
-        self._pending = []
-
-    def _state(self) -> dict[str, Tensor]:
-        if self._pending:
-            kept = [super()._state()] if len(self.weights) else []
-            parts = [*kept, *self._pending]
-            for name in parts[0]:
-                setattr(self, name, parts[0][name] if len(parts) == 1 else torch.cat([part[name] for part in parts]))
-            self._pending = []
-        return super()._state()
+        self.append(**part)
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {name: torch.cat([state[name] for state in states]) for name in states[0]}

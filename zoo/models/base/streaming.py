@@ -29,6 +29,7 @@ class StreamingModel(ZooModel):
         super().__init__()
         self._accumulators: dict[str, Tensor] = {}  # name → its value at the start of a pass
         self._pooled = False  # whether the accumulators hold the sums of all processes already
+        self._appended: list[dict[str, Tensor]] = []  # rows that are not yet joined to their accumulators
         self._begun = False  # whether a pass has left its traces, which another fit must not meet
 
     @property
@@ -45,6 +46,10 @@ class StreamingModel(ZooModel):
         """Register a statistic that starts each pass at `initial` and is added up over batches and processes."""
         self._accumulators[name] = initial
         self.register_buffer(name, initial.clone())
+
+    def append(self, **rows: Tensor) -> None:
+        """Join rows of a batch to accumulators that hold those of the batches before; `merge` must join them, too."""
+        self._appended.append(rows)
 
     def begin(self) -> None:
         """Forget an earlier fit: called before the first pass of every fit that is not resumed.
@@ -82,7 +87,7 @@ class StreamingModel(ZooModel):
 
     def reset_accumulators(self) -> None:
         """Put every accumulator back to its initial value."""
-        self._pooled = False
+        self._pooled, self._appended = False, []
         for name, initial in self._accumulators.items():
             setattr(self, name, initial.to(self.device, copy=True))
 
@@ -160,6 +165,11 @@ class StreamingModel(ZooModel):
                 )
 
     def _state(self) -> dict[str, Tensor]:
+        appended, self._appended = self._appended, []
+        for name in appended[0] if appended else ():
+            kept, rows = getattr(self, name), [part[name] for part in appended]
+            rows = [kept.to(rows[0].dtype), *rows] if len(kept) else rows
+            setattr(self, name, rows[0] if len(rows) == 1 else torch.cat(rows))
         return {name: getattr(self, name) for name in self._accumulators}
 
     def _reduced(self) -> dict[str, Tensor]:

@@ -24,7 +24,10 @@ from zoo.errors import ZooError
 from zoo.kernels import trees as kernel
 from zoo.numerics.hashing import content_hash
 
-__all__ = ["Bins", "Codes", "Sketch", "bins_of", "code_rows", "encode", "merge_sketches", "midpoint", "sketch_rows"]
+__all__ = [
+    "Bins", "Codes", "Sketch", "bins_of", "code_rows", "codes_of_rows", "encode", "merge_sketches", "midpoint",
+    "sketch_rows",
+]  # fmt: skip
 
 _SAMPLE_ROWS, _SAMPLE_VALUES = 1 << 16, 1 << 24  # of the sample, at most
 _FIRST_ROWS = 4096  # tell of most features that they have too many distinct values
@@ -112,9 +115,11 @@ def _distinct(values: Tensor, crowded: Tensor, num_bins: int | None) -> tuple[Te
     values = values.sort(dim=1).values
     repeated = torch.zeros_like(values, dtype=torch.bool)
     repeated[:, 1:] = values[:, 1:] == values[:, :-1]
-    for feature in repeated.any(1).nonzero()[:, 0].tolist():
-        kept = values[feature][~repeated[feature]]
-        values[feature, : len(kept)], values[feature, len(kept) :] = kept, torch.nan
+    some = repeated.any(1).nonzero()[:, 0]
+    found, kept = values[some], ~repeated[some]
+    values[some] = torch.nan
+    row, column = kept.nonzero(as_tuple=True)
+    values[some[row], (kept.cumsum(1) - 1)[row, column]] = found[row, column]
     number = (~values.isnan()).sum(1)
     if num_bins is not None:
         crowded = crowded | (number > num_bins)
@@ -178,6 +183,12 @@ class Codes(NamedTuple):
 
     columns: Tensor
     rows: Tensor
+
+
+def codes_of_rows(rows: Tensor) -> Codes:
+    """Return the codes of rows that were coded batch by batch, (N, F)."""
+    columns = rows.T.contiguous()
+    return Codes(columns, rows if rows.dtype == torch.uint8 else columns.T)
 
 
 def encode(x: Tensor, bins: Bins, categorical: tuple[int, ...] = ()) -> Codes:

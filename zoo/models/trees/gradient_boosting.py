@@ -38,7 +38,7 @@ from zoo.errors import ZooError
 from zoo.models.base import GradientModel, StreamingModel
 from zoo.models.base.uses import GIVEN
 from zoo.models.trees import lightgbm_text
-from zoo.models.trees.bins import Bins, Codes, Sketch, bins_of, code_rows, encode, merge_sketches, sketch_rows
+from zoo.models.trees.bins import Bins, Sketch, bins_of, code_rows, codes_of_rows, encode, merge_sketches, sketch_rows
 from zoo.models.trees.boosting import Round, Rows, Settings, boost, draw
 from zoo.models.trees.holds_trees import HoldsTrees
 from zoo.models.trees.losses import OF_CLASSES, OF_VALUES, Loss
@@ -206,10 +206,7 @@ class GradientBoosting(HoldsTrees, StreamingModel, GradientModel):
                 setattr(self, f"sketch_{name}", value)
             return
         codes = encode(x, self._kept("bin", Bins), self.categorical).rows
-        self.codes = torch.cat([self.codes.to(codes.dtype), codes])
-        self.targets = torch.cat([self.targets, y])
-        self.weights = torch.cat([self.weights, weight])
-        self.contents = torch.cat([self.contents, self._content(x, y)])
+        self.append(codes=codes, targets=y, weights=weight, contents=self._content(x, y))
 
     @staticmethod
     def _content(x: Tensor, y: Tensor) -> Tensor:
@@ -233,14 +230,12 @@ class GradientBoosting(HoldsTrees, StreamingModel, GradientModel):
             self._keep("bin", bins_of(self._kept("sketch", Sketch), self.hparams.num_bins, self.categorical))
             self.phase.fill_(COLLECT)
             return {}
-        codes = self.codes
-        columns = codes.T.contiguous()
-        coded, bins = Codes(columns, codes), self._kept("bin", Bins)
-        values = self._boost(
-            Rows(coded, bins, self.targets, self.weights, self.contents, self._held_out(self.contents))
-        )
+        state, bins = self._state(), self._kept("bin", Bins)
+        contents = state["contents"]
+        coded = codes_of_rows(state["codes"])
+        values = self._boost(Rows(coded, bins, state["targets"], state["weights"], contents, self._held_out(contents)))
         for name in ("codes", "targets", "weights", "contents"):
-            setattr(self, name, getattr(self, name)[:0])
+            setattr(self, name, state[name][:0])
         return values
 
     @torch.no_grad()

@@ -1,7 +1,8 @@
 """What a decision tree and a forest share: the passes that grow them.
 
-The first pass sketches the features and measures the targets; each pass after that counts the open nodes and splits
-them (`passes`). Rows that come as one batch are coded once and grown in memory, to the same bits.
+The first pass sketches the features and measures the targets. The second one codes the rows and keeps them, and the
+trees are grown in memory. Where the codes would take more than `KEPT_BYTES`, each pass counts the open nodes and splits
+them instead (`passes`), to the same bits. Rows that come as one batch are sketched, coded and grown at once.
 
 Letters: B rows of a batch, F features, T trees, S sums, C classes, K targets.
 """
@@ -20,7 +21,17 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import StreamingModel
-from zoo.models.trees.bins import Bins, Sketch, bins_of, code_rows, encode, merge_sketches, sketch_rows
+from zoo.models.trees.bins import (
+    Bins,
+    Codes,
+    Sketch,
+    bins_of,
+    code_rows,
+    codes_of_rows,
+    encode,
+    merge_sketches,
+    sketch_rows,
+)
 from zoo.models.trees.bootstrap import Bootstrap, bootstrap_keys, poisson_thresholds
 from zoo.models.trees.criteria import Criterion, Units, power_of_two, units_for
 from zoo.models.trees.holds_trees import HoldsTrees
@@ -33,7 +44,10 @@ from zoo.numerics.hashing import content_hash
 
 __all__ = ["TreeModel", "categorical_features", "check_directions", "check_features", "check_tree_hparams"]
 
-SKETCH, GROW, SCORE, DONE = range(4)  # what a pass is for
+SKETCH, COLLECT, GROW, SCORE, DONE = range(5)  # what a pass is for
+KEPT_BYTES = 1 << 28  # of all coded rows: beyond them each pass codes the rows anew
+
+_CODED = ("rows", "weight", "place", "gradient", "content")  # what is kept of rows: codes, and what they add to sums
 
 _OF_GRADIENTS = ("squared_error", "poisson")
 
@@ -146,6 +160,10 @@ class TreeModel(HoldsTrees, _Base):
         columns = num_features + (self.criterion_name == "absolute_error")
         for name, value in Sketch.empty(columns)._asdict().items():
             self.register_accumulator(f"sketch_{name}", value)
+        none, integers = torch.zeros(0, dtype=torch.int64), torch.zeros(0, spec.num_targets, dtype=torch.int64)
+        self.register_accumulator("coded_rows", torch.zeros(0, num_features, dtype=torch.uint8))
+        for name, column in {"weight": none, "place": none, "gradient": integers, "content": none}.items():
+            self.register_accumulator(f"coded_{name}", column)
         self.register_accumulator("histogram", torch.zeros(0, dtype=torch.int64))
         self.register_accumulator("root_sums", torch.zeros(0, dtype=torch.int64))
         self.register_accumulator("score_sums", torch.zeros(4, dtype=torch.float64))
@@ -247,9 +265,7 @@ class TreeModel(HoldsTrees, _Base):
         middle, scale, weight_scale = self.units[3:]
         weight = weight / weight_scale
         if self.draw_rate is not None:
-            content = content_hash(torch.cat([x, y.view(len(y), -1).double()], dim=1))
-            keys = bootstrap_keys(int(self.seed), self.first_tree + self.num_trees)[self.first_tree :].to(x.device)
-            bootstrap = Bootstrap(content, keys, poisson_thresholds(self.draw_rate).to(x.device))
+            bootstrap = self._bootstrap(content_hash(torch.cat([x, y.view(len(y), -1).double()], dim=1)))
         fixed = units.fixed_weight(weight)
         if rules.criterion.by_value:
             index = y.long()
@@ -260,6 +276,12 @@ class TreeModel(HoldsTrees, _Base):
             return RowSums(fixed, index, None, bootstrap)
         gradient = (y.view(len(y), -1).double() - middle) / scale * weight.unsqueeze(1)
         return RowSums(fixed, None, units.fixed_gradient(gradient), bootstrap)
+
+    def _bootstrap(self, content: Tensor) -> Bootstrap:
+        """How often each tree draws rows, by their content (B,)."""
+        assert self.draw_rate is not None
+        keys = bootstrap_keys(int(self.seed), self.first_tree + self.num_trees)[self.first_tree :].to(content.device)
+        return Bootstrap(content, keys, poisson_thresholds(self.draw_rate).to(content.device))
 
     # -- the first pass ------------------------------------------------------------------------------------------------
 
@@ -304,6 +326,14 @@ class TreeModel(HoldsTrees, _Base):
             rows = self._sketched(x, y)[weight > 0]
             sketches = [self._kept("sketch", Sketch), sketch_rows(rows, self.hparams.num_bins)]
             self._set_sketch(merge_sketches(sketches, self.hparams.num_bins))
+        elif phase == COLLECT:
+            there = weight > 0
+            x, y, weight = x[there], y[there], weight[there]
+            sums, codes = self._row_sums(x, y, weight), encode(x, self._kept("bin", Bins), self.categorical).rows
+            content = None if sums.bootstrap is None else sums.bootstrap.content
+            found = {"rows": codes, "weight": sums.weight, "place": sums.place, "gradient": sums.gradient}
+            columns = {**found, "content": content}
+            self.append(**{f"coded_{name}": column for name, column in columns.items() if column is not None})
         elif phase == GROW:
             self._count(x, y, weight)
         else:
@@ -317,7 +347,9 @@ class TreeModel(HoldsTrees, _Base):
         merged = {}
         for name in states[0]:
             values = [state[name] for state in states]
-            if not name.startswith("sketch_"):
+            if name.startswith("coded_"):
+                merged[name] = torch.cat([value for value in values if len(value)] or values[:1])
+            elif not name.startswith("sketch_"):
                 merged[name] = getattr(torch.stack(values), _MEASURES.get(name, "sum"))(0)
         sketches = [Sketch(*(state[f"sketch_{name}"] for name in Sketch._fields)) for state in states]
         sketch = merge_sketches(sketches, self.hparams.num_bins)
@@ -390,12 +422,22 @@ class TreeModel(HoldsTrees, _Base):
             if self.criterion_name == "absolute_error":
                 bins, target = _part_target(bins)
             self._begin_growth(bins, target)
+            self._set_sketch(Sketch.empty(self.spec.num_features, self.device))  # type: ignore[union-attr]
+            size = int(self.num_rows) * len(bins.number) * (1 if bins.missing < 256 else 4)
+            if size <= KEPT_BYTES:
+                self.phase.fill_(COLLECT)
+                return self._report()
             sums = torch.zeros(self.num_trees, self.num_sums, dtype=torch.int64, device=self.device)
             width = bins.missing + 1
             self._keep("node", roots(sums, self._root_paths(), self._rules(), self._limits(), width, known=False))
-            self._set_sketch(Sketch.empty(self.spec.num_features, self.device))  # type: ignore[union-attr]
             self.phase.fill_(GROW)
             self._current_plan()  # says now what does not fit
+        elif phase == COLLECT:
+            state = self._state()
+            rows, weight, *rest = (state[f"coded_{name}"] for name in _CODED)
+            place, gradient, content = (column if len(column) else None for column in rest)
+            bootstrap = None if content is None else self._bootstrap(content)
+            self._grow(codes_of_rows(rows), RowSums(weight, place, gradient, bootstrap))
         elif phase == GROW:
             self._end_growth_pass()
         else:
@@ -437,6 +479,8 @@ class TreeModel(HoldsTrees, _Base):
         self._keep("tree", trees)
         self.register_buffer("importances", importances(trees, self.spec.num_features))
         self._forget_growth()
+        for name in _CODED:
+            setattr(self, f"coded_{name}", getattr(self, f"coded_{name}")[:0].clone())
         self.histogram = self.histogram.new_zeros(0)
         self.root_sums = self.root_sums.new_zeros(0)
         self.phase.fill_(SCORE if self.wants_score else DONE)
@@ -472,15 +516,18 @@ class TreeModel(HoldsTrees, _Base):
         else:
             bins, codes = code_rows(x, self.hparams.num_bins, self.categorical)
         self._begin_growth(bins, target)
+        self._grow(codes, self._row_sums(x, y, weight))
+        if not self.done:
+            self._take_score(self._score(x, y, weight))
+        return self._report()
+
+    def _grow(self, codes: Codes, rows: RowSums) -> None:
         nodes, _ = grow_trees(
-            codes, self._row_sums(x, y, weight), bins, self._rules(), self._limits(), num_trees=self.num_trees,
+            codes, rows, self._kept("bin", Bins), self._rules(), self._limits(), num_trees=self.num_trees,
             num_sums=self.num_sums, paths=self._root_paths(), leaves=False,
         )  # fmt: skip
         self._keep("tree", self._trees_so_far(nodes))
         self._finish()
-        if not self.done:
-            self._take_score(self._score(x, y, weight))
-        return self._report()
 
     # -- rows that a tree did not see ----------------------------------------------------------------------------------
 
