@@ -157,6 +157,7 @@ def register_model(
             raise ZooError(f"A model named '{name}' is registered already ({owner}): choose another name.")
         entry = ModelEntry(name, cls, family, tasks, pairs, source, docs or name)
         _REGISTRY[name] = entry
+        cls.__init__.__signature__ = inspect.signature(cls.__init__)  # type: ignore[misc]  # Lightning asks each model
         cls.entry = entry  # type: ignore[attr-defined]
         return cls
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -75,3 +77,23 @@ def test_boosting_of_huge_targets_is_that_of_others(loss: str) -> None:
 def test_rows_too_small_for_a_scaled_kernel_are_a_line() -> None:
     with pytest.raises(zoo.ZooError, match="too large or too small for a kernel"):
         zoo.fit(zoo.create_model("kernel_svm"), X * 1e-200, (X[:, 0] > 0).long())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "others"),
+    [
+        ("svm", {}, 0.0), ("svm", {"method": "dual"}, 0.0), ("svm", {"method": "dual", "loss": "hinge"}, 1.0),
+        ("kernel_svm", {"kernel": "linear"}, 0.0), ("kernel_svm", {}, 1.0), ("naive_bayes", {}, 1.0),
+    ],
+)  # fmt: skip
+def test_a_column_too_small_to_count_is_a_line_and_not_chance(
+    name: str, options: dict[str, object], others: float
+) -> None:
+    """The column that tells the classes is 1e-100; the others are nothing, or noise."""
+    x, y = X * torch.tensor([1e-100, others, others], dtype=torch.float64), (X[:, 0] > 0).long()
+    with pytest.warns(UserWarning, match=r"1 of 3 features \(by place: 0\).*as standardize=true does\.$"):
+        zoo.fit(zoo.create_model(name, **options), x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert zoo.fit(zoo.create_model(name, **options), x, y, standardize=True).score(x, y) > 0.9
+        zoo.fit(zoo.create_model(name, **options), x + X * 1e-3, y)  # small, and no word of it

@@ -18,6 +18,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, loa
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.utils import all_estimators
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -61,8 +62,6 @@ def test_conventions(estimator, check):
 @pytest.mark.parametrize("name", zs.__all__)
 def test_parameters_are_scikit_learns(name):
     """Every parameter but `device` is one of scikit-learn's estimator of that name."""
-    from sklearn.utils import all_estimators
-
     theirs = dict(all_estimators())[name]().get_params()
     assert set(getattr(zs, name)().get_params()) - {"device"} <= set(theirs)
 
@@ -209,6 +208,58 @@ def test_in_searches_by_threads(name):
     alone = clone(search.best_estimator_).fit(x, y)
     again = pickle.loads(pickle.dumps(search.best_estimator_))
     np.testing.assert_array_equal(answers(again, x), answers(alone, x))
+
+
+@pytest.mark.parametrize("name", [name for name in zs.__all__ if is_classifier(getattr(zs, name)())])
+@pytest.mark.filterwarnings("ignore")
+def test_classes_are_of_scikit_learns_type(name):
+    x, y = load_iris(return_X_y=True)
+    for labels in (np.array(["a", "b", "c"], dtype=object)[y], y.astype(str), y.astype(float), y > 0):
+        ours, theirs = getattr(zs, name)(), dict(all_estimators())[name]()
+        for estimator in (ours, theirs):
+            quick = {"n_estimators": 1, "max_iter": 2}
+            estimator.set_params(**{key: value for key, value in quick.items() if key in estimator.get_params()})
+            estimator.fit(x[::3], labels[::3])
+        assert ours.classes_.dtype == theirs.classes_.dtype
+        assert ours.classes_.tolist() == theirs.classes_.tolist()
+        assert ours.predict(x).dtype == theirs.predict(x).dtype
+
+
+# What a weight below 0 is: a row that counts against others, as in scikit-learn, or nothing that makes sense.
+COUNTED = ("BernoulliNB", "CategoricalNB", "ComplementNB", "GaussianNB", "MultinomialNB", "MLPClassifier")
+LEFT_OUT = ("OneClassSVM", "SVC", "SVR")  # rows without a positive weight, as libsvm does
+WEIGHTED = [name for name in zs.__all__ if "sample_weight" in inspect.signature(getattr(zs, name).fit).parameters]
+
+
+@pytest.mark.parametrize("name", [name for name in WEIGHTED if name != "MLPRegressor"])
+@pytest.mark.filterwarnings("ignore")
+def test_negative_weights_are_scikit_learns_or_refused(name):
+    x, y = load_iris(return_X_y=True)
+    x, weight = x.round(), np.where(np.arange(len(x)) % 10, 1.0, -0.5)
+    if name not in (*COUNTED, *LEFT_OUT):
+        with pytest.raises(ValueError, match=r"(?i)negative .*weight"):
+            getattr(zs, name)().fit(x, y, sample_weight=weight)
+        return
+    ours, theirs = getattr(zs, name)(), dict(all_estimators())[name]()
+    if "random_state" in ours.get_params():
+        ours.set_params(random_state=0), theirs.set_params(random_state=0)
+    one, other = (estimator.fit(x, y, sample_weight=weight).predict(x) for estimator in (ours, theirs))
+    np.testing.assert_allclose(one, other, atol=2e-2 if name == "SVR" else 0)
+    if name.endswith("NB"):
+        with pytest.raises(ValueError, match="add up to less than 0 for a class"):
+            ours.fit(x, y, sample_weight=np.where(y == 1, -1.0, 1.0))
+
+
+def test_a_density_where_features_do_not_vary_is_refused_whatever_the_solver():
+    x = load_digits().data  # three corners are never drawn upon
+    for solver in ("full", "covariance_eigh"):
+        model = zs.PCA("mle", svd_solver=solver).fit(x)
+        assert model.n_components_ == 61
+        with pytest.raises(ValueError, match="leave out features that are constant"):
+            model.score(x)
+    x = x[:, x.std(0) > 0]
+    ours, theirs = (cls(n_components="mle").fit(x).score(x) for cls in (zs.PCA, sklearn.decomposition.PCA))
+    assert ours == pytest.approx(theirs)
 
 
 def test_device_is_used(device):

@@ -162,7 +162,7 @@ def probabilistic_log_density(centred: Tensor, components: Tensor, variance: Ten
         Log densities, (B,).
 
     Raises:
-        ZooError: if a variance is zero, since there is then no density.
+        ZooError: if a variance is zero or mere rounding, since there is then no density.
 
     Source: Tipping & Bishop 1999, section 3.2.
 
@@ -173,8 +173,11 @@ def probabilistic_log_density(centred: Tensor, components: Tensor, variance: Ten
     """
     others = components.shape[1] - len(components)
     variances = torch.cat([variance, noise_variance.expand(others)])
-    if not bool((variances > 0).all()):
-        raise ZooError("The density needs a positive variance in every direction: keep fewer components.")
+    if not bool((variances > len(variances) * torch.finfo(variances.dtype).eps * variances.max()).all()):
+        raise ZooError(
+            "The density needs a positive variance in every direction, and in some these rows do not vary: leave out "
+            "features that are constant or follow from others, or keep fewer components."
+        )
     projected = centred @ components.T  # (B, K)
     distance = (projected.square() / variance).sum(1)
     if others:

@@ -103,8 +103,8 @@ class ZooEstimator(BaseEstimator):
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         return validate_data(self, X, y, reset=reset, dtype=[np.float64, np.float32], order="C", **options)
 
-    def _weight(self, sample_weight: Any, X: np.ndarray) -> np.ndarray | None:
-        return None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
+    def _weight(self, sample_weight: Any, X: Any, **checks: Any) -> np.ndarray | None:
+        return None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64, **checks)
 
     def _device(self) -> str:
         device = getattr(self, "device", "cpu")
@@ -145,7 +145,8 @@ class ZooEstimator(BaseEstimator):
         spec = DataSpec(
             "tabular", (X.shape[1],), target, num_classes=num_classes, num_targets=num_targets, dtype=str(X.dtype)
         )
-        return model.build(spec).to(self._device())
+        device = self._device()
+        return model.build(spec) if device == "cpu" else model.build(spec).to(device)
 
     @staticmethod
     def _batch(model: ZooModel, X: np.ndarray, y: np.ndarray | None = None, weight: np.ndarray | None = None) -> Batch:

@@ -176,7 +176,7 @@ class _Boosting(ZooEstimator):
         raise NotImplementedError
 
     def _weights(self, sample_weight: Any, X: np.ndarray, y: np.ndarray) -> np.ndarray:
-        weight = self._weight(sample_weight, X)
+        weight = self._weight(sample_weight, X, ensure_non_negative=True)
         weight = np.ones(len(X)) if weight is None else weight
         return weight if self.class_weight is None else weight * compute_sample_weight(self.class_weight, y)
 

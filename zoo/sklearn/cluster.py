@@ -14,7 +14,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, Transfor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from zoo.models.kmeans.bisecting_kmeans import BisectingKMeans as BisectingModel
@@ -60,7 +60,7 @@ class _Centroids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         )
 
     def _check_weights(self, sample_weight: Any, X: Any) -> np.ndarray | None:
-        return None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
+        return self._weight(sample_weight, X, ensure_non_negative=True)
 
     def _check_number(self, X: Any) -> None:
         if X.shape[0] < self.n_clusters:
@@ -241,7 +241,8 @@ class KMeans(_Centroids):
         self.model_ = model.eval()
         self.cluster_centers_ = model.centroids.cpu().numpy().astype(X.dtype)
         self.inertia_, self.n_iter_ = float(model.inertia), int(model.own_iter[model.best])
-        self.labels_ = self._assign(X)[0]
+        known, model.row_labels = model.row_labels, None
+        self.labels_ = self._assign(X)[0] if known is None else known[0].cpu().numpy().astype(np.int32)
         self._warn_of_few(self.labels_)
         return self
 

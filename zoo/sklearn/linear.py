@@ -13,7 +13,6 @@ from scipy import sparse
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils import compute_class_weight
 from sklearn.utils.extmath import safe_sparse_dot, softmax
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
 
@@ -23,9 +22,9 @@ from zoo.models.linear.least_squares import elastic_net_path, solve_least_square
 from zoo.models.linear.statistics import Statistics
 from zoo.optimizers import Recipe
 from zoo.sklearn.base import ZooEstimator, constraints, warn_unless
+from zoo.sklearn.rows import classes_of, validate_data
 from zoo.sklearn.rows import dense_blocks as _blocks
 from zoo.sklearn.rows import tensor_of as _tensor
-from zoo.sklearn.rows import validate_data
 
 __all__ = ["ElasticNet", "Lasso", "LinearRegression", "LogisticRegression", "Ridge"]
 
@@ -272,10 +271,18 @@ class _CoordinateDescent(_LeastSquares):
             w, _ = solve_least_squares(a, b, l2)
             rounds = [1] * b.shape[1]
         self._keep(w, flat=b.shape[1] == 1)
-        gaps = _dual_gaps(a, b, w, l1, l2, self.positive).cpu().numpy() / total
-        self.dual_gap_: Any = gaps if len(gaps) > 1 else gaps[0]
+        self._solved = w, l1, l2, total
         self.n_iter_: Any = rounds if len(rounds) > 1 else rounds[0]
         return self
+
+    @property
+    def dual_gap_(self) -> Any:
+        """By how much the objective may be above its minimum, of one target or each, (K,)."""
+        check_is_fitted(self)
+        w, l1, l2, total = self._solved
+        problem = self._statistics.problem(len(w), self.fit_intercept)
+        gaps = _dual_gaps(*problem, w, l1, l2, self.positive).cpu().numpy() / total
+        return gaps if len(gaps) > 1 else gaps[0]
 
     def _l1_ratio(self) -> float:
         return 1.0
@@ -457,9 +464,8 @@ class LogisticRegression(ClassifierMixin, _Linear):
         """Fit to rows X (N, F) and classes y (N,)."""
         self._check_parameters()
         strength, ratio = self._penalty()
-        X, y = self._check_rows(X, y, ensure_2d=True)
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        X, y = self._check_rows(X, y, multi_output=False)
+        self.classes_, codes = classes_of(y)
         if len(self.classes_) < 2:
             raise ValueError(f"LogisticRegression needs at least two classes; y has one class, {self.classes_[0]!r}.")
         weight = self._check_weight(sample_weight, X)
@@ -501,7 +507,9 @@ class LogisticRegression(ClassifierMixin, _Linear):
         )
         model.train_by(recipe)
         spec = DataSpec("tabular", (features,), "class", num_classes=len(self.classes_), dtype=str(X.dtype))
-        model.build(spec).to(self._device())
+        model.build(spec)
+        if self._device() != "cpu":
+            model.to(self._device())
         if self.warm_start and hasattr(self, "coef_"):
             self._set_weights(model, penalized)
 

@@ -9,7 +9,7 @@ import numpy as np
 import sklearn.naive_bayes
 import torch
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
+from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted, check_non_negative
 from torch import Tensor
 
@@ -52,9 +52,9 @@ class _NaiveBayes(ClassifierMixin, ZooEstimator):
         self._check_parameters()
         X, y = self._check_rows(X, y, reset=True)
         check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.classes_ = unique_labels(y)
         self._start(X)
-        return self._add(X, codes, sample_weight)
+        return self._add(X, np.searchsorted(self.classes_, y), sample_weight)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Any:
         """Go on with more rows; the first call names all `classes` that will ever come."""

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.utils import validation
+from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
-__all__ = ["dense_blocks", "tensor_of", "validate_data"]
+__all__ = ["classes_of", "dense_blocks", "tensor_of", "validate_data"]
 
 BLOCK = 2**22  # numbers of a sparse matrix that are made dense at a time
 
@@ -55,6 +56,17 @@ def _is_plain_target(y: Any, number: int) -> bool:
 def _is_finite(array: np.ndarray) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(array.sum()))  # of infinite numbers the sum is none; that of finite ones may overflow
+
+
+def classes_of(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The classes among targets (N,), ascending, and which of them each one is, (N,); values are refused."""
+    whole = y.dtype.kind in "biu"  # of which scikit-learn has no more to say than that there are many
+    if not whole:
+        check_classification_targets(y)
+    classes, codes = np.unique(y, return_inverse=True)
+    if whole and 2 * len(classes) > len(y):
+        check_classification_targets(y)
+    return classes, codes
 
 
 def tensor_of(array: np.ndarray) -> Tensor:

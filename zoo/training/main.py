@@ -23,6 +23,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.checks import is_too_large
 from zoo.errors import ZooError, nearest, unknown_name
 from zoo.training.catalogue import config_dir
 from zoo.training.plugins import import_plugins
@@ -402,7 +403,7 @@ def explain(error: BaseException) -> str | None:
         return f"'{error.override}' is not an override of the form key=value."
     if type(error).__name__ == "MisconfigurationException" or (isinstance(error, ValueError) and _by_lightning(error)):
         return f"trainer: {' '.join(str(error).split())}"
-    if _is_out_of_memory(error):
+    if is_too_large(error):
         return "out of memory: lower data.batch_size or the model's sizes, or take trainer.accelerator=cpu."
     chain = error
     while chain is not None:
@@ -431,16 +432,6 @@ def _by_lightning(error: BaseException) -> bool:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     return frame is not None and str(frame.tb_frame.f_globals.get("__name__")).startswith("lightning.")
-
-
-# What torch's allocators, CUDA and cuBLAS say, each in its own words.
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
-    )
 
 
 def _explain_missing_config(error: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -158,7 +159,8 @@ class StreamingModel(ZooModel):
     def _check_sums(self) -> None:
         """Raise one line if the data held NaN, or values whose squares overflow: no statistic survives it."""
         for name, value in self._state().items():
-            if value.is_floating_point() and bool(value.isnan().any()):
+            # A sum is cheaper than a look at each number; infinities of both signs have none, either.
+            if value.is_floating_point() and math.isnan(value.sum()) and bool(value.isnan().any()):
                 raise ZooError(
                     f"{self.entry.name} met NaN or infinite values, or some so large that their squares overflow "
                     f"({name} is NaN): drop or fill in such rows, or scale the features, as standardize=true does."

@@ -244,6 +244,7 @@ class KMeans(CentroidModel, StreamingModel):
         self.spherical = spherical
         self.seeding = Seeding(init if isinstance(init, str) else "given", num_clusters, num_init, oversampling, rounds)
         self.called = "kmeans"  # by messages: another model may be made of this one
+        self.row_labels: Tensor | None = None  # of rows that one pass in memory labelled, (1, N)
 
     def initialize(self, spec: DataSpec) -> None:
         hp, num_features = self.hparams, spec.num_features
@@ -325,6 +326,8 @@ class KMeans(CentroidModel, StreamingModel):
                 weighing = self.hparams.init == "k-means||"
                 super().run_passes(lambda: [batch], self.seeding.num_rounds - int(self.round) + weighing)
             self._iterate(batch)
+            if int(self.phase) == MEASURE and self.input_dtype == torch.float64 and self.hparams.num_init == 1:
+                return self._label(batch)
         return super().run_passes(lambda: [batch])
 
     def _iterate(self, batch: Batch) -> None:
@@ -337,6 +340,15 @@ class KMeans(CentroidModel, StreamingModel):
         self.own_iter = found.own_iter
         if bool(found.at_rest.all()) or found.num_iter == hp.max_iter:
             self.phase.fill_(MEASURE)
+
+    def _label(self, batch: Batch) -> dict[str, Any]:
+        """The pass that measures, from the distances of all rows, whose labels are kept."""
+        self.reset_accumulators()
+        self.row_labels, distance = assign(self.rows_of(batch), self.all_centroids)
+        self.num_rows += batch.size
+        self.inertia_sum += distance.sum(1) if batch.weight is None else distance @ batch.weight
+        self._check_sums()
+        return self.solve()
 
     @torch.no_grad()
     def fit_sparse(

@@ -66,6 +66,25 @@ Result = TypeVar("Result")
 _CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
 _WORK_PER_THREAD = 1 << 23  # multiplications, of which a thread does some ten thousand in a microsecond
 
+_num_threads: ContextVar[int] = ContextVar("num_threads", default=0)  # as they were outside of all `serial` blocks
+
+
+@contextmanager
+def serial() -> Iterator[int]:
+    """Keep torch's loops to one thread, since its idle threads spin; yield how many there were."""
+    outer = torch.get_num_threads()
+    threads = _num_threads.get() or outer
+    if outer == 1:  # within another block, mostly
+        yield threads
+        return
+    token = _num_threads.set(threads)
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        _num_threads.reset(token)
+        torch.set_num_threads(outer)
+
 
 class Statistics(NamedTuple):
     """What one pass of Lloyd's algorithm needs to know of the rows.
@@ -262,8 +281,8 @@ def reference_point(centroids: Tensor, dtype: torch.dtype) -> Tensor:
     with serial():
         flat = centroids.flatten(0, 1)
         mean = flat.mean(0)
-        spread = (flat - mean).abs().max()
-    grid = torch.where(spread > 0, spread, 1.0).log2().floor().exp2()
+        spread = float((flat - mean).abs().max())
+    grid = math.ldexp(1.0, math.frexp(spread)[1] - 1) if 0 < spread < math.inf else 1.0
     return (mean / grid).round().mul(grid).to(dtype).double()
 
 
@@ -313,6 +332,7 @@ class Iterations(NamedTuple):
     own_iter: Tensor
 
 
+@serial()
 def lloyd(
     x: Tensor, centroids: Tensor, weight: Tensor | None = None, *, max_iter: int = 300, tolerance: float = 0.0
 ) -> Iterations:
@@ -439,22 +459,6 @@ def _thread_pool(workers: int) -> ThreadPoolExecutor:
 
 if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's threads
     os.register_at_fork(after_in_child=_thread_pool.cache_clear)
-
-
-_num_threads: ContextVar[int] = ContextVar("num_threads", default=0)  # as they were outside of all `serial` blocks
-
-
-@contextmanager
-def serial() -> Iterator[int]:
-    """Keep torch's loops to one thread, since its idle threads spin; yield how many there were."""
-    threads, outer = _num_threads.get() or torch.get_num_threads(), torch.get_num_threads()
-    token = _num_threads.set(threads)
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        _num_threads.reset(token)
-        torch.set_num_threads(outer)
 
 
 def _in_threads(

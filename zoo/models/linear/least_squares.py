@@ -96,9 +96,11 @@ def elastic_net_path(
     w = b.new_zeros(a.shape[1], b.shape[1]) if start is None else start.clone()
     signs = torch.ones(len(gram), dtype=torch.bool) if positive else None
     for l1, ridge in penalties:
-        scale = torch.hypot(length, length.new_tensor(ridge).sqrt())
-        share = length / scale
-        hessian = gram * share.unsqueeze(1) * share + torch.diag(ridge / scale.square())
+        scale, share, hessian = length, torch.ones_like(length), gram
+        if ridge:
+            scale = torch.hypot(length, length.new_tensor(ridge).sqrt())
+            share = length / scale
+            hessian = gram * share.unsqueeze(1) * share + torch.diag(ridge / scale.square())
         found = [
             minimize_quadratic(
                 hessian, -share * cross[:, k], l1 / scale / target[k], w[:, k] * (scale / target[k]),

@@ -313,29 +313,37 @@ class LogisticRegression(StreamingModel, GradientModel):
             return {"rows": total}
         hessian = self.hessian_sum if "hessian_sum" in self._accumulators else None
         point = self.minimizer.point
-        value, gradient = self._advance(total, self.loss_sum, self.gradient_sum, hessian)
+        value, gradient = self._advance(total, self.loss_sum, self.gradient_sum, hessian, self._units())
         self._show(self.num_wrong)
         return self._logged(point, value, gradient, self.num_wrong / total)
 
-    def _advance(self, total: Tensor, loss: Tensor, gradient: Tensor, hessian: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _advance(
+        self, total: Tensor, loss: Tensor, gradient: Tensor, hessian: Tensor | None, units: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Take the sums of a pass to the minimizer; return the smooth part of the objective and its gradient."""
         point = self.minimizer.point
         value = loss / total + self.l2 @ point.square()
         gradient = (gradient / total).addcmul_(self.l2, point, value=2)
         l1 = self.l1 if self.recipe.l1 else None
-        settled = self.hparams.gradient_tol is not None and self._steepest(gradient, l1) <= self.hparams.gradient_tol
+        limit = self.hparams.gradient_tol
+        settled = limit is not None and self._steepest(gradient, l1, units) <= limit
         bend = None if hessian is None or settled else self._hessian(hessian, total)
         self.minimizer.update(value, gradient, l1, bend, settled=settled)
         return value, gradient
 
-    def _steepest(self, gradient: Tensor, l1: Tensor | None) -> float:
-        """The greatest derivative of the objective by a weight or an intercept as the user knows them."""
-        features, varies = len(self.shift), self.inverse_scale > 0
+    def _units(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift of each feature, (F,), zero for one that does not vary."""
+        varies = self.inverse_scale > 0
         scale = torch.where(varies, 1 / torch.where(varies, self.inverse_scale, 1.0), 0.0)
+        return scale, torch.where(varies, self.shift, 0.0)
+
+    def _steepest(self, gradient: Tensor, l1: Tensor | None, units: tuple[Tensor, Tensor]) -> float:
+        """The greatest derivative of the objective by a weight or an intercept as the user knows them."""
+        scale, shift = units
         slope = gradient.view(self.objective.num_outputs, -1).clone()
-        slope[:, :features] *= scale
+        by_weight = slope[:, : len(scale)].mul_(scale)
         if self.hparams.fit_intercept:  # which a weight moves, too, where rows are centred
-            slope[:, :features] += torch.where(varies, slope[:, -1:] * self.shift, 0.0)
+            by_weight.addcmul_(slope[:, -1:], shift)
         if l1 is not None:
             l1 = torch.where(l1 > 0, self.recipe.l1, 0.0)
         return float(pseudo_gradient(slope.flatten(), self.minimizer.point, l1, self.minimizer.positive).abs().max())
@@ -357,11 +365,11 @@ class LogisticRegression(StreamingModel, GradientModel):
         with torch.no_grad():
             x, y, s = (batch := self.as_batch(rows[0])).x.flatten(1), batch.y, batch.weight
             assert y is not None
-            design, total = self._design(x), self._count(y, s).sum()
+            design, total, units = self._design(x), self._count(y, s).sum(), self._units()
             while left and not self.done:
                 point, left = self.minimizer.point, left - 1
                 z, (loss, gradient, hessian) = self._evaluate(design, y, s)
-                value, gradient = self._advance(total, loss, gradient.flatten(), hessian)
+                value, gradient = self._advance(total, loss, gradient.flatten(), hessian, units)
             wrong = self._wrong(z, y, s)
             self._show(wrong)
             return self._logged(point, value, gradient, wrong / total)
@@ -397,7 +405,7 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     def _hessian(self, total_hessian: Tensor, total: Tensor) -> Tensor:
         hessian = total_hessian / total
-        hessian.diagonal().add_(2 * self.l2)
+        hessian.diagonal().add_(self.l2, alpha=2)
         rows = self.objective.num_outputs
         if rows > 1:  # curvature in the directions that cost nothing, so that the system has one solution
             blocks = hessian.view(rows, -1, rows, hessian.shape[1] // rows).diagonal(dim1=1, dim2=3)  # (K, K, P)

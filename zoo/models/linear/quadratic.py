@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,35 +84,32 @@ def minimize_quadratic(
         >>> minimize_quadratic(torch.eye(2), c, one, torch.zeros(2)).x.tolist()
         [2.0, 0.0]
     """
-    device = start.device  # single coordinates are the processor's work
-    hessian, linear, l1, x = (t.detach().cpu() for t in (hessian, linear, l1, start.clone()))
-    above = torch.zeros_like(l1, dtype=torch.bool) if positive is None else positive.cpu()
-    x[above] = x[above].clamp_min(0)
-    rounding = 8 * len(x) ** 0.5 * torch.finfo(x.dtype).eps
+    # Small vectors, many calls, and an order: the processor's work, and NumPy's calls cost a quarter of torch's.
+    h, c, penalty = (t.detach().cpu().numpy() for t in (hessian, linear, l1))
+    x = start.detach().cpu().numpy().copy()
+    above = np.zeros(len(x), dtype=bool) if positive is None else positive.cpu().numpy()
+    np.maximum(x, 0, out=x, where=above)
+    held = (penalty > 0) | above  # may stay at zero against a slope
+    sizes, rounding = np.abs(h), 8 * len(x) ** 0.5 * np.finfo(x.dtype).eps
     for rounds in range(1, max_rounds + 1):
-        x = _step_on_support(hessian, linear, l1, above, x)
-        gradient = hessian @ x + linear
+        x = _step_on_support(h, c, penalty, above, held, x)
+        gradient = h @ x + c
         # A coordinate leaves zero for a slope beyond λ, and beyond what the sum of the slope may be wrong by.
-        hold = l1 + rounding * (hessian.abs() @ x.abs() + linear.abs())
-        slope = torch.where(above, -gradient, gradient.abs())
-        if not bool(((x == 0) & _held(l1, above) & (slope > hold)).any()):
-            return Minimum(x.to(device), rounds, True)
-        _sweep(hessian, gradient, l1, hold, above, x)
-    return Minimum(x.to(device), max_rounds, False)
+        hold = penalty + rounding * (sizes @ np.abs(x) + np.abs(c))
+        slope = np.where(above, -gradient, np.abs(gradient))
+        if not ((x == 0) & held & (slope > hold)).any():
+            return Minimum(torch.from_numpy(x).to(start.device), rounds, True)
+        _sweep(h, gradient, penalty, hold, above, x)
+    return Minimum(torch.from_numpy(x).to(start.device), max_rounds, False)
 
 
-def _held(l1: Tensor, above: Tensor) -> Tensor:
-    """Which coordinates may stay at zero against a slope."""
-    return (l1 > 0) | above
-
-
-def _sweep(hessian: Tensor, gradient: Tensor, l1: Tensor, hold: Tensor, above: Tensor, x: Tensor) -> None:
-    """Minimize over one coordinate after the other, in place; `gradient` is that at `x`, `hold` ≥ λ for zeros."""
-    # NumPy's calls on single rows cost a quarter of torch's.
-    rows, slope, point = hessian.numpy(), gradient.numpy(), x.numpy()
-    columns = zip(hessian.diagonal().tolist(), l1.tolist(), hold.tolist(), above.tolist(), strict=True)
+def _sweep(
+    h: np.ndarray, slope: np.ndarray, l1: np.ndarray, hold: np.ndarray, above: np.ndarray, x: np.ndarray
+) -> None:
+    """Minimize over one coordinate after the other, in place; `slope` is the gradient at `x`, `hold` ≥ λ for zeros."""
+    columns = zip(h.diagonal().tolist(), l1.tolist(), hold.tolist(), above.tolist(), strict=True)
     for j, (curvature, penalty, threshold, no_less) in enumerate(columns):
-        old = float(point[j])
+        old = float(x[j])
         pull = curvature * old - float(slope[j])
         if curvature <= 0:
             continue
@@ -122,36 +120,37 @@ def _sweep(hessian: Tensor, gradient: Tensor, l1: Tensor, hold: Tensor, above: T
         else:
             new = 0.0
         if new != old:
-            point[j] = new
-            slope += (new - old) * rows[j]
+            x[j] = new
+            slope += (new - old) * h[j]
 
 
-def _step_on_support(hessian: Tensor, linear: Tensor, l1: Tensor, above: Tensor, x: Tensor) -> Tensor:
+def _step_on_support(
+    h: np.ndarray, c: np.ndarray, l1: np.ndarray, above: np.ndarray, held: np.ndarray, x: np.ndarray
+) -> np.ndarray:
     """Minimize over the coordinates that are not zero, with their signs; one whose sign would change becomes zero."""
-    held = _held(l1, above)
     while True:
-        rows = ((x != 0) | ~held).nonzero().squeeze(1)
+        rows = ((x != 0) | ~held).nonzero()[0]
         if not len(rows):
             return x
-        target = x.clone()
-        target[rows] = solve_semidefinite(hessian[rows][:, rows], -(linear + l1 * x.sign())[rows])
-        crosses = ((x.sign() * target.sign() < 0) & held).nonzero().squeeze(1)
+        target, pull = x.copy(), -(c + l1 * np.sign(x))[rows]
+        block = h[rows[:, None], rows]
+        target[rows] = solve_semidefinite(torch.from_numpy(block), torch.from_numpy(pull)).numpy()
+        crosses = ((np.sign(x) * np.sign(target) < 0) & held).nonzero()[0]
         if not len(crosses):
             return target
-        x = _best_on_segment(hessian, linear, l1, above, x, target, crosses)
+        x = _best_on_segment(h, c, l1, above, x, target, crosses)
 
 
 def _best_on_segment(
-    hessian: Tensor, linear: Tensor, l1: Tensor, above: Tensor, x: Tensor, target: Tensor, crosses: Tensor
-) -> Tensor:
+    h: np.ndarray, c: np.ndarray, l1: np.ndarray, above: np.ndarray, x: np.ndarray, target: np.ndarray,
+    crosses: np.ndarray,
+) -> np.ndarray:  # fmt: skip
     """Return the best of `target` and the points before it where one of the coordinates `crosses` is zero."""
     d = target - x
-    times = x[crosses] / (x[crosses] - target[crosses])
-    last = torch.where(above[crosses], times, 1.0).min()  # what may not be negative ends the way
-    points = x + torch.cat([times, times.new_ones(1)]).unsqueeze(1) * d  # (M + 1, D)
-    points[torch.arange(len(crosses)), crosses] = 0.0
-    times = torch.cat([times, times.new_ones(1)])
-    values = times * ((hessian @ x + linear) @ d) + 0.5 * times.square() * (d @ hessian @ d) + points.abs() @ l1
-    best = points[torch.where(times <= last, values, torch.inf).argmin()]
-    best[above] = best[above].clamp_min(0)
-    return best
+    times = np.append(x[crosses] / (x[crosses] - target[crosses]), 1.0).astype(x.dtype)
+    last = np.where(above[crosses], times[:-1], 1.0).min()  # what may not be negative ends the way
+    points = x + times[:, None] * d  # (M + 1, D)
+    points[np.arange(len(crosses)), crosses] = 0.0
+    values = times * ((h @ x + c) @ d) + 0.5 * np.square(times) * (d @ h @ d) + np.abs(points) @ l1
+    best = points[np.where(times <= last, values, np.inf).argmin()]
+    return np.where(above, np.maximum(best, 0), best)

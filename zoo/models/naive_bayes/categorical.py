@@ -56,7 +56,8 @@ class Categorical(Likelihood):
 
     def summarize(self, x: Tensor, y: Tensor, weight: Tensor | None, num_classes: int) -> Statistics:
         if weight is not None:  # a row that weighs nothing brings no category
-            x, y, weight = x[weight > 0], y[weight > 0], weight[weight > 0]
+            there = weight != 0
+            x, y, weight = x[there], y[there], weight[there]
         codes, width = category_codes(x), x.shape[1]
         sizes = torch.as_tensor(self.min_categories, device=x.device).expand(width)
         if len(codes):

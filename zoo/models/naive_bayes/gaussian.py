@@ -36,6 +36,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoo.checks import warn_of_faint
 from zoo.errors import ZooError
 from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, class_counts, class_sums, row_blocks, scaled_rows
 
@@ -75,9 +76,11 @@ class Gaussian(Likelihood):
         mean = mean + rest
         total = count.sum()
         between = count @ (mean - count @ mean / total).square()  # (D,)
-        epsilon = self.var_smoothing * ((scatter.sum(0) + between) / total).max()
+        whole = (scatter.sum(0) + between) / total
+        epsilon = self.var_smoothing * whole.max()
         if total > 0:
-            _check_scale(mean, (scatter.sum(0) + between) / total)
+            _check_scale(mean, whole)
+            warn_of_faint("naive_bayes", whole / epsilon)
         variance = torch.where(count > 0, scatter.T / count + epsilon, torch.inf).T.contiguous()
         return {"mean": mean, "variance": variance, "epsilon": epsilon}
 

@@ -197,6 +197,11 @@ class NaiveBayes(StreamingModel):
 
     def estimate(self) -> None:
         """Take priors and parameters from what was added up so far."""
+        if bool((self.class_count < 0).any()):
+            raise ZooError(
+                "naive_bayes was given sample weights that add up to less than 0 for a class: a class is as likely as "
+                "its weights add up to."
+            )
         for name, value in self.density.estimate(self._state()).items():
             setattr(self, name, value)
         self.log_prior = self._priors().log()

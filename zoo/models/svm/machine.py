@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zoo.checks import check_range
+from zoo.checks import check_range, warn_of_faint
 from zoo.errors import NotConverged, ZooError, unknown_name
 from zoo.models.base import Collected, CollectsRows
 from zoo.models.base.uses import Needs
@@ -105,6 +105,9 @@ class KernelMachine(CollectsRows):
         self.gamma.fill_(gamma_of(self.hparams.gamma, found.x, used=self.hparams.kernel in WITH_GAMMA))
         if not self.by_matrix and not bool(self.kernel_now.diagonal(found.x).isfinite().all()):
             raise ZooError(f"The kernel of the rows overflows: scale the features of {self.entry.name} first.")
+        if not self.by_matrix and found.x.numel():
+            gamma = float(self.gamma) if self.hparams.kernel in WITH_GAMMA else 1.0
+            warn_of_faint(self.entry.name, gamma * (found.x.amax(0) - found.x.amin(0)).square())
         return found
 
     def matrix(self, rows: Collected) -> Tensor | None:

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.checks import check_range
+from zoo.checks import check_range, warn_of_faint
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import NotConverged, ZooError
 from zoo.models.base import Collected, CollectsRows, GradientModel, StreamingModel
@@ -395,6 +395,8 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         self._check_classes(self.row_counts)
         if not all(bool(found.isfinite().all()) for found in (self.loss_sum, self.gradient_sum, self.hessian_sum)):
             raise too_large("svm")
+        if not self.search.passes and self.hparams.features == "none":
+            warn_of_faint("svm", self.hessian_sum.diagonal(dim1=1, dim2=2).amax(0)[:-1])
         penalty = torch.ones_like(self.search.trial[0])
         if self.hparams.intercept_scaling is None or not self.hparams.fit_intercept:
             penalty[-1] = 0 if self.hparams.fit_intercept else 1
@@ -418,6 +420,7 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
             self._check_classes(counts)
             self._balance(counts)
         target, cost, epsilon = self._asked(rows.y, rows.weight)
+        warn_of_faint("svm", torch.linalg.vector_norm(rows.x, dim=0).square() * cost.max())
         found = [self._descent(rows, target[:, k], cost[:, k], epsilon) for k in range(target.shape[1])]
         weight = torch.stack([descent.weight for descent in found])
         self._set(weight)
