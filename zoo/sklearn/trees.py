@@ -27,6 +27,8 @@ from zoo.sklearn.tree_view import Tree, preorder
 __all__ = [
     "DecisionTreeClassifier",
     "DecisionTreeRegressor",
+    "ExtraTreeClassifier",
+    "ExtraTreeRegressor",
     "ExtraTreesClassifier",
     "ExtraTreesRegressor",
     "RandomForestClassifier",
@@ -392,6 +394,111 @@ class DecisionTreeRegressor(_Regresses, _DecisionTree):
     def fit(self, X: Any, y: Any, sample_weight: Any = None, check_input: bool = True) -> DecisionTreeRegressor:
         """Fit to rows X (N, F) and values y (N,) or (N, K), with weights (N,)."""
         return self._fit(X, y, sample_weight)
+
+
+class ExtraTreeClassifier(DecisionTreeClassifier):
+    """An extremely randomized tree for one target of classes: of random thresholds of random features the best.
+
+    Args:
+        criterion: `gini`, `entropy` or `log_loss`, which is entropy.
+        splitter: `random` thresholds, or `best`.
+        max_depth: of the deepest leaf.
+        min_samples_split: rows of a node that may be split, at least: a number or a share.
+        min_samples_leaf: rows of a leaf, at least: a number or a share.
+        min_weight_fraction_leaf: share of the total weight in a leaf, at least.
+        max_features: looked at in a node: a number, a share, `sqrt`, `log2` or None for all.
+        random_state: of the draws.
+        max_leaf_nodes: leaves at most; the tree then grows where the gain is greatest.
+        min_impurity_decrease: least weighted fall of the impurity by a split.
+        class_weight: None, `balanced`, or a mapping of classes to weights.
+        ccp_alpha: α of cost-complexity pruning.
+        monotonic_cst: for each feature 1, −1 or 0.
+        device: `cpu`, `cuda` or `auto`.
+
+    Example:
+        >>> tree = ExtraTreeClassifier(random_state=0).fit([[0.0], [1.0], [8.0], [9.0]], ["a", "a", "b", "b"])
+        >>> tree.predict([[0.0], [9.0]]).tolist()
+        ['a', 'b']
+    """
+
+    _parameter_constraints = constraints(sklearn.tree.ExtraTreeClassifier, **_OF_CLASSES)
+
+    def __init__(
+        self,
+        *,
+        criterion: str = "gini",
+        splitter: str = "random",
+        max_depth: int | None = None,
+        min_samples_split: int | float = 2,
+        min_samples_leaf: int | float = 1,
+        min_weight_fraction_leaf: float = 0.0,
+        max_features: Any = "sqrt",
+        random_state: Any = None,
+        max_leaf_nodes: int | None = None,
+        min_impurity_decrease: float = 0.0,
+        class_weight: Any = None,
+        ccp_alpha: float = 0.0,
+        monotonic_cst: Any = None,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(
+            criterion=criterion, splitter=splitter, max_depth=max_depth, min_samples_split=min_samples_split,
+            min_samples_leaf=min_samples_leaf, min_weight_fraction_leaf=min_weight_fraction_leaf,
+            max_features=max_features, random_state=random_state, max_leaf_nodes=max_leaf_nodes,
+            min_impurity_decrease=min_impurity_decrease, class_weight=class_weight, ccp_alpha=ccp_alpha,
+            monotonic_cst=monotonic_cst, device=device,
+        )  # fmt: skip
+
+
+class ExtraTreeRegressor(DecisionTreeRegressor):
+    """An extremely randomized tree for values: of random thresholds of random features the best.
+
+    Args:
+        criterion: `squared_error`, `absolute_error` or `poisson`.
+        splitter: `random` thresholds, or `best`.
+        max_depth: of the deepest leaf.
+        min_samples_split: rows of a node that may be split, at least: a number or a share.
+        min_samples_leaf: rows of a leaf, at least: a number or a share.
+        min_weight_fraction_leaf: share of the total weight in a leaf, at least.
+        max_features: looked at in a node: a number, a share, `sqrt`, `log2` or None for all.
+        random_state: of the draws.
+        max_leaf_nodes: leaves at most; the tree then grows where the gain is greatest.
+        min_impurity_decrease: least weighted fall of the impurity by a split.
+        ccp_alpha: α of cost-complexity pruning.
+        monotonic_cst: for each feature 1, −1 or 0.
+        device: `cpu`, `cuda` or `auto`.
+
+    Example:
+        >>> ExtraTreeRegressor(random_state=0).fit([[0.0], [1.0]], [2.0, 4.0]).predict([[0.0], [1.0]]).tolist()
+        [2.0, 4.0]
+    """
+
+    _parameter_constraints = constraints(sklearn.tree.ExtraTreeRegressor, **_OF_VALUES)
+
+    def __init__(
+        self,
+        *,
+        criterion: str = "squared_error",
+        splitter: str = "random",
+        max_depth: int | None = None,
+        min_samples_split: int | float = 2,
+        min_samples_leaf: int | float = 1,
+        min_weight_fraction_leaf: float = 0.0,
+        max_features: Any = 1.0,
+        random_state: Any = None,
+        max_leaf_nodes: int | None = None,
+        min_impurity_decrease: float = 0.0,
+        ccp_alpha: float = 0.0,
+        monotonic_cst: Any = None,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(
+            criterion=criterion, splitter=splitter, max_depth=max_depth, min_samples_split=min_samples_split,
+            min_samples_leaf=min_samples_leaf, min_weight_fraction_leaf=min_weight_fraction_leaf,
+            max_features=max_features, random_state=random_state, max_leaf_nodes=max_leaf_nodes,
+            min_impurity_decrease=min_impurity_decrease, ccp_alpha=ccp_alpha, monotonic_cst=monotonic_cst,
+            device=device,
+        )  # fmt: skip
 
 
 # -- many trees --------------------------------------------------------------------------------------------------------
