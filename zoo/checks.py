@@ -6,16 +6,14 @@ import math
 import numbers
 import types
 import typing
-import warnings
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
 from zoo.errors import ZooError, nearest
 
-__all__ = ["Range", "check_range", "check_type", "describe_type", "is_too_large", "plain", "warn_of_faint"]
+__all__ = ["Range", "check_range", "check_type", "describe_type", "is_too_large", "plain"]
 
 LONGEST = 2**63  # an integer of 64 bits is less
-FAINT = 2.0**-52  # share that is lost where it is added up in float64
 
 
 class Range(NamedTuple):
@@ -196,21 +194,3 @@ def _nearest_choice(value: Any, annotation: Any) -> str:
     if origin is Literal:
         return nearest(str(value), map(str, args))
     return next(filter(None, (_nearest_choice(value, arg) for arg in args)), "") if args else ""
-
-
-def warn_of_faint(name: str, reach: Any) -> None:
-    """Warn in one line of features whose values are so small that no answer of a model can heed them.
-
-    Args:
-        name: of the model.
-        reach: by how much each feature can move an answer, as a share of what else does, a tensor (F,); 0 for one that
-            does not vary.
-    """
-    faint = ((reach > 0) & (reach < FAINT)).nonzero().flatten().tolist()
-    if faint:
-        which = ", ".join(map(str, faint[:5])) + (", …" if len(faint) > 5 else "")
-        warnings.warn(
-            f"{name} takes no notice of {len(faint)} of {len(reach)} features (by place: {which}): their values are "
-            "too small beside the others, or beside 1. Scale them, as standardize=true does.",
-            stacklevel=3,
-        )

@@ -396,7 +396,7 @@ class DecisionTreeRegressor(_Regresses, _DecisionTree):
         return self._fit(X, y, sample_weight)
 
 
-class ExtraTreeClassifier(DecisionTreeClassifier):
+class ExtraTreeClassifier(_Classifies, _DecisionTree):
     """An extremely randomized tree for one target of classes: of random thresholds of random features the best.
 
     Args:
@@ -441,16 +441,19 @@ class ExtraTreeClassifier(DecisionTreeClassifier):
         monotonic_cst: Any = None,
         device: str = "cpu",
     ) -> None:
-        super().__init__(
-            criterion=criterion, splitter=splitter, max_depth=max_depth, min_samples_split=min_samples_split,
-            min_samples_leaf=min_samples_leaf, min_weight_fraction_leaf=min_weight_fraction_leaf,
-            max_features=max_features, random_state=random_state, max_leaf_nodes=max_leaf_nodes,
-            min_impurity_decrease=min_impurity_decrease, class_weight=class_weight, ccp_alpha=ccp_alpha,
-            monotonic_cst=monotonic_cst, device=device,
-        )  # fmt: skip
+        self.criterion, self.splitter, self.max_depth = criterion, splitter, max_depth
+        self.min_samples_split, self.min_samples_leaf = min_samples_split, min_samples_leaf
+        self.min_weight_fraction_leaf, self.max_features = min_weight_fraction_leaf, max_features
+        self.random_state, self.max_leaf_nodes = random_state, max_leaf_nodes
+        self.min_impurity_decrease, self.class_weight = min_impurity_decrease, class_weight
+        self.ccp_alpha, self.monotonic_cst, self.device = ccp_alpha, monotonic_cst, device
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, check_input: bool = True) -> ExtraTreeClassifier:
+        """Fit to rows X (N, F) and classes y (N,), with weights (N,)."""
+        return self._fit(X, y, sample_weight)
 
 
-class ExtraTreeRegressor(DecisionTreeRegressor):
+class ExtraTreeRegressor(_Regresses, _DecisionTree):
     """An extremely randomized tree for values: of random thresholds of random features the best.
 
     Args:
@@ -492,13 +495,16 @@ class ExtraTreeRegressor(DecisionTreeRegressor):
         monotonic_cst: Any = None,
         device: str = "cpu",
     ) -> None:
-        super().__init__(
-            criterion=criterion, splitter=splitter, max_depth=max_depth, min_samples_split=min_samples_split,
-            min_samples_leaf=min_samples_leaf, min_weight_fraction_leaf=min_weight_fraction_leaf,
-            max_features=max_features, random_state=random_state, max_leaf_nodes=max_leaf_nodes,
-            min_impurity_decrease=min_impurity_decrease, ccp_alpha=ccp_alpha, monotonic_cst=monotonic_cst,
-            device=device,
-        )  # fmt: skip
+        self.criterion, self.splitter, self.max_depth = criterion, splitter, max_depth
+        self.min_samples_split, self.min_samples_leaf = min_samples_split, min_samples_leaf
+        self.min_weight_fraction_leaf, self.max_features = min_weight_fraction_leaf, max_features
+        self.random_state, self.max_leaf_nodes = random_state, max_leaf_nodes
+        self.min_impurity_decrease = min_impurity_decrease
+        self.ccp_alpha, self.monotonic_cst, self.device = ccp_alpha, monotonic_cst, device
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, check_input: bool = True) -> ExtraTreeRegressor:
+        """Fit to rows X (N, F) and values y (N,) or (N, K), with weights (N,)."""
+        return self._fit(X, y, sample_weight)
 
 
 # -- many trees --------------------------------------------------------------------------------------------------------

@@ -36,8 +36,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo.checks import warn_of_faint
-from zoo.errors import ZooError
+from zoo.errors import ZooError, warn_of_faint
 from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, class_counts, class_sums, row_blocks, scaled_rows
 
 __all__ = ["Gaussian", "class_moments", "gaussian_log_density"]

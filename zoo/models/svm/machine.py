@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zoo.checks import check_range, warn_of_faint
-from zoo.errors import NotConverged, ZooError, unknown_name
+from zoo.checks import check_range
+from zoo.errors import NotConverged, ZooError, unknown_name, warn_of_faint
 from zoo.models.base import Collected, CollectsRows
 from zoo.models.base.uses import Needs
 from zoo.models.svm.dual import Dual

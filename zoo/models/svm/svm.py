@@ -36,9 +36,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.checks import check_range, warn_of_faint
+from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
-from zoo.errors import NotConverged, ZooError
+from zoo.errors import NotConverged, ZooError, warn_of_faint
 from zoo.models.base import Collected, CollectsRows, GradientModel, StreamingModel
 from zoo.models.base.objectives import Classification, Regression
 from zoo.models.svm.coordinate_descent import Descent, dual_descent
