@@ -107,7 +107,10 @@ def test_a_text_beyond_memory_is_tokenized_once_and_gone_on_with(tmp_path, monke
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text("".join(f"{name} line {i}\n" for i in range(300)))
     options = {"path": str(tmp_path), "tokenizer": "bpe", "vocab_size": 280, "sequence_length": 8, "batch_size": 4}
+    train, learned = Tokenizer.train, []
+    monkeypatch.setattr(Tokenizer, "train", lambda *given, **named: learned.append(1) or train(*given, **named))
     held = zoo.create_data("text_folder", **options)
+    _ = held.spec
     options |= {"in_memory_limit": 100, "cache_dir": str(tmp_path / "cache")}
     encode, calls = text_module.encode_documents, []
 
@@ -134,10 +137,14 @@ def test_a_text_beyond_memory_is_tokenized_once_and_gone_on_with(tmp_path, monke
     made = len(calls)
     _ = zoo.create_data("text_folder", **options).spec
     assert len(calls) == made  # once
-    assert sorted(f.suffix for f in (tmp_path / "cache").iterdir()) == [".tokens"] * 3
+    assert sorted(f.suffix for f in (tmp_path / "cache").iterdir()) == [".json", *[".tokens"] * 3]
+    assert len(learned) == 2  # for the text in memory, and before the end that came
     (tmp_path / "a.txt").write_text("other\n" * 400)
     _ = zoo.create_data("text_folder", **options).spec
     assert len(calls) > made
+    assert len(learned) == 3
+    _ = zoo.create_data("text_folder", **{**options, "vocab_size": 270}).spec
+    assert len(learned) == 4
 
 
 def test_a_folder_that_is_none_or_empty_is_one_line(tmp_path):

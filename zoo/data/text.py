@@ -7,9 +7,11 @@ stream, so that a recurrent model that carries its state from one batch to the n
 from __future__ import annotations
 
 import functools
+import json
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from zoo.data.base import Rows, ZooDataModule
 from zoo.data.corpus import Corpus
 from zoo.data.registry import register_data
 from zoo.data.spec import Batch, DataSpec
-from zoo.data.token_file import cache_folder, fingerprint, open_tokens, write_tokens
+from zoo.data.token_file import cache_folder, fingerprint, keep_text, open_tokens, write_tokens
 from zoo.data.tokenizing import TokenizerOptions
 from zoo.errors import ZooError
 from zoo.text.learning import KINDS
@@ -155,7 +157,7 @@ class TextData(ZooDataModule):
         corpus = Corpus(self.documents())
         held_out = self.val_fraction + self.test_fraction
         places = [0, corpus.cut(1 - held_out), corpus.cut(1 - self.test_fraction), corpus.size]
-        tokenizer = self.tokenizing.make(plain_text(corpus, *places[:2]), self.known_tokenizer)
+        tokenizer = self.tokenizer_of(corpus, places[1])
         splits: dict[str, Rows | None] = {}
         for name, (start, stop) in zip(("train", "val", "test"), pairwise(places), strict=True):
             tokens = self.tokens(tokenizer, corpus, start, stop)
@@ -177,6 +179,18 @@ class TextData(ZooDataModule):
             stream=not self.shuffle,
         )
         return spec, splits
+
+    def tokenizer_of(self, corpus: Corpus, stop: int) -> Tokenizer:
+        """Return the tokenizer, which is learned of the text up to `stop` where there is none.
+
+        That of a text whose tokens go to a file is kept beside them, so that what was broken off goes on with it.
+        """
+        texts = plain_text(corpus, 0, stop)
+        if self.known_tokenizer or self.tokenizing.tokenizer not in KINDS or corpus.size <= self.in_memory_limit:
+            return self.tokenizing.make(texts, self.known_tokenizer)
+        name = fingerprint(json.dumps(asdict(self.tokenizing)), corpus.documents, stop)
+        file = cache_folder(self.cache_dir) / f"{name}.tokenizer.json"
+        return Tokenizer.from_json(keep_text(file, lambda: self.tokenizing.make(texts).to_json()))
 
     def tokens(self, tokenizer: Tokenizer, corpus: Corpus, start: int, stop: int) -> Tensor | Path | None:
         """Return the tokens of a part of the text, in memory or as a file; None for no part."""

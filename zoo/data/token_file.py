@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 
-__all__ = ["cache_folder", "fingerprint", "open_tokens", "write_tokens"]
+__all__ = ["cache_folder", "fingerprint", "keep_text", "open_tokens", "write_tokens"]
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,20 @@ def fingerprint(tokenizer: str, documents: Iterable[Path | bytes], *parts: Any) 
             digest.update(f"{document.absolute()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
     digest.update(json.dumps(parts).encode())
     return digest.hexdigest()[:24]
+
+
+def keep_text(path: Path, make: Callable[[], str]) -> str:
+    """Return what is in a file; what `make` gives, which is then kept there, where there is none."""
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    text, partial = make(), path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return text
 
 
 def open_tokens(path: Path) -> Tensor:
@@ -76,7 +90,11 @@ def write_tokens(path: Path, spans: Spans, encode: Callable[[int, int], Iterator
                 _write(path, spans, encode)
         path.with_suffix(".lock").unlink(missing_ok=True)
     except OSError as error:
-        raise ZooError(f"{path} cannot be written ({error.strerror or error}): pass data.cache_dir=FOLDER.") from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> ZooError:
+    return ZooError(f"{path} cannot be written ({error.strerror or error}): pass data.cache_dir=FOLDER.")
 
 
 def _write(path: Path, spans: Spans, encode: Callable[[int, int], Iterator[np.ndarray]]) -> None:
