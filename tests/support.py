@@ -63,8 +63,10 @@ TINY: dict[str, list[str]] = {
     "transformer": [*_SMALL, "model.num_encoder_layers=1", "model.num_decoder_layers=1"],
     "transformer_encoder": [*_SMALL, "model.num_layers=1"],
     "word2vec": ["model.embedding_size=16", "data.sequence_length=100"],
+    "draw": ["model.num_glimpses=3", "model.hidden_size=16"],
     "glove": ["data.sequence_length=30", "model.embedding_size=8", "model.window=4", "model.num_epochs=3"],
     "ntm": ["model.hidden_size=8", "model.num_slots=6", "model.slot_size=5", *SHORT],
+    "ram": ["model.num_glimpses=3", "model.hidden_size=16", "model.glimpse_hidden_size=8"],
     "seq2seq": ["data.num_pairs=400", "model.hidden_size=16"],
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -14,9 +15,13 @@ from zoo.layers.glimpse import (
     chosen_glimpse,
     expected_glimpse,
     glimpse_probabilities,
+    read_window,
     reinforce_loss,
+    retina,
     sampled_glimpse,
     straight_through_glimpse,
+    window_filters,
+    window_of,
 )
 
 
@@ -179,3 +184,79 @@ def test_gradients_strides_and_empty_batches(layer: nn.Module) -> None:
     nothing = torch.zeros(3, 4, dtype=torch.bool)
     assert (double(query, memory, nothing)[0] == 0).all()
     assert "3, 4" in repr(layer)
+
+
+# -- images ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [3, 4])
+@pytest.mark.parametrize("num_scales", [1, 3])
+def test_a_retina_on_the_pixels_grid_takes_means_of_pixels(size: int, num_scales: int) -> None:
+    images, margin = drawn(2, 3, 20, 28), 20
+    padded = nn.functional.pad(images, [margin] * 4)
+    corners = torch.tensor([[0, 0], [14, 9]])  # in pixels: where the middle lies, between pixels or on one
+    half = 0.5 if size % 2 else 0.0
+    middle = corners + half  # from the upper left corner of the image
+    places = 2 * middle / torch.tensor([28.0, 20.0]).double() - 1
+    seen = retina(images, places, size, num_scales)
+    assert seen.shape == (2, num_scales, 3, size, size)
+    for row in range(2):
+        for k in range(num_scales):
+            side = size * 2**k
+            if (middle[row, 0] - side / 2) % 1:
+                continue  # the square of this scale lies between the pixels
+            left, top = (int(m - side / 2) + margin for m in middle[row].tolist())
+            square = padded[row, :, top : top + side, left : left + side]
+            expected = nn.functional.avg_pool2d(square.unsqueeze(0), 2**k)[0]
+            torch.testing.assert_close(seen[row, k], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_retina_sees_alike_alone_and_in_a_batch_and_of_any_strides() -> None:
+    images = drawn(4, 9, 8, 2).permute(0, 3, 1, 2)  # (4, 2, 9, 8), channels last
+    places = drawn(2, 4, seed=1).T.clamp(-1, 1)
+    together = retina(images, places, 4, 2)
+    for row in range(4):
+        alone = retina(images[row : row + 1].contiguous(), places[row : row + 1].contiguous(), 4, 2)
+        torch.testing.assert_close(together[row : row + 1], alone)
+    assert retina(images[:0], places[:0], 4).shape == (0, 1, 2, 4, 4)
+    assert torch.autograd.gradcheck(
+        lambda x, place: retina(x, place, 2), (images[:1].requires_grad_(), 0.3 * places[:1])
+    )
+    with pytest.raises(ValueError, match="at least 1"):
+        retina(images, places, 0)
+    with pytest.raises(ValueError, match=r"\(4, 2\)"):
+        retina(images, places[:2], 3)
+
+
+def test_filters_are_those_of_a_plain_loop() -> None:
+    outputs, images = 0.3 * drawn(2, 5), drawn(2, 3, 7, 9, seed=1)
+    window = window_of(outputs, 7, 9, 4)
+    seen = read_window(images, window, 4)
+    for row in range(2):
+        x, y, variance, stride, brightness = outputs[row].tolist()
+        gx, gy, delta = 4 + 5 * x, 3 + 4 * y, 8 / 3 * math.exp(stride)
+        banks = []
+        for centre, length in ((gy, 7), (gx, 9)):
+            bank = torch.zeros(4, length, dtype=torch.float64)
+            for i, a in itertools.product(range(4), range(length)):
+                mean = centre + (i - 1.5) * delta
+                bank[i, a] = math.exp(-((a - mean) ** 2) / 2 / math.exp(variance))
+            banks.append(bank / bank.sum(1, keepdim=True))
+        expected = math.exp(brightness) * (banks[0] @ images[row] @ banks[1].T)
+        torch.testing.assert_close(seen[row], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_windows_at_the_extremes_are_finite_and_a_distribution(dtype: torch.dtype) -> None:
+    for centre, width in itertools.product((-1e6, 0.0, 1e6), (1e-6, 1.0, 1e6)):
+        values = [torch.tensor([v], dtype=dtype, requires_grad=True) for v in (centre, 2.0, width)]
+        bank = window_filters(*values, 3, 5)
+        torch.testing.assert_close(bank.sum(-1), torch.ones(1, 3, dtype=dtype))
+        bank.square().sum().backward()
+        assert all(v.grad.isfinite().all() for v in values)
+    point = window_filters(*(torch.tensor([v], dtype=dtype) for v in (1.0, 1.0, 1e-3)), 3, 3)
+    torch.testing.assert_close(point[0], torch.eye(3, dtype=dtype))
+    parameters = [v.requires_grad_() for v in (drawn(2, 5) * 0.2, drawn(2, 1, 5, 4, seed=1))]
+    assert torch.autograd.gradcheck(lambda a, x: read_window(x, window_of(a, 5, 4, 3), 3), parameters)
+    with pytest.raises(ValueError, match=r"\(B, 5\)"):
+        window_of(torch.zeros(2, 4), 5, 4, 3)

@@ -28,6 +28,7 @@ _MODULES: tuple[str, ...] = (
     "zoo.data.mapped",
     "zoo.data.image_folder",
     "zoo.data.images",
+    "zoo.data.cluttered",
     "zoo.data.text",
     "zoo.data.parallel_text",
     "zoo.data.dates",

@@ -10,6 +10,7 @@ from zoo.visual.clusters import clusters
 from zoo.visual.coefficients import coefficients, output_names
 from zoo.visual.curves import curve
 from zoo.visual.decomposition import scree
+from zoo.visual.glances import glances
 from zoo.visual.heads import bits, heads
 from zoo.visual.images import filters, images
 from zoo.visual.jacobian import memory, sequential_jacobian
@@ -38,6 +39,7 @@ __all__ = [
     "filters",
     "forecast",
     "gates",
+    "glances",
     "heads",
     "images",
     "margins",

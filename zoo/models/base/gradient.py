@@ -86,8 +86,12 @@ class GradientModel(ZooModel):
         """Return the model's raw output for a batch: `forward` of its inputs."""
         return self(batch.inputs)
 
+    def training_loss(self, batch: Batch) -> Tensor:
+        """Return what a step lowers: the objective's loss, unless a model adds to it."""
+        return self.objective.loss(self.output(batch), batch)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        loss = self.objective.loss(self.output(batch), batch)
+        loss = self.training_loss(batch)
         penalty = self.recipe.penalty(self)
         self.check_finite(loss, batch_idx)
         self._unlogged.append((loss.detach(), batch.size))
