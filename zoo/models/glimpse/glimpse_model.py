@@ -6,11 +6,12 @@ Letters: B images, T glimpses, H hidden units.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
 from zoo.data.spec import Batch
+from zoo.models.base import ZooModel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,12 +39,8 @@ class Glances(NamedTuple):
     baselines: Tensor | None = None
 
 
-class LooksAtImages:
+class LooksAtImages(ZooModel):
     """A mixin for gradient models that classify images by glimpses: a subclass implements `glance(x)`."""
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...
 
     def glance(self, x: Tensor) -> Glances:
         """Return what the network does with images (B, C, H, W)."""
@@ -52,7 +49,8 @@ class LooksAtImages:
     def pictures(self, batch: Batch, columns: dict[str, Tensor]) -> Iterator[tuple[str, Figure]]:
         from zoo import visual
 
-        yield from super().pictures(batch, columns)  # type: ignore[misc]
+        yield from super().pictures(batch, columns)
+        assert self.spec is not None
         few = batch.x[:SHOWN]
         found = self.glance(few)
         names = self.spec.class_names or tuple(map(str, range(self.spec.num_classes or 0)))
