@@ -197,7 +197,7 @@ def fit_tiny(model: ZooModel, batch: Batch, steps: int = 30, lr: float = 3e-3) -
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     for _ in range(steps):
-        loss = model.objective.loss(model.output(batch), batch)  # type: ignore[operator, union-attr]
+        loss = model.training_loss(batch)  # type: ignore[operator]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

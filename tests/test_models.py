@@ -121,7 +121,7 @@ def test_the_output_has_the_shape_that_the_objective_asks_for(name: str) -> None
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     model = create(name).train()
     batch = model.as_batch(tiny_batch(default_data(name)))
-    model.objective.loss(model.output(batch), batch).backward()  # type: ignore[operator, union-attr]
+    model.training_loss(batch).backward()  # type: ignore[operator]
     for parameter, value in model.named_parameters():
         assert value.requires_grad, f"{parameter} is frozen"
         assert value.grad is not None, f"{parameter} takes no part"
