@@ -76,7 +76,7 @@ def window_filters(centre: Tensor, stride: Tensor, width: Tensor, size: int, len
 
     Example:
         >>> one = torch.ones(1)
-        >>> window_filters(2 * one, one, 0.1 * one, 3, 5)[0]  # narrow filters take single pixels
+        >>> window_filters(2 * one, one, 0.01 * one, 3, 5)[0]  # narrow filters take single pixels
         tensor([[0., 1., 0., 0., 0.],
                 [0., 0., 1., 0., 0.],
                 [0., 0., 0., 1., 0.]])

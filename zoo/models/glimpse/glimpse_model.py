@@ -66,6 +66,7 @@ class LooksAtImages(ZooModel):
 def pixels(places: Tensor, height: int, width: int) -> Tensor:
     """Return places (…, 2) between −1 and 1 in pixels from the middle of the first one.
 
+    >>> import torch
     >>> pixels(torch.tensor([0.0, -1.0]), 4, 4)
     tensor([ 1.5000, -0.5000])
     """
