@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zoo.layers import memory as steps
 from zoo.layers.memory import DNC, NTM
+from zoo.layers.memory.heads import Heads, formula, move
 
 EPSILON = 1e-6
 B, H, N, W = 2, 3, 5, 4
@@ -263,7 +264,7 @@ def test_a_step_is_the_steps_of_its_heads() -> None:
     net = NTM(1, 2, N, W, num_read_heads=1, num_write_heads=2, initial_memory="random").double()
     torch.nn.init.zeros_(net.interface.weight)
     state = net.begin(B)
-    keys, positive, gates, add, shifts = net.interface.bias.detach().expand(B, -1).split(net._sizes, 1)
+    keys, positive, gates, add, shifts = net.interface.bias.detach().expand(B, -1).split(net.heads.sizes, 1)
     memory, weights = state.memory.detach().numpy(), state.weights.detach().numpy()
     strength, sharpness = torch.nn.functional.softplus(positive).numpy().reshape(B, 2, H).swapaxes(0, 1)
     gates = gates.sigmoid().numpy()
@@ -290,3 +291,43 @@ def test_a_step_is_the_steps_of_its_heads() -> None:
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NTM(2, **options)
+
+
+# -- the way back by hand --------------------------------------------------------------------------------------------
+
+
+def step_inputs(heads: Heads, dtype: torch.dtype, empty: bool) -> list[Tensor]:
+    """Memory, weights and what the heads are told; with an empty slot, a key of zeros and a weight of exactly 0."""
+    memory, weights = torch.randn(2, 7, heads.slot_size).to(dtype), torch.rand(2, heads.total, 7).softmax(-1).to(dtype)
+    told = torch.randn(2, sum(heads.sizes)).to(dtype)
+    if empty:
+        memory[0, 2], told[1, : heads.slot_size] = 0.0, 0.0
+        weights[0, 0] = torch.eye(7)[3]
+        told[0, sum(heads.sizes[:2])] = -200.0  # a gate that is shut
+    return [x.requires_grad_() for x in (memory, weights, told)]
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("heads", [Heads(1, 1, 4, 3), Heads(2, 3, 5, 1), Heads(3, 1, 2, 5), Heads(1, 2, 3, 9)])
+def test_the_way_back_by_hand_is_that_of_the_formula(heads: Heads, dtype: torch.dtype, empty: bool) -> None:
+    torch.manual_seed(0)
+    inputs = step_inputs(heads, dtype, empty)
+    ours, theirs = move(*inputs, heads), formula(*inputs, heads)
+    directions = [torch.randn_like(value) for value in theirs]
+    bound = 1e-12 if dtype == torch.float64 else 3e-5
+    gradients = [torch.autograd.grad(values, inputs, directions) for values in (ours, theirs)]
+    for found, expected in (*zip(ours, theirs, strict=True), *zip(*gradients, strict=True)):
+        assert bool(found.isfinite().all())
+        torch.testing.assert_close(found, expected, rtol=bound, atol=bound * float(expected.detach().abs().max()))
+
+
+def test_second_derivatives_and_transforms_go_through_the_formula() -> None:
+    torch.manual_seed(0)
+    heads = Heads(1, 1, 2, 3)
+    inputs = step_inputs(heads, torch.float64, False)
+    assert torch.autograd.gradgradcheck(lambda *x: move(*x, heads), inputs, fast_mode=True)
+    jacobian = torch.func.jacrev(lambda told: move(inputs[0], inputs[1], told, heads)[2])(inputs[2])
+    direction = torch.randn(2, 2, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(move(*inputs, heads)[2], inputs[2], direction)
+    torch.testing.assert_close(torch.einsum("ij,ijkl->kl", direction, jacobian), expected)

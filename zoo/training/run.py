@@ -129,6 +129,7 @@ def train_run(config: DictConfig) -> Outcome:
         checkpoint_seconds=settings["checkpoint_seconds"],
         early_stopping=regularization["early_stopping"],
         gradient_clip_val=regularization.get("gradient_clip_val"),
+        gradient_clip_algorithm=regularization.get("gradient_clip_algorithm"),
         logger=settings["logger"],
         histograms=settings.get("histograms", False),
         whole_set=_method(settings) == "batch",

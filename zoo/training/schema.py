@@ -39,6 +39,7 @@ class Regularization(TypedDict):
     l2: NotNegative
     dropout: Share | None
     gradient_clip_val: Positive | None
+    gradient_clip_algorithm: Literal["norm", "value"]
     early_stopping: EarlyStopping | None
 
 
@@ -106,6 +107,7 @@ class Config(TypedDict):
 
 INSTEAD = {  # of a key that Lightning has and a run sets elsewhere
     "trainer.gradient_clip_val": "regularization.gradient_clip_val=NORM",
+    "trainer.gradient_clip_algorithm": "regularization.gradient_clip_algorithm=value",
     "trainer.logger": "logger=NAME",
     "trainer.default_root_dir": "run_dir=FOLDER",
     "trainer.num_sanity_val_steps": "trainer.fast_dev_run=true",
@@ -218,7 +220,7 @@ def leave_out_unused(settings: dict[str, Any], model: Any, given: Iterable[str] 
     """
     unused = {part: f"{part} means nothing to it" for part in ("optimizer", "scheduler") if part not in model.heeds}
     if "gradient_clipping" not in model.heeds:
-        unused["regularization.gradient_clip_val"] = "it has no gradient to clip"
+        unused |= {f"regularization.gradient_clip_{key}": "it has no gradient to clip" for key in ("val", "algorithm")}
         unused["trainer.accumulate_grad_batches"] = "it has no gradient to add up"
     if "steps" not in model.heeds:
         unused |= {f"trainer.{key}": "it takes no steps" for key in _OF_STEPS}

@@ -77,6 +77,7 @@ def make_trainer(
     checkpoint_seconds: float = 30.0,
     early_stopping: dict[str, Any] | None = None,
     gradient_clip_val: float | None = None,
+    gradient_clip_algorithm: str | None = None,
     callbacks: list[Callback] | None = None,
     max_epochs: int | None = None,
     strategy: str = "auto",
@@ -94,7 +95,8 @@ def make_trainer(
         run_dir: where checkpoints and TensorBoard's events go; None keeps nothing.
         checkpoint_seconds: the most work, in seconds, that a killed run loses.
         early_stopping: `patience` (epochs) and `min_delta` of the monitored validation value.
-        gradient_clip_val: largest norm of the gradient.
+        gradient_clip_val: largest norm of the gradient, or the largest entry.
+        gradient_clip_algorithm: which of the two: `norm` or `value`; None for the norm.
         callbacks: further callbacks.
         max_epochs: None for the model's own choice.
         strategy: Lightning's; `ddp` works for streaming models too.
@@ -157,6 +159,7 @@ def make_trainer(
             enable_model_summary=False,
             enable_progress_bar=False,
             gradient_clip_val=gradient_clip_val,
+            gradient_clip_algorithm=gradient_clip_algorithm,
             num_sanity_val_steps=0,
             logger=logger,
             **options,

@@ -22,7 +22,7 @@ from torch import Tensor
 
 __all__ = ["content_weights", "interpolate", "read", "sharpen", "shift", "similarity", "write"]
 
-_EPSILON = 1e-6  # the least product of norms that a similarity is divided by
+EPSILON = 1e-6  # the least product of norms that a similarity is divided by
 _BY_SUM = 9  # shifts up to which a sum over them is faster than a transform
 
 
@@ -39,7 +39,7 @@ def similarity(memory: Tensor, keys: Tensor) -> Tensor:
     """
     sizes = torch.linalg.vector_norm(memory, dim=-1).unsqueeze(1)  # (B, 1, N)
     lengths = torch.linalg.vector_norm(keys, dim=-1, keepdim=True)  # (B, H, 1)
-    return keys @ memory.mT / (lengths * sizes).add(_EPSILON)
+    return keys @ memory.mT / (lengths * sizes).add(EPSILON)
 
 
 def content_weights(memory: Tensor, keys: Tensor, strength: Tensor) -> Tensor:

@@ -19,10 +19,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.memory.addressing import content_weights, interpolate, read, sharpen, shift, write
+from zoo.layers.memory.addressing import read
+from zoo.layers.memory.heads import Heads, move
 from zoo.layers.memory.machine import Hidden, MemoryMachine
 
 __all__ = ["NTM", "NTMState"]
@@ -82,11 +82,9 @@ class NTM(MemoryMachine):
     ) -> None:
         if num_write_heads < 1 or shift_range < 0:
             raise ValueError("num_write_heads must be at least 1, and shift_range at least 0")
-        heads, written = num_read_heads + num_write_heads, num_write_heads * slot_size
-        # keys | β, γ | g, e | a | s: what goes through one function lies together
-        sizes = (heads * slot_size, 2 * heads, heads + written, written, heads * (2 * shift_range + 1))
-        super().__init__(input_size, hidden_size, num_slots, slot_size, num_read_heads, sum(sizes), controller)
-        self.num_write_heads, self.shift_range, self._sizes = num_write_heads, shift_range, sizes
+        heads = Heads(num_read_heads, num_write_heads, slot_size, 2 * shift_range + 1)
+        super().__init__(input_size, hidden_size, num_slots, slot_size, num_read_heads, sum(heads.sizes), controller)
+        self.heads = heads
         if initial_memory == "constant":
             self.register_buffer("initial", torch.full((num_slots, slot_size), CONSTANT))
         elif initial_memory == "random":
@@ -96,29 +94,14 @@ class NTM(MemoryMachine):
         else:
             raise ValueError(f"initial_memory must be 'constant', 'learned' or 'random', not {initial_memory!r}")
 
-    @property
-    def num_heads(self) -> int:
-        """H, heads that read and heads that write."""
-        return self.num_read_heads + self.num_write_heads
-
     def begin(self, rows: int) -> NTMState:
         memory = self.initial.expand(rows, -1, -1)
-        weights = self.initial.new_zeros(rows, self.num_heads, self.num_slots)
+        weights = self.initial.new_zeros(rows, self.heads.total, self.num_slots)
         weights[..., 0] = 1.0
-        reads = read(memory, weights[:, : self.num_read_heads]).flatten(1)
+        reads = read(memory, weights[:, : self.heads.reading]).flatten(1)
         return NTMState(memory, weights, reads, self.rest(rows))
 
     def step(self, a: Tensor, state: NTMState) -> NTMState:
         hidden = self.control(a, state.reads, state.hidden)
-        keys, positive, gates, add, shifts = self.interface(hidden[0]).split(self._sizes, dim=1)
-        heads, width = self.num_heads, self.slot_size
-        strength, sharpness = F.softplus(positive).chunk(2, dim=1)  # (B, H)
-        gates = gates.sigmoid()
-        content = content_weights(state.memory, keys.unflatten(1, (heads, width)), strength)
-        mixed = interpolate(content, state.weights, gates[:, :heads])
-        moved = shift(mixed, shifts.unflatten(1, (heads, -1)).softmax(-1))
-        weights = sharpen(moved, 1 + sharpness)  # (B, H, N)
-        to_read, to_write = weights[:, : self.num_read_heads], weights[:, self.num_read_heads :]
-        writers = (self.num_write_heads, width)
-        memory = write(state.memory, to_write, gates[:, heads:].unflatten(1, writers), add.tanh().unflatten(1, writers))
-        return NTMState(memory, weights, read(memory, to_read).flatten(1), hidden)
+        memory, weights, reads = move(state.memory, state.weights, self.interface(hidden[0]), self.heads)
+        return NTMState(memory, weights, reads, hidden)
