@@ -29,7 +29,7 @@ def vectors(tmp_path: Path) -> WordVectors:
 def spec_of(**fields: Any) -> DataSpec:
     tokenizer = Tokenizer.train(TEXTS, "word")  # [UNK] good film the was bad Bad
     fields = {"vocab_size": tokenizer.vocab_size, "tokenizer": tokenizer.to_json(), **fields}
-    return DataSpec("tokens", (4,), "class", num_classes=2, **fields)
+    return DataSpec("tokens", (4,), **{"target": "class", "num_classes": 2, **fields})
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -92,3 +92,22 @@ def test_a_run_tunes_vectors_or_leaves_them(
         model = load_model(f"run-{freeze}")
         number = Tokenizer.from_json(model.spec.tokenizer).vocabulary.index("good")  # type: ignore[union-attr]
         assert torch.equal(model.embedding.weight[number], vectors["good"]) == (freeze == "true")
+
+
+@pytest.mark.parametrize("name", ["gpt", "transformer_encoder"])
+def test_transformers_begin_with_vectors_of_their_width(name: str, vectors: WordVectors, tmp_path: Path) -> None:
+    spec = spec_of() if name == "transformer_encoder" else spec_of(num_classes=None, target="tokens")
+    options = {"hidden_size": 5, "num_heads": 1, "num_layers": 1}
+    model = zoo.create_model(name, spec, embedding=str(tmp_path), **options)
+    for number, word in enumerate(Tokenizer.from_json(spec.tokenizer).vocabulary):
+        if word in vectors:
+            torch.testing.assert_close(model.embedding(torch.tensor([number]))[0], vectors[word], rtol=1e-6, atol=1e-7)
+    with pytest.raises(zoo.ZooError, match=r"vectors of 5 numbers, not 8: pass model\.hidden_size=5"):
+        zoo.create_model(name, spec, embedding=str(tmp_path), **{**options, "hidden_size": 8})
+    save_model(model, tmp_path / "model.ckpt")
+    (tmp_path / "vectors.bin").unlink()
+    again = load_model(tmp_path / "model.ckpt")
+    assert torch.equal(again.embedding.weight, model.embedding.weight)
+    assert again.hparams.embedding is None
+    with pytest.raises(zoo.ZooError, match=r"model\.embedding=.* does nothing for image data"):
+        zoo.create_model("transformer_encoder", DataSpec("image", (1, 8, 8), "class", num_classes=2), embedding="x")

@@ -11,7 +11,7 @@ from torch import nn
 from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
 
-__all__ = ["EmbedsTokens"]
+__all__ = ["EmbedsTokens", "pretrained_table"]
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class EmbedsTokens(_Base):
         if path is None:
             table = nn.Embedding(spec.vocab_size, self.hparams.embedding_size or size)
         else:
-            table = _pretrained(path, spec, self.hparams.embedding_size)
+            table = pretrained_table(path, spec, self.hparams.embedding_size)
         table.weight.requires_grad_(not self.hparams.freeze_embedding)
         return table
 
@@ -59,8 +59,17 @@ class EmbedsTokens(_Base):
             checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], **own}
 
 
-def _pretrained(path: str, spec: DataSpec, size: int | None) -> nn.Embedding:
-    """Return the vectors of a file for the words of the vocabulary; of others, draws of the same spread."""
+def pretrained_table(path: str, spec: DataSpec, size: int | None) -> nn.Embedding:
+    """Return the vectors of a file for the words of the vocabulary; of others, draws of the same spread.
+
+    Args:
+        path: a file of word vectors, or the run that learned them.
+        spec: what the data hold.
+        size: how many numbers a vector is to have; None for as many as it has.
+
+    Raises:
+        ZooError: for word vectors of another size, or of none of the words.
+    """
     from zoo.text import Tokenizer
     from zoo.text.vector_files import read_vectors
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from zoo import layers
 from zoo.checks import check_range
+from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import GradientModel
+from zoo.models.base.embeds import pretrained_table
 
 __all__ = ["AttentionModel"]
 
@@ -32,6 +35,22 @@ class AttentionModel(_Base):
             check_range(name, h.get(name, 0.0), 0, 1)
         if h.hidden_size % h.num_heads:
             raise ZooError(f"model.hidden_size={h.hidden_size} must be a multiple of model.num_heads={h.num_heads}.")
+
+    def take_vectors(self, spec: DataSpec) -> None:
+        """Begin the table of the tokens' vectors as `model.embedding` has them, where that is given."""
+        path, table = self.hparams.embedding, self.embedding
+        if path is None:
+            return
+        vectors = pretrained_table(path, spec, None).weight.detach()  # (V, D)
+        if vectors.shape != table.weight.shape:
+            size, width = vectors.shape[1], self.hparams.hidden_size
+            raise ZooError(f"{path} has vectors of {size} numbers, not {width}: pass model.hidden_size={size}.")
+        table.weight.data.copy_(vectors / math.sqrt(self.hparams.hidden_size) if table.scaled else vectors)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.hparams.get("embedding") is not None:  # the vectors are there, and no file is asked for again
+            checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "embedding": None}
 
     def configure_model(self) -> None:
         """Leave each process a share of every layer, where Lightning's ModelParallelStrategy asks for it (FSDP2)."""

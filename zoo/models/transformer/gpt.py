@@ -74,6 +74,7 @@ class GPT(Generates, Pretrains, AttentionModel, GradientModel):
         bias: have biases, and shifts of the normalizations.
         activation: of the feed-forward networks: `gelu_tanh` (that of GPT-2), `gelu` or `relu`.
         tie_embeddings: one table for the tokens that are read and for the scores of those that are said.
+        embedding: a file of word vectors of D numbers, or the run that learned them, to begin with.
         pretrained: the run (or checkpoint) of a model of the same vocabulary to begin with.
         lora_rank: rank of adapters, which learn in the place of what was pre-trained; null: all of it learns.
         lora_alpha: strength of the adapters, which count by its share of their rank; null: the rank.
@@ -105,6 +106,7 @@ class GPT(Generates, Pretrains, AttentionModel, GradientModel):
         bias: bool = True,
         activation: Literal["gelu_tanh", "gelu", "relu"] = "gelu_tanh",
         tie_embeddings: bool = True,
+        embedding: str | None = None,
         pretrained: str | None = None,
         lora_rank: int | None = None,
         lora_alpha: float | None = None,
@@ -136,6 +138,7 @@ class GPT(Generates, Pretrains, AttentionModel, GradientModel):
         self.core = ops.TransformerEncoder(layer, h.num_layers, norm, enable_nested_tensor=False)
         self.head = None if h.tie_embeddings else nn.Linear(width, spec.vocab_size, bias=False)
         self._draw_weights()
+        self.take_vectors(spec)
         self.begin_with(begun)
 
     def _draw_weights(self) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,7 @@ from zoo.layers import Dropout, LearnedPositionalEncoding, SinusoidalPositionalE
 from zoo.models.base import GradientModel
 from zoo.models.base.forecasts import Forecasts, scaled_windows
 from zoo.models.base.pretrains import Pretrains
+from zoo.models.base.uses import Needs
 from zoo.models.transformer.attention_model import AttentionModel
 from zoo.models.transformer.encoder_parts import activation_of, recorded
 from zoo.registry import register_model
@@ -92,6 +93,7 @@ class TransformerEncoderModel(Forecasts, Pretrains, AttentionModel, GradientMode
         activation: of the feed-forward networks: `gelu`, `gelu_tanh` or `relu`.
         norm_first: normalize before each part of a layer instead of behind it.
         label_smoothing: ε, the share of the label that is spread over all classes in training.
+        embedding: a file of word vectors of D numbers, or the run that learned them, to begin with.
         pretrained: the run (or checkpoint) of a model to begin with, on data of the same shape and vocabulary.
         lora_rank: rank of adapters, which learn in the place of what was pre-trained; null: all of it learns.
         lora_alpha: strength of the adapters, which count by its share of their rank; null: the rank.
@@ -108,6 +110,7 @@ class TransformerEncoderModel(Forecasts, Pretrains, AttentionModel, GradientMode
         torch.Size([4, 10])
     """
 
+    needs: ClassVar[Needs] = {**Pretrains.needs, "embedding": {"kind": ("tokens",)}}
     body = ("embedding", "cls", "positions", "core")
 
     def __init__(
@@ -124,6 +127,7 @@ class TransformerEncoderModel(Forecasts, Pretrains, AttentionModel, GradientMode
         activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu",
         norm_first: bool = True,
         label_smoothing: float = 0.0,
+        embedding: str | None = None,
         pretrained: str | None = None,
         lora_rank: int | None = None,
         lora_alpha: float | None = None,
@@ -145,6 +149,7 @@ class TransformerEncoderModel(Forecasts, Pretrains, AttentionModel, GradientMode
             if not spec.vocab_size:
                 raise ZooError(f"{self.entry.name} needs the size of the vocabulary; the data do not say it.")
             self.embedding: nn.Module = TokenEmbedding(spec.vocab_size, width, scaled=True)
+            self.take_vectors(spec)
         else:
             self.embedding = nn.Linear(self._step_size(spec), width)
         steps = (spec.shape[0] if spec.kind != "image" else self._num_patches(spec)) + (h.readout == "cls")
