@@ -36,7 +36,8 @@ def held_out(model: ZooModel, data: Any, split: str) -> Batch:
     """Return up to `MAX_ROWS` rows of a split, spread evenly over it; fewer where each step scores a vocabulary."""
     rows, spec, most = data.rows(split), model.spec, MAX_ROWS
     if spec is not None and spec.target == "tokens" and not model.entry.unsupervised:
-        most = max(1, min(MAX_ROWS, MAX_SCORES // max(1, spec.num_features * (spec.vocab_size or 1))))
+        steps = spec.shape[-1] if spec.kind == "pairs" else spec.num_features  # of pairs the targets alone are scored
+        most = max(1, min(MAX_ROWS, MAX_SCORES // max(1, steps * (spec.vocab_size or 1))))
     return model.as_batch(rows[spread(len(rows), most)])
 
 

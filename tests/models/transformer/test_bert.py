@@ -126,27 +126,33 @@ def test_a_pre_trained_model_that_does_not_fit_is_one_line(tmp_path: Path) -> No
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "on", "mat", "##s", "a", "dog", "ran", "."]
 
 
-def folder_of(path: Path, transformers: Any) -> Any:
+SMALL = {
+    "vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "intermediate_size": 24, "max_position_embeddings": 12,
+}  # fmt: skip
+
+
+def folder_of(path: Path, transformers: Any, sizes: dict[str, int], std: float) -> Any:
     """A folder with random weights as `transformers` writes it, and its model."""
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
-        max_position_embeddings=12,
-    )  # fmt: skip
     torch.manual_seed(0)
-    theirs = transformers.BertForMaskedLM(config).eval()
+    theirs = transformers.BertForMaskedLM(transformers.BertConfig(**sizes)).eval()
     for parameter in theirs.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter, std=std)
     theirs.tie_weights()
     theirs.save_pretrained(path)
     (path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     return theirs
 
 
-def test_folders_of_hugging_face_are_read_and_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sizes", "std"), [(SMALL, 0.3), pytest.param({}, 0.03, marks=pytest.mark.slow)], ids=["small", "bert_base"]
+)
+def test_folders_of_hugging_face_are_read_and_written(sizes: dict[str, int], std: float, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    theirs = folder_of(tmp_path / "theirs", transformers)
+    theirs = folder_of(tmp_path / "theirs", transformers, sizes, std)
     ours = zoo.load_pretrained(tmp_path / "theirs")
     assert ours.entry.name == "bert"
+    assert ours.hparams.num_layers == theirs.config.num_hidden_layers == (2 if sizes else 12)
     tokens = torch.randint(5, len(WORDS), (3, 7))
     lengths = torch.tensor([7, 3, 1])
     mask = torch.arange(7) < lengths.unsqueeze(1)

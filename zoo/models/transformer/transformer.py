@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TransformerModel"]
 
-MOST = 32  # tokens of a text whose attention is drawn
+MOST = 16  # tokens of a text whose attention is drawn
 
 
 class State(NamedTuple):
@@ -191,9 +191,12 @@ class TransformerModel(Translates, AttentionModel, GradientModel):
         from zoo import visual
 
         yield from super().pictures(batch, columns)
+        sides = ((batch.source, batch.source_mask), (batch.target, batch.target_mask))
+        lengths = [torch.full_like(t[:, 0], t.shape[1]) if mask is None else mask.sum(1) for t, mask in sides]
+        row = int(torch.where(torch.maximum(*lengths) <= MOST, lengths[0] + lengths[1], 0).argmax())  # much to see
         source, target = (
-            tokens[:1, : MOST if mask is None else min(MOST, int(mask[0].sum()))]
-            for tokens, mask in ((batch.source, batch.source_mask), (batch.target, batch.target_mask))
+            tokens[row : row + 1, : int(length[row].clamp_max(MOST))]
+            for (tokens, _), length in zip(sides, lengths, strict=True)
         )
         names = [self._names(tokens[0]) for tokens in (source, target)]
         for name, layers_of, tokens, keys in (
