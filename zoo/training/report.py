@@ -28,7 +28,9 @@ def print_start(
     """Print what is trained on what, by what, and where the run goes."""
     console = console or make_console()
     parameters = sum(p.numel() for p in model.parameters()) if not model.streaming else 0
-    size = f" ({parameters:,} parameters)" if parameters else ""
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    some = f", {learning:,} of which learn" if learning < parameters else ""
+    size = f" ({parameters:,} parameters{some})" if parameters else ""
     rows = ", ".join(f"{len(data.rows(split)):,} {split}" for split in ("train", "val", "test") if data.has(split))
     facts = [
         f"{rows} {units_of(data.spec.kind)}",
