@@ -29,6 +29,7 @@ from zoo.optimizers.options import option_types
 from zoo.optimizers.schedules import SPANS_THE_RUN
 from zoo.registry import create_model
 from zoo.tasks import find_task
+from zoo.text.learning import KINDS
 from zoo.training.callbacks import Checkpointer
 from zoo.training.checkpoint import find_checkpoint, load_checkpoint, write_whole
 from zoo.training.data_files import check_unchanged, keep_digests
@@ -208,6 +209,8 @@ def _without_others_options(settings: dict[str, Any], given: Iterable[str]) -> d
         group: {k: v for k, v in settings[group].items() if k in {"name", *options} or f"{group}.{k}" in asked}
         for group, options in known.items()
     }
+    if kept["data"].get("tokenizer", KINDS[0]) not in KINDS and "data.special_tokens" not in asked:
+        kept["data"].pop("special_tokens", None)  # a vocabulary that is there has its own
     return settings | kept
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from support import compose
 
 import zoo
 from zoo.data.spec import DataSpec
 from zoo.layers.lora import lora_parameters
 from zoo.training.checkpoint import load_checkpoint, load_model, save_model
+from zoo.training.run import _without_others_options
 
 TINY: dict[str, Any] = {"num_layers": 2, "num_heads": 2, "hidden_size": 8, "dropout": 0.0}
 SPECS = {
@@ -103,3 +105,14 @@ def test_a_folder_of_hugging_face_holds_what_adapters_have_learnt(name: str, tmp
 def test_adapters_that_do_nothing_are_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(zoo.ZooError, match=message):
         zoo.create_model("gpt", **options)
+
+
+def test_a_vocabulary_that_is_there_needs_no_special_tokens_of_the_models_config() -> None:
+    """`data.tokenizer=RUN/tokenizer.json` of fine-tuning was refused: bert's config names those of a learned one."""
+    learned, given = (
+        compose("model=bert", "data=csv", "data.text=t", "data.target=y", f"data.tokenizer={tokenizer}")
+        for tokenizer in ("wordpiece", "run/tokenizer.json")
+    )
+    assert "special_tokens" in _without_others_options(learned, [])["data"]
+    assert "special_tokens" not in _without_others_options(given, [])["data"]
+    assert "special_tokens" in _without_others_options(given, ["data.special_tokens=[pad]"])["data"]

@@ -140,7 +140,7 @@ class Translates(Generates):
             return
         few = batch.rows(torch.linspace(0, batch.size - 1, min(batch.size, SHOWN)).round().long().to(self.device))
         ours = self._translated(few._replace(target=None))  # type: ignore[arg-type]
-        columns = [self._sources(few), self._texts(few.y), self._texts(ours)]
+        columns = [self._sources(few), self._texts(few.y), self._texts(ours)]  # type: ignore[arg-type]
         rows = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in zip(*columns, strict=True)]
         table = [["source", "target", "translation"], ["---"] * 3, *rows]
         yield "translations", "\n".join(f"|{'|'.join(row)}|" for row in table)
