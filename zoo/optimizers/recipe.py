@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from zoo.optimizers.lbfgs import LBFGS
 from zoo.optimizers.lion import Lion
 from zoo.optimizers.muon import Muon
 from zoo.optimizers.options import check_options
-from zoo.optimizers.penalties import penalized_parameters
+from zoo.optimizers.penalties import penalized_parameters, shrink
 from zoo.optimizers.rmsprop import RMSprop
 from zoo.optimizers.schedules import SCHEDULERS, SPANS_THE_RUN
 from zoo.optimizers.sgd import SGD
@@ -76,6 +76,8 @@ class Recipe:
         scheduler_options: its parameters.
         l1: λ₁ of the penalty λ₁ Σ|w|.
         l2: λ₂ of the penalty λ₂ Σ w².
+        l1_steps: whether λ₁ adds its subgradient to the `gradient`, or is taken in `proximal` steps, which set weights
+            to zero and belong to the optimizer sgd.
 
     Example:
         >>> Recipe("sgd", {"lr": 0.1, "momentum": 0.9}, l2=1e-4).optimizer
@@ -88,6 +90,7 @@ class Recipe:
     scheduler_options: dict[str, Any] = field(default_factory=dict)
     l1: float = 0.0
     l2: float = 0.0
+    l1_steps: Literal["gradient", "proximal"] = "gradient"
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -99,6 +102,12 @@ class Recipe:
             check_options("scheduler", self.scheduler, SCHEDULERS[self.scheduler], self.scheduler_options)
         for name in ("l1", "l2"):
             check_type(f"regularization.{name}", getattr(self, name), Annotated[float, Range(0)])
+        check_type("regularization.l1_steps", self.l1_steps, Literal["gradient", "proximal"])
+        if self.l1 and self.l1_steps == "proximal" and self.optimizer != "sgd":
+            raise ZooError(
+                "regularization.l1_steps=proximal belongs to plain gradient descent: pass optimizer=sgd, "
+                "or l1_steps=gradient."
+            )
         if self.l2 and self.optimizer_options.get("weight_decay"):
             raise ZooError(
                 "regularization.l2 and optimizer.weight_decay both shrink the weights: set one of the two to 0."
@@ -143,14 +152,18 @@ class Recipe:
             return {"optimizer": optimizer, "lr_scheduler": schedule}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def after_step(self, module: nn.Module, optimizer: Optimizer) -> None:
+        """Take what belongs to a step of the optimizer and follows it: the proximal step of λ₁."""
+        if self.l1 and self.l1_steps == "proximal":
+            shrink(module, optimizer, self.l1)
+
     def penalty(self, module: nn.Module) -> Tensor | None:
-        """Return λ₁ Σ|w| + λ₂ Σ w², or None where both are zero."""
-        if not (self.l1 or self.l2):
+        """Return λ₁ Σ|w| + λ₂ Σ w², or None where both are zero; what proximal steps take is not in it."""
+        l1 = 0.0 if self.l1_steps == "proximal" else self.l1
+        if not (l1 or self.l2):
             return None
         weights = list(penalized_parameters(module))
-        terms = [self.l1 * w.abs().sum() for w in weights if self.l1] + [
-            self.l2 * w.square().sum() for w in weights if self.l2
-        ]
+        terms = [l1 * w.abs().sum() for w in weights if l1] + [self.l2 * w.square().sum() for w in weights if self.l2]
         return torch.stack(terms).sum() if terms else None
 
 

@@ -84,7 +84,8 @@ def prepare(model: ZooModel, config: dict[str, Any], tokenizer: str | None = Non
         config: the resolved config.
         tokenizer: the JSON of the tokenizer that a run has learnt already.
     """
-    penalties = {key: config["regularization"].get(key, 0.0) for key in ("l1", "l2")}
+    penalties: dict[str, Any] = {key: config["regularization"].get(key, 0.0) for key in ("l1", "l2")}
+    penalties["l1_steps"] = config["regularization"].get("l1_steps", "gradient")
     sections = {key: config[key] for key in ("optimizer", "scheduler") if key in config}
     parts: dict[str, Any] = {}
     for key, section in sections.items():
@@ -278,6 +279,9 @@ def _resume_from(run_dir: Path, settings: dict[str, Any]) -> str | None:
     if saved.exists():
         before = read_config(saved)
         before["data"] = absolute_paths(before["data"], run_dir)
+        chosen = settings["regularization"].items()
+        since = {key: value for key, value in chosen if _SINCE.get(key) == value}
+        before["regularization"] = since | (before.get("regularization") or {})
         sections = ("model", "data", "optimizer", "scheduler", "regularization", "seed")
         changed = [key for key in sections if before.get(key) != settings.get(key)]
         changed += ["training"] if _method(before) != _method(settings) else []
@@ -292,6 +296,10 @@ def _resume_from(run_dir: Path, settings: dict[str, Any]) -> str | None:
 
 # What a run may change when it goes on: where it ends, and what leaves its numbers alone.
 _MAY_CHANGE = {"max_epochs", "max_steps", "accelerator", "log_every_n_steps", "limit_test_batches", "fast_dev_run"}
+
+
+# What runs did before they could choose.
+_SINCE = {"l1_steps": "gradient", "gradient_clip_algorithm": "norm"}
 
 
 def check_trainer(run_dir: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:

@@ -37,6 +37,7 @@ class Regularization(TypedDict):
 
     l1: NotNegative
     l2: NotNegative
+    l1_steps: Literal["gradient", "proximal"]
     dropout: Share | None
     gradient_clip_val: Positive | None
     gradient_clip_algorithm: Literal["norm", "value"]
@@ -229,6 +230,8 @@ def leave_out_unused(settings: dict[str, Any], model: Any, given: Iterable[str] 
         own = next((key for key in ("C", "l2") if key in model.hparams), None)
         why = f"its own model.{own} says how much it is held back" if own else "it has no weights to penalize"
         unused |= {f"regularization.{key}": why for key in ("l1", "l2")}
+    if "penalties" not in model.heeds or "steps" not in model.heeds:
+        unused["regularization.l1_steps"] = "it takes no steps by a penalized gradient"
     for override in given:
         for key in _keys_set_by(override):
             reason = next((why for part, why in unused.items() if f"{key}.".startswith(f"{part}.")), None)

@@ -155,6 +155,10 @@ class GradientModel(ZooModel):
             for parameter in group["params"]:
                 parameter.grad = None
 
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.recipe.after_step(self, getattr(optimizer, "optimizer", optimizer))
+
     def configure_optimizers(self) -> Any:
         return self.recipe.configure(self)
 
