@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zoo.numerics.hashing import content_hash
-from zoo.numerics.sparse import dense_rows, linear, stored_rows, take_rows
+from zoo.numerics.sparse import column_squares, dense_rows, linear, stored_rows, take_rows
 
 
 def matrix(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
@@ -29,3 +29,4 @@ def test_rows_products_and_hashes_are_those_of_the_dense_matrix(rows, columns, d
         expected = torch.nn.functional.linear(x, weight, bias)
         torch.testing.assert_close(linear(sparse, weight, bias), expected, rtol=bound, atol=bound)
     assert torch.equal(content_hash(sparse), content_hash(x))
+    torch.testing.assert_close(column_squares(sparse), column_squares(x), rtol=bound, atol=bound)

@@ -10,7 +10,17 @@ import warnings
 import torch
 from torch import Tensor
 
-__all__ = ["as_rows", "dense_rows", "is_sparse", "linear", "sparse_rows", "stored", "stored_rows", "take_rows"]
+__all__ = [
+    "as_rows",
+    "column_squares",
+    "dense_rows",
+    "is_sparse",
+    "linear",
+    "sparse_rows",
+    "stored",
+    "stored_rows",
+    "take_rows",
+]
 
 
 def sparse_rows(crow: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -52,6 +62,18 @@ def stored_rows(x: Tensor) -> Tensor:
     tensor([0, 1, 1])
     """
     return torch.arange(len(x), device=x.device).repeat_interleave(x.crow_indices().diff())
+
+
+def column_squares(x: Tensor) -> Tensor:
+    """Return the sum of the squares of each column of a matrix, dense or sparse, (F,).
+
+    >>> column_squares(torch.tensor([[1.0, 0.0], [2.0, 3.0]]).to_sparse_csr()).tolist()
+    [5.0, 9.0]
+    """
+    if not is_sparse(x):
+        return torch.linalg.vector_norm(x, dim=0).square()
+    squares = x.values().square()
+    return squares.new_zeros(x.shape[1]).index_add_(0, x.col_indices(), squares)
 
 
 def take_rows(x: Tensor, index: Tensor | slice) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -423,6 +425,43 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others() -> None:
         model = zoo.fit(zoo.create_model("word2vec", embedding_size=4), held, max_epochs=2, device="cpu", seed=seed)
         states.append(bits(model.state_dict()))
     assert states[0] == states[1] != states[2]
+
+
+def test_two_processes_add_up_their_steps_and_take_the_mean_of_rows_that_both_moved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each beside what it alone would have learned of its texts."""
+    before = fitted(text_batch(), epochs=1)
+    texts = [torch.tensor([[0, 1, 2, 3] * 5]), torch.tensor([[2, 3, 4, 5] * 5])]
+    models, alone = [], []
+    for rank, tokens in enumerate(texts):
+        model = copy.deepcopy(before)
+        torch.manual_seed(rank)
+        model.descend(Batch(tokens=tokens), 0.1)
+        models.append(model)
+        alone.append([table.detach().clone() for table in (model.embedding, model.context)])
+    start = [before.embedding.detach(), before.context.detach()]
+    barrier, sent = threading.Barrier(2), [torch.zeros(0)] * 2
+
+    def all_reduce(tensor: Tensor) -> None:
+        sent[int(threading.current_thread().name)] = tensor.clone()
+        barrier.wait()
+        tensor.copy_(sent[0] + sent[1])
+        barrier.wait()
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    join = [threading.Thread(target=m._join_steps, args=(start,), name=str(r)) for r, m in enumerate(models)]
+    for thread in join:
+        thread.start()
+    for thread in join:
+        thread.join()
+    for number, old in enumerate(start):
+        steps = torch.stack([tables[number] - old for tables in alone])  # (2, V, D)
+        moved = (steps != 0).any(2).sum(0)
+        assert {0, 1, 2} <= {*moved.tolist()} or number  # the context has drawn words, too
+        expected = old + steps.sum(0) / moved.clamp_min(1).unsqueeze(1)
+        for model in models:
+            torch.testing.assert_close((model.embedding, model.context)[number].detach(), expected, rtol=0, atol=1e-7)
 
 
 def test_a_second_fit_counts_anew() -> None:

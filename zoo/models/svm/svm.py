@@ -46,7 +46,7 @@ from zoo.models.svm.dual import classification, regression
 from zoo.models.svm.features import Look, RBFFeatures
 from zoo.models.svm.kernels import check_squares, too_large
 from zoo.models.svm.primal import HeldRows, NewtonSearch, Sums, shortfall, squared_sums
-from zoo.numerics.sparse import as_rows, linear, stored
+from zoo.numerics.sparse import as_rows, column_squares, linear, stored
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -420,7 +420,7 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
             self._check_classes(counts)
             self._balance(counts)
         target, cost, epsilon = self._asked(rows.y, rows.weight)
-        warn_of_faint("svm", torch.linalg.vector_norm(rows.x, dim=0).square() * cost.max())
+        warn_of_faint("svm", column_squares(rows.x) * cost.max())
         found = [self._descent(rows, target[:, k], cost[:, k], epsilon) for k in range(target.shape[1])]
         weight = torch.stack([descent.weight for descent in found])
         self._set(weight)
