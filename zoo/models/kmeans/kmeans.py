@@ -29,6 +29,7 @@ open); centroids that rows no longer move by more than rounding count as at rest
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
@@ -343,10 +344,9 @@ class KMeans(CentroidModel, StreamingModel):
 
     def _label(self, batch: Batch) -> dict[str, Any]:
         """The pass that measures, from the distances of all rows, whose labels are kept."""
-        self.reset_accumulators()
         self.row_labels, distance = assign(self.rows_of(batch), self.all_centroids)
-        self.num_rows += batch.size
-        self.inertia_sum += distance.sum(1) if batch.weight is None else distance @ batch.weight
+        self.num_rows = torch.full_like(self.num_rows, batch.size)
+        self.inertia_sum = distance.sum(1) if batch.weight is None else distance @ batch.weight
         self._check_sums()
         return self.solve()
 
@@ -420,7 +420,7 @@ class KMeans(CentroidModel, StreamingModel):
         return int(self.round) == self.seeding.num_rounds
 
     def _check_finite(self, x: Tensor) -> None:
-        if not bool(torch.isfinite(x.sum()) or torch.isfinite(x).all()):  # the sum is cheaper, and may overflow
+        if not math.isfinite(x.sum()) and not bool(torch.isfinite(x).all()):  # the sum is cheaper, and may overflow
             raise ZooError(f"{self.called} was given NaN or infinite values: drop those rows or fill them in first.")
 
     def _check_weight(self, weight: Tensor | None) -> None:

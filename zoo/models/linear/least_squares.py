@@ -90,9 +90,11 @@ def elastic_net_path(
         >>> [w.flatten().round(decimals=6).tolist() for w, *_ in path]
         [[1.0, 0.0], [2.5, 0.5]]
     """
-    length, target = _or_one(column_norms(a)), _or_one(column_norms(b))
-    unit = a / length
-    gram, cross = unit.T @ unit, unit.T @ (b / target)  # (F, F), (F, K)
+    sizes, both = [a.shape[1], b.shape[1]], torch.cat([a, b], 1)
+    lengths = _or_one(column_norms(both))
+    both = both / lengths
+    length, target = lengths.split(sizes)
+    gram, cross = (both[:, : sizes[0]].T @ both).split(sizes, 1)  # (F, F), (F, K)
     w = b.new_zeros(a.shape[1], b.shape[1]) if start is None else start.clone()
     signs = torch.ones(len(gram), dtype=torch.bool) if positive else None
     for l1, ridge in penalties:

@@ -19,6 +19,7 @@ alone; a coordinate leaves zero only if rounding cannot account for it.
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from torch import Tensor
 
 __all__ = ["Minimum", "minimize_quadratic", "solve_semidefinite"]
 
+FEW = 128  # unknowns up to which calls cost more than sums, and NumPy's less than torch's
 FLAT = 1e-12  # curvature, relative to the largest, below which a direction counts as undetermined
 
 
@@ -50,10 +52,17 @@ def solve_semidefinite(a: Tensor, b: Tensor) -> Tensor:
     >>> solve_semidefinite(torch.ones(2, 2), torch.ones(2))
     tensor([0.5000, 0.5000])
     """
-    definite, failed = torch.linalg.cholesky_ex(a)
     # A diagonal near zero in the factor tells a singular matrix well enough: the matrix is scaled.
-    if not failed and definite.diagonal().min() > (FLAT * len(a)) ** 0.5:
-        return torch.cholesky_solve(b.unsqueeze(1), definite).squeeze(1)
+    least = (FLAT * len(a)) ** 0.5
+    if a.device.type == "cpu" and len(a) <= FEW:
+        with contextlib.suppress(np.linalg.LinAlgError):  # not definite
+            matrix = a.detach().numpy()
+            if np.linalg.cholesky(matrix).diagonal().min() > least:
+                return torch.from_numpy(np.linalg.solve(matrix, b.detach().numpy()))
+    else:
+        definite, failed = torch.linalg.cholesky_ex(a)
+        if not failed and definite.diagonal().min() > least:
+            return torch.cholesky_solve(b.unsqueeze(1), definite).squeeze(1)
     values, vectors = torch.linalg.eigh(a)
     cutoff = max(FLAT, len(a) * torch.finfo(a.dtype).eps) * values[-1]
     inverse = torch.where(values > cutoff, 1 / values.clamp_min(cutoff), 0.0)
