@@ -50,7 +50,7 @@ def shrink(module: nn.Module, optimizer: Optimizer, l1: float) -> None:
         >>> layer.weight.data = torch.tensor([[1.0, -0.05, 0.3]])
         >>> shrink(layer, torch.optim.SGD(layer.parameters(), lr=0.5), l1=0.2)
         >>> layer.weight.data
-        tensor([[ 0.9000, -0.0000,  0.2000]])
+        tensor([[0.9000, -0.0000, 0.2000]])
     """
     weights = {id(p) for p in penalized_parameters(module)}
     for group in optimizer.param_groups:
