@@ -132,6 +132,7 @@ MISTAKES = {
     "endless cosine": (["model=mlp", "scheduler=cosine", "trainer.max_epochs=-1"], r"scheduler=cosine .*max_epochs"),
     "plateau without validation": (["model=mlp", "data=iris", "data.val_fraction=0", "scheduler=plateau",
                                     "trainer.max_epochs=1"], r"val/loss"),
+    "plateau by steps": (["model=gpt", "scheduler=plateau"], r"trainer\.check_val_every_n_epoch=1"),
     "early stopping without validation": (["model=mlp", "data=iris", "data.val_fraction=0", "trainer.max_epochs=1",
                                            "regularization=early_stopping"], r"val/accuracy"),
     "accumulation of -1": (["trainer.accumulate_grad_batches=-1"], r"must be an integer of at least 1, not -1"),

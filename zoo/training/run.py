@@ -260,11 +260,17 @@ def new_folder(folder: Path, keep: Callable[[], bool]) -> Iterator[None]:
 
 def check_validation(settings: dict[str, Any], model: ZooModel, data: Any) -> None:
     """Raise one line if something watches validation values and there are none."""
+    plateau = settings.get("scheduler", {}).get("name") == "plateau"
+    if plateau and settings["trainer"].get("check_val_every_n_epoch", 1) is None:
+        raise ZooError(
+            "scheduler=plateau looks at val/loss when an epoch ends, and validation goes by steps here: set "
+            "trainer.check_val_every_n_epoch=1 trainer.val_check_interval=1.0."
+        )
     if data.has("val") and settings["trainer"]["limit_val_batches"]:
         return
     if settings["regularization"]["early_stopping"]:
         what, value = "regularization=early_stopping", model.monitor
-    elif settings.get("scheduler", {}).get("name") == "plateau":
+    elif plateau:
         what, value = "scheduler=plateau", "val/loss"
     else:
         return
