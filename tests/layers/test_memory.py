@@ -331,3 +331,19 @@ def test_second_derivatives_and_transforms_go_through_the_formula() -> None:
     direction = torch.randn(2, 2, dtype=torch.float64)
     (expected,) = torch.autograd.grad(move(*inputs, heads)[2], inputs[2], direction)
     torch.testing.assert_close(torch.einsum("ij,ijkl->kl", direction, jacobian), expected)
+
+
+@pytest.mark.parametrize("controller", ["lstm", "feedforward"])
+@pytest.mark.parametrize("cls", [NTM, DNC])
+def test_no_row_and_mixed_precision(cls: Any, controller: str) -> None:
+    """No row gives no row; under autocast the places are found in float32, to the same bits."""
+    torch.manual_seed(0)
+    machine, x = cls(3, 8, num_slots=6, slot_size=4, controller=controller), torch.randn(4, 5, 3)
+    nothing = machine(x[:0])[0]
+    nothing.sum().backward()
+    assert nothing.shape == (0, 5, 12)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = machine(x)[0]
+    mixed.sum().backward()
+    assert torch.equal(mixed, machine(x)[0])
+    assert all(torch.isfinite(parameter.grad).all() for parameter in machine.parameters())

@@ -98,10 +98,11 @@ def _ring(slots: int, shifts: int, sign: int, device: torch.device) -> Tensor:
 
 def _around(values: Tensor, shifts: Tensor, sign: int) -> tuple[Tensor, Tensor]:
     """Return Σ_j v_{i ∓ j} s_j, (B, H, N), and v at all i ∓ j, (B H, S, N)."""
-    rows, heads, slots = values.shape
-    places = _ring(slots, shifts.shape[-1], sign, values.device)
-    windows = values.index_select(2, places).view(rows * heads, -1, slots)
-    return torch.bmm(shifts.view(rows * heads, 1, -1), windows).view(values.shape), windows
+    slots, count = values.shape[2], shifts.shape[2]
+    windows = (
+        values.index_select(2, _ring(slots, count, sign, values.device)).unflatten(2, (count, slots)).flatten(0, 1)
+    )
+    return torch.bmm(shifts.flatten(0, 1).unsqueeze(1), windows).view(values.shape), windows
 
 
 class _Move(torch.autograd.Function):

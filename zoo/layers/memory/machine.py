@@ -121,11 +121,12 @@ class MemoryMachine(nn.Module):
         Returns:
             What the controller holds and what was read at each step, (B, T, C + R W), and the last state.
         """
-        last = self.begin(len(x)) if state is None else state
         hidden, reads = [], []
-        for last in self.steps(x, last):  # noqa: B020 - the state goes in, and comes out
-            hidden.append(last.hidden[0])
-            reads.append(last.reads)
+        with torch.autocast(x.device.type, enabled=False):  # places are not to be lost in mixed precision
+            last = self.begin(len(x)) if state is None else state
+            for last in self.steps(x.to(self.weight_x.dtype), last):  # noqa: B020 - the state goes in, and comes out
+                hidden.append(last.hidden[0])
+                reads.append(last.reads)
         if not hidden:
             return x.new_zeros(len(x), 0, self.output_size), last
         return torch.cat([torch.stack(hidden, dim=1), torch.stack(reads, dim=1)], dim=-1), last
