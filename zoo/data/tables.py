@@ -202,8 +202,9 @@ def open_csv(
     def parse(piece: bytes, first: bool) -> pa.Table:
         piece_options = pacsv.ReadOptions(skip_rows=skipped if first else 0, use_threads=False, **options)
         piece_options.block_size = len(piece) + 1
+        unquoted = pacsv.ParseOptions(delimiter=form.delimiter)
         return pacsv.read_csv(
-            pa.BufferReader(piece), memory_pool=pa.system_memory_pool(), **{**arguments, "read_options": piece_options}
+            pa.BufferReader(piece), piece_options, unquoted, arguments["convert_options"], pa.system_memory_pool()
         )
 
     with _reading(where, names):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from zoo.models.base import ZooModel
 
 __all__ = ["predict_run"]
+
+_BEHIND = 4  # tables that wait to be written
 
 
 def predict_run(config: DictConfig) -> None:
@@ -107,11 +112,14 @@ def _write(tables: Iterator[pa.Table], output: str) -> int:
             import pyarrow as pa
             import pyarrow.parquet as pq
 
-            # Values that hardly repeat make poor dictionaries, and building them takes most of the time.
-            words = [field.name for field in first.schema if pa.types.is_string(field.type)]
-            count = _drain(
-                pq.ParquetWriter(partial, first.schema, use_dictionary=words), first, tables, lambda table: table
+            # Values that hardly repeat make poor dictionaries and do not shrink, and trying takes most of the time.
+            leaves = _leaves(first.schema)
+            packed = [name for name, kind in leaves.items() if not pa.types.is_floating(kind)]
+            codecs = {name: "snappy" if name in packed else "none" for name in leaves}
+            file = pq.ParquetWriter(
+                partial, first.schema, use_dictionary=packed, compression=codecs, write_statistics=packed
             )
+            count = _drain(file, first, tables, lambda table: table)
         elif path.suffix == ".csv":
             import pyarrow.csv as pacsv
 
@@ -124,18 +132,32 @@ def _write(tables: Iterator[pa.Table], output: str) -> int:
     return count
 
 
+def _leaves(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """Return what Parquet calls each column, or the elements of its lists, with their type."""
+    import pyarrow as pa
+
+    leaves = {}
+    for field in schema:
+        if pa.types.is_large_list(field.type):
+            leaves[f"{field.name}.list.element"] = field.type.value_type
+        else:
+            leaves[field.name] = field.type
+    return leaves
+
+
 def _drain(writer: Any, first: pa.Table, tables: Iterator[pa.Table], form: Any) -> int:
+    """Write tables in a thread of its own while the next ones are made; return the number of rows."""
     count = 0
-    with writer:
-        for table in _chain(first, tables):
-            writer.write_table(form(table))
+    with writer, ThreadPoolExecutor(1, "zoo-write") as thread:
+        writing: deque[Future[None]] = deque()
+        for table in chain([first], tables):
+            writing.append(thread.submit(writer.write_table, form(table)))
             count += len(table)
+            if len(writing) > _BEHIND:
+                writing.popleft().result()
+        for written in writing:
+            written.result()
     return count
-
-
-def _chain(first: pa.Table, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    yield first
-    yield from tables
 
 
 def _flat(table: pa.Table) -> pa.Table:
