@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from zoo.data.columns import Column, TableOptions
+from zoo.data.columns import TableOptions
 from zoo.data.encoder import TableEncoder
 from zoo.errors import ZooError
 
