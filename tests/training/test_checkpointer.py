@@ -68,7 +68,9 @@ def test_each_process_goes_on_with_the_state_of_its_own_text(name: str, monkeypa
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_a_run_that_ends_by_its_steps_is_validated_there_and_may_go_on(steps: int, tmp_path: Path) -> None:
+def test_a_run_that_ends_by_its_steps_is_validated_there_and_may_go_on(
+    steps: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Of two batches an epoch: within the first epoch, at its end, and within the second."""
 
     def run(folder: Path, until: int) -> Any:
@@ -86,4 +88,6 @@ def test_a_run_that_ends_by_its_steps_is_validated_there_and_may_go_on(steps: in
     assert "val/loss" in trainer.callback_metrics
     if steps == 1:
         assert best["global_step"] == 1
-    assert run(tmp_path / "a", 5).global_step == 5
+    with caplog.at_level("INFO", logger="zoo"):
+        assert run(tmp_path / "a", 5).global_step == 5
+    assert ("before its last row" in caplog.text) == (steps != 2)
