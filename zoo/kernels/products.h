@@ -81,7 +81,7 @@ static void product(int count, int wide, int64_t inner, int64_t apart, const flo
 /* ---- packing ---- */
 
 /* W (gates*H, inner) into tiles of LANES units, packed[tile][k][gate][lane], zero beyond H. NULL without memory. */
-static float *pack_units(const float *weight, int64_t gates, int64_t hidden, int64_t inner, int threads) {
+static inline float *pack_units(const float *weight, int64_t gates, int64_t hidden, int64_t inner, int threads) {
     const int64_t tiles = (hidden + LANES - 1) / LANES;
     float *packed = floats(tiles * LANES * gates * inner);
     if (!packed) return NULL;
@@ -101,7 +101,7 @@ static float *pack_units(const float *weight, int64_t gates, int64_t hidden, int
 
 /* W (depth, columns) with rows `stride` and columns `step` apart into tiles of up to WIDE vectors, packed[tile][k][lane],
    where k = 0 is row `turn` and the rows before it come last. NULL without memory. */
-static float *pack_columns(const float *weight, int64_t depth, int64_t columns, int64_t stride, int64_t step,
+static inline float *pack_columns(const float *weight, int64_t depth, int64_t columns, int64_t stride, int64_t step,
                            int64_t turn, int threads) {
     float *packed = floats((columns + LANES - 1) / LANES * LANES * depth);
     if (!packed) return NULL;
@@ -191,7 +191,7 @@ static int outer_share(const float *d, int64_t stride, int64_t low, int64_t high
 
 /* out (G, columns) = dT x of each of up to two factors, for d (N, G) with rows `stride` apart; sums (G,) of d's columns,
    or NULL. Not 0 without memory. */
-static int outer(const float *d, int64_t stride, int64_t G, int64_t N, const Factor *factors, int count, float *sums,
+static inline int outer(const float *d, int64_t stride, int64_t G, int64_t N, const Factor *factors, int count, float *sums,
                  int threads) {
     const int64_t share = (G + threads * GROUP - 1) / (threads * GROUP) * GROUP;
     int failed = 0;

@@ -23,6 +23,9 @@ INLINE vec set(float x) { return (vec){} + x; }
 
 INLINE vec load(const float *p, int n) {
     if (n == LANES) return *(const vec *)p;
+#if defined(__AVX512F__)
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1 << n) - 1), p);
+#endif
     vec v = {};
     memcpy(&v, p, n * sizeof(float));
     return v;
@@ -30,7 +33,11 @@ INLINE vec load(const float *p, int n) {
 
 INLINE void store(float *p, vec v, int n) {
     if (n == LANES) *(vec *)p = v;
+#if defined(__AVX512F__)
+    else _mm512_mask_storeu_ps(p, (__mmask16)((1 << n) - 1), (__m512)v);
+#else
     else memcpy(p, &v, n * sizeof(float));
+#endif
 }
 
 INLINE int lanes(int64_t left) { return left < LANES ? (int)left : LANES; }
@@ -60,8 +67,8 @@ INLINE vec bounded(vec x, float low, float high) {
 #endif
 }
 
-/* exp(x) - 1 = 2^n (exp(r) - 1) + 2^n - 1 with x = n ln 2 + r, |r| <= ln 2 / 2, for x from -87 to 88. */
-INLINE vec expm1_(vec x) {
+/* exp(x) = 2^n exp(r) with x = n ln 2 + r, |r| <= ln 2 / 2, for x from -87 to 88; returns exp(r) - 1. */
+INLINE vec expm1_parts(vec x, vec *scale) {
     vec shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the integer lands in the low bits */
     vec n = shifted - 12582912.0f;
     vec r = x - n * 0.693145752f - n * 1.42860677e-6f;
@@ -71,8 +78,20 @@ INLINE vec expm1_(vec x) {
     p = p * r + 1.0f / 6;
     p = p * r + 0.5f;
     p = p * (r * r) + r;
-    vec scale = (vec)(((ivec)shifted << 23) + (127 << 23)); /* what stands above the low bits is shifted out */
+    *scale = (vec)(((ivec)shifted << 23) + (127 << 23)); /* what stands above the low bits is shifted out */
+    return p;
+}
+
+/* exp(x) - 1, for x from -87 to 88. */
+INLINE vec expm1_(vec x) {
+    vec scale, p = expm1_parts(x, &scale);
     return p * scale + (scale - 1.0f);
+}
+
+/* exp(x), for x from -87 to 88. */
+INLINE vec exp_(vec x) {
+    vec scale, p = expm1_parts(x, &scale);
+    return (1.0f + p) * scale;
 }
 
 #define STEEP 60.0f /* up to here products of `below` and `above` are finite */

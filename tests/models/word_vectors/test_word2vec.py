@@ -23,7 +23,7 @@ from zoo.models.word_vectors.noise import draw_words, noise_table, spread_words
 from zoo.models.word_vectors.phrases import find_phrases, join_phrases
 from zoo.models.word_vectors.prediction import Prediction, gradients, hierarchical, losses, negative_sampling
 from zoo.models.word_vectors.subwords import bags_of, n_gram_buckets
-from zoo.models.word_vectors.windows import Blocks, draw_blocks, expected_blocks, keep_probability
+from zoo.models.word_vectors.windows import Blocks, draw_windows, expected_blocks, keep_probability
 
 V, D, K = 12, 5, 3
 COUNTS = torch.tensor([9, 1, 4, 4, 7, 2, 0, 3, 3, 1, 8, 5])
@@ -38,7 +38,7 @@ def sigmoid(x: Any) -> Any:
 def blocks() -> Blocks:
     generator = torch.Generator().manual_seed(4)
     tokens = torch.randint(V, (3, 30), generator=generator)
-    return draw_blocks(tokens, torch.full((3, 30), 0.8, dtype=torch.float64), 3, generator)
+    return draw_windows(tokens, torch.full((3, 30), 0.8), 3, generator).blocks(torch.float64)
 
 
 def predicted(blocks: Blocks, tree: bool, cbow: bool) -> tuple[Prediction, Tensor]:
@@ -206,7 +206,7 @@ def test_windows_hold_the_neighbours_that_are_left_and_reach_into_no_other_text(
     tokens = torch.arange(200).view(4, 50)
     keep = torch.ones(4, 50)
     keep[:, ::7] = 0
-    blocks = draw_blocks(tokens, keep, 4, torch.Generator().manual_seed(0))
+    blocks = draw_windows(tokens, keep, 4, torch.Generator().manual_seed(0)).blocks()
     left = [[t for t in row if t % 50 % 7] for row in tokens.tolist()]
     place = {t: (row, i) for row, words in enumerate(left) for i, t in enumerate(words)}
     reach: dict[int, set[int]] = {}
@@ -233,7 +233,7 @@ def test_a_word_at_distance_d_is_met_with_its_probability_and_expected_blocks_sa
     met = torch.zeros_like(expected)
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
-        for centre, other in pairs_of(draw_blocks(tokens, keep, 5, generator)):
+        for centre, other in pairs_of(draw_windows(tokens, keep, 5, generator).blocks()):
             met[centre, other] += 1 / 200
     assert float((met - expected).abs().max()) < 0.18  # 5 standard deviations of 200 draws
 

@@ -45,9 +45,10 @@ def draw_words(noise: Tensor, number: int, size: int, generator: torch.Generator
         tensor([[0, 0, 1, 1],
                 [0, 0, 1, 1]])
     """
-    place = torch.rand(number, size, generator=generator, dtype=torch.float64, device=noise.device)
-    place.add_(torch.arange(size, device=noise.device)).mul_(len(noise) / size)
-    return noise[place.long().clamp_max_(len(noise) - 1)].long()
+    start = torch.arange(size, device=noise.device) * len(noise) // size  # of each part
+    within = torch.empty(number, size, dtype=torch.int32, device=noise.device)
+    within.random_(max(1, len(noise) // size), generator=generator)
+    return noise.index_select(0, (start + within).flatten()).view(number, size).long()
 
 
 def spread_words(noise: Tensor, number: int) -> Tensor:

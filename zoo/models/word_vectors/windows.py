@@ -32,7 +32,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["CENTRES", "Blocks", "draw_blocks", "expected_blocks", "keep_probability"]
+__all__ = ["CENTRES", "Blocks", "Windows", "draw_windows", "expected_blocks", "keep_probability"]
 
 CENTRES = 16  # C
 
@@ -55,6 +55,31 @@ class Blocks(NamedTuple):
     def parts(self, size: int) -> Iterator[Blocks]:
         """Yield `size` blocks at a time."""
         yield from (Blocks(*part) for part in zip(*(tensor.split(size) for tensor in self), strict=True))
+
+
+class Windows(NamedTuple):
+    """Texts one after the other, cut into blocks, and how far each centre looks.
+
+    Attributes:
+        text: the words, R places before the first centre and behind the last, (N C + 2R,).
+        there: whether there is a word, (N C + 2R,), bool.
+        reach: b of each centre, (N, C); 0 where there is none.
+    """
+
+    text: Tensor
+    there: Tensor
+    reach: Tensor
+
+    def blocks(self, dtype: torch.dtype = torch.float32) -> Blocks:
+        """Return the centres and the words around them, each of which counts 1 where it is in the window."""
+        width = len(self.text) - self.reach.numel()  # 2R
+        centre = self.text[width // 2 : len(self.text) - width // 2].view(-1, CENTRES)
+        if not len(self.reach):
+            empty = self.text.new_zeros(0, CENTRES + width)
+            return Blocks(centre, empty, empty[:, None].expand(0, CENTRES, -1).to(dtype), centre.to(dtype))
+        halo, around = (whole.unfold(0, CENTRES + width, CENTRES) for whole in (self.text, self.there))
+        near = distances(CENTRES, width // 2, self.text.device) <= self.reach[:, :, None]
+        return Blocks(centre, halo, (near & around[:, None]).to(dtype), (self.reach > 0).to(dtype))
 
 
 def keep_probability(counts: Tensor, threshold: float) -> Tensor:
@@ -83,7 +108,7 @@ def distances(centres: int, radius: int, device: torch.device | None = None) -> 
     return distance.masked_fill_(distance == 0, 2 * radius + centres)
 
 
-def draw_blocks(tokens: Tensor, keep: Tensor, radius: int, generator: torch.Generator | None = None) -> Blocks:
+def draw_windows(tokens: Tensor, keep: Tensor, radius: int, generator: torch.Generator | None = None) -> Windows:
     """Leave out frequent words and draw windows.
 
     Args:
@@ -104,12 +129,8 @@ def draw_blocks(tokens: Tensor, keep: Tensor, radius: int, generator: torch.Gene
     there = torch.zeros_like(text, dtype=torch.bool)
     place = torch.arange(len(words), device=device) + radius * (row + 1)
     text[place], there[place] = words, True
-    window = torch.randint(1, radius + 1, (num_blocks, CENTRES, 1), generator=generator, device=device)
-    centre, halo, around = _cut(text, there, num_blocks, radius)
-    within = around[:, radius : radius + CENTRES]
-    window.masked_fill_(~within[:, :, None], 0)
-    band = (distances(CENTRES, radius, device) <= window) & around[:, None]
-    return Blocks(centre, halo, band.to(keep.dtype), within.to(keep.dtype))
+    reach = torch.randint(1, radius + 1, (num_blocks, CENTRES), generator=generator, device=device)
+    return Windows(text, there, reach * there[radius : len(there) - radius].view(-1, CENTRES))
 
 
 def expected_blocks(tokens: Tensor, keep: Tensor, radius: int) -> Blocks:
@@ -136,13 +157,3 @@ def expected_blocks(tokens: Tensor, keep: Tensor, radius: int) -> Blocks:
     within = around[:, 0, radius : radius + CENTRES]  # (N, C)
     met = (radius + 1 - distances(CENTRES, radius, tokens.device)).clamp_min(0).to(keep.dtype) / radius
     return Blocks(centre, halo, within[:, :, None] * met * around, within)
-
-
-def _cut(text: Tensor, there: Tensor, num_blocks: int, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the centres (N, C) and halos (N, L) of one long text, and which words of the halos are there."""
-    width = CENTRES + 2 * radius
-    if not num_blocks:
-        empty = text.new_zeros(0, width)
-        return empty[:, :CENTRES], empty, empty.bool()
-    centre = text[radius : radius + num_blocks * CENTRES].view(num_blocks, CENTRES)
-    return centre, text.unfold(0, width, CENTRES), there.unfold(0, width, CENTRES)

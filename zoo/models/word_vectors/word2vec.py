@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
+from zoo.kernels.word2vec import available, word2vec_steps
 from zoo.models.base import GradientModel
 from zoo.models.base.objectives import Objective, OwnLoss
 from zoo.models.word_vectors.descent import descend
@@ -43,7 +44,7 @@ from zoo.models.word_vectors.noise import draw_words, noise_table, spread_words
 from zoo.models.word_vectors.phrases import find_phrases, join_phrases
 from zoo.models.word_vectors.prediction import Prediction, gradients, hierarchical, losses, negative_sampling
 from zoo.models.word_vectors.subwords import Bags, bags_of, n_gram_buckets
-from zoo.models.word_vectors.windows import Blocks, draw_blocks, expected_blocks, keep_probability
+from zoo.models.word_vectors.windows import Blocks, Windows, draw_windows, expected_blocks, keep_probability
 from zoo.models.word_vectors.word_vector_model import WordVectorModel, special_tokens
 from zoo.optimizers import Recipe
 from zoo.registry import register_model
@@ -293,24 +294,44 @@ class Word2Vec(WordVectorModel, GradientModel):
             rate: the learning rate of the sum over pairs.
             batch_idx: what messages call the batch.
         """
-        options = self.hparams
         tokens, keep = self._kept(batch)
-        blocks = draw_blocks(tokens, keep, options.window)
-        loss, count = torch.zeros((), dtype=torch.float64, device=tokens.device), torch.zeros_like(keep[:1, 0].sum())
-        for part in blocks.parts(options.blocks_per_step):
-            prediction = self._prediction(part)
+        windows = draw_windows(tokens, keep, self.hparams.window)
+        noise, bags = self.vocabulary.noise, self.vocabulary.bags
+        drawn = None if noise is None else draw_words(noise, len(windows.reach), self.hparams.shared_negatives)
+        if drawn is not None and bags is None and available(self.embedding):
+            loss, predicted = self._descend_compiled(windows, drawn, rate)
+        else:
+            loss, predicted = self._descend(windows.blocks(keep.dtype), drawn, rate)
+        self.check_finite(loss, batch_idx)
+        number = round(float(predicted))
+        return loss / max(number, 1), number
+
+    def _descend_compiled(self, windows: Windows, drawn: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        """Take the steps of a text in one call; return the sum of the losses and the number of predicted words."""
+        options = self.hparams
+        loss, predicted = word2vec_steps(
+            self.embedding.data, self.context.data, *windows, drawn, float(options.negatives),
+            options.architecture == "cbow", rate, options.step_bound, options.blocks_per_step,
+        )  # fmt: skip
+        return loss, predicted
+
+    def _descend(self, blocks: Blocks, drawn: Tensor | None, rate: float) -> tuple[Tensor, Tensor]:
+        """Take the same steps in torch operations, for any device and each of the variants."""
+        options = self.hparams
+        loss, predicted = torch.zeros(2, dtype=torch.float64, device=blocks.centre.device)
+        for place, part in enumerate(blocks.parts(options.blocks_per_step)):
+            first = place * options.blocks_per_step
+            prediction = self._prediction(part, None if drawn is None else drawn[first : first + len(part.centre)])
             inputs, outputs = prediction.inputs.flatten(), prediction.outputs.flatten()
-            vectors, contexts = self._look_up(prediction)
-            found = gradients(vectors, contexts, prediction)
-            step_loss = found.loss.sum()
-            self.check_finite(step_loss, batch_idx)
-            loss += step_loss
-            count += prediction.predicted.sum()
+            found = gradients(*self._look_up(prediction), prediction)
+            loss += found.loss.sum()
+            predicted += prediction.predicted.sum()
+            if not loss.isfinite():
+                break
             self._descend_inputs(inputs, found.inputs.flatten(0, 1), found.input_curvature.flatten(), rate)
             of_outputs, curvature = found.outputs.flatten(0, 1), found.output_curvature.flatten()
             descend(self.context.data, outputs, of_outputs, curvature, rate, options.step_bound)
-        number = round(float(count))
-        return loss / max(number, 1), number
+        return loss, predicted
 
     def _kept(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the tokens of a batch with its phrases joined, and how probably each stays, (B, T)."""
@@ -318,15 +339,13 @@ class Word2Vec(WordVectorModel, GradientModel):
         tokens, words = join_phrases(batch.tokens, words, self.phrases, self.spec.vocab_size)
         return tokens, self.vocabulary.keep[tokens].to(self.embedding.dtype) * words
 
-    def _prediction(self, blocks: Blocks, drawn: Tensor | None = None) -> Prediction:
-        """Return what the model predicts in blocks, of drawn words (N, K') where it draws any."""
+    def _prediction(self, blocks: Blocks, drawn: Tensor | None) -> Prediction:
+        """Return what the model predicts in blocks, of drawn words (N, K'), or None for the tree."""
         options, vocabulary = self.hparams, self.vocabulary
         cbow = options.architecture == "cbow"
         if vocabulary.tree is not None:
             return hierarchical(blocks, vocabulary.tree, cbow)
-        assert vocabulary.noise is not None
-        if drawn is None:
-            drawn = draw_words(vocabulary.noise, len(blocks.centre), options.shared_negatives)
+        assert drawn is not None
         return negative_sampling(blocks, drawn, options.negatives, cbow)
 
     def _look_up(self, prediction: Prediction) -> tuple[Tensor, Tensor]:
