@@ -136,6 +136,8 @@ class CNN(GradientModel):
         torch.Size([2, 10])
     """
 
+    compiles = True
+
     def __init__(
         self,
         *,

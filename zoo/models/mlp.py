@@ -78,6 +78,7 @@ class MLP(EmbedsTokens, GradientModel):
         torch.Size([2, 3])
     """
 
+    compiles = True
     needs = {
         "binary_logit": {"target": ("class",)},
         "embedding_size": {"kind": ("tokens",)},

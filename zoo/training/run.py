@@ -306,11 +306,13 @@ _MAY_CHANGE = {"max_epochs", "max_steps", "accelerator", "log_every_n_steps", "l
 
 # What runs did before they could choose.
 _SINCE = {"l1_steps": "gradient", "gradient_clip_algorithm": "norm"}
+_TRAINER_SINCE = {"compile": False, "activation_checkpointing": False}
 
 
 def check_trainer(run_dir: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
     """Raise one line if an option of the trainer changed on which the run's numbers depend; say the others."""
     now, scheduler = settings["trainer"], settings.get("scheduler", {}).get("name")
+    before = {key: value for key, value in _TRAINER_SINCE.items() if key in now} | before
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     spans_the_run = {"max_epochs", "max_steps"} if scheduler in SPANS_THE_RUN else set()
     for key in changed:

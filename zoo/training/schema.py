@@ -62,6 +62,8 @@ class Trainer(TypedDict):
     val_check_interval: Count | ShareAboveZero | None
     log_every_n_steps: Count
     deterministic: bool | Literal["warn"]
+    compile: bool
+    activation_checkpointing: bool
 
 
 class MoreTrainer(TypedDict, total=False):
@@ -226,6 +228,10 @@ def leave_out_unused(settings: dict[str, Any], model: Any, given: Iterable[str] 
     if "steps" not in model.heeds:
         unused |= {f"trainer.{key}": "it takes no steps" for key in _OF_STEPS}
         unused |= dict.fromkeys(("histograms", "check_gradients", "training"), "it takes no steps")
+    if "compile" not in model.heeds:
+        unused["trainer.compile"] = "torch.compile finds nothing in it to join"
+    if "activation_checkpointing" not in model.heeds:
+        unused["trainer.activation_checkpointing"] = "it has no transformer layers"
     if "penalties" not in model.heeds:
         own = next((key for key in ("C", "l2") if key in model.hparams), None)
         why = f"its own model.{own} says how much it is held back" if own else "it has no weights to penalize"

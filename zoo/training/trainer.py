@@ -19,6 +19,7 @@ from zoo.errors import ZooError
 from zoo.training.callbacks import Checkpointer, RandomStates, SignalExit
 from zoo.training.checkpoint import AtomicCheckpointIO
 from zoo.training.convergence import Convergence
+from zoo.training.execution import Compiled, Recomputed
 from zoo.training.gauges import Gauges, Histograms
 from zoo.training.history import History
 from zoo.training.logger import make_loggers
@@ -86,6 +87,8 @@ def make_trainer(
     logger: Any = ("tensorboard",),
     histograms: bool = False,
     whole_set: bool = False,
+    compile: bool = False,
+    activation_checkpointing: bool = False,
     **options: Any,
 ) -> pl.Trainer:
     """Return the Trainer for a model.
@@ -104,6 +107,8 @@ def make_trainer(
         progress: show how far it has come: a line on a terminal, plain lines elsewhere.
         histograms: write a histogram of each parameter after every epoch.
         whole_set: take one step an epoch, over all of its rows.
+        compile: have `torch.compile` make code of the network.
+        activation_checkpointing: keep of each transformer layer its input alone, and compute the rest again.
         logger: names of `zoo.training.logger.LOGGERS` for a run that has a folder, or what Lightning takes.
         **options: all else that Lightning's Trainer takes.
 
@@ -131,6 +136,7 @@ def make_trainer(
         callbacks.append(SignalExit(checkpointer))
     if run_dir is not None and not model.streaming:
         callbacks.append(Gauges())
+    callbacks += [Compiled()] * compile + [Recomputed()] * activation_checkpointing
     if histograms:
         callbacks.append(Histograms())
     if early_stopping:

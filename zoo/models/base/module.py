@@ -35,6 +35,7 @@ class ZooModel(pl.LightningModule):
     entry: ClassVar[ModelEntry]
     streaming: bool = False
     has_weights: bool = False  # that a penalty could shrink
+    compiles: bool = False  # whether torch.compile finds operations to join in a step of training
     convex: bool = False  # so that a fit by steps has one minimum, and falls short of it or not
     needs: ClassVar[Needs] = {}  # what hyperparameters that are not always of use ask for
     takes_missing: bool = False  # whether it learns from missing values, which come as NaN
@@ -110,10 +111,11 @@ class ZooModel(pl.LightningModule):
         """What of a run's options means something to the model; any other is refused where it is given.
 
         Of `steps` (that some of them, or a gauge of them, are asked for), `optimizer`, `scheduler`, `gradient_clipping`
-        (which also stands for gradients that are added up) and `penalties`.
+        (which also stands for gradients that are added up), `penalties`, `compile` and `activation_checkpointing`.
         """
         of_steps = () if self.streaming else ("steps", "optimizer", "scheduler", "gradient_clipping")
-        return frozenset((*of_steps, *(("penalties",) if self.has_weights else ())))
+        more = {"penalties": self.has_weights, "compile": self.compiles}
+        return frozenset((*of_steps, *(name for name, holds in more.items() if holds)))
 
     def setup(self, stage: str | None = None) -> None:
         if self.trainer.datamodule is not None and (self.spec is None or stage == "fit"):

@@ -23,6 +23,11 @@ class AttentionModel(_Base):
     """A mixin for models of transformer layers: weight decay shrinks matrices alone, and layers may be shared out."""
 
     decays_matrices_only = True
+    compiles = True
+
+    @property
+    def heeds(self) -> frozenset[str]:
+        return super().heeds | {"activation_checkpointing"}
 
     def check_sizes(self, *depths: str) -> None:
         """Raise one line for a size or a share out of range; `depths` names what says how many layers there are."""
