@@ -13,7 +13,7 @@ from support import compose, needs_files
 
 import zoo
 from zoo.data.registry import _options, create_data, data_entries
-from zoo.optimizers import OPTIMIZERS, SCHEDULERS, Recipe
+from zoo.optimizers import AVERAGES, OPTIMIZERS, SCHEDULERS, Recipe
 from zoo.training.main import config_dir
 from zoo.training.run import build
 
@@ -65,9 +65,15 @@ def test_a_scheduler_lists_all_parameters_with_their_defaults(name: str) -> None
     assert load("scheduler", name) == {"name": name, **defaults(SCHEDULERS[name], {"optimizer", "total_steps"})}
 
 
+@pytest.mark.parametrize("name", sorted(AVERAGES))
+def test_an_average_lists_all_its_options_with_their_defaults(name: str) -> None:
+    assert load("averaging", name) == {"name": name, **defaults(AVERAGES[name], set())}
+
+
 def test_every_optimizer_and_scheduler_has_a_config_and_every_config_one_of_them() -> None:
     assert {name for group, name in CHOICES if group == "optimizer"} == set(OPTIMIZERS)
     assert {name for group, name in CHOICES if group == "scheduler"} == {*SCHEDULERS, "none"}
+    assert {name for group, name in CHOICES if group == "averaging"} == {*AVERAGES, "none"}
     assert {name for group, name in CHOICES if group == "model"} == set(zoo.list_models())
     assert {name for group, name in CHOICES if group == "data"} == set(data_entries())
 

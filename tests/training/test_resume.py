@@ -24,6 +24,7 @@ from zoo.training.trainer import make_trainer, seed_all
 MLP = ["model=mlp", "data=iris", "data.batch_size=32", "model.widths=[8]", "model.dropout=0.3"]
 SHORT = ["trainer.limit_train_batches=3", "trainer.max_epochs=3"]
 PLATEAU = ["scheduler=plateau", "scheduler.patience=0", "scheduler.factor=0.5", "optimizer.lr=0.3"]
+SWA = ["averaging=swa", "averaging.start=0.3", "averaging.swa_lr=0.01"]
 STOPPING = ["regularization=early_stopping", "regularization.early_stopping.patience=1", "optimizer.lr=0.3"]
 RUNS = {
     "momentum and cosine": [*MLP, "optimizer=sgd", "optimizer.momentum=0.9", "scheduler=cosine"],
@@ -42,6 +43,8 @@ RUNS = {
     "worker processes": [*MLP, "data.num_workers=2"],
     "lbfgs": [*MLP, "optimizer=lbfgs", "optimizer.max_iter=3"],
     "float64": [*MLP, "trainer.precision=64-true"],
+    "exponential average, all noise": [*MLP, "averaging=ema", "regularization=[mixup,label_noise,weight_noise]"],
+    "mean of the last weights": [*MLP, *SWA, "model.batch_norm=true"],
     "exact, one pass": ["model=linear_regression"],
     "gradient solver": ["model=linear_regression", "model.solver=gradient"],
 }
@@ -61,6 +64,7 @@ def train(overrides: Sequence[str], folder: Path, resume: Path | None = None) ->
         checkpoint_seconds=0 if resume is None else 1000,
         early_stopping=regularization["early_stopping"],
         gradient_clip_val=regularization["gradient_clip_val"],
+        averaging=settings["averaging"],
         progress=False,
         logger=False,
         **settings["trainer"],
@@ -75,6 +79,7 @@ def final(checkpoint: dict[str, Any]) -> tuple[str, str]:
     rest = {f"{i}.{k}.{key}": value for i, state in enumerate(checkpoint["optimizer_states"])
             for k, values in state.get("state", {}).items() for key, value in values.items()
             if isinstance(value, torch.Tensor)}  # fmt: skip
+    rest |= {f"averaged {name}": value for name, value in checkpoint.get("averaging", {}).get("weights", {}).items()}
     rest["random"] = checkpoint["random_states"][0]["torch"]
     rates = [group["lr"] for state in checkpoint["optimizer_states"] for group in state.get("param_groups", [])]
     rest["rates"] = torch.tensor(rates, dtype=torch.float64)

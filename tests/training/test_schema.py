@@ -15,7 +15,7 @@ from support import CPU, compose, run_command
 import zoo
 from zoo.checks import _fits
 from zoo.data.registry import _options, data_entries
-from zoo.optimizers import OPTIMIZERS, SCHEDULERS
+from zoo.optimizers import AVERAGES, OPTIMIZERS, SCHEDULERS
 from zoo.optimizers.options import option_types
 from zoo.registry import _annotations, model_entry
 from zoo.training.main import config_dir
@@ -56,10 +56,10 @@ def wrong(key: str, annotation: Any) -> Iterator[str]:
 def wrong_overrides() -> Iterator[list[str]]:
     """Command lines with one wrong value each: of the run's own keys, and of every choice of every group."""
     for key, annotation in keys_of().items():
-        if "." in key or key not in ("model", "data", "optimizer", "scheduler"):
+        if "." in key or key not in ("model", "data", "optimizer", "scheduler", "averaging"):
             base = ["model=mlp", "data=iris", "regularization=early_stopping"]
             yield from ([*base, override] for override in wrong(key, annotation))
-    for group, factories in (("optimizer", OPTIMIZERS), ("scheduler", SCHEDULERS)):
+    for group, factories in (("optimizer", OPTIMIZERS), ("scheduler", SCHEDULERS), ("averaging", AVERAGES)):
         for name, factory in factories.items():
             for key, annotation in option_types(factory).items():
                 if re.search(rf"^{key}:", (config_dir() / group / f"{name}.yaml").read_text(), re.M):

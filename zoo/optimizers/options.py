@@ -1,4 +1,4 @@
-"""The options of optimizers and schedules: their names, types, ranges and defaults, as the factories declare them."""
+"""The options of optimizers, schedules and averages: names, types, ranges and defaults, as factories declare them."""
 
 from __future__ import annotations
 
@@ -55,6 +55,10 @@ _TYPES: dict[str, Any] = {
     "adamw_lr": Annotated[float, Range(0, open_low=True)] | None,
     "adamw_betas": tuple[_SHARE, _SHARE],
     "adamw_eps": _NOT_NEGATIVE,
+    "decay": _SHARE,
+    "start": _SHARE,
+    "every": _COUNT,
+    "swa_lr": Annotated[float, Range(0, open_low=True)],
 }
 _PAIR_OF_EPS = tuple[_NOT_NEGATIVE | None, _NOT_NEGATIVE]  # Adafactor's
 SOURCES = Literal["zoo", "torch"]

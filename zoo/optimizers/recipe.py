@@ -78,6 +78,10 @@ class Recipe:
         l2: λ₂ of the penalty λ₂ Σ w².
         l1_steps: whether λ₁ adds its subgradient to the `gradient`, or is taken in `proximal` steps, which set weights
             to zero and belong to the optimizer sgd.
+        mixup: α of Beta(α, α), by which the rows of a batch are mixed with each other; 0 leaves them.
+        label_noise: share of a step's labels that are drawn anew; of values the deviation of the noise on them, in
+            deviations of the target.
+        weight_noise: deviation σ of the noise on weights while a step's gradient is taken.
 
     Example:
         >>> Recipe("sgd", {"lr": 0.1, "momentum": 0.9}, l2=1e-4).optimizer
@@ -91,6 +95,9 @@ class Recipe:
     l1: float = 0.0
     l2: float = 0.0
     l1_steps: Literal["gradient", "proximal"] = "gradient"
+    mixup: float = 0.0
+    label_noise: float = 0.0
+    weight_noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -100,7 +107,8 @@ class Recipe:
         check_options("optimizer", self.optimizer, OPTIMIZERS[self.optimizer], self.optimizer_options)
         if self.scheduler != "none":
             check_options("scheduler", self.scheduler, SCHEDULERS[self.scheduler], self.scheduler_options)
-        for name in ("l1", "l2"):
+        check_type("regularization.label_noise", self.label_noise, Annotated[float, Range(0, 1)])
+        for name in ("l1", "l2", "mixup", "weight_noise"):
             check_type(f"regularization.{name}", getattr(self, name), Annotated[float, Range(0)])
         check_type("regularization.l1_steps", self.l1_steps, Literal["gradient", "proximal"])
         if self.l1 and self.l1_steps == "proximal" and self.optimizer != "sgd":

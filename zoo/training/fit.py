@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
@@ -112,7 +113,9 @@ def fit(
     if optimizer is None and not options:  # the model's own choice, with the penalties of this call
         optimizer, options = model.recipe.optimizer, model.recipe.optimizer_options
     own = model.recipe  # with the schedule that belongs to it
-    model.train_by(Recipe(optimizer or own.optimizer, options, own.scheduler, own.scheduler_options, l1=l1, l2=l2))
+    model.train_by(
+        replace(own, optimizer=optimizer or own.optimizer, optimizer_options=options, l1=l1, l2=l2, l1_steps="gradient")
+    )
     coding = {"missing": missing, "text": text}
     datamodule = _as_datamodule(model, data, y, sample_weight, batch_size, validation, standardize, coding, seed)
     # The caller's own random streams go on as if nothing had been drawn.

@@ -20,7 +20,7 @@ from zoo.training.terminal import called, make_console, print_folded
 
 __all__ = ["Setting", "print_help", "print_key", "settings"]
 
-GROUPS = ("model", "data", "optimizer", "scheduler", "regularization", "trainer", "training", "experiment")
+GROUPS = ("model", "data", "optimizer", "scheduler", "regularization", "trainer", "training", "averaging", "experiment")
 INDENT = 10
 
 
@@ -175,12 +175,12 @@ def type_of(setting: Setting) -> str:
     """Say what a key may be: by the schema of the run, by the factory of an optimizer, or by a constructor."""
     group, _, name = setting.key.partition(".")
     declared: Any = keys_of().get(setting.key)
-    if declared is None and group in ("optimizer", "scheduler") and setting.choice != "none":
-        from zoo.optimizers import OPTIMIZERS, SCHEDULERS
+    if declared is None and group in ("optimizer", "scheduler", "averaging") and setting.choice != "none":
+        from zoo.optimizers import AVERAGES, OPTIMIZERS, SCHEDULERS
         from zoo.optimizers.options import option_types
 
-        table: Any = OPTIMIZERS if group == "optimizer" else SCHEDULERS
-        declared = option_types(table[setting.choice]).get(name)
+        tables: dict[str, Any] = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS, "averaging": AVERAGES}
+        declared = option_types(tables[group][setting.choice]).get(name)
     elif declared is None and group in ("model", "data"):
         declared = options_of(group, setting.choice).get(name)
     elif declared is None and group == "generate":

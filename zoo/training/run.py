@@ -40,6 +40,7 @@ from zoo.training.logger import RunLogger
 from zoo.training.pictures import draw, spread
 from zoo.training.plugins import import_plugins
 from zoo.training.processes import agree, together
+from zoo.training.rate_finder import RangeTest, range_test
 from zoo.training.report import Course, print_end, print_metrics, print_row, print_start
 from zoo.training.run_config import read_config
 from zoo.training.schema import check_config, leave_out_unused
@@ -84,7 +85,8 @@ def prepare(model: ZooModel, config: dict[str, Any], tokenizer: str | None = Non
         config: the resolved config.
         tokenizer: the JSON of the tokenizer that a run has learnt already.
     """
-    penalties: dict[str, Any] = {key: config["regularization"].get(key, 0.0) for key in ("l1", "l2")}
+    amounts = ("l1", "l2", "mixup", "label_noise", "weight_noise")
+    penalties: dict[str, Any] = {key: config["regularization"].get(key, 0.0) for key in amounts}
     penalties["l1_steps"] = config["regularization"].get("l1_steps", "gradient")
     sections = {key: config[key] for key in ("optimizer", "scheduler") if key in config}
     parts: dict[str, Any] = {}
@@ -121,6 +123,7 @@ def train_run(config: DictConfig) -> Outcome:
     settings, data = _prepared(model, settings, tokenizer_of(run_dir), HydraConfig.get().overrides.task)
     share_tokenizer(data.spec.tokenizer)
     check_validation(settings, model, data)
+    settings, found = _with_found_rate(model, data, settings, run_dir, HydraConfig.get().overrides.task)
     resume = agree("checkpoint", _resume_from(run_dir, settings))
     regularization = settings["regularization"]
     course, diagnosis = Course(), Diagnosis()
@@ -135,6 +138,7 @@ def train_run(config: DictConfig) -> Outcome:
         logger=settings["logger"],
         histograms=settings.get("histograms", False),
         whole_set=_method(settings) == "batch",
+        averaging=settings.get("averaging"),
         **settings["trainer"],
     )
     last = run_dir / "checkpoints" / "last.ckpt"
@@ -150,6 +154,11 @@ def train_run(config: DictConfig) -> Outcome:
             if (writer := run_logger(trainer)) is not None:
                 writer.log_config(text)
             print_start(trainer, model, data, settings["data"]["name"], run_dir)
+        if found is not None:
+            found.write(run_dir / "pictures")
+            print_row(course.console, "find_lr", f"{found}: pictures/learning_rate.png")
+            if writer is not None:
+                writer.experiment.add_figure("learning_rate_range_test", found.picture())
         if settings.get("check_gradients") and trainer.is_global_zero:
             check_first(model, data)
         with together(trainer):
@@ -176,14 +185,46 @@ def _prepared(
         settings = settings | {"data": settings["data"] | {"batch_size": 1}}
     data = prepare(model, settings, tokenizer)
     rate = settings["optimizer"].get("lr")
-    if rate is None or settings["optimizer"]["name"] == "lbfgs" or any(o.startswith("optimizer.lr=") for o in given):
+    chosen = settings.get("find_lr") or any(override.startswith("optimizer.lr=") for override in given)
+    if rate is None or settings["optimizer"]["name"] == "lbfgs" or chosen:
         return settings, data
     rows = 1 if method == "stochastic" else len(data.rows("train"))
     rate = learning_rate(rate, rows, usual or rows)
     log.info("training=%s: optimizer.lr=%.3g, for %s row%s a step.", method, rate, f"{rows:,}", "s" * (rows != 1))
+    return _with_rate(model, settings, rate), data
+
+
+def _with_rate(model: ZooModel, settings: dict[str, Any], rate: float) -> dict[str, Any]:
+    """Return the settings with a learning rate, which the model takes, too."""
     settings = settings | {"optimizer": settings["optimizer"] | {"lr": rate}}
     model.train_by(replace(model.recipe, optimizer_options=named(settings["optimizer"])[1]))
-    return settings, data
+    return settings
+
+
+def _with_found_rate(
+    model: ZooModel, data: Any, settings: dict[str, Any], run_dir: Path, given: Iterable[str]
+) -> tuple[dict[str, Any], RangeTest | None]:
+    """Return the settings with the learning rate that a range test found, where it is asked for, and the test."""
+    if not settings.get("find_lr"):
+        return settings, None
+    options = settings["trainer"]
+    if (chosen := next((o for o in given if o.startswith("optimizer.lr=")), None)) is not None:
+        raise ZooError(f"find_lr=true finds the learning rate, and {chosen} says it: leave one of the two out.")
+    if settings["scheduler"]["name"] == "one_cycle":
+        raise ZooError("find_lr=true finds optimizer.lr, and scheduler=one_cycle takes scheduler.max_lr: choose one.")
+    if options["devices"] not in (1, "1", "auto"):
+        raise ZooError("find_lr=true runs in one process: find it with trainer.devices=1, then pass optimizer.lr.")
+    saved = run_dir / "config.yaml"
+    if (run_dir / "checkpoints" / "last.ckpt").exists() and saved.exists():  # going on: it was found then
+        return _with_rate(model, settings, read_config(saved)["optimizer"]["lr"]), None
+    regularization, kept = settings["regularization"], ("accelerator", "precision", "accumulate_grad_batches")
+    found = range_test(
+        model, data, whole_set=_method(settings) == "batch",
+        gradient_clip_val=regularization.get("gradient_clip_val"),
+        gradient_clip_algorithm=regularization.get("gradient_clip_algorithm"),
+        **{key: options[key] for key in kept},
+    )  # fmt: skip
+    return settings if found.suggestion is None else _with_rate(model, settings, found.suggestion), found
 
 
 def check_first(model: ZooModel, data: Any) -> None:
@@ -290,6 +331,8 @@ def _resume_from(run_dir: Path, settings: dict[str, Any]) -> str | None:
         before["regularization"] = since | (before.get("regularization") or {})
         sections = ("model", "data", "optimizer", "scheduler", "regularization", "seed")
         changed = [key for key in sections if before.get(key) != settings.get(key)]
+        averages = [config.get("averaging", _NO_AVERAGE) for config in (before, settings)]
+        changed += ["averaging"] if averages[0] != averages[1] else []
         changed += ["training"] if _method(before) != _method(settings) else []
         if changed:
             raise ZooError(
@@ -305,8 +348,11 @@ _MAY_CHANGE = {"max_epochs", "max_steps", "accelerator", "log_every_n_steps", "l
 
 
 # What runs did before they could choose.
-_SINCE = {"l1_steps": "gradient", "gradient_clip_algorithm": "norm"}
 _TRAINER_SINCE = {"compile": False, "activation_checkpointing": False}
+_NO_AVERAGE = {"name": "none"}
+_SINCE = {
+    "l1_steps": "gradient", "gradient_clip_algorithm": "norm", "mixup": 0.0, "label_noise": 0.0, "weight_noise": 0.0,
+}  # fmt: skip
 
 
 def check_trainer(run_dir: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -314,10 +360,13 @@ def check_trainer(run_dir: Path, before: dict[str, Any], settings: dict[str, Any
     now, scheduler = settings["trainer"], settings.get("scheduler", {}).get("name")
     before = {key: value for key, value in _TRAINER_SINCE.items() if key in now} | before
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    spans_the_run = {"max_epochs", "max_steps"} if scheduler in SPANS_THE_RUN else set()
+    drawn = f"scheduler={scheduler}" if scheduler in SPANS_THE_RUN else ""
+    if settings.get("averaging", _NO_AVERAGE)["name"] == "swa":
+        drawn = drawn or "averaging=swa"
+    spans_the_run = {"max_epochs", "max_steps"} if drawn else set()
     for key in changed:
         if key not in _MAY_CHANGE - spans_the_run:
-            why = f", over which scheduler={scheduler} is drawn" if key in spans_the_run else ""
+            why = f", over which {drawn} is drawn" if key in spans_the_run else ""
             raise ZooError(
                 f"{run_dir} holds a run with another trainer.{key} ({before.get(key)}, not {now.get(key)}){why}: "
                 "choose another run_dir, or repeat that run's command to go on with it."
@@ -412,7 +461,7 @@ def flatten(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the hyperparameters that tell runs apart, as one flat mapping."""
     flat: dict[str, Any] = {"seed": settings["seed"], "data": settings["data"]["name"]}
     flat["data.batch_size"] = settings["data"]["batch_size"]
-    for section in ("model", "optimizer", "scheduler", "regularization"):
+    for section in ("model", "optimizer", "scheduler", "regularization", "averaging"):
         for key, value in settings.get(section, {}).items():
             flat[section if key == "name" else f"{section}.{key}"] = value
     return flat

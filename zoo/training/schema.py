@@ -1,7 +1,8 @@
 """The schema of a run's config: what each key may be, checked before anything is created.
 
 The sections of the run itself are declared here. What `model.*` and `data.*` may be is said by the constructors'
-annotations and their own checks of ranges, what `optimizer.*` and `scheduler.*` may be by `zoo.optimizers.options`.
+annotations and their own checks of ranges, what `optimizer.*`, `scheduler.*` and `averaging.*` may be by
+`zoo.optimizers.options`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ class Regularization(TypedDict):
     l2: NotNegative
     l1_steps: Literal["gradient", "proximal"]
     dropout: Share | None
+    mixup: NotNegative
+    label_noise: Share
+    weight_noise: NotNegative
     gradient_clip_val: Positive | None
     gradient_clip_algorithm: Literal["norm", "value"]
     early_stopping: EarlyStopping | None
@@ -87,7 +91,8 @@ class Training(TypedDict):
 
 
 class Config(TypedDict):
-    """The keys of configs/train.yaml; what `model`, `data`, `optimizer` and `scheduler` hold their factories check."""
+    """The keys of configs/train.yaml; what `model`, `data`, `optimizer`, `scheduler` and
+    `averaging` hold their factories check."""
 
     seed: Annotated[int, Range(0, 2**32 - 1)]
     run_dir: str
@@ -96,12 +101,14 @@ class Config(TypedDict):
     regularization: Regularization
     logger: list[Literal["tensorboard", "csv", "wandb", "mlflow"]]
     histograms: bool
+    find_lr: bool
     check_gradients: bool
     diagnosis: bool
     plugins: list[str]
     debug: bool
     trainer: Trainer
     training: Training
+    averaging: dict[str, Any]
     model: dict[str, Any]
     data: dict[str, Any]
     optimizer: dict[str, Any]
@@ -134,7 +141,7 @@ def check_config(settings: dict[str, Any]) -> None:
     for module in settings["plugins"]:
         if not re.fullmatch(MODULE, module):
             raise ZooError(f"plugins must be names of modules, such as plugins=[my_models], not {module!r}.")
-    for group in ("model", "data", "optimizer", "scheduler"):
+    for group in ("model", "data", "optimizer", "scheduler", "averaging"):
         if not isinstance(settings[group].get("name"), str):
             raise ZooError(f"{group}.name must be a string: choose with {group}=NAME.")
 
@@ -185,7 +192,7 @@ def keys_of(declared: Any = Config, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-GROUPS = ("model", "data", "optimizer", "scheduler", "trainer", "training")  # of each there is exactly one
+GROUPS = ("model", "data", "optimizer", "scheduler", "trainer", "training", "averaging")  # of each there is exactly one
 
 
 def check_groups(arguments: Iterable[str]) -> None:
@@ -209,7 +216,7 @@ def module_names(text: str) -> list[str]:
 
 
 _REGULARIZATION = {"gradient_clipping": "gradient_clip_val", "l1": "l1", "l2": "l2", "elastic_net": "l1"}
-_DEFAULTS = (("scheduler", "none"), ("trainer", "default"), ("training", "minibatch"))
+_DEFAULTS = (("scheduler", "none"), ("trainer", "default"), ("training", "minibatch"), ("averaging", "none"))
 _OF_STEPS = ("max_steps", "accumulate_grad_batches", "val_check_interval", "log_every_n_steps")
 
 
@@ -227,7 +234,8 @@ def leave_out_unused(settings: dict[str, Any], model: Any, given: Iterable[str] 
         unused["trainer.accumulate_grad_batches"] = "it has no gradient to add up"
     if "steps" not in model.heeds:
         unused |= {f"trainer.{key}": "it takes no steps" for key in _OF_STEPS}
-        unused |= dict.fromkeys(("histograms", "check_gradients", "training"), "it takes no steps")
+        of_steps = ("histograms", "check_gradients", "find_lr", "training", "averaging")
+        unused |= dict.fromkeys(of_steps, "it takes no steps")
     if "compile" not in model.heeds:
         unused["trainer.compile"] = "torch.compile finds nothing in it to join"
     if "activation_checkpointing" not in model.heeds:
@@ -237,7 +245,8 @@ def leave_out_unused(settings: dict[str, Any], model: Any, given: Iterable[str] 
         why = f"its own model.{own} says how much it is held back" if own else "it has no weights to penalize"
         unused |= {f"regularization.{key}": why for key in ("l1", "l2")}
     if "penalties" not in model.heeds or "steps" not in model.heeds:
-        unused["regularization.l1_steps"] = "it takes no steps by a penalized gradient"
+        of_gradients = ("l1_steps", "mixup", "label_noise", "weight_noise")
+        unused |= {f"regularization.{key}": "it takes no steps by the gradient of a loss" for key in of_gradients}
     for override in given:
         for key in _keys_set_by(override):
             reason = next((why for part, why in unused.items() if f"{key}.".startswith(f"{part}.")), None)

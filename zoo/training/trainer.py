@@ -16,6 +16,8 @@ from lightning.pytorch.profilers import AdvancedProfiler, PassThroughProfiler, P
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from zoo.errors import ZooError
+from zoo.optimizers import make_average
+from zoo.training.averaging import Averaging
 from zoo.training.callbacks import Checkpointer, RandomStates, SignalExit
 from zoo.training.checkpoint import AtomicCheckpointIO
 from zoo.training.convergence import Convergence
@@ -89,6 +91,7 @@ def make_trainer(
     whole_set: bool = False,
     compile: bool = False,
     activation_checkpointing: bool = False,
+    averaging: dict[str, Any] | str | None = None,
     **options: Any,
 ) -> pl.Trainer:
     """Return the Trainer for a model.
@@ -109,6 +112,7 @@ def make_trainer(
         whole_set: take one step an epoch, over all of its rows.
         compile: have `torch.compile` make code of the network.
         activation_checkpointing: keep of each transformer layer its input alone, and compute the rest again.
+        averaging: of the weights: `ema`, `swa`, or a mapping of its `name` and options.
         logger: names of `zoo.training.logger.LOGGERS` for a run that has a folder, or what Lightning takes.
         **options: all else that Lightning's Trainer takes.
 
@@ -121,7 +125,11 @@ def make_trainer(
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     checkpointer = None
     limit = "max_epochs" if run_dir is None else "trainer.max_epochs"
-    callbacks = [RandomStates(), *(callbacks or []), Convergence(limit)]
+    average = make_average(**({"name": averaging or "none"} if not isinstance(averaging, dict) else averaging))
+    if average is not None and "steps" not in model.heeds:
+        raise ZooError(f"averaging does nothing for {model.entry.name}: it takes no steps. Leave it out.")
+    averages = [] if average is None else [Averaging(average)]  # before all who look at the weights
+    callbacks = [RandomStates(), *averages, *(callbacks or []), Convergence(limit)]
     if whole_set:
         callbacks.append(WholeSet())
         options["accumulate_grad_batches"] = NEVER

@@ -16,6 +16,8 @@ from zoo.errors import ZooError
 from zoo.models.base.evaluation import Pooling
 from zoo.models.base.module import ZooModel, check_accepts
 from zoo.models.base.objectives import IGNORED, Classification, Objective, Regression, make_objective
+from zoo.optimizers.noise import disturb, mixup, noisy_classes, noisy_values, restore
+from zoo.optimizers.penalties import penalized_parameters
 from zoo.tasks import find_task
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class GradientModel(ZooModel):
 
     def __init__(self) -> None:
         super().__init__()
+        self._undisturbed: list[tuple[Tensor, Tensor]] = []  # weights as they are, while a step shakes them
         self._unlogged: list[tuple[Tensor, int]] = []  # of the steps that are not logged yet, with their rows
         self._logged_at = 0.0
 
@@ -57,6 +60,7 @@ class GradientModel(ZooModel):
                 self.monitor, self.monitor_mode = task.monitor, task.mode
             elif self.entry.unsupervised:
                 self.monitor = "val/loss"
+        self._check_noise(spec)
         super().build(spec)
         return self
 
@@ -91,14 +95,54 @@ class GradientModel(ZooModel):
         return self.objective.loss(self.output(batch), batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        loss = self.training_loss(batch)
-        penalty = self.recipe.penalty(self)
-        self.check_finite(loss, batch_idx)
+        recipe = self.recipe
+        if recipe.label_noise:
+            batch = batch._replace(y=self._noisy_targets(batch))
+        self._undisturbed = disturb(penalized_parameters(self), recipe.weight_noise) if recipe.weight_noise else []
+        try:
+            loss = self.mixed_loss(batch) if recipe.mixup else self.training_loss(batch)
+            penalty = recipe.penalty(self)
+            self.check_finite(loss, batch_idx)
+        except BaseException:
+            restore(self._undisturbed)
+            raise
         self._unlogged.append((loss.detach(), batch.size))
         return loss if penalty is None else loss + penalty
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         super().backward(loss if self.step_weight is None else loss * self.step_weight, *args, **kwargs)
+        restore(self._undisturbed)
+
+    def mixed_loss(self, batch: Batch) -> Tensor:
+        """Return the loss of rows between two rows: that of both targets, each by its share."""
+        mixed = mixup(batch.x, self.recipe.mixup)
+        output = self.output(batch._replace(x=mixed.x))
+        losses = [self.objective.loss(output, of) for of in (batch, batch.rows(mixed.partner))]
+        return mixed.share * losses[0] + (1 - mixed.share) * losses[1]
+
+    def _noisy_targets(self, batch: Batch) -> Tensor:
+        assert batch.y is not None
+        share = self.recipe.label_noise
+        if isinstance(self.objective, Classification):
+            return noisy_classes(batch.y, share, self.objective.num_classes)
+        deviation: Tensor | None = self.objective.target_std  # type: ignore[assignment]
+        return noisy_values(batch.y, share if deviation is None else share * deviation.to(batch.y.dtype))
+
+    def _check_noise(self, spec: DataSpec) -> None:
+        """Raise one line where rows cannot be mixed, or targets disturbed."""
+        own_loss = type(self).training_loss is not GradientModel.training_loss
+        if self.recipe.mixup and (own_loss or spec.kind not in ("tabular", "image") or self.entry.unsupervised):
+            why = "has a loss of its own" if own_loss or self.entry.unsupervised else f"reads {spec.kind}"
+            raise ZooError(
+                f"regularization.mixup mixes rows of tables and images, each with a class or a value, and "
+                f"{self.entry.name} {why}: leave it out."
+            )
+        fits = isinstance(self.objective, Classification) or type(self.objective) is Regression
+        if self.recipe.label_noise and not (fits and spec.target in ("class", "value")):
+            raise ZooError(
+                f"regularization.label_noise disturbs classes and values, one of each row; here the targets are "
+                f"{'counts' if fits or isinstance(self.objective, Regression) else spec.target}: leave it out."
+            )
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the losses of the steps so far, where somebody is to see them: logging costs as much as a small step."""
@@ -108,6 +152,11 @@ class GradientModel(ZooModel):
         if ends or trainer._logger_connector.should_update_logs or now - self._logged_at >= SHOWN:
             self._logged_at = now
             self._log_losses()
+
+    @property
+    def last_loss(self) -> float | None:
+        """The loss of the last batch, without penalties, as long as the batch is not done with."""
+        return float(self._unlogged[-1][0]) if self._unlogged else None
 
     def _log_losses(self) -> None:
         """The curve of the steps, and the epoch's mean, which stands beside means of validation and test."""
