@@ -11,7 +11,6 @@ import torch
 from zoo.checks import Range, check_type
 from zoo.errors import ZooError, nearest
 from zoo.models.base import StreamingModel, ZooModel
-from zoo.optimizers import Recipe
 
 __all__ = ["fit"]
 
