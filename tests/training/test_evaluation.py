@@ -135,6 +135,31 @@ def test_other_splits_and_checkpoints(runs: Runs, capsys: pytest.CaptureFixture[
     assert test.num_rows == len(data.rows("test"))
 
 
+def test_other_lengths_and_paths(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    ntm, ram = runs["ntm"], runs["ram"]
+    before = (ntm / "evaluation" / "metrics.json").read_text()
+    assert run_command([f"run={ntm}", "data.test_length=2", "accelerator=cpu"], "evaluate") == 0
+    table = pq.read_table(ntm / "evaluation" / "test_length=2" / "predictions.parquet")
+    assert {len(row) for row in table["prediction"].to_pylist()} == {8 * (2 * 2 + 1)}
+    assert (ntm / "evaluation" / "metrics.json").read_text() == before
+    assert run_command([f"run={ram}", "model.num_paths=3", "accelerator=cpu"], "evaluate") == 0
+    table = pq.read_table(ram / "evaluation" / "num_paths=3" / "predictions.parquet")
+    model, data = zoo.load_model(ram), create_data("digits")
+    model.hparams.num_paths = 3
+    batch = data.rows("test")[torch.arange(table.num_rows)]
+    said = model.predict_columns(batch)["probability"]
+    assert torch.allclose(torch.tensor(table["probability_0"].to_pylist()), said[:, 0], atol=1e-6)
+    refused = {
+        (ntm, "model.num_paths=3"): "A trained ntm has no model.num_paths to be given anew",
+        (ram, "model.num_paths=0"): "num_paths must be",
+        (ram, "data.test_length=3"): "has no option 'test_length'",
+    }
+    for (run, argument), line in refused.items():
+        capsys.readouterr()
+        assert run_command([f"run={run}", argument, "accelerator=cpu"], "evaluate") == 1
+        assert line in capsys.readouterr().err
+
+
 def test_evaluation_gives_what_training_ended_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert run_command(["model=mlp", "data=wine", "trainer.max_epochs=3", CPU, f"run_dir={run}"]) == 0

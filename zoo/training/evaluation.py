@@ -19,6 +19,7 @@ from zoo.data.provenance import absolute_paths, digests, read_digests
 from zoo.data.registry import create_data, data_entries
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
+from zoo.registry import create_model
 from zoo.training.analyses import Subject, check_analyses, run_analyses
 from zoo.training.checkpoint import described, find_checkpoint, load_model, write_whole
 from zoo.training.continuation import check_goes_on, go_on, read_asked
@@ -34,6 +35,8 @@ from zoo.training.word_questions import ask_words
 __all__ = ["evaluate", "evaluate_run", "write_predictions"]
 
 log = logging.getLogger(__name__)
+
+LONGER = ("test_length", "test_repeats")  # options of tasks that are made to be tried on more than they were learnt on
 
 
 def evaluate(
@@ -99,6 +102,9 @@ def evaluate_run(config: DictConfig) -> None:
     import_plugins(options["plugins"])
     seed_all(settings["seed"])
     model = load_model(checkpoint)
+    otherwise = adjust(model, options["model"]) + [
+        f"{key}={options['data'][key]}" for key in LONGER if options["data"][key] is not None
+    ]
     asked = read_asked(options)
     analyses = check_analyses(options["analysis"])
     name = settings["data"]["name"]
@@ -116,7 +122,9 @@ def evaluate_run(config: DictConfig) -> None:
     said = "new" if is_new else split
     metrics = {f"{said}/{key.partition('/')[2]}": value for key, value in metrics.items()}
     usual = not is_new and split == ("test" if data.has("test") else "train")
-    folder = run / "evaluation" if usual else run / "evaluation" / said  # what is said of other rows overwrites nothing
+    folder = run / "evaluation"
+    for part in ([] if usual else [said]) + otherwise:  # what is said of other rows or answers overwrites nothing
+        folder /= part
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"split": said, **metrics}, indent=2) + "\n"
     write_whole(folder / "metrics.json", lambda file: file.write(text.encode()))
@@ -133,6 +141,17 @@ def evaluate_run(config: DictConfig) -> None:
     logger.finalize("success")
     if asked is not None:
         go_on(model, data, asked, split, folder)
+
+
+def adjust(model: ZooModel, given: dict[str, Any]) -> list[str]:
+    """Give a trained model other values of hyperparameters that its weights do not hang on; return what was given."""
+    given = {key: value for key, value in given.items() if value is not None}
+    for key in given:
+        if key not in model.adjustable:
+            raise ZooError(f"A trained {model.entry.name} has no model.{key} to be given anew: leave it out.")
+    for key in given:
+        model.hparams[key] = create_model(model.entry.name, **given).hparams[key]  # which checks it
+    return [f"{key}={value}" for key, value in given.items()]
 
 
 def _data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: ZooModel) -> tuple[Any, bool]:

@@ -404,7 +404,8 @@ def explain(error: BaseException) -> str | None:
     if type(error).__name__ == "MisconfigurationException" or (isinstance(error, ValueError) and _by_lightning(error)):
         return f"trainer: {' '.join(str(error).split())}"
     if is_too_large(error):
-        return "out of memory: lower data.batch_size or the model's sizes, or take trainer.accelerator=cpu."
+        elsewhere = ", or take trainer.accelerator=cpu" if "CU" in str(error) else ""  # of CUDA or cuBLAS
+        return f"out of memory: lower data.batch_size or the model's sizes{elsewhere}."
     chain = error
     while chain is not None:
         if isinstance(chain, MissingMandatoryValue):

@@ -38,6 +38,7 @@ class ZooModel(pl.LightningModule):
     compiles: bool = False  # whether torch.compile finds operations to join in a step of training
     convex: bool = False  # so that a fit by steps has one minimum, and falls short of it or not
     needs: ClassVar[Needs] = {}  # what hyperparameters that are not always of use ask for
+    adjustable: ClassVar[tuple[str, ...]] = ()  # hyperparameters that a trained model may be given anew
     takes_missing: bool = False  # whether it learns from missing values, which come as NaN
     takes_sparse: bool = False  # whether it reads rows as sparse matrices (CSR) where the data have them
     # What the kept checkpoint is chosen by; None keeps the last one.

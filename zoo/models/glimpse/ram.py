@@ -74,6 +74,8 @@ class RAM(LooksAtImages, GradientModel):
         torch.Size([4, 10])
     """
 
+    adjustable = ("num_paths",)
+
     def __init__(
         self,
         *,
