@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
+import zoo.kernels
 from zoo.kernels.lloyd import lloyd_assign, lloyd_statistics
 from zoo.models.kmeans.lloyd import assign, cluster_statistics
 
@@ -109,3 +112,27 @@ def test_the_operators_are_what_torch_expects(kernels: str) -> None:
         lloyd_statistics(x.double(), x[0], 1.0, centroids, 2, weight)
     with pytest.raises(RuntimeError, match="do not fit together"):
         lloyd_statistics(x, x[0], 1.0, centroids, 2, weight[1:])
+
+
+@pytest.mark.slow
+@needs_sanitizer
+@pytest.mark.parametrize("variant", list(zoo.kernels.runnable()))
+def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+    script = """
+import torch
+from test_lloyd import SIZES, assign, cluster_statistics, strided, transposed
+for sizes in [*SIZES, (0, 4, 3, 2), (5, 1, 40, 1), (100, 64, 17, 2)]:
+    rows, features, clusters, restarts = sizes
+    for view in (torch.clone, strided, transposed):
+        for offset, scale in ((0.0, 1.0), (100.0, 1e-20), (0.0, 1e15)):
+            x = view((torch.randn(rows, features) + offset) * scale)
+            centroids = (torch.randn(restarts, clusters, features, dtype=torch.float64) + offset) * scale
+            reference = centroids[0, 0].float().double()
+            for weight in (None, torch.rand(rows), torch.zeros(rows)):
+                cluster_statistics(x, centroids, weight, reference)
+            assign(x, centroids)
+x = torch.randn(40, 4)
+x[5, 1] = torch.nan
+assign(x, torch.randn(1, 3, 4, dtype=torch.float64))
+"""
+    run_sanitized(variant, tmp_path, script)

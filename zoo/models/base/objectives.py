@@ -27,6 +27,7 @@ __all__ = [
     "PoissonRegression",
     "Regression",
     "TokenPrediction",
+    "f1_names",
     "f1_of",
     "make_objective",
 ]
@@ -74,18 +75,22 @@ class Objective(nn.Module):
         return {}
 
 
-def f1_of(spec: DataSpec) -> dict[str, Pooling]:
-    """Return the F1 to report of predicted classes: the mean of all, and of two classes also that of the second.
+def f1_names(spec: DataSpec) -> tuple[str, ...]:
+    """Return the names of the F1 to report of predicted classes: of all, and of two classes also of the second.
 
-    >>> list(f1_of(DataSpec("tabular", (3,), "class", num_classes=2, class_names=("ham", "spam"))))
-    ['f1', 'f1_spam']
+    >>> f1_names(DataSpec("tabular", (3,), "class", num_classes=2, class_names=("ham", "spam")))
+    ('f1', 'f1_spam')
     """
+    if spec.num_classes != 2:
+        return ("f1",)
+    name = re.sub(r"\W+", "_", spec.class_names[1]).strip("_") if spec.class_names else ""
+    return "f1", f"f1_{name or 1}"
+
+
+def f1_of(spec: DataSpec) -> dict[str, Pooling]:
+    """Return the F1 to report of predicted classes by name: the mean of all, and of two also that of the second."""
     classes = spec.num_classes or 0
-    found: dict[str, Pooling] = {"f1": MacroF1(classes)}
-    if classes == 2:
-        name = re.sub(r"\W+", "_", spec.class_names[1]).strip("_") if spec.class_names else ""
-        found[f"f1_{name or 1}"] = ClassF1(classes, of=1)
-    return found
+    return {name: ClassF1(classes, of=1) if i else MacroF1(classes) for i, name in enumerate(f1_names(spec))}
 
 
 class Classification(Objective):
@@ -95,7 +100,7 @@ class Classification(Objective):
         super().__init__()
         if not spec.num_classes or spec.num_classes < 2:
             raise ZooError(f"Classification needs at least two classes; the data have {spec.num_classes or 0}.")
-        self.spec, self.num_classes, self.f1_names = spec, spec.num_classes, tuple(f1_of(spec))
+        self.spec, self.num_classes, self.f1_names = spec, spec.num_classes, f1_names(spec)
         self.binary_logit = binary_logit and spec.num_classes == 2
         self.num_outputs = 1 if self.binary_logit else spec.num_classes
 

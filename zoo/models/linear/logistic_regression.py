@@ -43,6 +43,7 @@ from torch import Tensor, nn
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import NotConverged, ZooError
+from zoo.kernels import log_loss as compiled
 from zoo.models.base import GradientModel, StreamingModel
 from zoo.models.base.objectives import Classification
 from zoo.models.linear.log_loss import cost, cost_gradient, derivatives, link
@@ -242,19 +243,19 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     def accumulate(self, batch: Batch) -> None:
         assert batch.y is not None
-        rows = max(1, CHUNK // self._width)
-        chunks = batch.x.flatten(1).split(rows), batch.y.split(rows)
+        x = batch.x.flatten(1)
+        rows = len(x) if self.looked and compiled.available(x) else max(1, CHUNK // self._width)
         weights = itertools.repeat(None) if batch.weight is None else batch.weight.split(rows)
-        for x, y, s in zip(*chunks, weights, strict=False):
+        for part, y, s in zip(x.split(rows), batch.y.split(rows), weights, strict=False):
             if self.looked:
-                z, (loss, gradient, hessian) = self._evaluate(self._design(x), y, s)
+                loss, wrong, gradient, hessian = self._evaluate(part, y, s)
                 self.loss_sum += loss
-                self.gradient_sum += gradient.flatten()
-                self.num_wrong += self._wrong(z, y, s)
+                self.num_wrong += wrong
+                self.gradient_sum += gradient
                 if hessian is not None:
                     self.hessian_sum += hessian
             else:
-                self._look(x, s)
+                self._look(part, s)
             self.row_counts += self._count(y, s)
 
     @property
@@ -281,17 +282,31 @@ class LogisticRegression(StreamingModel, GradientModel):
         torch.sub(x, self.shift, out=design[:, : x.shape[1]]).mul_(self.inverse_scale)
         return design
 
-    def _evaluate(self, design: Tensor, y: Tensor, s: Tensor | None) -> tuple[Tensor, Any]:
-        """Logits (B, K) at the minimizer's point, and the sum of their losses with its derivatives."""
-        z = (self.minimizer.point.view(self.objective.num_outputs, -1) @ design.T).T  # of this layout are the losses
-        if self.hparams.class_weight is not None:
-            s = self.objective.class_weight[y] * (1.0 if s is None else s)
-        return z, derivatives(z, design, y, s, hessian="hessian_sum" in self._accumulators)
+    def _evaluate(
+        self, x: Tensor, y: Tensor, s: Tensor | None, design: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Sums of losses and of the weights of rows in a wrong class at the minimizer's point, gradient and Hessian.
 
-    def _wrong(self, z: Tensor, y: Tensor, s: Tensor | None) -> Tensor:
-        """How many rows, by weight, the logits put into another class than theirs, ()."""
-        wrong = self.objective.predict(z) != y
-        return wrong.sum() if s is None else s @ wrong.to(s.dtype)
+        Args:
+            x: rows, (B, F).
+            y: classes, (B,).
+            s: weights, (B,); one each by default.
+            design: the rows standardized, (B, P), where that has been done.
+        """
+        point, newton = self.minimizer.point.view(self.objective.num_outputs, -1), "hessian_sum" in self._accumulators
+        by_class = None if self.hparams.class_weight is None else self.objective.class_weight
+        if compiled.available(x):
+            found = compiled.log_loss(x, self.shift, self.inverse_scale, y.long(), s, by_class, point, newton)
+            (loss, wrong), gradient, hessian = found
+            return loss, wrong, gradient.view(-1), hessian if newton else None
+        design = self._design(x) if design is None else design
+        z = (point @ design.T).T  # of this layout are the losses
+        misplaced = self.objective.predict(z) != y
+        wrong = misplaced.sum() if s is None else s @ misplaced.to(s.dtype)
+        if by_class is not None:
+            s = by_class[y] * (1.0 if s is None else s)
+        loss, gradient, bend = derivatives(z, design, y, s, hessian=newton)
+        return loss, wrong, gradient.flatten(), bend
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Combine the passes of several processes: sums add up, means and spreads merge."""
@@ -363,14 +378,14 @@ class LogisticRegression(StreamingModel, GradientModel):
         if self.done or left < 1:
             return values
         with torch.no_grad():
-            x, y, s = (batch := self.as_batch(rows[0])).x.flatten(1), batch.y, batch.weight
+            x, y, s = (batch := self.as_batch(rows[0])).x.flatten(1).contiguous(), batch.y, batch.weight
             assert y is not None
-            design, total, units = self._design(x), self._count(y, s).sum(), self._units()
+            design = None if compiled.available(x) else self._design(x)
+            total, units = self._count(y, s).sum(), self._units()
             while left and not self.done:
                 point, left = self.minimizer.point, left - 1
-                z, (loss, gradient, hessian) = self._evaluate(design, y, s)
-                value, gradient = self._advance(total, loss, gradient.flatten(), hessian, units)
-            wrong = self._wrong(z, y, s)
+                loss, wrong, gradient, hessian = self._evaluate(x, y, s, design)
+                value, gradient = self._advance(total, loss, gradient, hessian, units)
             self._show(wrong)
             return self._logged(point, value, gradient, wrong / total)
 

@@ -32,7 +32,7 @@ from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import Collected, StreamingModel
 from zoo.models.base.evaluation import Pooling
-from zoo.models.base.objectives import Regression, f1_of
+from zoo.models.base.objectives import Regression, f1_names, f1_of
 from zoo.models.svm.dual import classification, regression
 from zoo.models.svm.machine import KernelMachine
 from zoo.models.svm.one_vs_one import against_the_rest, pair_decisions, pairs_of, votes
@@ -147,7 +147,7 @@ class KernelSVM(KernelMachine, StreamingModel):
             self.register_buffer("probability_slope", torch.zeros(num_pairs, dtype=torch.float64))
             self.register_buffer("probability_offset", torch.zeros(num_pairs, dtype=torch.float64))
         self.tube = None if self.num_classes else Regression(spec)
-        self.f1_names = tuple(f1_of(spec)) if self.num_classes else ()
+        self.f1_names = f1_names(spec) if self.num_classes else ()
 
     # -- the solution --------------------------------------------------------------------------------------------
 
