@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -48,22 +49,34 @@ zoo.fit(zoo.create_model("mine"), x, labels, max_epochs=1, device="cpu")
 """
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy so that the checkout stays clean."""
+def build_wheel(source: Path, *, kernels: Path | None = None) -> Path:
+    """Return the wheel, built in `source` from a copy so that the checkout stays clean.
+
+    Compiling takes half a minute, so that `kernels`, compiled when the checkout was installed, may take their place.
+    """
     pytest.importorskip("build")
     pytest.importorskip("setuptools")
-    source = tmp_path_factory.mktemp("wheel") / "source"
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so")
     for folder in ("zoo", "configs"):
         shutil.copytree(CHECKOUT / folder, source / folder, ignore=ignored)
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / file, source / file)
+    if kernels is not None:
+        library = f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+        target = source / "build" / library / "zoo" / "kernels" / "built"
+        target.mkdir(parents=True)
+        for file in kernels.glob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}"):
+            shutil.copyfile(file, target / file.name)  # newer than its sources
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist"]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     (found,) = (source / "dist").glob("*.whl")
     return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel") / "source", kernels=CHECKOUT / "zoo" / "kernels" / "built")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +130,8 @@ def test_the_unpacked_wheel_trains_evaluates_and_serves_another_project(unpacked
 
 
 @pytest.mark.slow
-def test_the_wheel_installs_into_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_installs_into_an_empty_environment(tmp_path: Path) -> None:
+    wheel = build_wheel(tmp_path / "source")
     venv.create(tmp_path / "venv", with_pip=True)
     binaries = tmp_path / "venv" / "bin"
     subprocess.run([binaries / "pip", "install", "--quiet", str(wheel)], check=True, timeout=1800)

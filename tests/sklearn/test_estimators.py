@@ -43,11 +43,11 @@ THE_SEARCH_ENDS_WITHIN_TOL = dict.fromkeys(
 EXPECTED_FAILURES |= dict.fromkeys(("SVC", "SVR", "LinearSVR", "OneClassSVM"), THE_SEARCH_ENDS_WITHIN_TOL)
 # What the checks fit hundreds of times must not train for long.
 QUICK = {
-    "MLPClassifier": {"max_iter": 60, "learning_rate_init": 0.01},
-    "MLPRegressor": {"max_iter": 60},
-    "TSNE": {"max_iter": 60, "perplexity": 3.0},
+    "MLPClassifier": {"max_iter": 30, "learning_rate_init": 0.02},
+    "MLPRegressor": {"max_iter": 30, "learning_rate_init": 0.01},
+    "TSNE": {"max_iter": 20, "perplexity": 3.0},
     **{f"{kind}{task}": {"n_estimators": 20} for kind in ("RandomForest", "ExtraTrees") for task in TASKS},
-    **{f"HistGradientBoosting{task}": {"max_iter": 25, "min_samples_leaf": 5} for task in TASKS},
+    **{f"HistGradientBoosting{task}": {"max_iter": 10, "learning_rate": 0.3, "min_samples_leaf": 5} for task in TASKS},
 }
 ESTIMATORS = [getattr(zs, name)(**QUICK.get(name, {})) for name in zs.__all__]
 

@@ -70,10 +70,10 @@ def test_separate_clusters_are_found_as_scikit_learn_finds_them() -> None:
 
 @pytest.mark.parametrize("spherical", [False, True])
 def test_batches_order_and_processes_do_not_matter(spherical: bool) -> None:
-    x = rows()
+    x = rows(60)  # batches of one row are slow
     hparams = {"num_clusters": 5, "num_init": 2, "spherical": spherical}
     whole = fitted(x, **hparams)
-    others = [fitted(x[torch.randperm(len(x))], size, **hparams) for size in (1, 7, 64)]
+    others = [fitted(x[torch.randperm(len(x))], size, **hparams) for size in (1, 7, 32)]
     two = [created(x, **hparams) for _ in range(2)]
     while not two[0].done:
         for model, part in zip(two, (x[::2], x[1::2]), strict=True):
