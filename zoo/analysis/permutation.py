@@ -14,17 +14,22 @@ Sources: Breiman, "Random forests", 2001, §10; Fisher, Rudin & Dominici, "All m
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from zoo.data.arrays import column_names, to_tensor
+from zoo import visual
+from zoo.checks import Range
+from zoo.data.arrays import column_names, scored, to_tensor
 from zoo.data.preprocessing import as_table
+from zoo.data.spec import Batch
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
+from zoo.training.analyses import Findings, Subject
+from zoo.training.terminal import text_table
 
-__all__ = ["Importances", "permutation_importance"]
+__all__ = ["Importances", "analyze", "permutation_importance"]
 
 
 class Importances(NamedTuple):
@@ -36,6 +41,11 @@ class Importances(NamedTuple):
     falls: Tensor
     score: float
     names: tuple[str, ...]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return a row for each feature, the one that is worth most first."""
+        order = self.mean.sort(descending=True, stable=True).indices.tolist()
+        return [{"feature": self.names[f], "fall": float(self.mean[f]), "std": float(self.std[f])} for f in order]
 
 
 def permutation_importance(
@@ -83,6 +93,65 @@ def permutation_importance(
         for feature in range(len(names)):
             falls[feature, repeat] = whole - model.score(_permuted(rows, feature, order), y, sample_weight)
     return Importances(falls.mean(1), falls.std(1, correction=0), falls, whole, tuple(names))
+
+
+@torch.inference_mode()
+def analyze(subject: Subject, *, repeats: Annotated[int, Range(1)] = 5, seed: Annotated[int, Range(0)] = 0) -> Findings:
+    """Find what the columns of a finished run's table are worth to its model, on held-out rows.
+
+    The features that a column was coded as, such as one for each category, are permuted together.
+    """
+    model, spec = subject.model, subject.model.spec
+    assert spec is not None
+    if model.entry.unsupervised or spec.target not in ("class", "value"):
+        raise ZooError(f"{model.entry.name} predicts no targets to compare with: there is no score that could fall.")
+    if spec.kind != "tabular" or spec.sparse:
+        raise ZooError(f"Features are columns of a table, and {subject.data.name} is {spec.describe()}.")
+    columns = coded_columns(model)
+    batch = join(list(subject.batches()))
+    metric = "accuracy" if spec.target == "class" else "r2"
+
+    def score(x: Tensor) -> float:
+        parts = batch._replace(x=x).split(4096)
+        found = torch.cat([model.predict_batch(part)["prediction"] for part in parts])
+        return scored(found, batch.y, batch.weight, classes=spec.target == "class")
+
+    whole = score(batch.x)
+    generator = torch.Generator().manual_seed(seed)
+    falls = torch.zeros(len(columns), repeats, dtype=torch.float64)
+    for repeat in range(repeats):
+        order = torch.randperm(batch.size, generator=generator).to(batch.x.device)
+        for number, places in enumerate(columns.values()):
+            changed = batch.x.clone()
+            changed[:, places] = batch.x[order][:, places]
+            falls[number, repeat] = whole - score(changed)
+    found = Importances(falls.mean(1), falls.std(1, correction=0), falls, whole, tuple(columns))
+    rows = found.table()
+    figure = visual.importance_ranges(found.mean, found.std, found.names, metric)
+    said = (
+        f"{metric} {whole:.4g} of {batch.size:,} rows, and how much it falls without a feature\n{text_table(rows[:20])}"
+    )
+    return Findings({"permutation_importance": figure}, {"permutation_importance": rows}, said)
+
+
+def coded_columns(model: ZooModel) -> dict[str, list[int]]:
+    """Return the user's columns with the features that each was coded as."""
+    assert model.spec is not None
+    encoder = None if model.preprocessing is None else model.preprocessing.encoder
+    if encoder is None:
+        names = model.spec.feature_names or [f"x[{f}]" for f in range(model.spec.num_features)]
+        return {str(name): [place] for place, name in enumerate(names)}
+    found, start = {}, 0
+    for column in encoder.features:
+        found[column.name] = list(range(start, start + len(column.feature_names)))
+        start += len(column.feature_names)
+    return found
+
+
+def join(batches: list[Batch]) -> Batch:
+    """Return batches of rows as one."""
+    columns = [None if parts[0] is None else torch.cat(parts) for parts in zip(*batches, strict=True)]
+    return Batch(*columns)  # type: ignore[arg-type]
 
 
 def _permuted(rows: Any, feature: int, order: Tensor) -> Any:

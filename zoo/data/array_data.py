@@ -49,6 +49,7 @@ class ArrayData(TabularData):
             from them; `auto` keeps them for such models and else refuses.
         text: what becomes of text columns: `refuse`, `onehot`, `codes`; `auto` is onehot up to 20 different values.
         takes_missing: whether the model that is trained learns from missing values.
+        parts: row numbers of each split, in place of shares that are drawn.
         **options: those of `ZooDataModule`.
 
     Raises:
@@ -74,10 +75,11 @@ class ArrayData(TabularData):
         missing: Literal["auto", "refuse", "mean", "median", "zero", "keep"] = "auto",
         text: Literal["auto", "refuse", "onehot", "codes"] = "auto",
         takes_missing: bool = False,
+        parts: dict[str, Tensor] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(val_fraction=val_fraction, test_fraction=test_fraction, standardize=standardize, **options)
-        self.takes_missing = takes_missing
+        self.takes_missing, self.parts = takes_missing, parts
         names = column_names(x)
         repeated = sorted({name for name in names or () if (names or []).count(name) > 1})
         if repeated:

@@ -68,6 +68,59 @@ class TensorRows(Rows):
         return self.transform(batch) if self.transform else batch
 
 
+class JoinedRows(Rows):
+    """The rows of several sources one after the other, all of the same shapes.
+
+    Args:
+        parts: the sources.
+    """
+
+    def __init__(self, parts: list[Rows]) -> None:
+        self.parts = parts
+        self.ends = torch.tensor([len(part) for part in parts]).cumsum(0)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def set_epoch(self, epoch: int) -> None:
+        self.parts = [copy.copy(part) for part in self.parts]  # others who hold them hear of no epoch
+        for part in self.parts:
+            part.set_epoch(epoch)
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        home = torch.searchsorted(self.ends, index, right=True)  # (B,)
+        order = home.sort(stable=True).indices
+        found = []
+        for number, part in enumerate(self.parts):
+            mine = index[home == number]
+            if len(mine) or len(self.parts) == 1:
+                found.append(part[mine - (int(self.ends[number - 1]) if number else 0)])
+        columns = [None if group[0] is None else torch.cat(group) for group in zip(*found, strict=True)]
+        return Batch(*columns).rows(order.argsort())  # type: ignore[arg-type]
+
+
+class ChosenRows(Rows):
+    """Some rows of others.
+
+    Args:
+        rows: the others.
+        index: which of them, (N,).
+    """
+
+    def __init__(self, rows: Rows, index: Tensor) -> None:
+        self.rows, self.index = rows, index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.rows = copy.copy(self.rows)
+        self.rows.set_epoch(epoch)
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        return self.rows[self.index[index]]
+
+
 def values_of(batch: Batch) -> Tensor:
     """Return the values of a batch's targets, (B, K), float64."""
     assert batch.y is not None
@@ -142,6 +195,8 @@ class ZooDataModule(pl.LightningDataModule):
             raise ZooError(f"data.num_workers must be 0 or more, not {num_workers}.")
         self.batch_size, self.seed, self.num_workers, self.shuffle = batch_size, seed, num_workers, shuffle
         self._loaded: tuple[DataSpec, dict[str, Rows | None]] | None = None
+        self.parts: dict[str, Tensor] | None = None
+        self.drawn: dict[str, Tensor] | None = None  # the rows of each split, of data that come in one piece
         self.applied = Preprocessing()
         self.learnt: Preprocessing | None = None
         self.known_tokenizer: str | None = None
@@ -184,6 +239,42 @@ class ZooDataModule(pl.LightningDataModule):
         assert self._loaded is None
         self.learnt, self.known_tokenizer = preprocessing, tokenizer
 
+    def divide(self, parts: dict[str, Tensor]) -> None:
+        """Make splits of the rows that are said, in place of those drawn; called before anything is loaded.
+
+        What is learnt from training rows, such as scaling and the coding of columns, is learnt from those of `parts`.
+
+        Args:
+            parts: row numbers of each split, `train` among them, as `members` has them.
+        """
+        assert self._loaded is None
+        self.parts = dict(parts)
+
+    def members(self) -> dict[str, Tensor]:
+        """Return the row numbers of each split: of data that come in one piece, or of the splits one after another."""
+        splits = self._load()[1]
+        if self.drawn is not None:
+            return self.drawn
+        if self.parts is not None:
+            return self.parts
+        found, start = {}, 0
+        for name, rows in splits.items():
+            if rows is not None:
+                found[name], start = torch.arange(start, start + len(rows)), start + len(rows)
+        return found
+
+    def redivided(self, splits: dict[str, Rows | None]) -> dict[str, Rows | None]:
+        """Return the splits that `parts` asks for, of data that do not divide their rows themselves."""
+        if self.parts is None or self.drawn is not None:
+            return splits
+        if self.applied.scaling is not None or self.applied.encoder is not None or self.applied.text is not None:
+            raise ZooError(
+                f"Rows of data '{self.name}' that are read from disk piece by piece are not divided anew, as what was "
+                "learnt from the training rows is in all of them: raise data.in_memory_limit."
+            )
+        whole = JoinedRows([rows for rows in splits.values() if rows is not None])
+        return {name: ChosenRows(whole, index) for name, index in self.parts.items()}
+
     @classmethod
     def is_path(cls, option: str, value: Any) -> bool:
         """Whether the value of an option is a path."""
@@ -213,7 +304,8 @@ class ZooDataModule(pl.LightningDataModule):
 
     def _load(self) -> tuple[DataSpec, dict[str, Rows | None]]:
         if self._loaded is None:
-            self._loaded = self.load()
+            spec, splits = self.load()
+            self._loaded = spec, self.redivided(splits)
             if not self.has("train"):
                 raise ZooError(f"data '{self.name}' has no rows to train on.")
         return self._loaded

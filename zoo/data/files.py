@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ from zoo.data.text_rows import TextRows, TokenStore, learn_texts
 from zoo.data.text_table import TextOptions, TextTable
 from zoo.data.text_view import TextView
 from zoo.data.tokenizing import TokenizerOptions
-from zoo.errors import ZooError
+from zoo.errors import ZooError, nearest
 from zoo.text.learning import KINDS
 from zoo.text.tokenizer import SHOWN, Tokenizer
 
@@ -147,6 +148,29 @@ class TableData(TabularData):
         given = {"path": self.path, **{f"{name}_path": path for name, path in self.held_out_paths.items()}}
         read = [file for name, path in given.items() if path for file in tables.find_files(path, self.suffixes, name)]
         return [*read, *(self.text_options.tokenizing.files() if self.has_texts else ())]
+
+    def column(self, name: str) -> Any:
+        """Return a column of the files as an array, of the rows that splits are made of, learnt from or not.
+
+        Raises:
+            ZooError: for a column that is not there, or rows that are left out or streamed.
+        """
+        paths = tables.find_files(self.path, self.suffixes)
+        if self.is_large(paths) or self.options.missing == "drop":
+            why = "data.missing=drop leaves rows out" if self.options.missing == "drop" else "the files are streamed"
+            raise ZooError(f"The column '{name}' is not looked up where {why}.")
+        table = self.whole(paths, name)
+        if name not in table.schema.names:
+            raise ZooError(f"{paths[0]} has no column '{name}'.{nearest(name, table.schema.names)}")
+        values = np.array(table.column(name).to_pylist())
+        if not self.has_texts:
+            return values
+        labels = None if self.learnt is None else self.learnt.labels
+        return values[self._text_table(paths).targets(labels)[1].numpy()]
+
+    def whole(self, paths: list[str], name: str) -> pa.Table:
+        """Return a table in memory that has the column of that name, if the files have it."""
+        return self.table(paths)[0]
 
     def encoder(self, schema: pa.Schema, where: str) -> TableEncoder:
         """Return the encoder for such a table: a new one, or the one that a trained model brings."""
@@ -351,6 +375,10 @@ class ParquetData(TableData):
             return tables.concat(paths, lambda path: tables.read_parquet(path, names)), schema
         names = [column.name for column in self.encoder(schema, paths[0]).columns]
         return tables.concat(paths, lambda path: tables.read_parquet(path, names)), schema
+
+    def whole(self, paths: list[str], name: str) -> pa.Table:
+        names = [name] if name in tables.ParquetFiles(paths).schema.names else []
+        return tables.concat(paths, lambda path: tables.read_parquet(path, names))
 
     def stream(self, paths: list[str]) -> tables.ParquetFiles:
         return tables.ParquetFiles(paths)

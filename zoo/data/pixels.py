@@ -118,6 +118,7 @@ class ImageData(ZooDataModule):
 
     def image_rows(self, splits: dict[str, tuple[Any, Tensor]]) -> dict[str, Rows | None]:
         """Return the rows of each split of (pixels, labels)."""
+        splits = self._redivided(splits)
         pixels, labels = splits["train"]
         if self.learnt is not None and self.learnt.scaling is not None:
             scaling = self.learnt.scaling
@@ -130,3 +131,11 @@ class ImageData(ZooDataModule):
         augment = Augment(self.crop_padding, self.flip, self.seed) if self.crop_padding or self.flip else None
         rows: Callable[..., Rows] = ImageRows
         return {name: rows(*split, scaling, augment if name == "train" else None) for name, split in splits.items()}
+
+    def _redivided(self, splits: dict[str, tuple[Any, Tensor]]) -> dict[str, tuple[Any, Tensor]]:
+        """Return the images of the splits that `divide` asked for."""
+        if self.parts is None or not all(isinstance(pixels, Tensor) for pixels, _ in splits.values()):
+            return splits
+        self.drawn = self.parts
+        pixels, labels = (torch.cat(group) for group in zip(*splits.values(), strict=True))
+        return {name: (pixels[index], labels[index]) for name, index in self.parts.items()}

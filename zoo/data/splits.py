@@ -39,13 +39,17 @@ class SplitData(ZooDataModule):
 
     def split(self, num_rows: int, strata: Tensor | None = None) -> dict[str, Tensor]:
         """Return the row indices of each split; one that was not asked for or would be empty is left out."""
+        if self.parts is not None:
+            self.drawn = self.parts
+            return self.parts
         parts = split_rows(num_rows, (self.val_fraction, self.test_fraction), self.seed, strata)
-        return {name: part for name, part in zip(("train", "val", "test"), parts, strict=True) if len(part)}
+        self.drawn = {name: part for name, part in zip(("train", "val", "test"), parts, strict=True) if len(part)}
+        return self.drawn
 
     def split_tensors(self, batch: Batch, spec: DataSpec) -> dict[str, Rows | None]:
         """Return the splits of rows in memory, stratified by class where the targets are classes."""
         parts = self.split(batch.size, batch.y if spec.target == "class" else None)
-        if len(parts) == 1:  # all rows in their order: no copy
+        if len(parts) == 1 and self.parts is None:  # all rows in their order: no copy
             return {"train": TensorRows(batch)}
         return {name: TensorRows(batch.rows(rows)) for name, rows in parts.items()}
 

@@ -1,13 +1,17 @@
 """What `evaluate.py analysis=NAME` asks of a finished run: the table of analyses, each imported when it is asked for.
 
-An analysis is a module of `zoo.analysis` with one function, `analyze(subject) -> Findings`. They stand above training,
-since some train models of their own, so that the table has their names, as the registry has those of models.
+An analysis is a module of `zoo.analysis` with one function, `analyze(subject, *, ...) -> Findings`, whose keyword
+arguments are the keys of its section in configs/evaluate.yaml. They stand above training, since some train models of
+their own, so that the table has their names, as the registry has those of models.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Sequence
+import inspect
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from zoo import visual
 from zoo.checks import check_type
 from zoo.data.spec import Batch
-from zoo.errors import unknown_name
+from zoo.errors import ZooError, unknown_name
 from zoo.models.base import ZooModel
+from zoo.training.catalogue import config_dir
 from zoo.training.pictures import spread, write_csv
 from zoo.training.terminal import shown_path
 
@@ -26,8 +31,14 @@ if TYPE_CHECKING:
 __all__ = ["ANALYSES", "Findings", "Subject", "check_analyses", "run_analyses"]
 
 ANALYSES: dict[str, str] = {
+    "bias_variance": "zoo.analysis.bias_variance",
+    "calibration": "zoo.analysis.calibration",
+    "cross_validation": "zoo.analysis.cross_validation",
     "gradients": "zoo.analysis.gradients",
+    "learning_curve": "zoo.analysis.learning_curve",
+    "permutation_importance": "zoo.analysis.permutation",
     "sequential_jacobian": "zoo.analysis.jacobian",
+    "validation_curve": "zoo.analysis.validation_curve",
 }
 
 
@@ -39,13 +50,20 @@ class Subject:
         model: the trained model.
         data: its DataModule.
         split: the rows that are held out.
-        settings: the run's config.
+        settings: the run's config, with whole paths of its data.
+        accelerator: what computes.
     """
 
     model: ZooModel
     data: Any
     split: str
     settings: dict[str, Any]
+    accelerator: str = "auto"
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield all held-out rows, as the model takes them."""
+        for batch in self.data.loader(self.split):
+            yield self.model.as_batch(batch)
 
     def rows(self, most: int) -> Batch:
         """Return up to `most` of the held-out rows, spread evenly over them, as the model takes them."""
@@ -62,37 +80,73 @@ class Findings:
     text: str = ""
 
 
-def check_analyses(asked: str | Sequence[str] | None) -> list[str]:
-    """Return the names of the analyses that were asked for.
+def check_analyses(asked: str | Sequence[str] | None, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the analyses that were asked for, each with its options.
+
+    Args:
+        asked: a name, or several.
+        options: the config of the command, with a section for each analysis that has options.
 
     Raises:
-        ZooError: for one that is not there, with the nearest.
+        ZooError: for an analysis that is not there, with the nearest; an option out of range; and one that differs from
+            its default in the section of an analysis that was not asked for.
 
     Example:
         >>> check_analyses("sequential_jacobian"), check_analyses(None)
-        (['sequential_jacobian'], [])
+        ({'sequential_jacobian': {}}, {})
     """
     check_type("analysis", asked, str | list[str] | None)
     names = [asked] if isinstance(asked, str) else list(asked or ())
     for name in names:
         if name not in ANALYSES:
             raise unknown_name("analysis", str(name), ANALYSES)
-    return names
+    sections = {name: dict((options or {}).get(name) or {}) for name in ANALYSES}
+    for name, section in sections.items():
+        if not section:
+            continue
+        defaults = configured(name)
+        given = [key for key, value in section.items() if value != defaults[key]]
+        if given and name not in names:
+            raise ZooError(f"{name}.{given[0]} is of use with analysis={name} alone: ask for it, or leave it out.")
+    return {name: _checked(name, sections[name]) for name in names}
 
 
-def run_analyses(names: Sequence[str], subject: Subject, folder: Path, writer: Any = None) -> None:
+def _checked(name: str, section: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of an analysis, of which each fits what its function says."""
+    types = options_of(name)
+    return {key: check_type(f"{name}.{key}", value, types[key]) for key, value in section.items()}
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """Return the options of an analysis with their types."""
+    analyze = importlib.import_module(ANALYSES[name]).analyze
+    options = [key for key, p in inspect.signature(analyze).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    types = typing.get_type_hints(analyze, include_extras=True) if options else {}
+    return {key: types[key] for key in options}
+
+
+@functools.cache
+def configured(name: str) -> dict[str, Any]:
+    """Return the section of an analysis as configs/evaluate.yaml has it."""
+    from omegaconf import OmegaConf
+
+    settings: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / "evaluate.yaml"))
+    return settings.get(name) or {}
+
+
+def run_analyses(names: Mapping[str, Any], subject: Subject, folder: Path, writer: Any = None) -> None:
     """Run analyses, and write what they found: `NAME.png`, `NAME.csv` and TensorBoard's figures.
 
     Args:
-        names: of `ANALYSES`.
+        names: of `ANALYSES`, each with its options.
         subject: what they look at.
         folder: where the files go.
         writer: TensorBoard's SummaryWriter, or None.
     """
-    for name in names:
-        folder.mkdir(parents=True, exist_ok=True)
+    for name, options in names.items():
         with visual.rows_of(subject.split):
-            found: Findings = importlib.import_module(ANALYSES[name]).analyze(subject)
+            found: Findings = importlib.import_module(ANALYSES[name]).analyze(subject, **options)
+        folder.mkdir(parents=True, exist_ok=True)
         for title, figure in found.figures.items():
             figure.savefig(folder / f"{title}.png", dpi=120, bbox_inches="tight")
             if writer is not None:

@@ -106,7 +106,7 @@ def evaluate_run(config: DictConfig) -> None:
         f"{key}={options['data'][key]}" for key in LONGER if options["data"][key] is not None
     ]
     asked = read_asked(options)
-    analyses = check_analyses(options["analysis"])
+    analyses = check_analyses(options["analysis"], options)
     name = settings["data"]["name"]
     data, is_new = _data_of(run, settings["data"], options["data"], model)
     if asked is not None:
@@ -137,7 +137,10 @@ def evaluate_run(config: DictConfig) -> None:
     print_metrics(model.entry.name, name, metrics, run, of, ("predict",) if predicts else (), folder)
     if options["pairs"] or options["analogies"] or options["near"]:
         ask_words(model, options["pairs"], options["analogies"], options["near"], folder)
-    run_analyses(analyses, Subject(model, data, split, settings), folder / "analysis", logger.experiment)
+    given = {key: value for key, value in options["data"].items() if value is not None}
+    settings["data"] = absolute_paths(settings["data"], run) | absolute_paths({"name": name, **given})
+    subject = Subject(model, data, split, settings, options["accelerator"])
+    run_analyses(analyses, subject, folder / "analysis", logger.experiment)
     logger.finalize("success")
     if asked is not None:
         go_on(model, data, asked, split, folder)

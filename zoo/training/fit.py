@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
+from torch import Tensor
 
 from zoo.checks import Range, check_type
 from zoo.errors import ZooError, nearest
 from zoo.models.base import StreamingModel, ZooModel
 
-__all__ = ["fit"]
+__all__ = ["as_datamodule", "fit"]
 
 _TYPES: dict[str, Any] = {
     "batch_size": Annotated[int, Range(0)] | None,
@@ -116,14 +117,14 @@ def fit(
         replace(own, optimizer=optimizer or own.optimizer, optimizer_options=options, l1=l1, l2=l2, l1_steps="gradient")
     )
     coding = {"missing": missing, "text": text}
-    datamodule = _as_datamodule(model, data, y, sample_weight, batch_size, validation, standardize, coding, seed)
+    datamodule = as_datamodule(model, data, y, sample_weight, batch_size, validation, standardize, coding, seed)
     # The caller's own random streams go on as if nothing had been drawn.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         if (
             isinstance(model, StreamingModel)
             and model.streaming
-            and not (trainer_options or progress or hasattr(data, "train_dataloader"))
+            and not (trainer_options or progress or _comes_by_loaders(data))
         ):
             return _fit_arrays(model, datamodule, max_epochs, device)
         return _fit_trainer(model, datamodule, max_epochs, device, progress, trainer_options)
@@ -175,17 +176,38 @@ def _fit_trainer(
     return model.eval()
 
 
-def _as_datamodule(
+def _comes_by_loaders(data: Any) -> bool:
+    """Whether the data are a DataModule, but for one that was made of the user's arrays."""
+    return hasattr(data, "train_dataloader") and getattr(data, "name", "") not in ("arrays", "texts")
+
+
+def as_datamodule(
     model: ZooModel,
     data: Any,
-    y: Any,
-    weight: Any,
-    batch_size: int | None,
-    validation: float,
-    standardize: bool | None,
-    coding: dict[str, Any],
-    seed: int,
+    y: Any = None,
+    weight: Any = None,
+    batch_size: int | None = None,
+    validation: float = 0.0,
+    standardize: bool | None = None,
+    coding: dict[str, Any] | None = None,
+    seed: int = 0,
+    parts: dict[str, Tensor] | None = None,
 ) -> Any:
+    """Return the user's rows as the DataModule that a model is fitted to; arguments are those of `fit`.
+
+    Args:
+        model: the model.
+        data: its rows.
+        y: targets.
+        weight: of each row.
+        batch_size: rows a batch.
+        validation: share of the rows kept aside.
+        standardize: whether features are scaled.
+        coding: `missing` and `text`.
+        seed: of the order of rows.
+        parts: row numbers of each split, in place of `validation`.
+    """
+    coding = coding or {"missing": "auto", "text": "auto"}
     if hasattr(data, "train_dataloader"):
         if y is not None or weight is not None:
             raise ZooError(
@@ -208,7 +230,10 @@ def _as_datamodule(
         view = _view(model, y, coding["text"])
         if weight is not None:
             weight = check_weight(to_tensor(weight, "weight"), len(texts))
-        return TextArrays(texts, y, weight, view=view, val_fraction=validation, batch_size=batch_size, seed=seed)
+        found = TextArrays(texts, y, weight, view=view, val_fraction=validation, batch_size=batch_size, seed=seed)
+        if parts is not None:
+            found.divide(parts)
+        return found
     if coding["text"] in _VIEWS:
         raise ZooError(f"text='{coding['text']}' is for a list of texts: pass auto, refuse, onehot or codes.")
     # Rows of integers are tokens to a model that reads tokens and no tables, and so are rows of different lengths.
@@ -223,8 +248,9 @@ def _as_datamodule(
     if kind == "tokens" or "tabular" not in kinds:
         coding = {}
     return ArrayData(
-        data, y, weight, kind=kind, standardize=standardize, takes_missing=model.takes_missing, **coding, **options
-    )
+        data, y, weight, kind=kind, standardize=standardize, takes_missing=model.takes_missing, parts=parts, **coding,
+        **options,
+    )  # fmt: skip
 
 
 def _view(model: ZooModel, y: Any, text: str) -> str:

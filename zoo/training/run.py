@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from zoo import kernels
 from zoo.data.provenance import absolute_paths, paths_from
@@ -77,13 +78,16 @@ def new_model(config: dict[str, Any]) -> ZooModel:
     return create_model(name, **hparams)
 
 
-def prepare(model: ZooModel, config: dict[str, Any], tokenizer: str | None = None) -> Any:
+def prepare(
+    model: ZooModel, config: dict[str, Any], tokenizer: str | None = None, rows: dict[str, Tensor] | None = None
+) -> Any:
     """Give a model its recipe and the shape of its data; return the data.
 
     Args:
         model: the created model.
         config: the resolved config.
         tokenizer: the JSON of the tokenizer that a run has learnt already.
+        rows: row numbers of each split, in place of those that the data draw.
     """
     amounts = ("l1", "l2", "mixup", "label_noise", "weight_noise")
     penalties: dict[str, Any] = {key: config["regularization"].get(key, 0.0) for key in amounts}
@@ -97,6 +101,8 @@ def prepare(model: ZooModel, config: dict[str, Any], tokenizer: str | None = Non
     data = create_data(data_name, **data_options)
     if tokenizer is not None:
         data.follow(None, tokenizer)
+    if rows is not None:
+        data.divide(rows)
     data.takes_missing = model.takes_missing
     model.build(data.spec)
     return data

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["called", "duration", "make_console", "print_folded", "shown_path"]
+__all__ = ["called", "duration", "make_console", "print_folded", "shown_path", "text_table"]
 
 SCRIPTS = ("train.py", "evaluate.py", "predict.py")
 
@@ -76,6 +78,28 @@ def called(command: str) -> str:
     if program.name in SCRIPTS:
         return f"python {shlex.quote(str(program.with_name(f'{command}.py')))}"
     return f"zoo-{command}"
+
+
+def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as lines of text, a column for each key of the first.
+
+    >>> print(text_table([{"depth": 2, "error": 0.25}, {"depth": 10, "error": 0.125}]))
+    depth  error
+    2      0.25
+    10     0.125
+    """
+    lines = [tuple(rows[0])] if rows else []
+    lines += [tuple(_cell(row.get(key)) for key in rows[0]) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def shown_path(path: str | Path) -> str:

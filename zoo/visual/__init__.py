@@ -22,10 +22,12 @@ from zoo.visual.sequences import forecast, gates
 from zoo.visual.style import class_colors, new_figure, rows_of, save, titled
 from zoo.visual.supervised import confusion_matrix, decision_boundary, margins, region, residuals
 from zoo.visual.thresholds import precision_recall, roc
+from zoo.visual.validation import bands, error_parts, folds, importance_ranges, reliability
 
 __all__ = [
     "alignment",
     "attention",
+    "bands",
     "bits",
     "class_colors",
     "clusters",
@@ -36,18 +38,22 @@ __all__ = [
     "decision_boundary",
     "densities",
     "elbow",
+    "error_parts",
     "filters",
+    "folds",
     "forecast",
     "gates",
     "glances",
     "heads",
     "images",
+    "importance_ranges",
     "margins",
     "memory",
     "new_figure",
     "output_names",
     "precision_recall",
     "region",
+    "reliability",
     "residuals",
     "roc",
     "rows_of",
