@@ -1,4 +1,4 @@
-"""Cross-validation, learning and validation curves: scikit-learn's scores, and nothing learnt from rows that are asked."""
+"""Cross-validation, learning and validation curves: scikit-learn's scores, and nothing learnt from rows that are held."""
 
 from __future__ import annotations
 
@@ -147,7 +147,10 @@ def test_weights_count_in_training_and_in_the_metrics() -> None:
         (lambda m, x, y: cross_validation(m, x[:3], y[48:51]), "folds=5 are more than the 3 rows"),
         (lambda m, x, y: cross_validation(m, x, np.zeros(150, int)), "class"),
         (lambda m, x, y: cross_validation(m, x, x[:, 0]), "naive_bayes takes tabular data with class targets"),
-        (lambda m, x, y: cross_validation(zoo.create_model("decision_tree"), x, x[:, 0], stratified=True), "are values"),
+        (
+            lambda m, x, y: cross_validation(zoo.create_model("decision_tree"), x, x[:, 0], stratified=True),
+            "are values",
+        ),
         (lambda m, x, y: cross_validation(m, x, y, groups=[1, 2]), r"groups have shape \(2,\)"),
         (lambda m, x, y: cross_validation(m, x, y, repeats=0), "repeats must be at least 1"),
         (lambda m, x, y: cross_validation(m, x, y, processes=0), "processes must be at least 1"),
@@ -156,7 +159,10 @@ def test_weights_count_in_training_and_in_the_metrics() -> None:
         (lambda m, x, y: learning_curve(m, x, y, sizes=[1.5]), "sizes must be shares above 0 and at most 1.0"),
         (lambda m, x, y: learning_curve(m, x, y, sizes=[]), "sizes are empty"),
         (lambda m, x, y: learning_curve(m, x, y, sizes=[500]), "numbers up to the 120 rows of a training, not 500"),
-        (lambda m, x, y: validation_curve(m, x, y, parameter="max_dept", values=[1]), "no parameter 'max_dept' to vary"),
+        (
+            lambda m, x, y: validation_curve(m, x, y, parameter="max_dept", values=[1]),
+            "no parameter 'max_dept' to vary",
+        ),
         (lambda m, x, y: validation_curve(m, x, y, parameter="var_smoothing", values=[-1.0]), "var_smoothing must be"),
     ],
 )
@@ -199,4 +205,6 @@ def test_rows_of_every_kind_are_divided(data: str) -> None:
     for field in ("x", "y"):
         expected = torch.cat([getattr(first[torch.arange(3)], field), getattr(second[torch.arange(2)], field)])
         assert torch.equal(getattr(taken, field), expected)
-        assert torch.equal(getattr(module.rows(HELD)[torch.arange(4)], field), getattr(second[torch.arange(5, 9)], field))
+        assert torch.equal(
+            getattr(module.rows(HELD)[torch.arange(4)], field), getattr(second[torch.arange(5, 9)], field)
+        )

@@ -30,7 +30,7 @@ from zoo.models.base.module import check_accepts
 from zoo.numerics.hashing import epoch_generator
 from zoo.registry import create_model, model_entry
 from zoo.training.analyses import Subject
-from zoo.training.fit import as_datamodule, fit
+from zoo.training.fit import as_datamodule, fit, fit_in_loop
 from zoo.training.plugins import import_plugins
 from zoo.training.schema import leave_out_unused
 
@@ -164,7 +164,8 @@ class Learner:
         model.eval()
         if job.answers:
             return Result({}, {}, predictions(model, data.rows(HELD)))
-        return Result(*measure(model, data.rows("train"), data.rows(HELD)))
+        trained, asked = measure(model, data.rows("train"), data.rows(HELD))
+        return Result(trained, asked)
 
 
 @dataclass(frozen=True)
@@ -312,7 +313,7 @@ class RunLearner(Learner):
         return prepare(model, leave_out_unused(settings, model), rows=parts)
 
     def fit(self, parts: dict[str, Tensor], seed: int, changes: dict[str, Any]) -> tuple[ZooModel, ZooDataModule]:
-        from zoo.training.run import new_model, prepare
+        from zoo.training.run import device_of, new_model, prepare
         from zoo.training.trainer import make_trainer
 
         settings = self._changed(changes)
@@ -322,6 +323,9 @@ class RunLearner(Learner):
             settings = leave_out_unused(settings, model)
             settings["data"] = settings["data"] | {"num_workers": 0}
             data = prepare(model, settings, rows=parts)
+            if model.streaming and settings["trainer"]["limit_train_batches"] == 1:
+                device = str(device_of(self.accelerator))
+                return fit_in_loop(model, data, settings["trainer"]["max_epochs"], device), data
             regularization = settings["regularization"]
             options = {key: value for key, value in settings["trainer"].items() if key not in _OF_THE_RUN}
             trainer = make_trainer(

@@ -13,7 +13,7 @@ from zoo.checks import Range, check_type
 from zoo.errors import ZooError, nearest
 from zoo.models.base import StreamingModel, ZooModel
 
-__all__ = ["as_datamodule", "fit"]
+__all__ = ["as_datamodule", "fit", "fit_in_loop"]
 
 _TYPES: dict[str, Any] = {
     "batch_size": Annotated[int, Range(0)] | None,
@@ -126,7 +126,7 @@ def fit(
             and model.streaming
             and not (trainer_options or progress or _comes_by_loaders(data))
         ):
-            return _fit_arrays(model, datamodule, max_epochs, device)
+            return fit_in_loop(model, datamodule, max_epochs, device)
         return _fit_trainer(model, datamodule, max_epochs, device, progress, trainer_options)
 
 
@@ -272,7 +272,15 @@ def axes(data: Any) -> int:
     return 1 + axes(data[0]) if isinstance(data, list | tuple) and len(data) else 0
 
 
-def _fit_arrays(model: Any, datamodule: Any, max_passes: int | None, device: str) -> Any:
+def fit_in_loop(model: Any, datamodule: Any, max_passes: int | None, device: str) -> Any:
+    """Fit a streaming model to the training rows of a DataModule of the zoo, without a trainer; return it.
+
+    Args:
+        model: the model.
+        datamodule: the rows.
+        max_passes: over them; None for as many as the model needs.
+        device: `auto`, `cpu` or `cuda`.
+    """
     from zoo.data.base import TensorRows
     from zoo.training.convergence import warn_unless_done
 

@@ -136,11 +136,11 @@ def reliability(
         there = heights > 0
         axes.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1)
         axes.plot(x[there], y[there], color=class_colors(1)[0], marker="o")
-        axes.set(ylabel=f"share that is {what}", xlim=(0, 1), ylim=(-0.02, 1.02))
+        axes.set(ylabel=f"share that is {what}", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.grid(True)
         axes.set_title(titled(title))
         below.bar(x[there], heights[there], width=0.6 / max(1, len(x)), color=class_colors(1)[0])
-        below.set(xlabel="probability that was said", ylabel="answers", yscale="log")
+        below.set(xlabel="probability that was said", ylabel="answers", yscale="log", ylim=(0.7, None))
     return figure
 
 
