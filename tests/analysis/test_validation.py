@@ -1,4 +1,4 @@
-"""Cross-validation, learning and validation curves: scikit-learn's scores, and nothing learnt from rows that are held."""
+"""Cross-validation, learning and validation curves: scikit-learn's scores, and nothing learnt from rows held out."""
 
 from __future__ import annotations
 

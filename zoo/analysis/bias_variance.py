@@ -264,14 +264,13 @@ def bias_variance(
         (True, True)
     """
     rows_x, rows_y = test
-    learner = _WithTest.joined(ArrayLearner.of(model, x, y, None, fit_options), rows_x, rows_y)
+    learner = ArrayLearner.of(model, stacked(x, rows_x), stacked(y, rows_y), None, fit_options)
     population = learner.population()
-    pool = torch.arange(learner.first)
-    held = torch.arange(learner.first, len(population.y))
+    pool, held = torch.arange(len(y)), torch.arange(len(y), len(population.y))
     best = None
     if truth is not None:
-        coded = population.spec.target == "class"
-        best = learner.codes(truth, population) if coded else to_tensor(truth, "truth").double()
+        classes = population.spec.target == "class"
+        best = coded(learner, population, truth, len(held)) if classes else to_tensor(truth, "truth").double()
         if len(best) != len(held):
             raise ZooError(f"truth has {len(best)} values: one for each of the {len(held)} test rows is needed.")
     chosen = samples if isinstance(samples, int) else [torch.as_tensor(sample).long() for sample in samples]
@@ -281,28 +280,13 @@ def bias_variance(
     )  # fmt: skip
 
 
-class _WithTest(ArrayLearner):
-    """A learner whose last rows are there to be asked alone."""
-
-    first: int
-
-    @classmethod
-    def joined(cls, learner: ArrayLearner, x: Any, y: Any) -> _WithTest:
-        """Return the learner with more rows behind its own."""
-        found = cls(
-            learner.name, learner.hparams, learner.recipe, stacked(learner.x, x), stacked(learner.y, y), None,
-            learner.options,
-        )  # fmt: skip
-        object.__setattr__(found, "first", len(learner.x))
-        return found
-
-    def codes(self, y: Any, population: Population) -> Tensor:
-        """Return classes as the rows' targets are coded."""
-        model = self.model({})
-        data = self.data({"train": torch.arange(self.first)}, {})
-        model.build(population.spec)
-        model.preprocessing = data.preprocessing
-        return model.encode_targets(y, len(population.y) - self.first)
+def coded(learner: ArrayLearner, population: Population, y: Any, count: int) -> Tensor:
+    """Return classes of `count` rows as the learner's targets are coded."""
+    model = learner.model({})
+    data = learner.data({"train": population.pool}, {})
+    model.build(population.spec)
+    model.preprocessing = data.preprocessing
+    return model.encode_targets(y, count)
 
 
 def stacked(first: Any, second: Any) -> Any:
