@@ -114,6 +114,21 @@ def test_from_every_point_a_run_goes_on_to_the_same_bits(
         assert final(resumed) == undisturbed, f"point {n} of {len(points)}"
 
 
+def test_adapters_go_on_without_the_run_that_they_adapt(tmp_path: Path) -> None:
+    """And activations that are computed again draw the masks of dropout that they drew."""
+    small = ["model=gpt", *TINY["gpt"], "model.num_layers=1", "trainer.limit_train_batches=2", "trainer.max_epochs=1"]
+    train(small, tmp_path / "before")
+    adapted = [*small, f"model.pretrained={tmp_path / 'before'}", "model.lora_rank=2", "model.dropout=0.2"]
+    adapted += ["trainer.max_epochs=2", "trainer.activation_checkpointing=true"]
+    undisturbed = train(adapted, tmp_path / "undisturbed")
+    train([*adapted, "trainer.max_epochs=1"], tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "before")
+    train([*small, "seed=1"], tmp_path / "before")  # what it holds now is not what the run began with
+    resumed = train(adapted, tmp_path / "resumed", resume=tmp_path / "resumed" / "checkpoints" / "last.ckpt")
+    assert final(resumed) == final(undisturbed)
+    assert any("lora" in name for name in resumed["state_dict"])
+
+
 KILLED = {
     "mlp": ["model=mlp", "data=digits", "model.dropout=0.3", "trainer.max_epochs=6", "optimizer=sgd",
             "optimizer.momentum=0.9", "scheduler=cosine"],
