@@ -12,7 +12,7 @@ from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 import zoo.kernels
-from zoo.kernels.log_loss import available, log_loss
+from zoo.kernels.log_loss import available, log_loss, log_loss_minimize
 from zoo.models.linear.log_loss import derivatives
 
 BEST, *OTHERS = zoo.kernels.runnable()
@@ -145,13 +145,52 @@ def test_the_operator_is_what_torch_expects(compiled: str, monkeypatch: pytest.M
         log_loss(x, shift, scale, y, None, None, point, True)
 
 
+def search(x, shift, scale, y, point, weight=None, by_class=None, **options) -> tuple[Tensor, ...]:
+    ridge, unit = torch.full_like(point, 0.01), torch.ones_like(shift)
+    options = {"newton": True, "tolerance": 1e-14, "limit": None, "max_passes": 50, **options}
+    rows = x, shift, scale, y, weight, by_class, 0 * point, ridge
+    return log_loss_minimize(*rows, (unit, torch.zeros_like(unit)), total=float(len(x)), **options)
+
+
+@pytest.mark.parametrize("newton", [True, False])
+@pytest.mark.parametrize("outputs", [1, 2, 5])
+def test_where_the_search_ends_no_derivative_is_left(compiled: str, outputs: int, newton: bool) -> None:
+    case = a_case((60, 4, outputs), view=VIEWS[1])
+    point, gradient, sums, (passes, converged, value, _, _) = search(*case, newton=newton, limit=1e-9, tolerance=0.0)
+    x, shift, scale, y, _ = case
+    losses, slope, _ = log_loss(x, shift, scale, y, None, None, point, False)
+    assert converged
+    assert 1 < passes < 50
+    assert (slope / 60 + 0.02 * point).abs().max() <= 1e-9
+    close(gradient, slope / 60 + 0.02 * point)
+    close(sums, losses)
+    close(value, losses[0] / 60 + 0.01 * point.square().sum())
+    *_, (passes, converged, *_) = search(*case, newton=newton, max_passes=2)
+    assert (passes, converged) == (2, 0)
+
+
+def test_the_search_is_an_operator_and_refuses_what_does_not_fit(compiled: str) -> None:
+    x, shift, scale, y, point = a_case((9, 3, 4))
+    rows, numbers = (x, shift, scale, y, None, None, point, point.abs()), (9.0, True, 1e-9, -1.0, 5)
+    utilities = ("test_schema", "test_faketensor")
+    whole = (*rows, scale.abs(), shift, *numbers)
+    torch.library.opcheck(torch.ops.zoo.log_loss_minimize.default, whole, test_utils=utilities)
+    for wrong in ((*rows, scale[1:], shift), (*rows, scale, shift.float()), (*rows[:-1], point[1:], scale, shift)):
+        with pytest.raises(RuntimeError, match="zoo::log_loss_minimize: ridge"):
+            torch.ops.zoo.log_loss_minimize(*wrong, *numbers)
+    flat = torch.zeros_like(point)  # without a ridge, two columns that are one have no definite system
+    x[:, 1] = x[:, 0]
+    same = x, shift * 0, scale * 0 + 1, y, None, None, flat, flat, scale * 0 + 1, shift * 0
+    assert not torch.ops.zoo.log_loss_minimize(*same, *numbers)[3][0]
+
+
 @pytest.mark.slow
 @needs_sanitizer
 @pytest.mark.parametrize("variant", list(zoo.kernels.runnable()))
 def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
     script = """
 import torch
-from test_log_loss import SIZES, a_case, log_loss
+from test_log_loss import SIZES, a_case, log_loss, search
 for sizes in [*SIZES, (0, 2, 3), (5, 1, 12)]:
     for intercept in (False, True):
         x, shift, scale, y, point = a_case(sizes, intercept, 3.0)
@@ -159,6 +198,7 @@ for sizes in [*SIZES, (0, 2, 3), (5, 1, 12)]:
         for hessian in (False, True):
             log_loss(x, shift, scale, y, weight, by_class, point, hessian)
             log_loss(x, shift, scale, y, None, None, point, hessian)
+            search(x, shift, scale, y, point, weight, by_class, newton=hessian)
 torch.set_num_threads(2)
 x, shift, scale, y, point = a_case((100_000, 20, 2))
 log_loss(x, shift, scale, y, None, None, point, True)

@@ -1,343 +1,222 @@
-/* Log loss of standardized rows at given weights, with its gradient and its Hessian, block by block of rows.
+/* Log loss of standardized rows: one pass over them, and all passes to the minimum, with a ridge and no other penalty.
 
-   A block is standardized once and stays in the nearest cache for all three; nothing that has a number for each row is
-   written outside of it. What is one number a row (logits, probabilities, losses) lies with the rows in the lanes.
+   The minimizers are those of zoo/models/linear/minimizers.py, which says more of them: Newton's method, and L-BFGS.
 
-   Letters as in the Python modules: N rows, F features, P columns (F, and one more for an intercept), C classes, K rows
-   of weights (1, or one a class). */
+   Letters as there: D = K P numbers. */
 
-#include "kernel.h"
-#include <math.h>
+#include "log_loss_pass.h"
 
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#define LANES 8
-#define ROWS 4 /* 4 x 4 sums, 4 rows and a factor fill 21 of 32 registers */
-#else
-#define LANES 4
-#define ROWS 2 /* 2 x 4 sums, 2 rows and a factor fill 11 of 16 registers */
-#endif
-#define BLOCK 32 /* rows: with 32 features a block and its weighted copy fill half of a cache of 32 KB */
-#define DEEP 2   /* vectors of columns in a tile */
-#define TILE 4   /* classes or columns in a tile */
-
-typedef double vec __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
-typedef int64_t ivec __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
+#define HISTORY 10
+#define ARMIJO 1e-4
+#define ROUNDING (64 * 0x1p-52) /* relative error that a sum of many losses may carry */
+#define FLAT 1e-12              /* as in quadratic.py: below it a system does not count as definite */
 
 typedef struct {
-    int64_t rows, features, columns, outputs, classes, threads;
-    const double *x;             /* (N, F) */
-    const double *shift, *scale; /* (F), (F): rows are (x - shift) * scale */
-    const int64_t *y;            /* (N) */
-    const double *weight;        /* (N), or NULL */
-    const double *class_weight;  /* (C), or NULL: what losses count times, beside that */
-    const double *point;         /* (K, P) */
-    double *sums;                /* (2): losses, and weights of the rows that are put into another class */
-    double *gradient;            /* (K, P) */
-    double *hessian;             /* (K P, K P), or NULL */
-} LogLoss;
+    LogLoss loss; /* its point is where the search begins, and where it ends */
+    int64_t newton, max_passes;
+    double total, tolerance, limit; /* weight of all rows; see Minimizer; slope at which it is settled, or below 0 */
+    const double *ridge;            /* (D) */
+    const double *unit, *origin;    /* (F): a weight's slope in its own units is slope * unit + slope of intercept * origin */
+    double *found;                  /* (5): passes (0: Newton's system is not definite), converged, value, promise, step */
+} Descent;
 
-/* What a thread has at hand. */
 typedef struct {
-    int64_t width;          /* P, up to a multiple of DEEP * LANES */
-    double *flat, *scaled;  /* (BLOCK, width): rows, and weighted ones; zero from P on */
-    double *point;          /* (K, width) */
-    double *z, *p;          /* (K, BLOCK): logits, then weighted residuals; probabilities */
-    double *gradient;       /* (K, width) */
-    double *hessian;        /* (K (K + 1) / 2, width, width): pairs k >= l, of each the columns up to the diagonal */
-    double losses, lost;    /* their sum, and what was rounded off it */
-    double wrong;
-    double weight[BLOCK], share[BLOCK]; /* of rows, and of their losses */
-    int64_t y[BLOCK];
-    void *memory;
-} Block;
+    int64_t size, known;
+    double value, promise, step;
+    double *accepted, *direction, *scale;   /* (D) */
+    double *last_point, *last_gradient;     /* (D), of L-BFGS */
+    double *moves, *turns;                  /* (HISTORY, D): the i-th lies at row i % HISTORY */
+    double products[HISTORY], squares;      /* move . turn; turn . turn of the last */
+    double *memory;
+} Search;
 
-INLINE vec set(double x) { return (vec){} + x; }
-INLINE vec choose(ivec where, vec yes, vec no) { return (vec)((where & (ivec)yes) | (~where & (ivec)no)); }
-
-INLINE double total(vec x) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_add_pd((__m512d)x);
-#else
-    return (x[0] + x[1]) + (x[2] + x[3]);
-#endif
-}
-
-/* exp(x) = 2^n exp(r) with x = n ln 2 + r, |r| <= ln 2 / 2, for x up to 0; 0 below -708. */
-INLINE vec exponential(vec x) {
-    vec bounded = choose(x < set(-708.0), set(-708.0), x);
-    vec shifted = bounded * 1.4426950408889634 + 0x1.8p52; /* the integer lands in the low bits */
-    vec n = shifted - 0x1.8p52;
-    vec r = bounded - n * 0x1.62e42feep-1 - n * 0x1.a39ef35793c76p-33;
-    vec e = set(1.0 / 6227020800.0);
-    e = e * r + 1.0 / 479001600.0;
-    e = e * r + 1.0 / 39916800.0;
-    e = e * r + 1.0 / 3628800.0;
-    e = e * r + 1.0 / 362880.0;
-    e = e * r + 1.0 / 40320.0;
-    e = e * r + 1.0 / 5040.0;
-    e = e * r + 1.0 / 720.0;
-    e = e * r + 1.0 / 120.0;
-    e = e * r + 1.0 / 24.0;
-    e = e * r + 1.0 / 6.0;
-    e = e * r + 0.5;
-    e = e * (r * r) + r + 1.0;
-    vec power = (vec)(((ivec)shifted << 52) + ((int64_t)1023 << 52)); /* what stands above the low bits is shifted out */
-    return choose(x < set(-708.0), set(0.0), e * power);
-}
-
-/* log(1 + x) = n ln 2 + 2 artanh(f / (2 + f)) with 1 + x = 2^n (1 + f), 0 <= f < 1, for x from 0 on. */
-INLINE vec log_of_one_more(vec x) {
-    ivec exponent = ((ivec)(x + 1.0) >> 52) - 1023;
-    vec inverse = (vec)((1023 - exponent) << 52);
-    vec f = x * inverse + (inverse - 1.0); /* x itself where n is 0, to the last digit */
-    vec s = f / (f + 2.0), square = s * s, sum = set(1.0 / 37);
-#pragma GCC unroll 18
-    for (int odd = 35; odd > 0; odd -= 2) sum = sum * square + 1.0 / odd;
-    vec n = __builtin_convertvector(exponent, vec);
-    return n * 0.69314718055994531 + 2.0 * s * sum;
-}
-
-static int open_block(const LogLoss *task, Block *b) {
-    const int64_t P = task->columns, K = task->outputs, step = DEEP * LANES, width = (P + step - 1) / step * step;
-    const int64_t pairs = task->hessian ? K * (K + 1) / 2 : 0, rows = BLOCK * width;
-    memset(b, 0, sizeof(Block));
-    b->width = width;
-    const size_t count = (size_t)(rows + (pairs ? rows : 0) + 2 * K * width + 2 * K * BLOCK + pairs * width * width);
-    double *room = b->memory = aligned_alloc(64, count * sizeof(double) / 64 * 64 + 64);
-    if (!room) return 1;
-    memset(room, 0, count * sizeof(double));
-    b->flat = room, room += rows;
-    b->scaled = room, room += pairs ? rows : 0;
-    b->point = room, room += K * width;
-    b->gradient = room, room += K * width;
-    b->z = room, room += K * BLOCK;
-    b->p = room, room += K * BLOCK;
-    b->hessian = room;
-    for (int64_t k = 0; k < K; k++) memcpy(b->point + k * width, task->point + k * P, P * sizeof(double));
+KERNEL(log_loss, LogLoss) {
+    Block *blocks = open_blocks(task);
+    if (!blocks) return 1;
+    add_up(task, blocks);
+    close_blocks(task, blocks);
     return 0;
 }
 
-/* Read the rows from `first` on; those that the block has too many of are zero and weigh nothing. */
-static void read_rows(const LogLoss *task, Block *b, int64_t first, int64_t count) {
-    const int64_t F = task->features, width = b->width;
-    for (int64_t r = 0; r < count; r++) {
-        const double *x = task->x + (first + r) * F;
-        double *to = b->flat + r * width;
-        for (int64_t f = 0; f < F; f++) to[f] = (x[f] - task->shift[f]) * task->scale[f];
-        if (F < task->columns) to[F] = 1.0;
-        const int64_t y = b->y[r] = task->y[first + r];
-        b->weight[r] = b->share[r] = task->weight ? task->weight[first + r] : 1.0;
-        if (task->class_weight) b->share[r] *= y >= 0 && y < task->classes ? task->class_weight[y] : 0.0;
-    }
-    for (int64_t r = count; r < BLOCK; r++) {
-        memset(b->flat + r * width, 0, width * sizeof(double));
-        b->weight[r] = b->share[r] = 0.0, b->y[r] = 0;
-    }
+static double dot(const double *a, const double *b, int64_t count) {
+    vec sums = {};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) sums += *(const vec *)(a + i) * *(const vec *)(b + i);
+    double sum = total(sums);
+    for (; i < count; i++) sum += a[i] * b[i];
+    return sum;
 }
 
-/* z[k][r] for `classes` rows of weights, which is a constant here. */
-INLINE void logits_of(int classes, Block *b, int64_t columns, int64_t k) {
-    const double *w = b->point + k * b->width;
-    for (int64_t r = 0; r < BLOCK; r += ROWS) {
-        const double *x = b->flat + r * b->width;
-        vec sum[ROWS][TILE];
-#pragma GCC unroll 4
-        for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 4
-            for (int j = 0; j < classes; j++) sum[i][j] = (vec){};
-        for (int64_t f = 0; f < columns; f += LANES) {
-            vec row[ROWS];
-#pragma GCC unroll 4
-            for (int i = 0; i < ROWS; i++) row[i] = *(const vec *)(x + i * b->width + f);
-#pragma GCC unroll 4
-            for (int j = 0; j < classes; j++) {
-                vec factor = *(const vec *)(w + j * b->width + f);
-#pragma GCC unroll 4
-                for (int i = 0; i < ROWS; i++) sum[i][j] += row[i] * factor;
+/* to += factor * from */
+static void add(double factor, const double *from, double *to, int64_t count) {
+    for (int64_t i = 0; i < count; i++) to[i] += factor * from[i];
+}
+
+static void copy(const double *from, double *to, int64_t count) { memcpy(to, from, count * sizeof(double)); }
+
+static int open_search(const Descent *task, Search *s) {
+    const int64_t D = task->loss.outputs * task->loss.columns, vectors = 5 + (task->newton ? 0 : 2 * HISTORY);
+    *s = (Search){.size = D, .value = INFINITY, .promise = INFINITY, .step = 1.0};
+    double *room = s->memory = calloc((size_t)(vectors * D), sizeof(double));
+    if (!room) return 1;
+    s->accepted = room, s->direction = room + D, s->scale = room + 2 * D;
+    s->last_point = room + 3 * D, s->last_gradient = room + 4 * D;
+    s->moves = room + 5 * D, s->turns = s->moves + HISTORY * D;
+    return 0;
+}
+
+/* Make of the sums of a pass the objective's value, gradient and Hessian. */
+static double objective(const Descent *task) {
+    const LogLoss *loss = &task->loss;
+    const int64_t K = loss->outputs, P = loss->columns, D = K * P;
+    const double share = 1.0 / task->total;
+    double value = loss->sums[0] * share;
+    for (int64_t i = 0; i < D; i++) {
+        value += task->ridge[i] * loss->point[i] * loss->point[i];
+        loss->gradient[i] = loss->gradient[i] * share + 2.0 * task->ridge[i] * loss->point[i];
+    }
+    for (int64_t i = 0; i < D && loss->hessian; i++) {
+        for (int64_t j = 0; j < D; j++) loss->hessian[i * D + j] *= share;
+        loss->hessian[i * D + i] += 2.0 * task->ridge[i];
+    }
+    for (int64_t f = 0; f < P && K > 1 && loss->hessian; f++) { /* curvature where one number more for all costs nothing */
+        double mean = 0.0;
+        for (int64_t k = 0; k < K; k++) mean += loss->hessian[(k * P + f) * D + k * P + f] / K;
+        for (int64_t k = 0; k < K; k++)
+            for (int64_t l = 0; l < K; l++) loss->hessian[(k * P + f) * D + l * P + f] += mean / K;
+    }
+    return value;
+}
+
+/* The greatest derivative by a weight or an intercept as the user knows them. */
+static double steepest(const Descent *task) {
+    const int64_t F = task->loss.features, P = task->loss.columns;
+    double greatest = 0.0;
+    for (int64_t k = 0; k < task->loss.outputs; k++) {
+        const double *slope = task->loss.gradient + k * P, intercept = F < P ? slope[F] : 0.0;
+        greatest = fmax(greatest, fabs(intercept));
+        for (int64_t f = 0; f < F; f++)
+            greatest = fmax(greatest, fabs(slope[f] * task->unit[f] + intercept * task->origin[f]));
+    }
+    return greatest;
+}
+
+static int is_finite(double value, const double *gradient, int64_t size) {
+    for (int64_t i = 0; i < size && isfinite(value); i++)
+        if (!isfinite(gradient[i])) return 0;
+    return isfinite(value);
+}
+
+/* direction = -H^-1 gradient by Cholesky's factor of H scaled to a unit diagonal; 0 where H is not definite enough. */
+static int aim_newton(const Descent *task, Search *s) {
+    const int64_t D = s->size;
+    const double least_square = FLAT * (double)D;
+    double *h = task->loss.hessian, *d = s->direction, *scale = s->scale;
+    for (int64_t i = 0; i < D; i++) scale[i] = 1.0 / sqrt(fmax(h[i * D + i], 1e-300));
+    for (int64_t i = 0; i < D; i++) {
+        for (int64_t j = 0; j <= i; j++) {
+            const double left = h[i * D + j] * scale[i] * scale[j] - dot(h + i * D, h + j * D, j);
+            if (i == j && !(left > least_square)) return 0;
+            h[i * D + j] = i == j ? sqrt(left) : left / h[j * D + j];
+        }
+        d[i] = (-scale[i] * task->loss.gradient[i] - dot(h + i * D, d, i)) / h[i * D + i];
+    }
+    for (int64_t i = D - 1; i >= 0; i--) {
+        d[i] /= h[i * D + i];
+        add(-d[i], h + i * D, d, i);
+    }
+    for (int64_t i = 0; i < D; i++) d[i] *= scale[i];
+    return 1;
+}
+
+/* Keep the last change of point and gradient, if the objective bends along it. */
+static void remember(const Descent *task, Search *s, int64_t passes) {
+    const int64_t D = s->size, row = s->known % HISTORY;
+    double *move = s->moves + row * D, *turn = s->turns + row * D;
+    if (passes > 1) {
+        double product = 0.0, square = 0.0;
+        for (int64_t i = 0; i < D; i++) {
+            const double m = s->accepted[i] - s->last_point[i], t = task->loss.gradient[i] - s->last_gradient[i];
+            product += m * t, square += t * t;
+        }
+        if (product > 0x1p-52 * square) {
+            for (int64_t i = 0; i < D; i++) {
+                move[i] = s->accepted[i] - s->last_point[i];
+                turn[i] = task->loss.gradient[i] - s->last_gradient[i];
             }
+            s->products[row] = product, s->squares = square, s->known++;
         }
-#pragma GCC unroll 4
-        for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 4
-            for (int j = 0; j < classes; j++) b->z[(k + j) * BLOCK + r + i] = total(sum[i][j]);
+    }
+    copy(s->accepted, s->last_point, D), copy(task->loss.gradient, s->last_gradient, D);
+}
+
+/* direction = -H gradient, H from the last moves and turns. */
+static void aim_lbfgs(const Descent *task, Search *s, int64_t passes) {
+    const int64_t D = s->size;
+    double *d = s->direction, share[HISTORY];
+    remember(task, s, passes);
+    const int64_t oldest = s->known > HISTORY ? s->known - HISTORY : 0;
+    for (int64_t i = 0; i < D; i++) d[i] = -task->loss.gradient[i];
+    for (int64_t i = s->known - 1; i >= oldest; i--) {
+        const int64_t row = i % HISTORY;
+        share[row] = dot(s->moves + row * D, d, D) / s->products[row];
+        add(-share[row], s->turns + row * D, d, D);
+    }
+    if (s->known) {
+        const double size = s->products[(s->known - 1) % HISTORY] / s->squares;
+        for (int64_t i = 0; i < D; i++) d[i] *= size;
+    }
+    for (int64_t i = oldest; i < s->known; i++) {
+        const int64_t row = i % HISTORY;
+        add(share[row] - dot(s->turns + row * D, d, D) / s->products[row], s->moves + row * D, d, D);
     }
 }
 
-/* Add the block's losses, and put weighted residuals in the place of logits: one logit for two classes. */
-static void lose_one(Block *b) {
-    vec losses = {}, wrong = {};
-    for (int64_t r = 0; r < BLOCK; r += LANES) {
-        vec z = *(vec *)(b->z + r), weight = *(vec *)(b->weight + r), share = *(vec *)(b->share + r);
-        ivec is_second = *(ivec *)(b->y + r) == 1, above = z > set(0.0);
-        vec y = choose(is_second, set(1.0), set(0.0));
-        vec e = exponential(choose(above, -z, z)), p = choose(above, set(1.0), e) / (e + 1.0);
-        losses += share * (log_of_one_more(e) + (choose(above, z, set(0.0)) - y * z));
-        wrong += choose(is_second ^ above, weight, set(0.0));
-        *(vec *)(b->z + r) = share * (p - y);
-        *(vec *)(b->p + r) = p;
-    }
-    b->losses = total(losses), b->wrong += total(wrong);
+/* The first step along a direction: a whole one, but where nothing is known of how far that may be. */
+static double first_step(const Descent *task, const Search *s) {
+    double sum = 0.0;
+    if (task->newton || s->known) return 1.0;
+    for (int64_t i = 0; i < s->size; i++) sum += fabs(s->direction[i]);
+    return 1.0 / fmax(1.0, sum);
 }
 
-/* The same with a logit for each class. */
-static void lose_many(Block *b, int64_t outputs) {
-    vec losses = {}, wrong = {};
-    for (int64_t r = 0; r < BLOCK; r += LANES) {
-        vec greatest = *(vec *)(b->z + r), own = {}, rest = {};
-        vec weight = *(vec *)(b->weight + r), share = *(vec *)(b->share + r);
-        ivec best = {}, y = *(ivec *)(b->y + r);
-        for (int64_t k = 1; k < outputs; k++) {
-            vec z = *(vec *)(b->z + k * BLOCK + r);
-            ivec greater = z > greatest;
-            greatest = choose(greater, z, greatest);
-            best = (greater & ((ivec){} + k)) | (~greater & best);
-        }
-        for (int64_t k = 0; k < outputs; k++) {
-            vec z = *(vec *)(b->z + k * BLOCK + r), e = exponential(z - greatest);
-            own = choose(y == k, z, own);
-            rest += choose(best == k, set(0.0), e);
-            *(vec *)(b->p + k * BLOCK + r) = e;
-        }
-        losses += share * (log_of_one_more(rest) + (greatest - own));
-        wrong += choose(best != y, weight, set(0.0));
-        for (int64_t k = 0; k < outputs; k++) {
-            vec p = *(vec *)(b->p + k * BLOCK + r) / (rest + 1.0);
-            *(vec *)(b->p + k * BLOCK + r) = p;
-            *(vec *)(b->z + k * BLOCK + r) = share * (p - choose(y == k, set(1.0), set(0.0)));
-        }
-    }
-    b->losses = total(losses), b->wrong += total(wrong);
-}
-
-/* gradient[k] += sum over r of z[k][r] flat[r], for `classes` of them. */
-INLINE void add_gradient(int classes, Block *b, int64_t k) {
-    for (int64_t f = 0; f < b->width; f += DEEP * LANES) {
-        vec sum[TILE][DEEP];
-#pragma GCC unroll 4
-        for (int j = 0; j < classes; j++)
-#pragma GCC unroll 2
-            for (int v = 0; v < DEEP; v++) sum[j][v] = *(vec *)(b->gradient + (k + j) * b->width + f + v * LANES);
-        for (int64_t r = 0; r < BLOCK; r++)
-#pragma GCC unroll 2
-            for (int v = 0; v < DEEP; v++) {
-                vec row = *(const vec *)(b->flat + r * b->width + f + v * LANES);
-#pragma GCC unroll 4
-                for (int j = 0; j < classes; j++) sum[j][v] += row * set(b->z[(k + j) * BLOCK + r]);
+KERNEL(log_loss_minimize, Descent) {
+    const LogLoss *loss = &task->loss;
+    Block *blocks = open_blocks(loss);
+    Search s;
+    const int failed = open_search(task, &s) || !blocks;
+    int64_t passes = 0;
+    int converged = 0, definite = 1, settled = 0;
+    while (!failed && passes < task->max_passes && !converged) {
+        add_up(loss, blocks);
+        const double value = objective(task);
+        passes++;
+        if (is_finite(value, loss->gradient, s.size) &&
+            (passes == 1 || value <= s.value - ARMIJO * s.step * s.promise + ROUNDING * fabs(s.value))) {
+            s.value = value;
+            copy(loss->point, s.accepted, s.size);
+            if (task->limit >= 0.0 && steepest(task) <= task->limit) {
+                converged = settled = 1;
+                break;
             }
-#pragma GCC unroll 4
-        for (int j = 0; j < classes; j++)
-#pragma GCC unroll 2
-            for (int v = 0; v < DEEP; v++) *(vec *)(b->gradient + (k + j) * b->width + f + v * LANES) = sum[j][v];
-    }
-}
-
-/* hessian += scaled^T flat, of each of its rows the columns up to the diagonal. */
-static void add_products(Block *b, int64_t columns, double *hessian) {
-    const int64_t width = b->width;
-    for (int64_t i = 0; i < columns; i += TILE)
-        for (int64_t f = 0; f < i + TILE; f += DEEP * LANES) {
-            vec sum[TILE][DEEP];
-#pragma GCC unroll 4
-            for (int j = 0; j < TILE; j++)
-#pragma GCC unroll 2
-                for (int v = 0; v < DEEP; v++) sum[j][v] = *(vec *)(hessian + (i + j) * width + f + v * LANES);
-            for (int64_t r = 0; r < BLOCK; r++) {
-                const double *row = b->flat + r * width + f, *factor = b->scaled + r * width + i;
-#pragma GCC unroll 2
-                for (int v = 0; v < DEEP; v++)
-#pragma GCC unroll 4
-                    for (int j = 0; j < TILE; j++) sum[j][v] += *(const vec *)(row + v * LANES) * set(factor[j]);
-            }
-#pragma GCC unroll 4
-            for (int j = 0; j < TILE; j++)
-#pragma GCC unroll 2
-                for (int v = 0; v < DEEP; v++) *(vec *)(hessian + (i + j) * width + f + v * LANES) = sum[j][v];
+            if (task->newton) definite = aim_newton(task, &s);
+            else aim_lbfgs(task, &s, passes);
+            if (!definite) break;
+            s.promise = -dot(loss->gradient, s.direction, s.size);
+            s.step = first_step(task, &s);
+            converged = s.promise <= task->tolerance * fmax(1.0, fabs(value));
+        } else {
+            s.step /= 2.0;
+            converged = s.step < 0x1p-30;
         }
-}
-
-/* Add s p_k (1 - p_k) x x^T for one logit, and s p_k ([k = l] - p_l) x x^T for the pairs of classes. */
-static void add_hessian(const LogLoss *task, Block *b) {
-    double *hessian = b->hessian;
-    for (int64_t k = 0; k < task->outputs; k++)
-        for (int64_t l = 0; l <= k; l++, hessian += b->width * b->width) {
-            for (int64_t r = 0; r < BLOCK; r++) {
-                const double p = b->p[k * BLOCK + r], other = b->p[l * BLOCK + r];
-                const vec bend = set(b->share[r] * p * ((k == l) - other));
-                for (int64_t f = 0; f < b->width; f += LANES)
-                    *(vec *)(b->scaled + r * b->width + f) = bend * *(const vec *)(b->flat + r * b->width + f);
-            }
-            add_products(b, task->columns, hessian);
-        }
-}
-
-/* Keep the sum of losses to the last digit (Neumaier): which of two points is the lower is read from it. */
-static void add_losses(Block *b, double *sum) {
-    const double before = *sum, more = b->losses;
-    *sum = before + more;
-    b->lost += fabs(before) >= fabs(more) ? (before - *sum) + more : (more - *sum) + before;
-}
-
-static void add_rows(const LogLoss *task, Block *b, int64_t start, int64_t end) {
-    const int64_t K = task->outputs;
-    double losses = 0.0;
-    for (int64_t first = start; first < end; first += BLOCK) {
-        int64_t k = 0;
-        read_rows(task, b, first, least(BLOCK, end - first));
-        for (; k + TILE <= K; k += TILE) logits_of(TILE, b, task->columns, k);
-        for (; k < K; k++) logits_of(1, b, task->columns, k);
-        if (K == 1) lose_one(b);
-        else lose_many(b, K);
-        add_losses(b, &losses);
-        for (k = 0; k + TILE <= K; k += TILE) add_gradient(TILE, b, k);
-        for (; k < K; k++) add_gradient(1, b, k);
-        if (task->hessian) add_hessian(task, b);
+        copy(s.accepted, loss->point, s.size);
+        if (!converged && passes < task->max_passes) add(s.step, s.direction, loss->point, s.size);
     }
-    b->losses = losses + b->lost;
-}
-
-/* Add what a thread found to what is returned; of the Hessian what lies up to the diagonal. */
-static void gather(const LogLoss *task, const Block *b) {
-    const int64_t K = task->outputs, P = task->columns, width = b->width, size = K * P;
-    const double *hessian = b->hessian;
-    task->sums[0] += b->losses, task->sums[1] += b->wrong;
-    for (int64_t k = 0; k < K; k++)
-        for (int64_t f = 0; f < P; f++) task->gradient[k * P + f] += b->gradient[k * width + f];
-    for (int64_t k = 0; k < K && task->hessian; k++)
-        for (int64_t l = 0; l <= k; l++, hessian += width * width)
-            for (int64_t i = 0; i < P; i++)
-                for (int64_t j = 0; j <= i; j++)
-                    task->hessian[(k * P + i) * size + l * P + j] += hessian[i * width + j];
-}
-
-/* The other halves of each block and of the whole are mirror images. */
-static void mirror(const LogLoss *task) {
-    const int64_t K = task->outputs, P = task->columns, size = K * P;
-    for (int64_t k = 0; k < K; k++)
-        for (int64_t l = 0; l <= k; l++)
-            for (int64_t i = 0; i < P; i++)
-                for (int64_t j = 0; j < i; j++) {
-                    const double value = task->hessian[(k * P + i) * size + l * P + j];
-                    task->hessian[(k * P + j) * size + l * P + i] = value;
-                }
-    for (int64_t i = 0; i < size; i++)
-        for (int64_t j = 0; j < i; j++) task->hessian[j * size + i] = task->hessian[i * size + j];
-}
-
-/* sums, gradient and hessian, which come as zeros. */
-KERNEL(log_loss, LogLoss) {
-    const int64_t threads = task->threads;
-    Block *blocks = malloc((size_t)threads * sizeof(Block));
-    int failed = !blocks;
-    for (int64_t t = 0; t < threads && blocks; t++) failed |= open_block(task, blocks + t);
-    if (!failed) {
-#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
-        for (int64_t t = 0; t < threads; t++)
-            add_rows(task, blocks + t, task->rows * t / threads, task->rows * (t + 1) / threads);
-        for (int64_t t = 0; t < threads; t++) gather(task, blocks + t);
-        if (task->hessian) mirror(task);
-    }
-    for (int64_t t = 0; t < threads && blocks; t++) free(blocks[t].memory);
-    free(blocks);
+    /* Near the minimum Newton's full step squares the error, so it is worth taking unchecked. */
+    if (!failed && converged && !settled && task->newton && s.step == 1.0) add(1.0, s.direction, loss->point, s.size);
+    const double found[] = {definite ? (double)passes : 0.0, (double)converged, s.value, s.promise, s.step};
+    if (!failed) memcpy(task->found, found, sizeof(found));
+    close_blocks(loss, blocks);
+    free(s.memory);
     return failed;
 }

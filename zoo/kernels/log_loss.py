@@ -1,7 +1,8 @@
-"""The log loss of rows with gradient and Hessian in one pass: an operator of `torch.library`, for float64 on a CPU.
+"""The log loss of rows with its derivatives, and its minimum: operators of `torch.library`, for float64 on a CPU.
 
-`zoo::log_loss` is what `zoo.models.linear.log_loss.derivatives` adds up in torch operations; where there is no kernel
-(`available(x)`), that form is taken. Both give the same to rounding.
+`zoo::log_loss` is what `zoo.models.linear.log_loss.derivatives` adds up in torch operations, in one pass over the rows.
+`zoo::log_loss_minimize` makes all passes, with the steps of `zoo.models.linear.minimizers`, where there is no penalty
+but a ridge. Where there is no kernel (`available(x)`), those forms are taken; both give the same to rounding.
 
 Letters: B rows, F features, P columns (F, and one more for an intercept), C classes, K rows of weights (1 or C).
 """
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from zoo.kernels import function
 
-__all__ = ["available", "log_loss"]
+__all__ = ["available", "log_loss", "log_loss_minimize"]
 
 PARALLEL = 2**27  # products from which rows are shared among threads: tens of milliseconds of one
 
@@ -30,9 +31,20 @@ class _LogLoss(ctypes.Structure):
     ]
 
 
+class _Descent(ctypes.Structure):
+    """`Descent` of log_loss.c."""
+
+    _fields_ = [
+        ("loss", _LogLoss),
+        *((name, ctypes.c_int64) for name in ("newton", "max_passes")),
+        *((name, ctypes.c_double) for name in ("total", "tolerance", "limit")),
+        *((name, ctypes.c_void_p) for name in ("ridge", "unit", "origin", "found")),
+    ]
+
+
 def available(x: Tensor) -> bool:
     """Return whether the kernel takes such rows."""
-    return x.dtype == torch.float64 and x.device.type == "cpu" and function("log_loss", _LogLoss) is not None
+    return x.dtype == torch.float64 and x.device.type == "cpu" and function("log_loss_minimize", _Descent) is not None
 
 
 def log_loss(
@@ -57,24 +69,88 @@ def log_loss(
     return torch.ops.zoo.log_loss(x, shift, scale, y, weight, class_weight, point, hessian)
 
 
+def log_loss_minimize(
+    x: Tensor, shift: Tensor, scale: Tensor, y: Tensor, weight: Tensor | None, class_weight: Tensor | None,
+    start: Tensor, ridge: Tensor, units: tuple[Tensor, Tensor], *, total: float, newton: bool, tolerance: float,
+    limit: float | None, max_passes: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return the weights of the least Σ losses / total + Σ ridge w², what is known there, and how they were found.
+
+    Args:
+        x, shift, scale, y, weight, class_weight: as for `log_loss`.
+        start: first weights, (K, P).
+        ridge: (K, P).
+        units: what a derivative by a weight is multiplied by, and how much of that by the intercept is added to it,
+            (F,) each, to have it in the user's units.
+        total: weight of all rows.
+        newton: whether by Newton's method, instead of L-BFGS.
+        tolerance: as of `Minimizer`.
+        limit: the search ends, too, where no derivative in the user's units is above this.
+        max_passes: at most.
+
+    Returns:
+        Weights (K, P), gradient there (K, P), sums as of `log_loss` (2,), and (5,): passes, whether it converged,
+        value, promise and step as of `Minimizer`. Passes are 0 where a system of Newton's method was not definite.
+
+    Raises:
+        RuntimeError: for tensors of other types or shapes.
+    """
+    numbers = total, newton, tolerance, -1.0 if limit is None else limit, max_passes
+    operator = torch.ops.zoo.log_loss_minimize
+    return operator(x, shift, scale, y, weight, class_weight, start, ridge, *units, *numbers)
+
+
 def _log_loss(
     x: Tensor, shift: Tensor, scale: Tensor, y: Tensor, weight: Tensor | None, class_weight: Tensor | None,
     point: Tensor, hessian: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    run = function("log_loss", _LogLoss)
-    if run is None:
-        raise RuntimeError("zoo::log_loss needs the compiled kernels: zoo.kernels.status() says why there are none")
     _check(x, shift, scale, y, weight, class_weight, point)
+    outputs = _outputs(point, hessian)
+    task, alive = _task(x, shift, scale, y, weight, class_weight, point, *outputs)
+    _run("log_loss", _LogLoss, task)
+    del alive
+    return outputs
+
+
+def _minimize(
+    x: Tensor, shift: Tensor, scale: Tensor, y: Tensor, weight: Tensor | None, class_weight: Tensor | None,
+    start: Tensor, ridge: Tensor, unit: Tensor, origin: Tensor, total: float, newton: bool, tolerance: float,
+    limit: float, max_passes: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    _check(x, shift, scale, y, weight, class_weight, start)
+    others = (ridge, start.shape), (unit, shift.shape), (origin, shift.shape)
+    if any(t.shape != shape or t.dtype != torch.float64 or t.device.type != "cpu" for t, shape in others):
+        raise RuntimeError("zoo::log_loss_minimize: ridge must be (K, P), units (F,), float64, on the CPU")
+    point, found = start.clone(memory_format=torch.contiguous_format), start.new_zeros(5)
+    sums, gradient, hessian = _outputs(point, newton)
+    task, alive = _task(x, shift, scale, y, weight, class_weight, point, sums, gradient, hessian)
+    columns = [t.contiguous() for t in (ridge, unit, origin, found)]
+    pointers = (t.data_ptr() for t in columns)
+    _run("log_loss_minimize", _Descent, _Descent(task, newton, max_passes, total, tolerance, limit, *pointers))
+    del alive
+    return point, gradient, sums, found
+
+
+def _task(x: Tensor, shift: Tensor, scale: Tensor, y: Tensor, *others: Tensor | None) -> tuple[_LogLoss, list]:
+    """The struct, and what must be alive until the kernel has run."""
+    _, class_weight, point, *_, hessian = others
+    assert point is not None
+    assert hessian is not None
     (rows, features), (outputs, columns) = x.shape, point.shape
-    sums, gradient, bend = _outputs(point, hessian)
-    work = rows * columns * outputs * (columns * outputs if hessian else 1)
+    work = rows * columns * outputs * max(1, len(hessian))
     threads = min(torch.get_num_threads(), 1 + work // PARALLEL)
-    classes = 0 if class_weight is None else len(class_weight)
-    given = (x, shift, scale, y, weight, class_weight, point, sums, gradient, bend if hessian else None)
-    whole = [None if t is None else t.contiguous() for t in given]  # alive until it has run
+    given = (x, shift, scale, y, *others[:-1], hessian if len(hessian) else None)
+    whole = [None if t is None else t.contiguous() for t in given]
     pointers = (None if t is None else t.data_ptr() for t in whole)
-    run(_LogLoss(rows, features, columns, outputs, classes, threads, *pointers))
-    return sums, gradient, bend
+    classes = 0 if class_weight is None else len(class_weight)
+    return _LogLoss(rows, features, columns, outputs, classes, threads, *pointers), whole
+
+
+def _run(name: str, struct: type[ctypes.Structure], task: ctypes.Structure) -> None:
+    run = function(name, struct)
+    if run is None:
+        raise RuntimeError(f"zoo::{name} needs the compiled kernels: zoo.kernels.status() says why there are none")
+    run(task)
 
 
 def _outputs(point: Tensor, hessian: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,11 +181,20 @@ def _fake(
     return _outputs(point, hessian)
 
 
+def _fake_minimize(
+    x: Tensor, shift: Tensor, scale: Tensor, y: Tensor, weight: Tensor | None, class_weight: Tensor | None,
+    start: Tensor, *others: object,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    return start.new_zeros(start.shape), start.new_zeros(start.shape), start.new_zeros(2), start.new_zeros(5)
+
+
 _LIBRARY = torch.library.Library("zoo", "FRAGMENT")
+_ROWS = "Tensor x, Tensor shift, Tensor scale, Tensor y, Tensor? weight, Tensor? class_weight"
+_LIBRARY.define(f"log_loss({_ROWS}, Tensor point, bool hessian) -> (Tensor sums, Tensor gradient, Tensor hessian)")
 _LIBRARY.define(
-    "log_loss(Tensor x, Tensor shift, Tensor scale, Tensor y, Tensor? weight, Tensor? class_weight, "
-    "Tensor point, bool hessian)"
-    " -> (Tensor sums, Tensor gradient, Tensor hessian)"
+    f"log_loss_minimize({_ROWS}, Tensor start, Tensor ridge, Tensor unit, Tensor origin, float total, bool newton, "
+    "float tolerance, float limit, int max_passes) -> (Tensor point, Tensor gradient, Tensor sums, Tensor found)"
 )
-_LIBRARY.impl("log_loss", _log_loss, "CPU")
-torch.library.register_fake("zoo::log_loss", _fake, lib=_LIBRARY)
+for _name, _form, _shapes in (("log_loss", _log_loss, _fake), ("log_loss_minimize", _minimize, _fake_minimize)):
+    _LIBRARY.impl(_name, _form, "CPU")
+    torch.library.register_fake(f"zoo::{_name}", _shapes, lib=_LIBRARY)

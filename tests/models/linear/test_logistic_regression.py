@@ -270,14 +270,33 @@ def test_rows_in_memory_and_rows_in_batches_take_the_same_passes():
     close(whole.weight, parts.weight, 1e-10, 1e-11)
 
 
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("method", ["newton", "lbfgs"])
+@pytest.mark.parametrize(("load", "rows"), [(load_breast_cancer, None), (load_iris, None), (load_digits, 300)])
+def test_all_passes_in_compiled_code_are_those_of_the_minimizer(load, rows, method, intercept, monkeypatch):
+    x, y = data(load, rows)
+    if load is load_digits:
+        x = x[:, 20:26].contiguous()
+    weight = torch.linspace(0, 2, len(x), dtype=torch.float64)
+    options = {"method": method, "fit_intercept": intercept, "class_weight": "balanced", "gradient_tol": 1e-6}
+    compiled = fit(x, y, weight, l2=1e-2, **options)
+    monkeypatch.setattr(LogisticRegression, "_minimize", lambda *_: None)
+    plain = fit(x, y, weight, l2=1e-2, **options)
+    close(compiled.weight, plain.weight, 1e-7, 1e-9)
+    close(compiled.bias, plain.bias, 1e-7, 1e-9)
+    assert abs(compiled.minimizer.passes - plain.minimizer.passes) <= (method == "lbfgs")  # rounding may end it sooner
+    assert compiled.minimizer.converged
+    close(compiled.minimizer.value, plain.minimizer.value, 1e-12)
+
+
 def test_state_in_the_middle_travels_in_the_state_dict():
     x, y = data(load_breast_cancer)
     batches = [Batch(x, y)]
     whole, first, second = (build(x, y, Recipe(l2=1e-3), class_weight="balanced") for _ in range(3))
-    whole.fit_batches(lambda: batches)
+    whole.fit_batches(lambda: batches, max_passes=100)  # without the short way of a whole fit
     first.fit_batches(lambda: batches, max_passes=3)
     second.load_state_dict(first.state_dict())
-    second.run_passes(lambda: batches)
+    second.run_passes(lambda: batches, max_passes=100)
     assert torch.equal(second.weight, whole.weight)
 
 

@@ -382,12 +382,33 @@ class LogisticRegression(StreamingModel, GradientModel):
             assert y is not None
             design = None if compiled.available(x) else self._design(x)
             total, units = self._count(y, s).sum(), self._units()
+            if compiled.available(x) and max_passes is None and (values := self._minimize(x, y, s, total, units)):
+                return values
             while left and not self.done:
                 point, left = self.minimizer.point, left - 1
                 loss, wrong, gradient, hessian = self._evaluate(x, y, s, design)
                 value, gradient = self._advance(total, loss, gradient, hessian, units)
             self._show(wrong)
             return self._logged(point, value, gradient, wrong / total)
+
+    def _minimize(
+        self, x: Tensor, y: Tensor, s: Tensor | None, total: Tensor, units: tuple[Tensor, Tensor]
+    ) -> dict[str, Any] | None:
+        """Make all passes over rows in memory in compiled code; None where that leaves it to the minimizer."""
+        minimizer = self.minimizer
+        if self.recipe.l1 or minimizer.positive is not None or minimizer.passes:
+            return None
+        by_class = None if self.hparams.class_weight is None else self.objective.class_weight
+        outputs, limit = self.objective.num_outputs, self.hparams.gradient_tol
+        point, gradient, (_, wrong), found = compiled.log_loss_minimize(
+            x, self.shift, self.inverse_scale, y.long(), s, by_class, minimizer.point.view(outputs, -1),
+            self.l2.view(outputs, -1), units, total=float(total), newton=isinstance(minimizer, Newton),
+            tolerance=minimizer.tolerance, limit=limit, max_passes=minimizer.max_passes,
+        )  # fmt: skip
+        if not minimizer.end(point.view(-1), *found.tolist()):
+            return None
+        self._show(wrong)
+        return self._logged(minimizer.point, found[2], gradient.view(-1), wrong / total)
 
     def _begin_iterations(self, total: Tensor) -> None:
         """Take shift and scale from the pass that was made, and the weights as they are for the first point."""

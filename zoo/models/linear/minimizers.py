@@ -150,6 +150,14 @@ class Minimizer(nn.Module):
         self.finished = self.converged or self.passes >= self.max_passes
         self.point = self._arrive() if self.finished else self._trial(l1)
 
+    def end(self, point: Tensor, passes: float, converged: float, value: float, promise: float, step: float) -> bool:
+        """Take over where another search has ended; False, and nothing else, where it made no pass."""
+        if passes:
+            self.point, self.accepted = point, point.clone()
+            self.passes, self.converged, self.finished = int(passes), bool(converged), True
+            self.value, self.promise, self.step = value, promise, step
+        return bool(passes)
+
     def _acceptable(self, value: float, gradient: Tensor) -> bool:
         if not math.isfinite(value) or not math.isfinite(gradient.abs().max()):
             return False
