@@ -347,3 +347,16 @@ def test_no_row_and_mixed_precision(cls: Any, controller: str) -> None:
     mixed.sum().backward()
     assert torch.equal(mixed, machine(x)[0])
     assert all(torch.isfinite(parameter.grad).all() for parameter in machine.parameters())
+
+
+@pytest.mark.parametrize("controller", ["feedforward", "lstm"])
+def test_heads_begin_by_going_on_from_where_they_were(controller: str) -> None:
+    """And only the gates are told so, of however many heads."""
+    net = NTM(
+        3, 16, num_slots=7, slot_size=5, num_read_heads=2, num_write_heads=3, controller=controller, gate_bias=-3.0
+    )
+    keys, positive, gates, add, shifts = net.interface.bias.detach().split(net.heads.sizes)
+    bound = 1 / 16**0.5
+    assert ((gates[:5] + 3).abs() <= bound).all()
+    for others in (keys, positive, gates[5:], add, shifts):
+        assert (others.abs() <= bound).all()

@@ -11,7 +11,8 @@ heads find their places in $M_{t-1}$; then the write heads write, and then the r
 Letters: B rows, H = R + Q heads that read and write, N slots of W numbers, S shifts, C units of the controller.
 
 Source: Graves, Wayne & Danihelka 2014. Deviations: every head begins at slot 0, since heads that begin everywhere
-alike, on a memory of equal slots, would never tell them apart; the gates g begin nearly shut.
+alike, on a memory of equal slots, would never tell them apart; the gates g begin nearly shut (`gate_bias`), since half
+open they put a mean over all slots into every step, on which programs come to rely that fail on longer sequences.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from zoo.layers.memory.machine import Hidden, MemoryMachine
 __all__ = ["NTM", "NTMState"]
 
 CONSTANT = 1e-6  # what a constant memory is filled with
-GATE = -2.0  # added to the gates' biases: about an eighth by content at first
 
 
 class NTMState(NamedTuple):
@@ -60,6 +60,7 @@ class NTM(MemoryMachine):
         shift_range: the furthest that a head goes in a step, to either side.
         controller: `lstm` or `feedforward`.
         initial_memory: what every sequence finds: `constant`, `learned`, or `random`, drawn once with the weights.
+        gate_bias: added to the gates before their sigmoid at first: far below 0 heads go on from where they were.
 
     Example:
         >>> output, state = NTM(input_size=3, hidden_size=8, num_slots=5, slot_size=4)(torch.zeros(2, 6, 3))
@@ -80,11 +81,12 @@ class NTM(MemoryMachine):
         shift_range: int = 1,
         controller: str = "lstm",
         initial_memory: str = "constant",
+        gate_bias: float = -2.0,
     ) -> None:
         if num_write_heads < 1 or shift_range < 0:
             raise ValueError("num_write_heads must be at least 1, and shift_range at least 0")
         heads = Heads(num_read_heads, num_write_heads, slot_size, 2 * shift_range + 1)
-        self.heads = heads
+        self.heads, self.gate_bias = heads, gate_bias
         super().__init__(input_size, hidden_size, num_slots, slot_size, num_read_heads, sum(heads.sizes), controller)
         if initial_memory == "constant":
             self.register_buffer("initial", torch.full((num_slots, slot_size), CONSTANT))
@@ -96,16 +98,15 @@ class NTM(MemoryMachine):
             raise ValueError(f"initial_memory must be 'constant', 'learned' or 'random', not {initial_memory!r}")
 
     def reset_parameters(self) -> None:
-        """Draw as the base does, but tell the heads more, and most of all to go on from where they were.
+        """Draw as the base does, but tell the heads more, and add the gates' bias.
 
-        With the small numbers of a linear layer all heads stay near slot 0 for thousands of sequences. Gates that begin
-        half open put a mean over all slots into every step, on which programs come to rely that fail on longer ones.
+        With the small numbers of a linear layer all heads stay near slot 0 for thousands of sequences.
         """
         super().reset_parameters()
         nn.init.xavier_uniform_(self.interface.weight, gain=1.4)
         first = sum(self.heads.sizes[:2])
         with torch.no_grad():
-            self.interface.bias[first : first + self.heads.total] += GATE
+            self.interface.bias[first : first + self.heads.total] += self.gate_bias
 
     def begin(self, rows: int) -> NTMState:
         memory = self.initial.expand(rows, -1, -1)

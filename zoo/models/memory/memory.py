@@ -113,6 +113,7 @@ class NTM(MemoryModel, GradientModel):
         shift_range: the furthest that a head goes in a step, to either side.
         controller: `feedforward` or `lstm`.
         initial_memory: what every sequence finds: `constant`, `learned`, or `random`, drawn once with the weights.
+        gate_bias: added to the heads' gates at first: far below 0 they go on from where they were.
 
     Example:
         >>> import torch, zoo
@@ -132,10 +133,12 @@ class NTM(MemoryModel, GradientModel):
         shift_range: int = 1,
         controller: Literal["feedforward", "lstm"] = "feedforward",
         initial_memory: Literal["constant", "learned", "random"] = "constant",
+        gate_bias: float = -2.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.check_sizes()
+        check_range("gate_bias", gate_bias, -100, 100)
 
     def machine(self, input_size: int) -> layers.NTM:
         return layers.NTM(input_size, **self.hparams)
