@@ -36,6 +36,7 @@ __all__ = [
     "analytical_gradient",
     "attention_backward",
     "convolution_backward",
+    "gru_backward",
     "lstm_backward",
     "rnn_backward",
     "states_one",
@@ -297,3 +298,51 @@ def lstm_backward(
         by_u += a.T @ h_before
         by_b += a.sum(0)
     return by_x, by_h, by_c, by_w, by_u, by_b
+
+
+def gru_backward(
+    x: Tensor, h0: Tensor, w: Tensor, u: Tensor, b: Tensor, d: Tensor, delta: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the derivatives of a loss by x, h₀, W, U, b and d of a GRU as torch states it, through time.
+
+    With a = W x + b and g = U h + d it is r = σ(a_r + g_r), z = σ(a_z + g_z), n = tanh(a_n + r ⊙ g_n), and
+    h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}.
+
+    Args:
+        x: inputs, (T, B, D).
+        h0: first state, (B, H).
+        w: W, (3H, D), of r, z and n.
+        u: U, (3H, H).
+        b: bias of the inputs, (3H,).
+        d: bias of the state, (3H,).
+        delta: the derivative by each h_t, (T, B, H).
+
+    Example:
+        >>> x, h0 = torch.zeros(3, 2, 4), torch.zeros(2, 5)
+        >>> w, u, b = torch.zeros(15, 4), torch.zeros(15, 5), torch.zeros(15)
+        >>> gru_backward(x, h0, w, u, b, b, torch.ones(3, 2, 5))[1][0, 0]  # half of the state is kept at each step
+        tensor(0.8750)
+    """
+    h, kept = h0, []
+    for step in x:
+        (a_r, a_z, a_n), (g_r, g_z, g_n) = (step @ w.T + b).chunk(3, -1), (h @ u.T + d).chunk(3, -1)
+        r, z = torch.sigmoid(a_r + g_r), torch.sigmoid(a_z + g_z)
+        n = torch.tanh(a_n + r * g_n)
+        kept.append((r, z, n, g_n, h))
+        h = (1 - z) * n + z * h
+    by_x, by_h = torch.zeros_like(x), torch.zeros_like(h0)
+    by_w, by_u, by_b, by_d = torch.zeros_like(w), torch.zeros_like(u), torch.zeros_like(b), torch.zeros_like(d)
+    for t in reversed(range(len(x))):
+        r, z, n, g_n, before = kept[t]
+        by_out = delta[t] + by_h
+        by_n = by_out * (1 - z) * (1 - n.square())
+        by_z = by_out * (before - n) * z * (1 - z)
+        by_r = by_n * g_n * r * (1 - r)
+        a = torch.cat([by_r, by_z, by_n], -1)  # by W x + b, (B, 3H)
+        g = torch.cat([by_r, by_z, by_n * r], -1)  # by U h + d
+        by_x[t], by_h = a @ w, by_out * z + g @ u
+        by_w += a.T @ x[t]
+        by_u += g.T @ before
+        by_b += a.sum(0)
+        by_d += g.sum(0)
+    return by_x, by_h, by_w, by_u, by_b, by_d
