@@ -13,7 +13,7 @@ from zoo.analysis import bias_variance
 from zoo.analysis.bias_variance import Parts, checked, squared_error_parts, zero_one_parts
 from zoo.errors import ZooError
 
-SIGMA, POINTS = 0.3, 30
+POINTS = 30
 
 
 def powers(degree: int) -> Tensor:
@@ -22,29 +22,29 @@ def powers(degree: int) -> Tensor:
     return torch.stack([x**k for k in range(1, degree + 1)], 1)
 
 
-def polynomial(degree: int, samples: int, targets: int) -> tuple[Parts, tuple[float, float]]:
+def polynomial(degree: int, samples: int, targets: int, sigma: float) -> tuple[Parts, tuple[float, float]]:
     """What is found for a polynomial that meets noisy values of a sine, and what the formulas say."""
     truth = torch.sin(3 * torch.linspace(-1, 1, POINTS, dtype=torch.float64))[:, None].expand(POINTS, targets)
     x, generator = powers(degree), torch.Generator().manual_seed(degree)
-    noise = SIGMA * torch.randn(samples + 1, POINTS, targets, dtype=torch.float64, generator=generator)
+    noise = sigma * torch.randn(samples + 1, POINTS, targets, dtype=torch.float64, generator=generator)
     y = (truth + noise).view(-1, targets)
     rows = torch.arange(samples * POINTS).view(samples, POINTS)
     found = bias_variance(
         zoo.create_model("linear_regression"), x.repeat(samples, 1), y[:-POINTS], (x, y[-POINTS:]),
-        samples=list(rows), truth=truth, noise=SIGMA**2,
+        samples=list(rows), truth=truth, noise=sigma**2,
     )  # fmt: skip
     design = torch.cat([torch.ones(POINTS, 1, dtype=torch.float64), x], 1)
     left = truth - design @ torch.linalg.pinv(design) @ truth
-    return found.parts[0], (float(left.square().mean()), SIGMA**2 * (degree + 1) / POINTS)
+    return found.parts[0], (float(left.square().mean()), sigma**2 * (degree + 1) / POINTS)
 
 
-def assert_closed_form(degree: int, samples: int, targets: int) -> None:
-    found, (bias, variance) = polynomial(degree, samples, targets)
+def assert_closed_form(degree: int, samples: int, targets: int, sigma: float = 0.3) -> None:
+    found, (bias, variance) = polynomial(degree, samples, targets, sigma)
     assert abs(checked(found)) <= 1e-6  # measured: 2e-16
-    assert found.bias == pytest.approx(bias, rel=0.05, abs=0.05 * variance / samples)
+    assert found.bias == pytest.approx(bias, rel=0.05)
     assert found.variance == pytest.approx(variance, rel=0.05)
-    assert found.noise == pytest.approx(SIGMA**2)
-    assert found.error == pytest.approx(bias + variance + SIGMA**2, rel=0.05)
+    assert found.noise == pytest.approx(sigma**2)
+    assert found.error == pytest.approx(bias + variance + sigma**2, rel=0.05)
 
 
 def test_polynomial_regression_meets_its_closed_form() -> None:
@@ -52,9 +52,10 @@ def test_polynomial_regression_meets_its_closed_form() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("degree", [1, 2, 3, 4, 6])
-def test_polynomials_of_every_degree_meet_their_closed_form(degree: int) -> None:
-    assert_closed_form(degree, samples=3000, targets=1)
+@pytest.mark.parametrize(("degree", "sigma"), [(1, 0.3), (2, 0.3), (3, 0.3), (4, 0.3), (6, 0.02)])
+def test_polynomials_of_every_degree_meet_their_closed_form(degree: int, sigma: float) -> None:
+    """The bias² of degree 6 is 1.4e-5, which 3000 samples tell only where the variance is not 1500 times as large."""
+    assert_closed_form(degree, samples=3000, targets=1, sigma=sigma)
 
 
 def test_noise_of_repeated_targets_and_the_identity_where_nothing_is_known() -> None:

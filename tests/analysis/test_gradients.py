@@ -14,7 +14,13 @@ from torch import Tensor, nn
 import zoo
 from zoo import layers
 from zoo.analysis import analytical_gradient, check_gradients, numerical_gradient
-from zoo.analysis.backpropagation import attention_backward, convolution_backward, lstm_backward, rnn_backward
+from zoo.analysis.backpropagation import (
+    attention_backward,
+    convolution_backward,
+    gru_backward,
+    lstm_backward,
+    rnn_backward,
+)
 from zoo.analysis.gradients import default_step, directional_errors, step_errors
 from zoo.errors import ZooError
 from zoo.optimizers import Recipe
@@ -134,7 +140,49 @@ def test_gradients_by_formula_are_those_of_autograd(name: str, options: dict[str
         assert relative(found[key], expected[key]) <= 1e-12, key
 
 
+NETWORKS: list[tuple[str, dict[str, Any], str, tuple[int, ...]]] = [
+    ("cnn", {"channels": [3, 4], "batch_norm": False}, "image", (2, 7, 6)),  # a row that fills no window
+    ("cnn", {"channels": [3, 4, 2], "batch_norm": False, "pool": "avg", "layers": "zoo"}, "image", (1, 5, 8)),
+    ("cnn", {"channels": [3], "batch_norm": False, "pool": "none", "kernel_size": 5}, "image", (1, 1, 6)),
+    *[(name, {"hidden_size": 5, "num_layers": number, "layers": make}, "sequence", (6, 4))
+      for name in ("rnn", "lstm", "gru") for number, make in ((1, "zoo"), (2, "torch"))],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options", "kind", "shape"), NETWORKS, ids=str)
+def test_networks_by_formula_are_those_of_autograd(
+    name: str, options: dict[str, Any], kind: Any, shape: tuple[int, ...]
+) -> None:
+    for target in ("class", "value"):
+        more = {"num_classes": 3} if target == "class" else {"num_targets": 2}
+        model = create(name, zoo.DataSpec(kind=kind, shape=shape, target=target, **more), **options).double()
+        model.recipe = Recipe(l1=0.1, l2=0.3)
+        y = torch.arange(9) % 3 if target == "class" else drawn(9, 2, seed=1)
+        batch = (drawn(9, *shape), y, drawn(9, seed=3).abs())
+        found, expected = analytical_gradient(model, batch), automatic(model, batch)
+        assert found.keys() == expected.keys()
+        for key in found:
+            assert relative(found[key], expected[key]) <= 1e-12, key
+
+
+def test_a_planted_sign_error_in_a_recurrent_formula_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.analysis import backpropagation
+
+    def wrong(*arguments: Tensor) -> Any:
+        *others, by_d = gru_backward(*arguments)
+        return (*others, -by_d)
+
+    monkeypatch.setattr(backpropagation, "gru_backward", wrong)
+    model = create("gru", zoo.DataSpec(kind="sequence", shape=(6, 4), target="value"), hidden_size=5)
+    found = check_gradients(model, (drawn(4, 6, 4), drawn(4)))
+    assert found.verdict == "core.bias_hh_l0: the analytical gradient has the opposite sign"
+
+
 def test_what_has_no_formula_here_says_so() -> None:
+    for name, options in (("gru", {"bidirectional": True}), ("lstm", {"peepholes": True}), ("gru", {"zoneout": 0.1})):
+        spec = zoo.DataSpec(kind="sequence", shape=(6, 4), target="value")
+        with pytest.raises(ZooError, match=f"No formula of the gradient of {name}"):
+            analytical_gradient(create(name, spec, hidden_size=5, **options), (drawn(4, 6, 4), drawn(4)))
     with pytest.raises(ZooError, match="No formula of the gradient of mlp"):
         analytical_gradient(zoo.create_model("mlp", ROWS, dropout=0.2), (drawn(3, 5), torch.tensor([0, 1, 2])))
 

@@ -8,6 +8,7 @@ With δ the derivative of the loss by a layer's output, each layer says what it 
 | activation | $h = \varphi(z)$ | $\delta_z = \delta \odot \varphi'(z)$ |
 | convolution | $z = W u(x) + b$, u the patches | $\delta_W = \sum \delta u^\top,\; \delta_x = u^\top(W^\top \delta)$ |
 | attention | $P = \mathrm{softmax}(S)$, PV | $\delta_V = P^\top \delta,\; \delta_S = P (\delta_P - \sum \delta_P P)$ |
+| pooling | $\max$, mean of windows | δ to the largest, δ / size to each |
 | recurrent | $h_t = \tanh(a_t)$ | $\delta_{a_t} = (\delta_t + U^\top \delta_{a_{t+1}}) (1 - h_t^2)$ |
 | softmax, cross-entropy | $-\log p_y$ | $(p - \mathbb 1_y) / B$ |
 | squared error | $\frac1K \lVert \hat y - y \rVert^2$ | $2 (\hat y - y) / (BK)$ |
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -65,22 +66,30 @@ SLOPES: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {  # φ'(z)
 }
 
 
+class Step(NamedTuple):
+    """A layer by hand: what it makes of its input, and the derivatives by its input and its parameters of those by its
+    output."""
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], tuple[Tensor, dict[Tensor, Tensor]]]
+
+
 def states_one(model: ZooModel) -> bool:
-    """Whether the gradient of a model by its formula is known here: linear and logistic regression and the MLP.
+    """Whether the gradient of a model by its formula is known here.
+
+    It is for linear and logistic regression, mlp, plain cnn, and rnn, lstm and gru of numbers.
 
     >>> import zoo
     >>> spec = zoo.DataSpec(kind="tabular", shape=(3,), target="value")
     >>> states_one(zoo.create_model("mlp", spec)), states_one(zoo.create_model("mlp", spec, dropout=0.5))
     (True, False)
     """
-    layers = _layers(model)
-    if layers is None or model.streaming:
+    if model.streaming or _steps(model) is None:
         return False
     objective = model.objective
-    known = type(objective) in (Regression, PoissonRegression) or (
+    return type(objective) in (Regression, PoissonRegression) or (
         isinstance(objective, Classification) and not objective.label_smoothing and not _weighs_classes(objective)
     )
-    return known and all(isinstance(layer, (nn.Flatten, nn.Linear, *SLOPES)) for layer in layers)
 
 
 def _weighs_classes(objective: nn.Module) -> bool:
@@ -88,13 +97,142 @@ def _weighs_classes(objective: nn.Module) -> bool:
     return getattr(objective, "balanced", False) or (weights is not None and not bool((weights == 1).all()))
 
 
-def _layers(model: ZooModel) -> list[nn.Module] | None:
-    """The layers of a chain of affine maps and activations, or None for what is no such chain."""
-    if model.entry.name in ("linear_regression", "logistic_regression"):
-        return [nn.Flatten(), model.linear]
-    if model.entry.name == "mlp" and model.embedding is None:
-        return list(model.net)
+def _steps(model: ZooModel) -> list[Step] | None:
+    """The layers of a chain of which each is known, or None for what is no such chain."""
+    name, hparams = model.entry.name, model.hparams
+    if name in ("linear_regression", "logistic_regression"):
+        return [_flatten(), _affine(model.linear)]
+    if name == "mlp" and model.embedding is None:
+        steps = [_of_layer(layer) for layer in model.net]
+        return None if None in steps else steps  # type: ignore[return-value]
+    if name == "cnn" and not (hparams.batch_norm or hparams.residual or hparams.dropout):
+        stages: list[Step] = []
+        for stage in model.stages:
+            stages += (
+                [_pooling(hparams.pool)] if hasattr(stage, "pool") else [_convolution(stage.conv), _slope(nn.ReLU())]
+            )
+        return [*stages, _mean_of_pixels(), _affine(model.head)]
+    if name in _CORES and _is_plain(model):
+        return [
+            *(_recurrent(model.core, name, k) for k in range(hparams.num_layers)),
+            _last_step(),
+            _affine(model.head),
+        ]
     return None
+
+
+def _is_plain(model: ZooModel) -> bool:
+    """Whether a recurrent model reads numbers in one direction, by cells without more than their formula, and answers
+    once."""
+    extras = {"dropout": 0.0, "bidirectional": False, "nonlinearity": "tanh", "proj_size": 0, "layer_norm": False,
+              "variational_dropout": 0.0, "recurrent_dropout": 0.0, "zoneout": 0.0, "peepholes": False,
+              "reset_after": True, "update_gate": "old"}  # fmt: skip
+    usual = all(model.hparams.get(key, value) in (value, None) for key, value in extras.items())
+    numbers = model.spec is not None and model.spec.kind == "sequence" and not model.answers_each_step
+    return usual and numbers and isinstance(model.hparams.hidden_size, int)
+
+
+def _of_layer(layer: nn.Module) -> Step | None:
+    if isinstance(layer, nn.Flatten):
+        return _flatten()
+    if isinstance(layer, nn.Linear):
+        return _affine(layer)
+    return _slope(layer) if type(layer) in SLOPES else None
+
+
+def _flatten() -> Step:
+    return Step(lambda x: x.flatten(1), lambda x, delta: (delta.view_as(x), {}))
+
+
+def _slope(layer: nn.Module) -> Step:
+    return Step(layer, lambda x, delta: (delta * SLOPES[type(layer)](x), {}))
+
+
+def _affine(layer: Any) -> Step:
+    def backward(x: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        found = {layer.weight: delta.T @ x}
+        if layer.bias is not None:
+            found[layer.bias] = delta.sum(0)
+        return delta @ layer.weight, found
+
+    return Step(layer, backward)
+
+
+def _convolution(layer: Any) -> Step:
+    def backward(x: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        by_x, by_weight, by_bias = convolution_backward(x, layer.weight, delta, padding=layer.weight.shape[-1] // 2)
+        return by_x, {layer.weight: by_weight, layer.bias: by_bias}
+
+    return Step(layer, backward)
+
+
+def _pooling(kind: str) -> Step:
+    """The largest (the first of equal ones) or the mean of windows of 2×2, and of less along a side of one pixel."""
+
+    def windows(x: Tensor) -> Tensor:
+        """(B, C, H', W', h·w): what does not fill a window is left out."""
+        high, wide = (min(2, side) for side in x.shape[2:])
+        return x.unfold(2, high, high).unfold(3, wide, wide).flatten(-2)
+
+    def forward(x: Tensor) -> Tensor:
+        return windows(x).max(-1).values if kind == "max" else windows(x).mean(-1)
+
+    def backward(x: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        parts, (high, wide) = windows(x), (min(2, side) for side in x.shape[2:])
+        if kind == "max":
+            share = nn.functional.one_hot(parts.argmax(-1), high * wide).to(delta)
+        else:
+            share = torch.full_like(parts, 1 / (high * wide))
+        moved = (share * delta.unsqueeze(-1)).unflatten(-1, (high, wide)).transpose(3, 4)  # (B, C, H', h, W', w)
+        by_x = torch.zeros_like(x)
+        inner = moved.flatten(4, 5).flatten(2, 3)
+        by_x[:, :, : inner.shape[2], : inner.shape[3]] = inner
+        return by_x, {}
+
+    return Step(forward, backward)
+
+
+def _mean_of_pixels() -> Step:
+    def backward(x: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        return (delta / x[0, 0].numel())[:, :, None, None].expand_as(x), {}
+
+    return Step(lambda x: x.mean((-2, -1)), backward)
+
+
+def _last_step() -> Step:
+    def backward(x: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        by_x = torch.zeros_like(x)
+        by_x[:, -1] = delta
+        return by_x, {}
+
+    return Step(lambda x: x[:, -1], backward)
+
+
+_CORES = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+
+def _recurrent(core: Any, name: str, layer: int) -> Step:
+    """One layer of recurrent layers, over (B, T, D)."""
+    w, u, b, d = (getattr(core, f"{kind}_l{layer}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    size = u.shape[1]
+    alone = _CORES[name](w.shape[1], size, batch_first=True, dtype=w.dtype, device=w.device)
+    for own, given in zip(alone.parameters(), (w, u, b, d), strict=True):
+        own.data = given.data
+
+    def backward(x: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        steps, by_h = x.transpose(0, 1), delta.transpose(0, 1)
+        start = x.new_zeros(len(x), size)
+        if name == "gru":
+            by_x, _, by_w, by_u, by_b, by_d = gru_backward(steps, start, w, u, b, d, by_h)
+        elif name == "lstm":
+            by_x, _, _, by_w, by_u, by_b = lstm_backward(steps, start, start, w, u, b + d, by_h)
+            by_d = by_b
+        else:
+            by_x, _, by_w, by_u, by_b = rnn_backward(steps, start, w, u, b + d, by_h)
+            by_d = by_b
+        return by_x.transpose(0, 1), {w: by_w, u: by_u, b: by_b, d: by_d}
+
+    return Step(lambda x: alone(x)[0], backward)
 
 
 @torch.no_grad()
@@ -102,12 +240,13 @@ def analytical_gradient(model: ZooModel, batch: Any) -> dict[str, Tensor]:
     """Return the gradient of the training loss by the model's parameters, by hand-written backpropagation.
 
     Args:
-        model: a built `linear_regression` or `logistic_regression` with `solver="gradient"`, or an `mlp` without
-            dropout and batch normalization.
+        model: a built `linear_regression` or `logistic_regression` with `solver="gradient"`, an `mlp` or a plain `cnn`
+            without dropout and batch normalization, or an `rnn`, `lstm` or `gru` of numbers, in one direction, that
+            answers once.
         batch: rows and targets.
 
     Raises:
-        ZooError: for a model whose formula is not stated.
+        ZooError: for a model whose formula is not stated, or examples of different lengths.
 
     Example:
         >>> import zoo
@@ -119,24 +258,21 @@ def analytical_gradient(model: ZooModel, batch: Any) -> dict[str, Tensor]:
     if not states_one(model):
         raise ZooError(
             f"No formula of the gradient of {model.entry.name} with these settings is stated: it is for "
-            "linear_regression, logistic_regression and mlp, by gradient steps, without dropout, batch_norm, label "
-            "smoothing and class weights."
+            "linear_regression, logistic_regression, mlp, cnn, rnn, lstm and gru, by gradient steps, without dropout, "
+            "batch_norm, residual connections, label smoothing and class weights."
         )
-    layers, batch = _layers(model) or [], model.as_batch(batch)
-    inputs = [batch.inputs]  # of each layer
-    for layer in layers:
-        inputs.append(layer(inputs[-1]))
+    steps, batch = _steps(model) or [], model.as_batch(batch)
+    if batch.mask is not None:
+        raise ZooError("The formula is that of examples of one length: pass such, without a mask.")
+    inputs = [batch.inputs]  # of each step
+    for step in steps:
+        inputs.append(step.forward(inputs[-1]))
     delta = _loss_backward(model, inputs.pop(), batch)
     names = {id(p): name for name, p in model.named_parameters()}
     found: dict[str, Tensor] = {}
-    for layer, x in zip(reversed(layers), reversed(inputs), strict=True):
-        if isinstance(layer, nn.Linear):
-            found[names[id(layer.weight)]] = delta.T @ x
-            if layer.bias is not None:
-                found[names[id(layer.bias)]] = delta.sum(0)
-            delta = delta @ layer.weight
-        elif type(layer) in SLOPES:
-            delta = delta * SLOPES[type(layer)](x)
+    for step, x in zip(reversed(steps), reversed(inputs), strict=True):
+        delta, by_parameters = step.backward(x, delta)
+        found |= {names[id(parameter)]: gradient for parameter, gradient in by_parameters.items()}
     for weight in penalized_parameters(model):
         found[names[id(weight)]] += model.recipe.l1 * weight.sign() + 2 * model.recipe.l2 * weight
     return found

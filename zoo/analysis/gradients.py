@@ -279,7 +279,7 @@ def check_gradients(
     loss = _loss_of(copied, batch, seed)
     names = {name: p for name, p in copied.named_parameters() if p.requires_grad}
     gradients = _automatic(loss, names)
-    stated = analytical_gradient(copied, batch) if states_one(copied) else {}
+    stated = analytical_gradient(copied, batch) if batch.mask is None and states_one(copied) else {}
     generator = torch.Generator().manual_seed(seed)
     rows = []
     with torch.no_grad():
