@@ -472,6 +472,7 @@ def test_out_of_memory_is_one_line(
     monkeypatch.setattr(MLP, "forward", lambda self, x: OUT_OF_MEMORY[whose]())
     line = one_line(capsys, [*SHORT, "run_dir=run"])
     assert line.startswith("out of memory: lower data.batch_size or the model's sizes")
+    assert ("trainer.accelerator=cpu" in line) == (whose not in ("torch's, of the CPU", "NumPy's"))
     assert os.listdir() == []
 
 
