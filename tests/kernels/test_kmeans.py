@@ -71,8 +71,12 @@ def test_the_operators_are_what_torch_expects(kernels: str) -> None:
             kmeans_draw(x, norm, content, offset, None, 3, 1e-15)
         return
     utilities = ("test_schema", "test_faketensor")
-    torch.library.opcheck(kmeans_draw, (x, norm, content, offset, None, 3, 1e-15), test_utils=utilities)
-    torch.library.opcheck(kmeans_iterate, (x, x[0], x[:4].view(2, 2, 3), norm, 5, 0.0, 1e-16), test_utils=utilities)
+    torch.library.opcheck(
+        torch.ops.zoo.kmeans_draw.default, (x, norm, content, offset, None, 3, 1e-15), test_utils=utilities
+    )
+    torch.library.opcheck(
+        torch.ops.zoo.kmeans_iterate.default, (x, x[0], x[:4].view(2, 2, 3), norm, 5, 0.0, 1e-16), test_utils=utilities
+    )
     for wrong in ((x.float(), norm, content, offset), (x, norm[1:], content, offset), (x, norm, content, offset[0])):
         with pytest.raises(RuntimeError, match="zoo::kmeans"):
             kmeans_draw(*wrong, None, 3, 1e-15)

@@ -42,7 +42,6 @@ def available(x: Tensor) -> bool:
     return fits and function("kmeans_draw", _KMeans) is not None
 
 
-@torch.library.custom_op("zoo::kmeans_draw", mutates_args=())
 def kmeans_draw(
     x: Tensor, norm: Tensor, content: Tensor, offset: Tensor, weight: Tensor | None, candidates: int, rounding: float
 ) -> Tensor:
@@ -60,6 +59,12 @@ def kmeans_draw(
     Raises:
         RuntimeError: for tensors of other types or shapes.
     """
+    return torch.ops.zoo.kmeans_draw(x, norm, content, offset, weight, candidates, rounding)
+
+
+def _draw(
+    x: Tensor, norm: Tensor, content: Tensor, offset: Tensor, weight: Tensor | None, candidates: int, rounding: float
+) -> Tensor:
     _check(x, norm=(norm, torch.float64), content=(content, torch.int64), weight=(weight, torch.float64))
     if offset.ndim != 2 or offset.dtype != torch.int64 or not 0 < candidates <= MOST_CANDIDATES:
         raise RuntimeError("zoo::kmeans_draw: offset must be (K, R), int64, and candidates at most 64")
@@ -70,14 +75,12 @@ def kmeans_draw(
     return chosen
 
 
-@kmeans_draw.register_fake
-def _(
+def _fake_draw(
     x: Tensor, norm: Tensor, content: Tensor, offset: Tensor, weight: Tensor | None, candidates: int, rounding: float
 ) -> Tensor:
     return content.new_empty(offset.shape[1], offset.shape[0])
 
 
-@torch.library.custom_op("zoo::kmeans_iterate", mutates_args=())
 def kmeans_iterate(
     x: Tensor, reference: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, limit: float, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -98,6 +101,12 @@ def kmeans_iterate(
     Raises:
         RuntimeError: for tensors of other types or shapes.
     """
+    return torch.ops.zoo.kmeans_iterate(x, reference, centroids, weight, max_iter, limit, eps)
+
+
+def _iterate(
+    x: Tensor, reference: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, limit: float, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     _check(x, weight=(weight, torch.float64))
     if centroids.ndim != 3 or centroids.shape[2] != x.shape[1] or reference.shape != x.shape[1:]:
         raise RuntimeError("zoo::kmeans_iterate: centroids must be (R, K, D) and reference (D,) for rows (N, D)")
@@ -114,8 +123,7 @@ def kmeans_iterate(
     return found, at_rest.bool(), own_iter, num_iter
 
 
-@kmeans_iterate.register_fake
-def _(
+def _fake_iterate(
     x: Tensor, reference: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, limit: float, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     each = centroids.new_empty(len(centroids), dtype=torch.int64)
@@ -139,3 +147,18 @@ def _call(name: str, tensors: dict[str, Tensor | None], **numbers: float) -> Non
     rows, features = whole["x"].shape
     pointers = {key: t.data_ptr() for key, t in whole.items()}
     run(_KMeans(rows=rows, features=features, **numbers, **pointers))
+
+
+# Defined without `custom_op`, whose wrappers take as long as the work on few rows.
+_LIBRARY = torch.library.Library("zoo", "FRAGMENT")
+_LIBRARY.define(
+    "kmeans_draw(Tensor x, Tensor norm, Tensor content, Tensor offset, Tensor? weight, int candidates, float rounding)"
+    " -> Tensor"
+)
+_LIBRARY.define(
+    "kmeans_iterate(Tensor x, Tensor reference, Tensor centroids, Tensor? weight, int max_iter, float limit, float eps)"
+    " -> (Tensor centroids, Tensor at_rest, Tensor own_iter, Tensor num_iter)"
+)
+for _name, _form, _shapes in (("kmeans_draw", _draw, _fake_draw), ("kmeans_iterate", _iterate, _fake_iterate)):
+    _LIBRARY.impl(_name, _form, "CPU")
+    torch.library.register_fake(f"zoo::{_name}", _shapes, lib=_LIBRARY)

@@ -382,8 +382,8 @@ class LogisticRegression(StreamingModel, GradientModel):
             assert y is not None
             design = None if compiled.available(x) else self._design(x)
             total, units = self._count(y, s).sum(), self._units()
-            if compiled.available(x) and max_passes is None and (values := self._minimize(x, y, s, total, units)):
-                return values
+            if compiled.available(x) and max_passes is None and (found := self._minimize(x, y, s, total, units)):
+                return found
             while left and not self.done:
                 point, left = self.minimizer.point, left - 1
                 loss, wrong, gradient, hessian = self._evaluate(x, y, s, design)

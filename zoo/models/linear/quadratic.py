@@ -52,21 +52,31 @@ def solve_semidefinite(a: Tensor, b: Tensor) -> Tensor:
     >>> solve_semidefinite(torch.ones(2, 2), torch.ones(2))
     tensor([0.5000, 0.5000])
     """
-    # A diagonal near zero in the factor tells a singular matrix well enough: the matrix is scaled.
-    least = (FLAT * len(a)) ** 0.5
     if a.device.type == "cpu" and len(a) <= FEW:
-        with contextlib.suppress(np.linalg.LinAlgError):  # not definite
-            matrix = a.detach().numpy()
-            if np.linalg.cholesky(matrix).diagonal().min() > least:
-                return torch.from_numpy(np.linalg.solve(matrix, b.detach().numpy()))
+        found = _solve_definite(a.detach().numpy(), b.detach().numpy())
+        if found is not None:
+            return torch.from_numpy(found)
     else:
         definite, failed = torch.linalg.cholesky_ex(a)
-        if not failed and definite.diagonal().min() > least:
+        if not failed and definite.diagonal().min() > _least(len(a)):
             return torch.cholesky_solve(b.unsqueeze(1), definite).squeeze(1)
     values, vectors = torch.linalg.eigh(a)
     cutoff = max(FLAT, len(a) * torch.finfo(a.dtype).eps) * values[-1]
     inverse = torch.where(values > cutoff, 1 / values.clamp_min(cutoff), 0.0)
     return vectors @ (inverse * (vectors.T @ b))
+
+
+def _least(size: int) -> float:
+    """What the diagonal of a definite matrix's factor is above: that of the matrix is one."""
+    return (FLAT * size) ** 0.5
+
+
+def _solve_definite(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    """The same for few unknowns; None where the matrix is not definite."""
+    with contextlib.suppress(np.linalg.LinAlgError):
+        if np.linalg.cholesky(a).diagonal().min() > _least(len(a)):
+            return np.linalg.solve(a, b)
+    return None
 
 
 def minimize_quadratic(
@@ -143,7 +153,10 @@ def _step_on_support(
             return x
         target, pull = x.copy(), -(c + l1 * np.sign(x))[rows]
         block = h[rows[:, None], rows]
-        target[rows] = solve_semidefinite(torch.from_numpy(block), torch.from_numpy(pull)).numpy()
+        found = _solve_definite(block, pull) if len(rows) <= FEW else None
+        if found is None:
+            found = solve_semidefinite(torch.from_numpy(block), torch.from_numpy(pull)).numpy()
+        target[rows] = found
         crosses = ((np.sign(x) * np.sign(target) < 0) & held).nonzero()[0]
         if not len(crosses):
             return target
