@@ -116,7 +116,7 @@ def test_from_every_point_a_run_goes_on_to_the_same_bits(
 
 def test_adapters_go_on_without_the_run_that_they_adapt(tmp_path: Path) -> None:
     """And activations that are computed again draw the masks of dropout that they drew."""
-    small = ["model=gpt", *TINY["gpt"], "model.num_layers=1", "trainer.limit_train_batches=2", "trainer.max_epochs=1"]
+    small = ["model=gpt", *TINY["gpt"], "model.num_layers=1", "scheduler=none", *SHORT, "trainer.max_epochs=1"]
     train(small, tmp_path / "before")
     adapted = [*small, f"model.pretrained={tmp_path / 'before'}", "model.lora_rank=2", "model.dropout=0.2"]
     adapted += ["trainer.max_epochs=2", "trainer.activation_checkpointing=true"]
@@ -126,7 +126,16 @@ def test_adapters_go_on_without_the_run_that_they_adapt(tmp_path: Path) -> None:
     train([*small, "seed=1"], tmp_path / "before")  # what it holds now is not what the run began with
     resumed = train(adapted, tmp_path / "resumed", resume=tmp_path / "resumed" / "checkpoints" / "last.ckpt")
     assert final(resumed) == final(undisturbed)
-    assert any("lora" in name for name in resumed["state_dict"])
+    assert any("parametrizations" in name for name in resumed["state_dict"])
+
+
+@pytest.mark.parametrize("more", [["trainer.max_epochs=2"], ["trainer.max_epochs=2", "trainer.max_steps=5"]])
+def test_a_finished_run_goes_on_where_more_is_asked_for(more: list[str], tmp_path: Path) -> None:
+    """Also where its epochs were cut short, and where it ended within one."""
+    run = ["model=mlp", "data=digits", "model.dropout=0.3", "trainer.limit_train_batches=4"]
+    train([*run, "trainer.max_epochs=1"] if len(more) == 1 else [*run, "trainer.max_steps=3"], tmp_path / "run")
+    resumed = train([*run, *more], tmp_path / "run", resume=tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert final(resumed) == final(train([*run, *more], tmp_path / "straight"))
 
 
 KILLED = {

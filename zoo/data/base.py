@@ -377,5 +377,5 @@ def fast_forward(sampler: BatchSampler, trainer: pl.Trainer) -> None:
     """Set the sampler to the epoch and batch at which a resumed run goes on."""
     loop = trainer.fit_loop
     sampler.set_epoch(loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
-    ready = loop.epoch_loop.batch_progress.current.ready
-    sampler.skip_batches = ready if ready < len(sampler) else 0
+    progress = loop.epoch_loop.batch_progress
+    sampler.skip_batches = 0 if progress.is_last_batch else progress.current.ready

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import signal
@@ -18,8 +17,6 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from zoo.models.base import NonFiniteLossError
 
 __all__ = ["Checkpointer", "Interrupted", "RandomStates", "SignalExit"]
-
-log = logging.getLogger(__name__)
 
 
 class Interrupted(BaseException):
@@ -61,12 +58,11 @@ class Checkpointer(Checkpoint):
         self.folder, self.every_seconds = Path(folder), every_seconds
         self.best: float | None = None
         self.stopped = False  # whether the run ended by itself, before its last epoch or step
-        self.cut_off = False  # whether it ended by its steps in mid-epoch, whose other rows it never saw
         self.validated: dict[str, float] = {}  # the values of the last validation
         self._unknown: set[str] = set()  # buffers that are NaN until they are known
         self._saved_at = time.monotonic()
         self._asked = False  # for a validation of the run's last step
-        self._ended_in_mid_epoch = False
+        self._mid_epoch: dict[str, Any] | None = None  # the state behind the run's last step, if that is in mid-epoch
 
     @property
     def last_path(self) -> Path:
@@ -77,11 +73,10 @@ class Checkpointer(Checkpoint):
         return self.folder / "best.ckpt"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "stopped": self.stopped, "cut_off": self.cut_off, "validated": self.validated}
+        return {"best": self.best, "stopped": self.stopped, "validated": self.validated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.stopped = state_dict["best"], state_dict["stopped"]
-        self.cut_off = state_dict.get("cut_off", False)  # which older checkpoints lack
         self.validated = state_dict["validated"]
 
     def save(self, trainer: pl.Trainer) -> None:
@@ -89,6 +84,15 @@ class Checkpointer(Checkpoint):
         self._check_finite(trainer.lightning_module)
         trainer.save_checkpoint(self.last_path)
         self._saved_at = time.monotonic()
+
+    def _save_mid_epoch(self, trainer: pl.Trainer) -> None:
+        """Write the state behind the last step: where more steps are asked for, they go on there, in that epoch."""
+        assert self._mid_epoch is not None
+        self._check_finite(trainer.lightning_module)
+        self._mid_epoch["callbacks"][self.state_key] = self.state_dict()
+        trainer.strategy.save_checkpoint(self._mid_epoch, self.last_path)
+        trainer.strategy.barrier("last.ckpt")
+        self._mid_epoch = None
 
     def _check_finite(self, model: Any) -> None:
         """Raise one line if a number of the model that was finite is so no more."""
@@ -105,7 +109,8 @@ class Checkpointer(Checkpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if can_stop_after(trainer, batch_idx) and self._due(trainer):
             self.save(trainer)
-        self._ended_in_mid_epoch = trainer.global_step == trainer.max_steps and not trainer.is_last_batch
+        if trainer.global_step == trainer.max_steps and not trainer.is_last_batch:
+            self._mid_epoch = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         if trainer.global_step == trainer.max_steps and trainer.enable_validation and not trainer.should_stop:
             self._asked = trainer.should_stop = True  # else Lightning ends a run in mid-epoch without a validation
 
@@ -117,11 +122,6 @@ class Checkpointer(Checkpoint):
         self._unknown = set(non_finite(model)) - {name for name, _ in model.named_parameters()}
         values = {key: torch.tensor(value, dtype=torch.float64) for key, value in self.validated.items()}
         trainer.callback_metrics.update(values)
-        if self.cut_off and trainer.is_global_zero:
-            log.info(
-                "Epoch %d ended at trainer.max_steps, before its last row: the others are left out of this run.",
-                trainer.current_epoch - 1,
-            )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         begin_epoch(trainer)
@@ -153,8 +153,11 @@ class Checkpointer(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, *args: Any) -> None:
         if self._asked:  # in an epoch without validation
             self._asked = trainer.should_stop = False
-        self.stopped, self.cut_off = trainer.should_stop, self._ended_in_mid_epoch
-        self.save(trainer)
+        self.stopped = trainer.should_stop
+        if self._mid_epoch is None:
+            self.save(trainer)
+        else:
+            self._save_mid_epoch(trainer)
 
 
 def can_stop_after(trainer: pl.Trainer, batch_idx: int) -> bool:
