@@ -12,6 +12,7 @@ from torch import Tensor
 
 __all__ = [
     "as_rows",
+    "column_spread",
     "column_squares",
     "dense_rows",
     "is_sparse",
@@ -74,6 +75,26 @@ def column_squares(x: Tensor) -> Tensor:
         return torch.linalg.vector_norm(x, dim=0).square()
     squares = x.values().square()
     return squares.new_zeros(x.shape[1]).index_add_(0, x.col_indices(), squares)
+
+
+def column_spread(x: Tensor, middle: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return √Σ s (x − m)² of each column of a sparse matrix, (F,), from what it stores and how much it does not.
+
+    Args:
+        x: (N, F).
+        middle: m, (F,).
+        weight: s of each row, (N,); one each by default.
+
+    Example:
+        >>> column_spread(torch.tensor([[1.0, 0.0], [3.0, 0.0]]).to_sparse_csr(), torch.tensor([1.0, 2.0])) ** 2
+        tensor([4., 8.])
+    """
+    columns, values = x.col_indices(), x.values()
+    share = torch.ones_like(values) if weight is None else weight[stored_rows(x)]
+    total = len(x) if weight is None else weight.sum()
+    there = torch.zeros_like(middle).index_add_(0, columns, share)
+    squares = torch.where(share > 0, share * (values - middle[columns]).square(), 0.0)
+    return ((total - there).clamp_min_(0) * middle.square()).index_add_(0, columns, squares).sqrt_()
 
 
 def take_rows(x: Tensor, index: Tensor | slice) -> Tensor:

@@ -532,3 +532,34 @@ def test_balanced_weights_of_the_gradient_solver_are_those_of_all_batches_seen()
     for part in y.split(50):
         model.objective.count(model._count(part, None))
     close(model.objective.class_weight, len(y) / (2 * torch.bincount(y).double()), 1e-12, 0)
+
+
+# -- rows that are a sparse matrix ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize("options", [{}, {"fit_intercept": False}, {"l1": 0.01, "class_weight": "balanced"}])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sparse_rows_give_the_weights_of_dense_ones(num_classes: int, options: dict, weighted: bool) -> None:
+    """Also of a feature that is always there, of one that never is, of empty rows, and batch by batch."""
+    make = torch.Generator().manual_seed(num_classes)
+    x = torch.randn(60, 12, generator=make, dtype=torch.float64).round() * 10.0 ** torch.arange(-3, 9)
+    x[:, 3], x[:, 4], x[::7] = 7.0, 0.0, 0.0
+    y = torch.randint(num_classes, (60,), generator=make)
+    weight = torch.randint(3, (60,), generator=make).double() if weighted else None
+    dense = fit(x, y, weight, l2=0.01, method="lbfgs", **options)
+    options = dict(options)
+    recipe = Recipe(l1=options.pop("l1", 0.0), l2=0.01)
+    for size in (60, 13):
+        model = LogisticRegression(solver="exact", method="lbfgs", **options)
+        model.recipe = recipe
+        spec = DataSpec("tabular", (12,), target="class", num_classes=num_classes, sparse=True)
+        model.build(spec)
+        assert model.takes_sparse
+        weights = [None] * 60 if weight is None else weight.split(size)
+        parts = [part.to_sparse_csr() for part in x.split(size)], y.split(size), weights
+        model.fit_batches(lambda parts=parts: [Batch(*part) for part in zip(*parts, strict=False)])
+        scale = x.std(0)
+        close(model.weight * scale, dense.weight * scale, 1e-6, 1e-7)
+        close(model.bias, dense.bias, 1e-6, 1e-7)
+        close(model(x.to_sparse_csr()), dense(x), 1e-6, 1e-6)

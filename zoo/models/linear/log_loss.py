@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zoo.numerics.moments import gram
 
-__all__ = ["cost", "cost_gradient", "derivatives", "link"]
+__all__ = ["cost", "cost_gradient", "derivatives", "link", "residuals"]
 
 
 def link(z: Tensor) -> Tensor:
@@ -71,6 +71,18 @@ def derivatives(
     Returns:
         Value (), gradient (K, P) and Hessian (K P, K P).
     """
+    value, residual, p = residuals(z, y, weight)
+    return value, residual.T @ x, _curvature(p.contiguous(), x, weight) if hessian else None
+
+
+def residuals(z: Tensor, y: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weighted sum of losses (), its derivative by each logit (B, K), and the probabilities (B, K).
+
+    Args:
+        z: logits, (B, K): one for two classes, one a class otherwise.
+        y: classes, (B,) int64.
+        weight: weight of each example, (B,); one each by default.
+    """
     if z.shape[1] == 1:
         p, z = z.sigmoid(), z.squeeze(1)
         losses = torch.logaddexp(z, z.new_zeros(())) - y * z
@@ -80,8 +92,7 @@ def derivatives(
         p, losses = logs.exp().T, -logs.gather(0, chosen).squeeze(0)
         residual = p.T.scatter_add(0, chosen, -torch.ones_like(chosen, dtype=p.dtype)).T
     value = losses.sum() if weight is None else weight @ losses
-    residual = residual if weight is None else residual * weight.unsqueeze(1)
-    return value, residual.T @ x, _curvature(p.contiguous(), x, weight) if hessian else None
+    return value, residual if weight is None else residual * weight.unsqueeze(1), p
 
 
 def _curvature(p: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:

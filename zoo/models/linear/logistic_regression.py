@@ -16,6 +16,7 @@ one streaming pass an iteration: it adds up value, gradient and (for Newton) Hes
 float64, and `zoo.models.linear.minimizers` makes the next weights of them. A pass before them takes mean m and
 deviation of each feature (and counts the classes), so that the iterations see (x − m) / σ and neither units nor a far
 origin cost a digit: w = w̃ / σ, b = b̃ − w·m, with penalties λ₁ / σ and λ₂ / σ² on w̃, and 8 λ₂ added to the variance σ².
+Rows that are a sparse matrix stay as they are: without a Hessian the weights and the gradient are standardized instead.
 
 ```math
 \nabla^2_w L = \sum_i \hat p_i (1 - \hat p_i)\, x_i x_i^\top, \qquad
@@ -32,7 +33,6 @@ and their gradient the sum over examples; both are put in. log(1 + eᶻ) is comp
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,9 +46,10 @@ from zoo.errors import NotConverged, ZooError
 from zoo.kernels import log_loss as compiled
 from zoo.models.base import GradientModel, StreamingModel
 from zoo.models.base.objectives import Classification
-from zoo.models.linear.log_loss import cost, cost_gradient, derivatives, link
+from zoo.models.linear.log_loss import cost, cost_gradient, derivatives, link, residuals
 from zoo.models.linear.minimizers import LBFGS, Minimizer, Newton, pseudo_gradient
 from zoo.numerics.moments import mean_shift
+from zoo.numerics.sparse import as_rows, column_spread, is_sparse, linear
 from zoo.numerics.triangular import column_norms
 from zoo.registry import register_model
 
@@ -192,6 +193,7 @@ class LogisticRegression(StreamingModel, GradientModel):
             self.linear.requires_grad_(False)
             self.monitor = None  # the last pass is the best
             self._prepare_exact(rows, features)
+            self.takes_sparse = spec.sparse and isinstance(self.minimizer, LBFGS)
 
     def _prepare_exact(self, rows: int, features: int) -> None:
         columns = features + int(self.hparams.fit_intercept)
@@ -219,7 +221,7 @@ class LogisticRegression(StreamingModel, GradientModel):
         return self.linear.weight.new_zeros(len(self.linear.weight)) if self.linear.bias is None else self.linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x.flatten(1))  # (B, K)
+        return linear(as_rows(x), self.linear.weight, self.linear.bias)  # (B, K)
 
     # -- gradient solver -----------------------------------------------------------------------------------
 
@@ -243,10 +245,12 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     def accumulate(self, batch: Batch) -> None:
         assert batch.y is not None
-        x = batch.x.flatten(1)
-        rows = len(x) if self.looked and compiled.available(x) else max(1, CHUNK // self._width)
+        x = as_rows(batch.x)
+        whole = is_sparse(x) or (self.looked and compiled.available(x))
+        rows = max(1, batch.size if whole else CHUNK // self._width)
+        xs = [x] if whole else x.split(rows)
         weights = itertools.repeat(None) if batch.weight is None else batch.weight.split(rows)
-        for part, y, s in zip(x.split(rows), batch.y.split(rows), weights, strict=False):
+        for part, y, s in zip(xs, batch.y.split(rows), weights, strict=False):
             if self.looked:
                 loss, wrong, gradient, hessian = self._evaluate(part, y, s)
                 self.loss_sum += loss
@@ -266,15 +270,21 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     def _look(self, x: Tensor, s: Tensor | None) -> None:
         """Add rows (B, F) to mean and spread, √Σ s (x − m)²; both about zero where there is no intercept."""
-        total = x.new_tensor(len(x)) if s is None else s.sum()
+        total = self.spread.new_tensor(len(x)) if s is None else s.sum()
         middle = torch.zeros_like(self.mean)
         if self.hparams.fit_intercept and total > 0:
+            if s is None and is_sparse(x):
+                s = middle.new_ones(len(x))
             middle = x.mean(0) if s is None else s @ x / total
-        centred = x - middle
-        if s is not None:
-            centred = torch.where(s.unsqueeze(1) > 0, centred, 0.0) * s.sqrt().unsqueeze(1)
+        if is_sparse(x):
+            spread = column_spread(x, middle, s)
+        else:
+            centred = x - middle
+            if s is not None:
+                centred = torch.where(s.unsqueeze(1) > 0, centred, 0.0) * s.sqrt().unsqueeze(1)
+            spread = column_norms(centred)
         _, self.mean, joint = mean_shift(self.row_counts.sum(), self.mean, total, middle)
-        self.spread = torch.hypot(torch.hypot(self.spread, column_norms(centred)), joint)
+        self.spread = torch.hypot(torch.hypot(self.spread, spread), joint)
 
     def _design(self, x: Tensor) -> Tensor:
         """Standardized rows (B, F), with a column of ones for an intercept, (B, P)."""
@@ -295,18 +305,43 @@ class LogisticRegression(StreamingModel, GradientModel):
         """
         point, newton = self.minimizer.point.view(self.objective.num_outputs, -1), "hessian_sum" in self._accumulators
         by_class = None if self.hparams.class_weight is None else self.objective.class_weight
+        if is_sparse(x):
+            return self._evaluate_sparse(x, y, s, point, by_class)
         if compiled.available(x):
             found = compiled.log_loss(x, self.shift, self.inverse_scale, y.long(), s, by_class, point, newton)
             (loss, wrong), gradient, hessian = found
             return loss, wrong, gradient.view(-1), hessian if newton else None
         design = self._design(x) if design is None else design
         z = (point @ design.T).T  # of this layout are the losses
-        misplaced = self.objective.predict(z) != y
-        wrong = misplaced.sum() if s is None else s @ misplaced.to(s.dtype)
+        wrong = self._wrong(z, y, s)
         if by_class is not None:
             s = by_class[y] * (1.0 if s is None else s)
         loss, gradient, bend = derivatives(z, design, y, s, hessian=newton)
         return loss, wrong, gradient.flatten(), bend
+
+    def _evaluate_sparse(
+        self, x: Tensor, y: Tensor, s: Tensor | None, point: Tensor, by_class: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        """The same of a sparse matrix, at weights that are standardized instead of its rows."""
+        weight = point[:, : len(self.shift)] * self.inverse_scale
+        z = linear(x, weight, point[:, len(self.shift) :].sum(1) - weight @ self.shift)
+        wrong = self._wrong(z, y, s)
+        if by_class is not None:
+            s = by_class[y] * (1.0 if s is None else s)
+        loss, residual, _ = residuals(z, y, s)
+        total = residual.sum(0).unsqueeze(1)  # (K, 1): the derivatives by the intercepts
+        gradient = (residual.T @ x - total * self.shift) * self.inverse_scale
+        return (
+            loss,
+            wrong,
+            (torch.cat([gradient, total], 1) if self.hparams.fit_intercept else gradient).flatten(),
+            None,
+        )
+
+    def _wrong(self, z: Tensor, y: Tensor, s: Tensor | None) -> Tensor:
+        """How many rows, by weight, the logits put into another class than theirs, ()."""
+        wrong = self.objective.predict(z) != y
+        return wrong.sum() if s is None else s @ wrong.to(s.dtype)
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Combine the passes of several processes: sums add up, means and spreads merge."""
@@ -378,9 +413,10 @@ class LogisticRegression(StreamingModel, GradientModel):
         if self.done or left < 1:
             return values
         with torch.no_grad():
-            x, y, s = (batch := self.as_batch(rows[0])).x.flatten(1).contiguous(), batch.y, batch.weight
+            x, y, s = as_rows((batch := self.as_batch(rows[0])).x), batch.y, batch.weight
             assert y is not None
-            design = None if compiled.available(x) else self._design(x)
+            x = x if is_sparse(x) else x.contiguous()
+            design = None if is_sparse(x) or compiled.available(x) else self._design(x)
             total, units = self._count(y, s).sum(), self._units()
             if compiled.available(x) and max_passes is None and (found := self._minimize(x, y, s, total, units)):
                 return found
