@@ -33,6 +33,7 @@ and their gradient the sum over examples; both are put in. log(1 + eᶻ) is comp
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -331,12 +332,9 @@ class LogisticRegression(StreamingModel, GradientModel):
         loss, residual, _ = residuals(z, y, s)
         total = residual.sum(0).unsqueeze(1)  # (K, 1): the derivatives by the intercepts
         gradient = (residual.T @ x - total * self.shift) * self.inverse_scale
-        return (
-            loss,
-            wrong,
-            (torch.cat([gradient, total], 1) if self.hparams.fit_intercept else gradient).flatten(),
-            None,
-        )
+        if self.hparams.fit_intercept:
+            gradient = torch.cat([gradient, total], 1)
+        return loss, wrong, gradient.flatten(), None
 
     def _wrong(self, z: Tensor, y: Tensor, s: Tensor | None) -> Tensor:
         """How many rows, by weight, the logits put into another class than theirs, ()."""
