@@ -222,7 +222,9 @@ class LogisticRegression(StreamingModel, GradientModel):
         return self.linear.weight.new_zeros(len(self.linear.weight)) if self.linear.bias is None else self.linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(as_rows(x), self.linear.weight, self.linear.bias)  # (B, K)
+        if is_sparse(x):
+            return linear(x, self.linear.weight, self.linear.bias)
+        return self.linear(x.flatten(1))  # (B, K)
 
     # -- gradient solver -----------------------------------------------------------------------------------
 
@@ -404,17 +406,17 @@ class LogisticRegression(StreamingModel, GradientModel):
     def run_passes(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
         """Take passes; few rows that lie in memory are standardized once."""
         rows = batches() if self.streaming else None
-        if not (isinstance(rows, list) and len(rows) == 1 and rows[0].size * self._width <= IN_MEMORY):
+        in_memory = isinstance(rows, list) and len(rows) == 1 and rows[0].size * self._width <= IN_MEMORY
+        if not in_memory or self.takes_sparse:
             return super().run_passes(batches, max_passes)
         values = {} if self.looked else super().run_passes(lambda: rows, 1)
         left = self.hparams.max_iter if max_passes is None else max_passes - 1
         if self.done or left < 1:
             return values
         with torch.no_grad():
-            x, y, s = as_rows((batch := self.as_batch(rows[0])).x), batch.y, batch.weight
+            x, y, s = (batch := self.as_batch(rows[0])).x.flatten(1).contiguous(), batch.y, batch.weight
             assert y is not None
-            x = x if is_sparse(x) else x.contiguous()
-            design = None if is_sparse(x) or compiled.available(x) else self._design(x)
+            design = None if compiled.available(x) else self._design(x)
             total, units = self._count(y, s).sum(), self._units()
             if compiled.available(x) and max_passes is None and (found := self._minimize(x, y, s, total, units)):
                 return found
