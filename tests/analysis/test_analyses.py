@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import inspect
 import typing
 from pathlib import Path
@@ -19,8 +20,6 @@ from zoo.training.analyses import ANALYSES, check_analyses, options_of
 
 @pytest.mark.parametrize("name", sorted(ANALYSES))
 def test_the_config_lists_every_option_with_its_default(name: str) -> None:
-    import importlib
-
     parameters = inspect.signature(importlib.import_module(ANALYSES[name]).analyze).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     assert compose(name="evaluate").get(name, {}) == options
@@ -94,18 +93,11 @@ def test_folds_of_groups_share_none(run: Path) -> None:
         learner.column("persn")
 
 
-@pytest.mark.parametrize(
-    ("told", "message"),
-    [
-        (["analysis=validation_curve"], "pass validation_curve.parameter=model.KEY"),
-        (["analysis=cross_validation", "cross_validation.folds=49"], "folds=49 are more than the 48 rows"),
-        (["analysis=cross_validation", "cross_validation.groups=nobody"], "no column 'nobody'"),
-    ],
-)
-def test_what_cannot_be_is_one_line(
-    run: Path, told: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_command([f"run={run}", *told, "accelerator=cpu"], "evaluate") == 1
+def test_what_cannot_be_is_one_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ["analysis=cross_validation", "cross_validation.groups=nobody", "accelerator=cpu"]
+    assert run_command([f"run={run}", *told], "evaluate") == 1
     error = capsys.readouterr().err
-    assert message in error
-    assert "Traceback" not in error
+    assert "has no column 'nobody'" in error
+    assert error.count("\n") == 1
+    with pytest.raises(ZooError, match=r"pass validation_curve\.parameter=model\.KEY"):
+        importlib.import_module(ANALYSES["validation_curve"]).analyze(None)
