@@ -86,8 +86,8 @@ def column_spread(x: Tensor, middle: Tensor, weight: Tensor | None = None) -> Te
         weight: s of each row, (N,); one each by default.
 
     Example:
-        >>> column_spread(torch.tensor([[1.0, 0.0], [3.0, 0.0]]).to_sparse_csr(), torch.tensor([1.0, 2.0])) ** 2
-        tensor([4., 8.])
+        >>> column_spread(torch.tensor([[1.0], [0.0]]).to_sparse_csr(), torch.tensor([4.0]))  # √((1 − 4)² + (0 − 4)²)
+        tensor([5.])
     """
     columns, values = x.col_indices(), x.values()
     share = torch.ones_like(values) if weight is None else weight[stored_rows(x)]
