@@ -3,7 +3,7 @@
 from zoo.layers.attention import MultiheadAttention, scaled_dot_product_attention
 from zoo.layers.cache import KeyValueCache, TransformerCache
 from zoo.layers.convolution import AvgPool2d, Conv2d, MaxPool2d
-from zoo.layers.dropout import Dropout
+from zoo.layers.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d, VariationalDropout
 from zoo.layers.embedding import TokenEmbedding
 from zoo.layers.feedforward import FeedForward
 from zoo.layers.linear import Linear
@@ -30,6 +30,9 @@ __all__ = [
     "BatchNorm2d",
     "Conv2d",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
     "FeedForward",
     "GRUCell",
     "KeyValueCache",
@@ -49,5 +52,6 @@ __all__ = [
     "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
+    "VariationalDropout",
     "scaled_dot_product_attention",
 ]

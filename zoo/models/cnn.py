@@ -31,6 +31,7 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.layers import convolution
+from zoo.layers.initialization import initialize
 from zoo.models.base import GradientModel
 from zoo.registry import register_model
 
@@ -124,6 +125,9 @@ class CNN(GradientModel):
         batch_norm: normalize over the batch after each convolution.
         residual: two convolutions a stage and a connection around them.
         dropout: share of the last features dropped in training, in [0, 1].
+        initialization: how the weights begin: `xavier_uniform`, `xavier_normal`, `kaiming_uniform`, `kaiming_normal`,
+            `orthogonal` (with the gain of ReLU), or `truncated_normal` of deviation 0.02, with biases of
+            0; None: as torch's layers begin.
         layers: `torch`, or `zoo` for convolution and pooling from raw tensors: the same results, slower.
 
     Raises:
@@ -147,6 +151,15 @@ class CNN(GradientModel):
         batch_norm: bool = True,
         residual: bool = False,
         dropout: float = 0.0,
+        initialization: Literal[
+            "xavier_uniform",
+            "xavier_normal",
+            "kaiming_uniform",
+            "kaiming_normal",
+            "orthogonal",
+            "truncated_normal",
+        ]
+        | None = None,
         layers: Literal["torch", "zoo"] = "torch",
     ) -> None:
         super().__init__()
@@ -176,6 +189,8 @@ class CNN(GradientModel):
         self.stages = nn.Sequential(*stages).to(memory_format=torch.channels_last)
         self.drop = nn.Dropout(self.dropout)
         self.head = nn.Linear(width, self.objective.num_outputs)
+        if self.hparams.initialization is not None:
+            initialize(self, self.hparams.initialization)
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.stages(x).mean((-2, -1))  # (B, C, H, W) → (B, C_L)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
+from zoo.layers.initialization import initialize
 from zoo.models.base import EmbedsTokens, GradientModel
 from zoo.registry import register_model
 
@@ -61,6 +62,9 @@ class MLP(EmbedsTokens, GradientModel):
         activation: nonlinearity after each hidden layer.
         dropout: share of units dropped after each hidden layer in training, in [0, 1].
         batch_norm: normalize each hidden layer over the batch, before the nonlinearity.
+        initialization: how the weights begin: `xavier_uniform`, `xavier_normal`, `kaiming_uniform`, `kaiming_normal`,
+            `orthogonal` (with the gain of the activation), or `truncated_normal` of deviation 0.02, with biases of
+            0; None: as torch's layers begin.
         binary_logit: one output for two classes, the log-odds of the second, instead of one a class.
         loss: of values: `squared_error`, or `poisson` (half the deviance) of counts, whose logarithm is the output.
         embedding_size: size of a token's vector, for texts; None: 128, or that of `embedding`.
@@ -91,6 +95,15 @@ class MLP(EmbedsTokens, GradientModel):
         activation: Literal["relu", "tanh", "sigmoid", "gelu", "silu", "leaky_relu", "elu", "identity"] = "relu",
         dropout: float = 0.0,
         batch_norm: bool = False,
+        initialization: Literal[
+            "xavier_uniform",
+            "xavier_normal",
+            "kaiming_uniform",
+            "kaiming_normal",
+            "orthogonal",
+            "truncated_normal",
+        ]
+        | None = None,
         binary_logit: bool = False,
         loss: Literal["squared_error", "poisson"] = "squared_error",
         embedding_size: int | None = None,
@@ -125,6 +138,8 @@ class MLP(EmbedsTokens, GradientModel):
                 layers.append(nn.Dropout(self.dropout))
             width = next_width
         self.net = nn.Sequential(*layers, nn.Linear(width, self.objective.num_outputs))
+        if self.hparams.initialization is not None:
+            initialize(self.net, self.hparams.initialization, self.activation)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the outputs (B, C).

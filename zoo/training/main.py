@@ -208,14 +208,19 @@ def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str
             import_plugins(module_names(argument.removeprefix("plugins=")))
     _store_foreign_models(arguments)
     from zoo.training.sweep import Sweep
+    from zoo.training.trials import Pruned, current, search_of
 
     failures: list[Exception] = []
-    sweep = Sweep()
+    search_of.sweep = sweep = Sweep()
 
     def guarded(config: DictConfig) -> float | None:
         number = _number_in_sweep(sweep)
         try:
             outcome = job(config)
+        except Pruned as error:
+            if number is not None:
+                _add(sweep, number, failure=str(error))
+            return None
         except Exception as error:  # raised through Hydra, it would print a line of its own
             failures.append(error)
             if number is not None:
@@ -223,6 +228,8 @@ def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str
             return None
         if number is not None:
             _add(sweep, number, outcome)
+        if (trial := current()) is not None:
+            trial.outcome = outcome
         return outcome and outcome.value  # which sweepers look for
 
     try:
@@ -237,7 +244,7 @@ def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str
             sweep.leave_nothing_if_refused()
             sweep.print()
     if failures:  # of a sweep, the first: the other jobs have run
-        failed = [str(run.number) for run in sweep.runs if run.failure]
+        failed = [str(run.number) for run in sweep.runs if run.failed]
         if failed and explain(failures[0]) is not None:
             raise ZooError(f"{len(failed)} of {len(sweep.runs)} runs failed: {', '.join(failed)}.") from failures[0]
         raise failures[0]
@@ -288,7 +295,7 @@ def _add(sweep: Sweep, number: int, outcome: Outcome | None = None, failure: str
     from zoo.training.sweep import Run, parts_of
 
     if failure:
-        _say(f"run {number} failed: {failure}")
+        _say(f"run {number} {'was' if failure.startswith('pruned') else 'failed:'} {failure}")
     sweep.add(Run(number, parts_of(HydraConfig.get().overrides.task), outcome, failure))
 
 

@@ -48,6 +48,7 @@ from zoo.training.schema import check_config, leave_out_unused
 from zoo.training.sweep import Outcome
 from zoo.training.tokenizers import keep_tokenizer, share_tokenizer, tokenizer_of
 from zoo.training.trainer import make_trainer, seed_all
+from zoo.training.trials import current
 from zoo.training.whole_set import check_training, learning_rate
 
 __all__ = ["build", "train_run"]
@@ -132,11 +133,15 @@ def train_run(config: DictConfig) -> Outcome:
     settings, found = _with_found_rate(model, data, settings, run_dir, HydraConfig.get().overrides.task)
     resume = agree("checkpoint", _resume_from(run_dir, settings))
     regularization = settings["regularization"]
-    course, diagnosis = Course(), Diagnosis()
+    course, diagnosis, trial = Course(), Diagnosis(), current()
     trainer = make_trainer(
         model,
         run_dir=run_dir,
-        callbacks=[course, *([diagnosis] if settings.get("diagnosis", True) else [])],
+        callbacks=[
+            course,
+            *([diagnosis] if settings.get("diagnosis", True) else []),
+            *([trial.watch()] if trial else []),
+        ],
         checkpoint_seconds=settings["checkpoint_seconds"],
         early_stopping=regularization["early_stopping"],
         gradient_clip_val=regularization.get("gradient_clip_val"),

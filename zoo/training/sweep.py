@@ -49,6 +49,11 @@ class Run:
     failure: str = ""
 
     @property
+    def failed(self) -> bool:
+        """Whether it failed, and was not stopped by a search."""
+        return bool(self.failure) and not self.failure.startswith("pruned")
+
+    @property
     def name(self) -> str:
         return self.outcome.name if self.outcome else ""
 
@@ -153,7 +158,7 @@ class Sweep:
         console.print(table)
         for run in ranked:
             if run.failure:
-                print_folded(console, run.failure, f"run {run.number} failed: ")
+                print_folded(console, run.failure, f"run {run.number} {'failed' if run.failed else 'was stopped'}: ")
         if self.folder is not None:
             console.print(
                 Text.assemble((f"{'table':<13}", "dim"), shown_path(self.folder / "sweep.csv")), soft_wrap=True
@@ -161,6 +166,8 @@ class Sweep:
 
     def _row(self, run: Run, with_metric: bool) -> list[str]:
         value = run.outcome.value if run.outcome else None
-        shown = "failed" if run.outcome is None else "" if value is None else f"{value:.6g}"
+        shown = (
+            ("failed" if run.failed else "pruned") if run.outcome is None else "" if value is None else f"{value:.6g}"
+        )
         told = [run.overrides.get(key, "") for key in self.keys]
         return [str(run.number), *told, *([run.name] if with_metric else []), shown]
