@@ -147,20 +147,19 @@ def space_of(arguments: list[str], config_loader: Any = None) -> tuple[list[str]
     fixed: list[str] = []
     space: dict[str, BaseDistribution] = {}
     for override in OverridesParser.create(config_loader=config_loader).parse_overrides(arguments):
-        key, value = override.get_key_element(), override.value()
+        key, value = override.get_key_element(), _value_of(override)
         if not override.is_sweep_override():
             fixed.append(str(override.input_line))
         elif override.is_interval_sweep():
-            assert hasattr(value, "tags")
             whole = all(isinstance(end, int) for end in (value.start, value.end))
-            kind = IntDistribution if whole else FloatDistribution
+            kind: Any = IntDistribution if whole else FloatDistribution
             try:
                 space[key] = kind(value.start, value.end, log="log" in value.tags)
             except ValueError as error:
                 raise ZooError(f"{override.input_line}: {error}") from None
-        elif override.is_range_sweep() and all(isinstance(v, int) for v in (value.start, value.stop, value.step)):  # type: ignore[union-attr]
-            last = range(value.start, value.stop, value.step)[-1]  # type: ignore[union-attr]
-            space[key] = IntDistribution(value.start, last, step=value.step)  # type: ignore[union-attr]
+        elif override.is_range_sweep() and all(isinstance(v, int) for v in (value.start, value.stop, value.step)):
+            last = range(value.start, value.stop, value.step)[-1]
+            space[key] = IntDistribution(value.start, last, step=value.step)
         else:
             space[key] = CategoricalDistribution(list(override.sweep_string_iterator()))
     if not space:
@@ -169,6 +168,11 @@ def space_of(arguments: list[str], config_loader: Any = None) -> tuple[list[str]
             "optimizer.lr='tag(log, interval(1e-4, 1e-1))'."
         )
     return fixed, space
+
+
+def _value_of(override: Any) -> Any:
+    """What Hydra reads an override as: a set, a range or an interval where it is swept."""
+    return override.value()
 
 
 def _draw_importances(study: Any, optuna: Any, folder: Path) -> None:
