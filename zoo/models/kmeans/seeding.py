@@ -181,8 +181,8 @@ def kmeans_plusplus(
         every = range(num_restarts)
         keys = [[stream_key(seed, step, restart) for restart in every] for step in range(num_clusters)]
         arguments = norm, content, _offsets(keys, content), None if weight is None else weight.double()
-        drawn = kernel.kmeans_draw(space.rows, *arguments, size, 16 * torch.finfo(norm.dtype).eps)
-        return space.points[drawn].double()
+        places = kernel.kmeans_draw(space.rows, *arguments, size, 16 * torch.finfo(norm.dtype).eps)
+        return space.points[places].double()
     rounding = 16 * torch.finfo(norm.dtype).eps * (norm + norm.max())
     mass = torch.ones_like(norm) if weight is None else weight.double()
     near = norm.new_full((num_restarts, len(x)), math.inf)  # d²

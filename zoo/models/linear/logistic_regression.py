@@ -405,7 +405,7 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     def run_passes(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
         """Take passes; few rows that lie in memory are standardized once."""
-        rows = batches() if self.streaming else None
+        rows: Any = batches() if self.streaming else None
         in_memory = isinstance(rows, list) and len(rows) == 1 and rows[0].size * self._width <= IN_MEMORY
         if not in_memory or self.takes_sparse:
             return super().run_passes(batches, max_passes)
