@@ -57,7 +57,7 @@ def build_wheel(source: Path, *, kernels: Path | None = None) -> Path:
     pytest.importorskip("build")
     pytest.importorskip("setuptools")
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so")
-    for folder in ("zoo", "configs"):
+    for folder in ("zoo", "configs", "hydra_plugins"):
         shutil.copytree(CHECKOUT / folder, source / folder, ignore=ignored)
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / file, source / file)
@@ -105,7 +105,7 @@ def test_the_wheel_holds_every_module_and_every_config(unpacked: Path) -> None:
     assert files(CHECKOUT / "zoo", sources) <= files(unpacked / "zoo", sources)
     assert files(CHECKOUT / "configs", {".yaml"}) == files(unpacked / "zoo" / "configs", {".yaml"})
     assert (unpacked / "zoo" / "py.typed").is_file()
-    assert {path.name for path in unpacked.iterdir() if path.suffix != ".dist-info"} == {"zoo"}
+    assert {path.name for path in unpacked.iterdir() if path.suffix != ".dist-info"} == {"zoo", "hydra_plugins"}
 
 
 def test_the_wheel_names_its_commands_and_its_licence(unpacked: Path) -> None:
