@@ -89,8 +89,8 @@ def test_what_a_streaming_model_cannot_use_is_in_no_config(name: str) -> None:
 
 
 def test_a_gradient_model_uses_everything_and_t_sne_an_optimizer() -> None:
-    settings = compose("model=mlp")
-    assert leave_out_unused(settings, zoo.create_model("mlp"), ["optimizer.lr=1", "scheduler=cosine"]) == settings
+    settings = compose("model=gpt")
+    assert leave_out_unused(settings, zoo.create_model("gpt"), ["optimizer.lr=1", "scheduler=cosine"]) == settings
     left = leave_out_unused(compose("model=tsne"), zoo.create_model("tsne"), ["optimizer.lr=100"])
     assert left["optimizer"]["name"] == "tsne"
     assert "scheduler" not in left
