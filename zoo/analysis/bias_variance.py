@@ -397,8 +397,7 @@ def analyze(
         learner, population, pool, held, samples=samples, resample=resample, size=size, noise=noise,
         parameter=parameter or "", values=("",) if values is None else values, processes=processes, seed=seed,
     )  # fmt: skip
-    drawn = "bootstrap" if resample == "bootstrap" else "disjoint"
-    said = f"{samples} {drawn} samples of {len(pool):,} rows, asked {len(held):,} rows; {_in_words(found)}"
+    said = f"{samples} {resample} samples of {len(pool):,} rows, asked {len(held):,} rows; {_in_words(found)}"
     if parameter:
         said += f"; the smallest error at {parameter}={found.best}"
     return Findings({"bias_variance": found.figure()}, {"bias_variance": found.table()}, f"{said}\n{found}")

@@ -18,14 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from zoo import visual
 from zoo.analysis.folds import assign_folds
-from zoo.analysis.learners import ArrayLearner, Job, Learner, Population, Result, RunLearner, main_metric, train_all
+from zoo.analysis.learners import ArrayLearner, Job, Learner, Population, RunLearner, main_metric, train_all
 from zoo.checks import Range
 from zoo.errors import ZooError
 from zoo.training.analyses import Findings, Subject
@@ -122,6 +122,13 @@ class CrossValidation:
         return text_table(self.summary())
 
 
+class Division(NamedTuple):
+    """The row numbers of a training, and those that are asked then."""
+
+    train: Tensor
+    held: Tensor
+
+
 def cross_validation(
     model: Any,
     x: Any,
@@ -163,59 +170,56 @@ def cross_validation(
         1.0
     """
     learner = ArrayLearner.of(model, x, y, sample_weight, fit_options)
-    return validate(
-        learner,
-        learner.population(),
-        folds,
-        repeats,
-        stratified=stratified,
-        groups=groups,
-        processes=processes,
-        seed=seed,
-    )
+    pairs = divisions(learner.population(), folds, repeats, stratified=stratified, groups=groups, seed=seed)
+    return validate(learner, pairs, repeats, processes=processes, seed=seed)
 
 
 def validate(
-    learner: Learner,
+    learner: Learner, pairs: Sequence[Division], repeats: int, *, processes: int = 1, seed: int = 0
+) -> CrossValidation:
+    """Return what `cross_validation` does, of any learner and any division of the rows."""
+    jobs = [Job(train, held, seed) for train, held in pairs]
+    found = train_all(learner, jobs, processes)
+    sizes = [(len(held), len(train)) for train, held in pairs]
+    return CrossValidation([r.held for r in found], [r.train for r in found], sizes, repeats)
+
+
+def divisions(
     population: Population,
     folds: int,
     repeats: int = 1,
     *,
     stratified: bool | None = None,
     groups: Any = None,
-    processes: int = 1,
     seed: int = 0,
-) -> CrossValidation:
-    """Return what `cross_validation` does, of any learner."""
-    if repeats < 1:
-        raise ZooError(f"repeats must be at least 1, not {repeats}.")
-    jobs = [
-        Job(train, held, seed)
-        for repeat in range(repeats)
-        for train, held in divisions(population, folds, stratified=stratified, groups=groups, seed=seed + repeat)
-    ]
-    found: list[Result] = train_all(learner, jobs, processes)
-    sizes = [(len(job.held), len(job.train)) for job in jobs]
-    return CrossValidation([r.held for r in found], [r.train for r in found], sizes, repeats)
-
-
-def divisions(
-    population: Population, folds: int, *, stratified: bool | None = None, groups: Any = None, seed: int = 0
-) -> list[tuple[Tensor, Tensor]]:
-    """Return for each fold the row numbers to train on and those to ask.
+) -> list[Division]:
+    """Return for each fold, repeat by repeat, the row numbers to train on and those to ask.
 
     Args:
         population: the rows.
         folds: K.
+        repeats: how often the rows are divided anew.
         stratified: whether each fold gets its share of each class; None: where there are classes.
         groups: what each row of the pool belongs to.
         seed: of the draw.
     """
+    if repeats < 1:
+        raise ZooError(f"repeats must be at least 1, not {repeats}.")
     if stratified and population.strata is None:
         raise ZooError("stratified divides the rows of each class, and the targets are values: leave it out.")
-    strata = None if stratified is False else population.strata
-    fold = assign_folds(len(population.pool), folds, strata=strata, groups=groups, seed=seed)
-    return [(population.pool[fold != k], population.pool[fold == k]) for k in range(folds)]
+    strata, pool = None if stratified is False else population.strata, population.pool
+    found = []
+    for repeat in range(repeats):
+        fold = assign_folds(len(pool), folds, strata=strata, groups=groups, seed=seed + repeat)
+        found += [Division(pool[fold != k], pool[fold == k]) for k in range(folds)]
+    return found
+
+
+def rows_of(subject: Subject, groups: str | None) -> tuple[RunLearner, Population, Any]:
+    """Return the recipe of a run, its rows, and what those of the pool belong to by the column `groups`."""
+    learner = RunLearner.of(subject)
+    population = learner.population()
+    return learner, population, None if groups is None else learner.column(groups)[population.pool.numpy()]
 
 
 def analyze(
@@ -229,12 +233,9 @@ def analyze(
     seed: Annotated[int, Range(0)] = 0,
 ) -> Findings:
     """Cross-validate the recipe of a finished run on the rows that it did not test."""
-    learner = RunLearner.of(subject)
-    population = learner.population()
-    belongs = None if groups is None else learner.column(groups)[population.pool.numpy()]
-    found = validate(
-        learner, population, folds, repeats, stratified=stratified, groups=belongs, processes=processes, seed=seed
-    )
+    learner, population, belongs = rows_of(subject, groups)
+    pairs = divisions(population, folds, repeats, stratified=stratified, groups=belongs, seed=seed)
+    found = validate(learner, pairs, repeats, processes=processes, seed=seed)
     times = f", {repeats} times" if repeats > 1 else ""
     title = f"{folds} folds of {len(population.pool):,} rows{times}; mean and 95 % interval"
     tables = {"cross_validation": found.table(), "cross_validation_summary": found.summary()}

@@ -11,10 +11,10 @@ import copy
 import logging
 import multiprocessing
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -398,7 +398,6 @@ def main_metric(metrics: Sequence[str]) -> str:
 # -- many of them ------------------------------------------------------------------------------------------------
 
 _LEARNER: Learner | None = None  # of a process that does nothing else
-Found = TypeVar("Found")
 
 
 def train_all(
@@ -463,11 +462,3 @@ def _quietly() -> Iterator[None]:
             yield
     finally:
         log.setLevel(before)
-
-
-def for_each(jobs: Sequence[Found], results: Sequence[Result], key: Callable[[Found], Any]) -> dict[Any, list[Result]]:
-    """Return the results by what their jobs have in common, in the jobs' order."""
-    found: dict[Any, list[Result]] = {}
-    for job, result in zip(jobs, results, strict=True):
-        found.setdefault(key(job), []).append(result)
-    return found

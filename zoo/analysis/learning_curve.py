@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from zoo import visual
-from zoo.analysis.cross_validation import divisions
+from zoo.analysis.cross_validation import Division, divisions, rows_of
 from zoo.analysis.folds import balanced_order
-from zoo.analysis.learners import ArrayLearner, Job, Learner, Population, Result, RunLearner, main_metric, train_all
+from zoo.analysis.learners import ArrayLearner, Job, Learner, Result, main_metric, train_all
 from zoo.checks import Range
 from zoo.errors import ZooError
 from zoo.training.analyses import Findings, Subject
@@ -134,27 +134,26 @@ def learning_curve(
         [16, 32]
     """
     learner = ArrayLearner.of(model, x, y, sample_weight, fit_options)
-    options = {"folds": folds, "stratified": stratified, "groups": groups}
-    return grow(learner, learner.population(), sizes, processes=processes, seed=seed, **options)
+    population = learner.population()
+    pairs = divisions(population, folds, stratified=stratified, groups=groups, seed=seed)
+    classes = None if stratified is False or population.strata is None else population.y
+    return grow(learner, pairs, sizes, classes, processes=processes, seed=seed)
 
 
 def grow(
     learner: Learner,
-    population: Population,
+    pairs: Sequence[Division],
     sizes: Sequence[float],
+    classes: Tensor | None,
     *,
-    folds: int = 5,
-    stratified: bool | None = None,
-    groups: Any = None,
     processes: int = 1,
     seed: int = 0,
 ) -> Curve:
-    """Return what `learning_curve` does, of any learner."""
-    pairs = divisions(population, folds, stratified=stratified, groups=groups, seed=seed)
+    """Return what `learning_curve` does, of any learner and any division; samples have their share of `classes`."""
     numbers = _numbers(sizes, min(len(train) for train, _ in pairs))
     jobs = []
     for train, held in pairs:
-        strata = population.y[train] if population.spec.target == "class" and stratified is not False else None
+        strata = None if classes is None else classes[train]
         order: Tensor = train[balanced_order(len(train), strata=strata, seed=seed)]
         jobs += [Job(order[:number].sort().values, held, seed) for number in numbers]
     found = train_all(learner, jobs, processes)
@@ -193,13 +192,10 @@ def analyze(
     seed: Annotated[int, Range(0)] = 0,
 ) -> Findings:
     """Train the recipe of a finished run on more and more of the rows that it did not test."""
-    learner = RunLearner.of(subject)
-    population = learner.population()
-    belongs = None if groups is None else learner.column(groups)[population.pool.numpy()]
-    found = grow(
-        learner, population, SIZES if sizes is None else sizes, folds=folds, stratified=stratified, groups=belongs,
-        processes=processes, seed=seed,
-    )  # fmt: skip
+    learner, population, belongs = rows_of(subject, groups)
+    pairs = divisions(population, folds, stratified=stratified, groups=belongs, seed=seed)
+    classes = None if stratified is False or population.strata is None else population.y
+    found = grow(learner, pairs, SIZES if sizes is None else sizes, classes, processes=processes, seed=seed)
     return findings(found, "learning_curve", metric, f"{folds} folds of {len(population.pool):,} rows")
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from zoo.analysis.cross_validation import divisions
-from zoo.analysis.learners import ArrayLearner, Job, Learner, Population, RunLearner, train_all
+from zoo.analysis.cross_validation import Division, divisions, rows_of
+from zoo.analysis.learners import ArrayLearner, Job, Learner, train_all
 from zoo.analysis.learning_curve import Curve, curve_of, findings
 from zoo.checks import Range
 from zoo.errors import ZooError
@@ -66,32 +66,29 @@ def validation_curve(
         True
     """
     learner = ArrayLearner.of(model, x, y, sample_weight, fit_options)
-    options = {"folds": folds, "stratified": stratified, "groups": groups}
-    return vary(learner, learner.population(), parameter, values, processes=processes, seed=seed, **options)
+    pairs = divisions(learner.population(), folds, stratified=stratified, groups=groups, seed=seed)
+    return vary(learner, pairs, parameter, values, processes=processes, seed=seed)
 
 
 def vary(
     learner: Learner,
-    population: Population,
+    pairs: Sequence[Division],
     parameter: str,
     values: Sequence[Any],
     *,
-    folds: int = 5,
-    stratified: bool | None = None,
-    groups: Any = None,
     processes: int = 1,
     seed: int = 0,
 ) -> Curve:
-    """Return what `validation_curve` does, of any learner."""
+    """Return what `validation_curve` does, of any learner and any division of the rows."""
     if not len(values):
         raise ZooError("values are empty: pass what the parameter becomes.")
     learner.check([parameter])
     for value in values:  # one that is out of range is refused before anything is trained
         learner.model({parameter: value})
-    pairs = divisions(population, folds, stratified=stratified, groups=groups, seed=seed)
     jobs = [Job(train, held, seed, {parameter: value}) for value in values for train, held in pairs]
     found = train_all(learner, jobs, processes, keep_failures=True)
-    return curve_of(parameter, values, [found[start : start + folds] for start in range(0, len(found), folds)])
+    starts = range(0, len(found), len(pairs))
+    return curve_of(parameter, values, [found[start : start + len(pairs)] for start in starts])
 
 
 def analyze(
@@ -112,13 +109,9 @@ def analyze(
             "validation_curve needs what is varied: pass validation_curve.parameter=model.KEY (or optimizer.lr, …) and "
             "validation_curve.values=[…]."
         )
-    learner = RunLearner.of(subject)
-    population = learner.population()
-    belongs = None if groups is None else learner.column(groups)[population.pool.numpy()]
-    found = vary(
-        learner, population, parameter, values, folds=folds, stratified=stratified, groups=belongs,
-        processes=processes, seed=seed,
-    )  # fmt: skip
+    learner, population, belongs = rows_of(subject, groups)
+    pairs = divisions(population, folds, stratified=stratified, groups=belongs, seed=seed)
+    found = vary(learner, pairs, parameter, values, processes=processes, seed=seed)
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     wide = len(numbers) == len(values) > 2 and min(numbers) > 0 and max(numbers) / min(numbers) > 50
     return findings(found, "validation_curve", metric, f"{folds} folds of {len(population.pool):,} rows", log_x=wide)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "INITIALIZATIONS",
+    "Initialization",
     "calculate_gain",
     "initialize",
     "kaiming_normal_",
@@ -35,6 +36,9 @@ __all__ = [
 ]
 
 Mode = Literal["fan_in", "fan_out"]
+Initialization = Literal[
+    "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal", "truncated_normal"
+]
 _COMMON = 0.3  # share of normal numbers within the bounds, above which they are drawn as they are
 
 
@@ -213,7 +217,7 @@ def _truncated(tensor: Tensor) -> Tensor:
     return trunc_normal_(tensor, std=0.02, a=-0.04, b=0.04)
 
 
-INITIALIZATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
+INITIALIZATIONS: dict[Initialization, Callable[[Tensor, float], Tensor]] = {
     "xavier_uniform": xavier_uniform_,
     "xavier_normal": xavier_normal_,
     "kaiming_uniform": lambda tensor, gain: kaiming_uniform_(tensor, nonlinearity="linear").mul_(gain),
@@ -224,7 +228,7 @@ INITIALIZATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 
 @torch.no_grad()
-def initialize(module: nn.Module, name: str, nonlinearity: str = "relu") -> None:
+def initialize(module: nn.Module, name: Initialization, nonlinearity: str = "relu") -> None:
     """Draw all weights of a network (of two or more axes) anew, and set the biases of its layers to 0.
 
     Args:

@@ -31,7 +31,7 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.layers import convolution
-from zoo.layers.initialization import initialize
+from zoo.layers.initialization import Initialization, initialize
 from zoo.models.base import GradientModel
 from zoo.registry import register_model
 
@@ -151,15 +151,7 @@ class CNN(GradientModel):
         batch_norm: bool = True,
         residual: bool = False,
         dropout: float = 0.0,
-        initialization: Literal[
-            "xavier_uniform",
-            "xavier_normal",
-            "kaiming_uniform",
-            "kaiming_normal",
-            "orthogonal",
-            "truncated_normal",
-        ]
-        | None = None,
+        initialization: Initialization | None = None,
         layers: Literal["torch", "zoo"] = "torch",
     ) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.layers.initialization import initialize
+from zoo.layers.initialization import Initialization, initialize
 from zoo.models.base import EmbedsTokens, GradientModel
 from zoo.registry import register_model
 
@@ -95,15 +95,7 @@ class MLP(EmbedsTokens, GradientModel):
         activation: Literal["relu", "tanh", "sigmoid", "gelu", "silu", "leaky_relu", "elu", "identity"] = "relu",
         dropout: float = 0.0,
         batch_norm: bool = False,
-        initialization: Literal[
-            "xavier_uniform",
-            "xavier_normal",
-            "kaiming_uniform",
-            "kaiming_normal",
-            "orthogonal",
-            "truncated_normal",
-        ]
-        | None = None,
+        initialization: Initialization | None = None,
         binary_logit: bool = False,
         loss: Literal["squared_error", "poisson"] = "squared_error",
         embedding_size: int | None = None,

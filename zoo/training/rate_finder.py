@@ -178,7 +178,6 @@ def range_test(model: ZooModel, data: Any, *, steps: int = STEPS, **options: Any
         data: its DataModule.
         steps: steps from 1e-7 to 10.
         **options: of `zoo.training.trainer.make_trainer`, such as `accelerator` and `gradient_clip_val`.
-
     """
     trial, rise = copy.deepcopy(model), _Rise(steps)
     trial.train_by(replace(model.recipe, scheduler="none", scheduler_options={}))
