@@ -357,6 +357,16 @@ def test_a_sweep_whose_runs_are_all_refused_leaves_no_folder(here: Path, capsys:
     assert os.listdir() == []
 
 
+def test_a_sweep_that_hydra_refuses_leaves_what_was_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["-m", "model=kmeans,nosuch", CPU]) == 1
+    assert "Unknown model 'nosuch'" in capsys.readouterr().err
+    assert os.listdir() == []
+    Path("earlier").mkdir()
+    Path("earlier", "sweep.csv").write_text("run\n")
+    assert run_command(["-m", "model=kmeans,nosuch", "hydra.sweep.dir=earlier", CPU]) == 1
+    assert Path("earlier", "sweep.csv").read_text() == "run\n"
+
+
 def test_sweepers_are_given_the_monitored_value(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launcher = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_launcher.BasicLauncher"]
     launch, jobs = launcher.launch, []

@@ -214,7 +214,7 @@ def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str
     search_of.sweep = sweep = Sweep()
 
     def guarded(config: DictConfig) -> float | None:
-        number = _number_in_sweep(sweep)
+        number = _number_in_sweep()
         try:
             outcome = job(config)
         except Pruned as error:
@@ -235,6 +235,8 @@ def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str
     try:
         hydra.main(config_path=str(config_dir()), config_name=name, version_base="1.3")(guarded)()
     except Exception as error:
+        if global_rank() == 0:
+            sweep.leave_nothing_if_refused()
         if explain(error) is not None:
             raise
         # Of the job nothing comes out here: it is the command line that Hydra fails at.
@@ -275,7 +277,7 @@ def _quoted(argument: str) -> str:
     return quoted if (value.isspace() or not understood(argument)) and understood(quoted) else argument
 
 
-def _number_in_sweep(sweep: Sweep) -> int | None:
+def _number_in_sweep() -> int | None:
     """The number of the run that begins, announced; None outside of a sweep."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -283,7 +285,6 @@ def _number_in_sweep(sweep: Sweep) -> int | None:
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN or global_rank() != 0:
         return None
-    sweep.folder = Path(hydra.sweep.dir)
     number = int(hydra.job.num)
     print(f"{chr(10) * (number > 0)}run {number} of the sweep: {' '.join(hydra.overrides.task)}", flush=True)
     return number

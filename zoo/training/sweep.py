@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from zoo.training.terminal import make_console, print_folded, shown_path
+from zoo.training.trials import search_of
 
-__all__ = ["Outcome", "Run", "Sweep"]
+__all__ = ["NoteFolder", "Outcome", "Run", "Sweep"]
 
 
 class Outcome(NamedTuple):
@@ -66,6 +67,19 @@ def parts_of(overrides: Iterable[str]) -> dict[str, str]:
     """
     parts = (override.lstrip("+~").partition("=") for override in overrides)
     return {key: value for key, _, value in parts}
+
+
+class NoteFolder:
+    """A callback of Hydra's that notes where a sweep's folder is, before any of its runs is looked at."""
+
+    def on_multirun_start(self, config: Any, **more: Any) -> None:
+        if search_of.sweep is not None:
+            search_of.sweep.folder = Path(config.hydra.sweep.dir)
+
+    def _nothing(self, **more: Any) -> None:
+        """Take no notice."""
+
+    on_run_start = on_run_end = on_job_start = on_job_end = on_multirun_end = _nothing
 
 
 @dataclass
@@ -127,8 +141,10 @@ class Sweep:
         """Take the sweep's folder away if none of its runs came to an end; what others wrote there stays."""
         if self.folder is None or any(run.outcome for run in self.runs):
             return
-        for name in ("sweep.csv", "multirun.yaml"):
-            (self.folder / name).unlink(missing_ok=True)
+        if self.runs:
+            (self.folder / "sweep.csv").unlink(missing_ok=True)
+        if not (self.folder / "sweep.csv").exists():  # else Hydra's file is of a sweep before
+            (self.folder / "multirun.yaml").unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty
             for folder in (self.folder, *self.folder.parents[:2]):
                 folder.rmdir()
