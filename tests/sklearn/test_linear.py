@@ -225,6 +225,20 @@ def test_iterations_are_counted_and_too_few_are_said():
         zs.LogisticRegression(C=1e6).fit(*table())
 
 
+@pytest.mark.parametrize("load", [load_breast_cancer, load_iris])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore::scipy.linalg.LinAlgWarning")
+def test_newtons_iterations_are_counted_as_scikit_learn_counts_them(load):
+    x, y = load(return_X_y=True)
+    x = StandardScaler().fit_transform(x)
+    for steps in (0, 1, 2, 5, 100):
+        ours, theirs = (
+            kind.LogisticRegression(solver="newton-cholesky", max_iter=steps).fit(x, y) for kind in (zs, peers)
+        )
+        assert ours.n_iter_.tolist() == theirs.n_iter_.tolist()
+        np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(ours.intercept_, theirs.intercept_, rtol=0, atol=1e-10)
+
+
 def test_a_warm_start_goes_on_from_the_last_coefficients():
     x, y = load_breast_cancer(return_X_y=True)
     x = StandardScaler().fit_transform(x)

@@ -503,7 +503,7 @@ class LogisticRegression(ClassifierMixin, _Linear):
             method="newton" if self.solver.startswith("newton") else self._method(features),
             tol=_ROUNDING,
             gradient_tol=float(self.tol),
-            max_iter=max(1, int(self.max_iter)),
+            max_iter=int(self.max_iter) + 1,  # passes: the first one looks at the start
         )
         model.train_by(recipe)
         spec = DataSpec("tabular", (features,), "class", num_classes=len(self.classes_), dtype=str(X.dtype))
@@ -524,15 +524,15 @@ class LogisticRegression(ClassifierMixin, _Linear):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # said below in the words of this face
             kept = None if sparse.issparse(X) else [model.as_batch(batch) for batch in batches()]
-            if self.max_iter:
-                model.fit_batches(batches if kept is None or self.verbose else lambda: kept)
+            model.fit_batches(batches if kept is None or self.verbose else lambda: kept)
         self.model_, self._penalized_intercept = model.eval(), penalized
         coefficients = model.weight.cpu().numpy().astype(X.dtype)
         self.coef_ = coefficients[:, : X.shape[1]]
         self.intercept_ = model.bias.cpu().numpy().astype(X.dtype)
         if penalized:
             self.intercept_ = coefficients[:, -1] * X.dtype.type(self.intercept_scaling)
-        self.n_iter_ = np.array([int(model.minimizer.passes)], dtype=np.int32)
+        steps = max(int(model.minimizer.passes) - 1, min(1, int(self.max_iter)))  # at least one, where any is allowed
+        self.n_iter_ = np.array([steps], dtype=np.int32)
         warn_unless(bool(model.minimizer.converged), "LogisticRegression")
 
     def _method(self, features: int) -> Literal["newton", "lbfgs"]:
