@@ -41,7 +41,7 @@ def test_the_pieces_are_the_whole(seed: int, tmp_path: Path, monkeypatch: pytest
     if rng.random() < 0.2:
         body.insert(rng.randint(0, len(body)), "1," + "long " * 500)
     end = rng.choice(["\n", "\n", "\r\n", "\r"])
-    text = end.join(["a,b", *body]) + (rng.choice(["", end]) if body else end)
+    text = end.join([rng.choice(["a,b", '"a","b"']), *body]) + (rng.choice(["", end]) if body else end)
     path = tmp_path / "new.csv"
     path.write_bytes(rng.choice([b"", b"\xef\xbb\xbf"]) + text.encode())
     options = CsvFormat().arguments()
@@ -61,9 +61,22 @@ def test_a_wrong_value_is_found_with_its_row(
     path.write_text("\n".join(["a,b", *body]))
     with pytest.raises(ZooError, match=message.format(line + 2)):  # the header is row 1
         rows_of(path)
+    path.write_text("\n".join(['"a","b"', '0,"w"', *body]))
+    with pytest.raises(ZooError, match=message.format(line + 3)):
+        rows_of(path)
     path.write_text("\n".join(body))
     with pytest.raises(ZooError, match=message.format(line + 1)):
         rows_of(path, CsvFormat(columns=["a", "b"]))
+
+
+def test_quoted_names_part_no_file_from_its_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyArrow itself writes such headers, and what is streamed is parsed by one thread."""
+    monkeypatch.setattr(tables, "_PIECE", 64)
+    monkeypatch.setattr(tables.pacsv, "open_csv", None)
+    path = tmp_path / "new.csv"
+    pacsv.write_csv(pa.table({"a": range(200), "b": range(200)}), path)
+    assert path.read_text().startswith('"a","b"')
+    assert [row["a"] for row in rows_of(path)] == list(range(200))
 
 
 def test_what_is_left_unread_keeps_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

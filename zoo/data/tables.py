@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,6 +43,7 @@ _ROW = re.compile(r"Row #(\d+): ")
 _BLOCK = 1 << 18  # bytes of a CSV that are read at a time where it is streamed
 _TABLE = 1 << 20  # and about as many of the tables that are made of them
 _PIECE = 1 << 20  # and of a file whose pieces are parsed apart
+_LINE = 1 << 12  # bytes in which a line mostly ends
 _AHEAD = 4  # tables that are made before they are asked for
 
 
@@ -189,19 +191,19 @@ def open_csv(
     )
     # PyArrow reads 32 blocks ahead; a row must not be longer than one.
     options = {"column_names": names, "encoding": form.encoding, "block_size": max(_BLOCK, 128 * len(names))}
-    skipped = 1 if isinstance(source, str) and form.columns is None else 0
+    header = isinstance(source, str) and form.columns is None
 
     def stream(offset: int = 0) -> Iterator[pa.Table]:
-        arguments["read_options"] = pacsv.ReadOptions(skip_rows=0 if offset else skipped, **options)
+        arguments["read_options"] = pacsv.ReadOptions(skip_rows=int(header and not offset), **options)
         with pa.OSFile(source) if offset else pa.input_stream(source) as file:
             if offset:
                 file.seek(offset)
             # The system gets back what is freed; the default pool would keep several times what is in use.
             yield from _gathered(pacsv.open_csv(file, memory_pool=pa.system_memory_pool(), **arguments))
 
-    def parse(piece: bytes, first: bool) -> pa.Table:
-        piece_options = pacsv.ReadOptions(skip_rows=skipped if first else 0, use_threads=False, **options)
-        piece_options.block_size = len(piece) + 1
+    def parse(piece: pa.Buffer) -> pa.Table:
+        piece_options = pacsv.ReadOptions(use_threads=False, **options)
+        piece_options.block_size = piece.size + 1
         unquoted = pacsv.ParseOptions(delimiter=form.delimiter)
         return pacsv.read_csv(
             pa.BufferReader(piece), piece_options, unquoted, arguments["convert_options"], pa.system_memory_pool()
@@ -212,60 +214,80 @@ def open_csv(
             yield from stream()  # not ahead: it may keep a thread waiting for ever
             return
         plain = not source.endswith(".gz") and form.encoding in ("utf8", "utf-8")
-        offset = (yield from _in_pieces(source, parse, skipped)) if plain else 0
+        offset, rows = (yield from _in_pieces(source, parse, header)) if plain else (0, 0)
         if not plain or offset < os.path.getsize(source):
-            yield from _read_ahead(stream(offset))
+            with _rows_before(rows):
+                yield from _read_ahead(stream(offset))
 
 
-def _in_pieces(path: str, parse: Callable[[bytes, bool], pa.Table], header: int) -> Generator[pa.Table, None, int]:
-    """Yield tables of a file in its order, while two threads parse pieces of it; return where the pieces end.
+def _in_pieces(
+    path: str, parse: Callable[[pa.Buffer], pa.Table], header: bool
+) -> Generator[pa.Table, None, tuple[int, int]]:
+    """Yield tables of a file in its order, while two threads parse pieces of it; return where they end, and the rows.
 
     A line's end parts two rows as long as nothing is quoted, so they end before the one with the first quote.
     """
     with open(path, "rb") as file, ThreadPoolExecutor(2, "zoo-read") as threads:
+        own = threading.local()  # of each thread the bytes that it reads into, again and again
 
         def read(start: int, end: int) -> pa.Table | None:
-            piece = os.pread(file.fileno(), end - start, start)
-            return None if b'"' in piece else parse(piece, start == 0)
+            if not hasattr(own, "bytes"):
+                own.bytes = bytearray(_PIECE)
+            size = os.preadv(file.fileno(), [memoryview(own.bytes)[: end - start]], start)
+            quoted = own.bytes.find(b'"', 0, size) >= 0
+            return None if quoted else parse(pa.py_buffer(memoryview(own.bytes)[:size]))
 
-        def begun(number: int) -> list[tuple[int, int, Future[pa.Table | None]]]:
-            return [(start, end, threads.submit(read, start, end)) for start, end in islice(places, number)]
+        def begun(number: int) -> list[tuple[int, Future[pa.Table | None]]]:
+            return [(end, threads.submit(read, start, end)) for start, end in islice(places, number)]
 
-        places = _whole_lines(file)
+        offset = _header_length(file) if header else 0
+        rows = int(offset > 0)
+        places = _whole_lines(file, offset) if offset or not header else iter(())
         coming = deque(begun(_AHEAD))
-        rows = offset = 0
         while coming:
-            start, end, reading = coming.popleft()
-            try:
+            end, reading = coming.popleft()
+            with _rows_before(rows):
                 table = reading.result()
-            except pa.ArrowInvalid as error:
-                raise pa.ArrowInvalid(_with_row(str(error), rows)) from None
             if table is None:
                 threads.shutdown(cancel_futures=True)
                 break
             coming.extend(begun(1))
-            rows, offset = rows + len(table) + (header if start == 0 else 0), end
+            rows, offset = rows + len(table), end
             if len(table):
                 yield table
-    return offset
+    return offset, rows
 
 
-def _with_row(message: str, before: int) -> str:
-    """Return PyArrow's message, which counts the rows of a piece, with the row of the file."""
-    return _ROW.sub(lambda match: f"row {before + int(match[1])}: ", message)
+def _header_length(file: IO[bytes]) -> int:
+    """Return the length of a file's first line; 0 where it is not sure that its names end there."""
+    line = file.readline(_PIECE)
+    whole = line.endswith(b"\n") and b"\r" not in line[:-2] and line.count(b'"') % 2 == 0
+    return len(line) if whole else 0
 
 
-def _whole_lines(file: IO[bytes]) -> Iterator[tuple[int, int]]:
+@contextmanager
+def _rows_before(number: int) -> Iterator[None]:
+    """Have PyArrow, which counts the rows of a piece, name the row of the file."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise pa.ArrowInvalid(_ROW.sub(lambda found: f"row {number + int(found[1])}: ", str(error))) from None
+
+
+def _whole_lines(file: IO[bytes], start: int) -> Iterator[tuple[int, int]]:
     """Yield where pieces of a file begin and end, each of whole lines, up to a line that is longer than a piece."""
-    start, size = 0, os.fstat(file.fileno()).st_size
+    size = os.fstat(file.fileno()).st_size
     while start < size:
         end = start + _PIECE
         if end >= size:
             yield start, size
             return
-        end = start + os.pread(file.fileno(), _PIECE, start).rfind(b"\n") + 1
-        if end == start:
+        back = min(_LINE, _PIECE)  # bytes before the end in which a line's end is looked for
+        while not (found := os.pread(file.fileno(), back, end - back).rfind(b"\n") + 1) and back < _PIECE:
+            back = min(4 * back, _PIECE)
+        if not found:
             return
+        end += found - back
         yield start, end
         start = end
 
