@@ -42,7 +42,7 @@ _COLUMN = re.compile(r"In CSV column #(\d+): ")
 _ROW = re.compile(r"Row #(\d+): ")
 _BLOCK = 1 << 18  # bytes of a CSV that are read at a time where it is streamed
 _TABLE = 1 << 20  # and about as many of the tables that are made of them
-_PIECE = 1 << 20  # and of a file whose pieces are parsed apart
+_PIECE = 1 << 22  # and of a file whose pieces are parsed apart
 _LINE = 1 << 12  # bytes in which a line mostly ends
 _AHEAD = 4  # tables that are made before they are asked for
 
