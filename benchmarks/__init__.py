@@ -1,22 +1,32 @@
-"""Ours beside the peer, in one run: `python -m benchmarks [NAME...]`.
+"""Ours beside the peer, in one run: `python -m benchmarks [NAME...] [--quick]`.
 
-A module of this package is one benchmark and has `jobs()`, which yields `Job`s. Ours and the peer's are called
-alternately after a warm-up of each, so that whatever else the machine does hits both alike; what counts is the median
-of the pairs' ratios.
+A module of this package is one benchmark. Its `jobs()` yields `Job`s: chosen cases, by the clock. Its `grid()`, where
+it has one, yields `Job`s with a place, `where`: rows, features, classes and types from small to large, on one thread by
+CPU time, of which a geometric mean, the worst and a picture are made. Ours and the peer's are called alternately after
+a warm-up of each, so that whatever else the machine does hits both alike; what counts is the median of the pairs'
+ratios. Ratios that scatter are taken again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import math
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any
 
 __all__ = ["Job", "Result", "device_name", "measure"]
+
+SPREAD = 0.3  # of the ratios about their median, as a share of it, above which a job is measured again
+ROUNDS = 3  # in which it is measured at most
+LEAST = 0.02  # seconds that a timing takes at least, so that the clock's ticks do not matter
+VERSIONS = ("torch", "numpy", "scikit-learn", "scipy")
 
 
 @dataclass
@@ -29,9 +39,13 @@ class Job:
         peer: called without arguments; it does the same work.
         peer_name: whose it is.
         pairs: how many times each is called.
-        bound: the ratio that we mean to stay within.
+        bound: the ratio that we mean to stay within; of a difference, its amount.
         setup: called before every single call, outside the time that is taken.
         check: called once with both results after the warm-up; raises if they do not agree.
+        where: its place in the grid of its family: `rows`, `features` and what else there is.
+        quick: whether `--quick` takes it.
+        unit: of what the calls return, where that is what counts (such as MB of another process) and not their time.
+        beyond: whether what counts is ours less the peer's, and not the ratio.
     """
 
     name: str
@@ -42,11 +56,15 @@ class Job:
     bound: float = 1.0
     setup: Callable[[], Any] | None = None
     check: Callable[[Any, Any], None] | None = None
+    where: dict[str, Any] = field(default_factory=dict)
+    quick: bool = False
+    unit: str = ""
+    beyond: bool = False
 
 
 @dataclass
 class Result:
-    """The times of a job, in seconds, pair by pair."""
+    """What was measured of a job, pair by pair: seconds, or what its calls return."""
 
     job: Job
     ours: list[float] = field(default_factory=list)
@@ -54,13 +72,26 @@ class Result:
 
     @property
     def ratios(self) -> list[float]:
-        """Ours over the peer's, of each pair."""
-        return sorted(a / b for a, b in zip(self.ours, self.peer, strict=True))
+        """Ours over the peer's of each pair, or ours less the peer's."""
+        pairs = zip(self.ours, self.peer, strict=True)
+        return sorted(a - b if self.job.beyond else a / b for a, b in pairs)
 
     @property
     def ratio(self) -> float:
         """The median of the ratios."""
         return statistics.median(self.ratios)
+
+    @property
+    def scatters(self) -> bool:
+        """Whether the middle half of the ratios lies further from their median than `SPREAD`."""
+        ratios, quarter = self.ratios, len(self.ours) // 4
+        kept = ratios[quarter : len(ratios) - quarter]
+        return any(abs(ratio - self.ratio) > SPREAD * abs(self.ratio) for ratio in kept)
+
+    @property
+    def missed(self) -> bool:
+        """Whether ours takes more than we mean to."""
+        return self.ratio > self.job.bound
 
 
 def synchronize() -> None:
@@ -71,19 +102,22 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def _time(call: Callable[[], Any], setup: Callable[[], Any] | None) -> float:
-    if setup is not None:
-        setup()
+def _time(call: Callable[[], Any], job: Job, times: int = 1) -> float:
+    """The seconds of a call, or what it returns where that counts."""
+    if job.setup is not None:
+        job.setup()
+    clock = time.process_time if job.where else time.perf_counter
     gc.collect()
     synchronize()
-    start = time.perf_counter()
-    call()
+    start = clock()
+    for _ in range(times):
+        value = call()
     synchronize()
-    return time.perf_counter() - start
+    return float(value) if job.unit else (clock() - start) / times
 
 
 def measure(job: Job) -> Result:
-    """Warm both up, check that they agree, then time `job.pairs` pairs, each first by turns."""
+    """Warm both up, check that they agree, then time `job.pairs` pairs, each first by turns; again if they scatter."""
     if job.setup is not None:
         job.setup()
     ours = job.ours()
@@ -94,11 +128,35 @@ def measure(job: Job) -> Result:
         job.check(ours, peer)
     del ours, peer
     result = Result(job)
-    for pair in range(job.pairs):
-        turns = [(job.ours, result.ours), (job.peer, result.peer)]
-        for call, times in turns if pair % 2 == 0 else reversed(turns):
-            times.append(_time(call, job.setup))
+    calls = ((job.ours, result.ours), (job.peer, result.peer))
+    with _one_thread() if job.where else contextlib.nullcontext():
+        times = [1, 1]
+        if job.where:
+            first = [_time(call, job) for call, _ in calls]
+            times = [max(1, min(1000, math.ceil(LEAST / max(seconds, 1e-6)))) for seconds in first]
+        for _ in range(ROUNDS):
+            for pair in range(job.pairs):
+                for which in (0, 1) if pair % 2 == 0 else (1, 0):
+                    call, found = calls[which]
+                    found.append(_time(call, job, times[which]))
+            if not result.scatters:
+                break
     return result
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let all libraries use one thread, so that CPU time is what the work takes."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def device_name() -> str:
@@ -108,3 +166,9 @@ def device_name() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"CPU ({os.cpu_count()} cores, {platform.machine()})"
+
+
+def circumstances() -> str:
+    """Return how loaded the machine is, and the versions of what is measured."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in VERSIONS)
+    return f"Load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {versions}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import Job
+from benchmarks._grid import name_of
 from zoo.models.agglomerative.linkage import linkage
 
 
@@ -47,3 +49,39 @@ def jobs() -> Iterator[Job]:
     vector = fastcluster.linkage_vector
     yield job("ward in linear memory, 10,000 × 32, one cloud", rows(10_000, 32), "ward", vector, "fastcluster")
     yield job("single in linear memory, 50,000 × 16, one cloud", rows(50_000, 16), "single", vector, "fastcluster")
+
+
+METHODS = ("ward", "average", "complete", "single", "centroid", "median")
+
+
+def grid() -> Iterator[Job]:
+    """Yield each linkage of few and many rows, beside the quicker of SciPy and fastcluster."""
+    import fastcluster
+    from scipy.cluster import hierarchy
+
+    for count, features in ((100, 2), (100, 100), (1_000, 2), (1_000, 100), (4_000, 8), (2_000, 1_000)):
+        x = rows(count, features)
+        for method in METHODS:
+            # SciPy's median and centroid search a heap, fastcluster's others are the quicker.
+            peer, peer_name = min(
+                ((hierarchy.linkage, "SciPy"), (fastcluster.linkage, "fastcluster")),
+                key=lambda peer: _seconds(peer[0], x, method),
+            )
+            where = {"rows": count, "features": features, "dtype": "float64"}
+            tensor = torch.from_numpy(x)
+            yield Job(
+                f"{method}, {name_of(**where)}",
+                lambda tensor=tensor, method=method: linkage(tensor, method),
+                lambda x=x, method=method, peer=peer: peer(x, method),
+                peer_name,
+                where=where,
+                quick=count <= 1_000,
+            )
+
+
+def _seconds(call: Callable[..., Any], *arguments: Any) -> float:
+    """The time of a call, after one to warm up."""
+    call(*arguments)
+    start = time.process_time()
+    call(*arguments)
+    return time.process_time() - start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 import zoo
 from benchmarks import Job
+from benchmarks._grid import name_of
 
 
 def mixture(num_rows: int, num_features: int, num_clusters: int) -> Tensor:
@@ -84,3 +86,49 @@ def digits() -> Job:
         pairs=15,
         bound=2.0,
     )
+
+
+GRID = (  # rows, features, clusters
+    (100, 2, 3), (100, 50, 5), (1_000, 2, 5), (1_000, 20, 8), (1_000, 1_000, 10), (2_000, 2_000, 20),
+    (10_000, 2, 8), (10_000, 32, 64), (10_000, 500, 10), (100_000, 2, 5), (100_000, 10, 100), (100_000, 100, 10),
+    (1_000_000, 8, 8),
+)  # fmt: skip
+
+
+def grid() -> Iterator[Job]:
+    """Yield Lloyd's iterations from given centroids, and whole fits as they come, of rows from few to many."""
+    for rows, features, clusters in GRID:
+        base = mixture(rows, features, clusters)
+        for dtype in (torch.float32, torch.float64):
+            x = base.to(dtype)
+            where = {"rows": rows, "features": features, "K": clusters, "dtype": str(dtype).removeprefix("torch.")}
+            start = x[:clusters].clone()
+            yield Job(
+                f"Lloyd, 10 iterations, {name_of(**where)}",
+                ours(x, start, max_iter=10, tolerance=0.0),
+                peers(x.numpy(), start.numpy(), max_iter=10, tol=0.0),
+                "scikit-learn",
+                check=agree,
+                where=where,
+                quick=rows <= 10_000,
+            )
+        yield whole(x, clusters, where)
+        if rows <= 10_000:
+            yield whole(x, clusters, where, "bisecting_kmeans", "BisectingKMeans")
+
+
+def whole(x: Tensor, clusters: int, where: dict[str, Any], name: str = "kmeans", peer_name: str = "KMeans") -> Job:
+    """A fit with the defaults of both, from the first draw to the labels; other seeds each time."""
+    import sklearn.cluster
+
+    array, seeds, others = x.numpy(), itertools.count(), itertools.count()
+
+    def fit() -> Tensor:
+        model = zoo.fit(zoo.create_model(name, num_clusters=clusters, seed=next(seeds)), x, device="cpu")
+        return model.predict(x)
+
+    def peer() -> np.ndarray:
+        return getattr(sklearn.cluster, peer_name)(clusters, random_state=next(others)).fit(array).labels_
+
+    title = f"{peer_name} as it comes, {name_of(**where)}"
+    return Job(title, fit, peer, "scikit-learn", pairs=7, where=where, quick=len(x) <= 10_000)

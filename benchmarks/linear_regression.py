@@ -14,6 +14,7 @@ import torch
 
 import zoo
 from benchmarks import Job
+from benchmarks._grid import name_of
 
 
 def jobs() -> Iterator[Job]:
@@ -68,3 +69,31 @@ def path_job(name: str, x: np.ndarray, y: np.ndarray, tol: float) -> Job:
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-8)
 
     return Job(name, ours, peer, "scikit-learn", check=check, bound=5.0 if tol == 1e-4 else 1.0)
+
+
+GRID = (  # rows, features
+    (100, 2), (100, 20), (100, 500), (1_000, 2), (1_000, 50), (1_000, 2_000), (10_000, 10), (10_000, 500),
+    (100_000, 2), (100_000, 50), (20_000, 1_000), (1_000_000, 4), (1_000_000, 20),
+)  # fmt: skip
+
+
+def grid() -> Iterator[Job]:
+    """Yield least squares of all shapes."""
+    from sklearn.linear_model import LinearRegression
+
+    rng = np.random.default_rng(0)
+    for rows, features in GRID:
+        wide = rng.standard_normal((rows, features))
+        target = wide @ rng.standard_normal(features) + rng.standard_normal(rows)
+        for dtype in ("float32", "float64"):
+            x, y = wide.astype(dtype), target.astype(dtype)
+            where = {"rows": rows, "features": features, "dtype": dtype}
+
+            def ours(x: np.ndarray = x, y: np.ndarray = y) -> torch.Tensor:
+                return zoo.fit(zoo.create_model("linear_regression"), x, y, device="cpu").weight[0]
+
+            def peer(x: np.ndarray = x, y: np.ndarray = y) -> np.ndarray:
+                return LinearRegression().fit(x, y).coef_
+
+            name = f"least squares, {name_of(**where)}"
+            yield Job(name, ours, peer, "scikit-learn", where=where, quick=rows * features <= 1_000_000)

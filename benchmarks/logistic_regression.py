@@ -12,6 +12,7 @@ import numpy as np
 
 import zoo
 from benchmarks import Job
+from benchmarks._grid import name_of
 
 L2 = 1e-5
 Fit = tuple[np.ndarray, np.ndarray]  # weights (K, F) and intercepts (K,)
@@ -58,3 +59,32 @@ def jobs() -> Iterator[Job]:
 
         name = f"logistic regression, {rows:,} × {features}, {classes} classes, condition {condition:g}"
         yield Job(name, ours, peer, "scikit-learn (lbfgs)", check=check)
+
+
+GRID = (  # rows, features, classes, condition
+    (100, 2, 2, 10.0), (100, 20, 3, 10.0), (1_000, 4, 2, 10.0), (1_000, 20, 2, 1e3), (1_000, 500, 2, 10.0),
+    (1_000, 2_000, 2, 10.0), (2_000, 64, 10, 10.0), (10_000, 20, 2, 10.0), (10_000, 200, 5, 10.0),
+    (100_000, 4, 2, 10.0), (100_000, 20, 2, 10.0), (100_000, 20, 5, 10.0), (20_000, 500, 2, 10.0),
+    (300_000, 20, 2, 10.0), (1_000_000, 4, 2, 10.0),
+)  # fmt: skip
+
+
+def grid() -> Iterator[Job]:
+    """Yield fits of all shapes, with scikit-learn's usual penalty (C = 1) and to its usual tolerance or better."""
+    from sklearn.linear_model import LogisticRegression
+
+    for rows, features, classes, condition in GRID:
+        wide, y = problem(rows, features, classes, condition)
+        for dtype in ("float32", "float64"):
+            x = wide.astype(dtype)
+            where = {"rows": rows, "features": features, "classes": classes, "dtype": dtype}
+
+            def ours(x: np.ndarray = x, y: np.ndarray = y) -> np.ndarray:
+                model = zoo.create_model("logistic_regression", solver="exact")
+                return zoo.fit(model, x, y, l2=1 / (2 * len(x)), device="cpu").weight.numpy()
+
+            def peer(x: np.ndarray = x, y: np.ndarray = y) -> np.ndarray:
+                return LogisticRegression(max_iter=10_000).fit(x, y).coef_
+
+            name = f"logistic regression, {name_of(**where)}"
+            yield Job(name, ours, peer, "scikit-learn (lbfgs)", where=where, quick=rows * features <= 1_000_000)

@@ -9,6 +9,7 @@ import torch
 
 import zoo
 from benchmarks import Job
+from benchmarks._grid import name_of
 
 
 def jobs() -> Iterator[Job]:
@@ -31,3 +32,36 @@ def jobs() -> Iterator[Job]:
             np.testing.assert_allclose(a.numpy(), b, rtol=rtol)
 
         yield Job(f"PCA, 200,000 × 256, 32 components, {dtype}", ours, peer, "scikit-learn", pairs=9, check=check)
+
+
+GRID = (  # rows, features, components
+    (100, 2, 2), (100, 50, 10), (100, 1_000, 10), (1_000, 4, 2), (1_000, 50, 10), (1_000, 2_000, 20),
+    (2_000, 2_000, 200), (10_000, 4, 2), (10_000, 64, 64), (10_000, 500, 20), (100_000, 4, 2), (100_000, 50, 10),
+    (20_000, 1_000, 50), (1_000_000, 4, 2), (1_000_000, 16, 4),
+)  # fmt: skip
+
+
+def grid() -> Iterator[Job]:
+    """Yield fits of all shapes, with the solvers that both take by themselves."""
+    from sklearn.decomposition import PCA
+
+    rng = np.random.default_rng(0)
+    for rows, features, components in GRID:
+        scales = np.geomspace(1, 0.01, features)
+        wide = rng.standard_normal((rows, features)) * scales + 3
+        for dtype, precision in (("float32", "single"), ("float64", "double")):
+            x = wide.astype(dtype)
+            where = {"rows": rows, "features": features, "components": components, "dtype": dtype}
+
+            def ours(x: np.ndarray = x, precision: str = precision, count: int = components) -> torch.Tensor:
+                model = zoo.create_model("pca", num_components=count, precision=precision)
+                return zoo.fit(model, x, device="cpu").explained_variance
+
+            def peer(x: np.ndarray = x, count: int = components) -> np.ndarray:
+                return PCA(count).fit(x).explained_variance_
+
+            def check(a: torch.Tensor, b: np.ndarray) -> None:
+                np.testing.assert_allclose(a.numpy()[0], b[0], rtol=1e-2)
+
+            name = f"PCA, {name_of(**where)}"
+            yield Job(name, ours, peer, "scikit-learn", check=check, where=where, quick=rows * features <= 1_000_000)

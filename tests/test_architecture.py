@@ -17,7 +17,7 @@ ZOO = CHECKOUT / "zoo"
 
 # Each floor may import from those before it, and from itself.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("zoo.errors",),
+    ("zoo.errors", "zoo.lean"),
     ("zoo.checks",),
     ("zoo.kernels",),
     ("zoo.numerics", "zoo.layers", "zoo.text", "zoo.tasks", "zoo.registry"),

@@ -184,12 +184,15 @@ def test_a_broken_entry_point_is_a_warning_and_breaks_nothing_else(monkeypatch: 
 
 
 def test_only_the_module_of_the_model_that_is_asked_for_is_imported() -> None:
-    code = (
-        "import sys, zoo; zoo.create_model('kmeans'); print(*(m for m in sys.modules if m.startswith('zoo.models.')))"
-    )
+    """By an estimator, too; and nothing of what Lightning imports for others."""
+    code = "import sys; from zoo.sklearn import KMeans; import zoo; zoo.create_model('kmeans'); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True)
-    rooms = {name.split(".")[2] for name in done.stdout.split()}
-    assert rooms == {"base", "kmeans"}
+    found = set(done.stdout.split())
+    assert {name.split(".")[2] for name in found if name.startswith("zoo.models.")} == {"base", "kmeans"}
+    assert "lightning" in found
+    heavy = {"torch._dynamo", "triton", "transformers", "torchvision", "matplotlib", "tensorboard", "scipy.signal"}
+    assert not heavy & found
+    assert not {"torchmetrics.functional", "zoo.training.trainer", "zoo.sklearn.svm", "sklearn.ensemble"} & found
 
 
 def test_names_are_listed_without_importing_any_model() -> None:

@@ -3,13 +3,15 @@
 >>> import zoo
 >>> model = zoo.create_model("kmeans", num_clusters=10)
 
-Names are imported on first use, so that `import zoo` costs nothing.
+Names are imported on first use, so that `import zoo` costs nothing, and Lightning without what the zoo does not use.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from zoo import lean
 
 if TYPE_CHECKING:
     from zoo.data.registry import create_data, list_data, register_data
@@ -62,6 +64,9 @@ __all__ = [
     "save_model",
     "save_pretrained",
 ]
+
+
+lean.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.data import dim_zero_cat
 
 from zoo.models.base.evaluation import Pooling
 from zoo.text.bleu import NUM_COUNTS, bleu_counts, bleu_of_counts

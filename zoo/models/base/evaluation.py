@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torchmetrics.metric import Metric
 
 __all__ = ["R2", "ClassF1", "Evaluation", "ExpMean", "MacroF1", "Mean", "Pooling", "Ratio", "Sum"]
 
