@@ -441,6 +441,15 @@ def test_what_does_not_fit_is_named(fed: list, arguments: dict, message: str) ->
         MultiheadAttention(8, 2, batch_first=True)(query, memory, memory, **arguments)
 
 
+def test_shapes_that_no_attention_has_are_named() -> None:
+    q, wide, many = torch.zeros(2, 3, 8), torch.zeros(2, 3, 9), torch.zeros(2, 4, 8)
+    for key, value in ((wide, q), (q, many)):
+        with pytest.raises(ValueError, match="as wide as queries and as many as values"):
+            scaled_dot_product_attention(q, key, value)
+    with pytest.raises(ValueError, match="length must be at least 0"):
+        KeyValueCache().truncate(-1)
+
+
 def test_repr_shows_what_is_not_at_its_default() -> None:
     text = repr(MultiheadAttention(8, 2, 0.1, bias=False, add_bias_kv=True, kdim=3, num_kv_heads=1, positions="rotary"))
     assert "8, 2, dropout=0.1, kdim=3, num_kv_heads=1, positions=rotary, bias=False, add_bias_kv=True" in text

@@ -190,6 +190,9 @@ def test_a_stop_text_across_tokens_is_left_out() -> None:
         ({"decoding": "greedy", "top_k": 3}, "top_k does nothing with decoding=greedy"),
         ({"decoding": "beam", "num_return": 5}, "num_return=5 is too many: num_beams=4 finds no more"),
         ({"stop": ["a", ""]}, "stop must not be empty"),
+        ({"length_penalty": 50, "decoding": "beam"}, "length_penalty must be a number of at least -10 and at most 10"),
+        ({"repetition_penalty": 1e-300}, "repetition_penalty must be a number of at least 0.001 and at most 1000"),
+        ({"steps": 10**12}, "steps must be an integer of at least 0 and at most 10000000"),
         ({"num_beam": 3}, "generate has no option 'num_beam'. Did you mean num_beams"),
     ],
 )

@@ -26,6 +26,18 @@ def test_top_k_and_greedy():
         sample_token(logits, -1.0)
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 1e-42, 1e-5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_coldest_draw_is_the_most_probable_token(temperature: float, dtype: torch.dtype) -> None:
+    logits = torch.tensor([[0.0, 50.0, 2.0, -1.0], [-7.0, -9.0, -8.0, -6.0]], dtype=dtype)
+    assert sample_token(logits, temperature, generator=torch.Generator().manual_seed(0)).tolist() == [1, 3]
+
+
+def test_scores_that_are_not_finite_are_one_line() -> None:
+    with pytest.raises(zoo.ZooError, match="is not finite: its weights are damaged"):
+        sample_token(torch.tensor([[0.0, float("nan")]]))
+
+
 def kept(row: np.ndarray, top_k: int | None, top_p: float | None, min_p: float | None) -> set[int]:
     """The tokens that are drawn from, one after the other as the words say it."""
     tokens = sorted(range(len(row)), key=lambda i: -row[i])

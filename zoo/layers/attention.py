@@ -78,6 +78,9 @@ def scaled_dot_product_attention(
     heads, groups = (x.shape[-3] if x.dim() > 2 else 1 for x in (query, key))
     if not enable_gqa and heads != groups and min(heads, groups) > 1:
         raise ValueError(f"{groups} heads of keys do not fit {heads} of queries: pass enable_gqa=True")
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
+        raise ValueError(f"keys must be as wide as queries and as many as values, not {shapes}")
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = additive(~attn_mask, query.dtype)
     if query.dim() == 4 and blockwise_wins(query, key, value, attn_mask):

@@ -66,6 +66,8 @@ class KeyValueCache:
 
     def truncate(self, length: int) -> None:
         """Forget the steps from `length` on, such as guesses that were refused."""
+        if length < 0:
+            raise ValueError(f"length must be at least 0, not {length}")
         self.length = min(self.length, length)
 
     def reorder(self, rows: Tensor) -> None:

@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.errors import ZooError
 from zoo.text.reading import Reader
 from zoo.text.sampling import penalize_repetition
 
@@ -85,7 +86,9 @@ def beam_search(
 
         # Those of the K best that end are held against the ended ones so far.
         joins = ended & (torch.arange(best.shape[1], device=device) < num_beams) & is_open.unsqueeze(1)
-        candidates = torch.cat([ended_scores, torch.where(joins, best / length**length_penalty, -torch.inf)], 1)
+        candidates = torch.cat(
+            [ended_scores, torch.where(joins, best / float(length) ** length_penalty, -torch.inf)], 1
+        )
         padded = torch.nn.functional.pad(tokens, (0, steps - length))
         lengths = torch.full_like(index, length)
         ended_scores, kept = candidates.topk(num_beams)
@@ -97,7 +100,7 @@ def beam_search(
         # The K best that do not end go on.
         scores, kept = best.masked_fill(ended, -torch.inf).topk(min(num_beams, best.shape[1]))
         tokens, parent = tokens[batch, kept], parent.gather(1, kept)
-        reached = steps if early_stopping == "never" and length_penalty > 0 else length
+        reached = float(steps) if early_stopping == "never" and length_penalty > 0 else float(length)
         is_open = is_open & (scores[:, 0] / reached**length_penalty > ended_scores[:, -1])
         if early_stopping is True:
             is_open = is_open & (ended_scores[:, -1] == -torch.inf)
@@ -105,6 +108,8 @@ def beam_search(
             break
         reader.select((batch * (len(reader.lengths) // rows) + parent).flatten())
         reader.append(tokens[..., -1].flatten())
+    if steps and not bool((ended_scores > -torch.inf).any(1).all()):
+        raise ZooError("What the model says of the next token is not finite: its weights are damaged.")
     return [
         [Hypothesis(t[:n], float(s)) for t, n, s in zip(*found, strict=True) if s > -torch.inf]
         for found in zip(ended_tokens.cpu(), ended_lengths.tolist(), ended_scores.tolist(), strict=True)

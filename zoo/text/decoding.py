@@ -17,7 +17,7 @@ from torch import Tensor
 from zoo.checks import Range, check_type
 from zoo.errors import ZooError, nearest
 from zoo.text.reading import Reader
-from zoo.text.sampling import filter_logits, penalize_repetition, sample_token
+from zoo.text.sampling import penalize_repetition, probabilities, sample_token
 
 __all__ = ["Decoding", "decode"]
 
@@ -64,15 +64,15 @@ class Decoding:
     """
 
     decoding: Literal["sample", "greedy", "beam"] = "sample"
-    steps: Annotated[int, Range(0)] = 400
+    steps: Annotated[int, Range(0, 10_000_000)] = 400
     temperature: Annotated[float, Range(0)] = 0.8
     top_k: Count | None = None
     top_p: Annotated[float, Range(0, 1, open_low=True)] | None = None
     min_p: Annotated[float, Range(0, 1)] | None = None
-    repetition_penalty: Annotated[float, Range(0, open_low=True)] = 1.0
+    repetition_penalty: Annotated[float, Range(1e-3, 1e3)] = 1.0
     seed: Annotated[int, Range(0, 2**63)] = 0
     num_beams: Count = 4
-    length_penalty: Annotated[float, Range()] = 1.0
+    length_penalty: Annotated[float, Range(-10, 10)] = 1.0
     early_stopping: bool | Literal["never"] = False
     num_return: Count = 1
     stop: str | list[str] | None = None
@@ -124,7 +124,7 @@ class Decoding:
             logits = penalize_repetition(logits, seen, self.repetition_penalty)
         if self.takes_best:
             return F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
-        return filter_logits(logits, self.temperature, self.top_k, self.top_p, self.min_p).softmax(-1)
+        return probabilities(logits, self.temperature, self.top_k, self.top_p, self.min_p)
 
 
 def decode(reader: Reader, options: Decoding, generators: list[torch.Generator]) -> Iterator[Tensor]:

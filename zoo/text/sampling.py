@@ -111,13 +111,35 @@ def sample_token(
         raise ZooError(f"temperature must be 0 or more, not {temperature}.")
     if temperature == 0:
         return logits.argmax(-1)
-    probabilities = filter_logits(logits, temperature, top_k, top_p, min_p).softmax(-1)
-    return draw(probabilities, generator)
+    return draw(probabilities(logits, temperature, top_k, top_p, min_p), generator)
+
+
+def probabilities(
+    logits: Tensor,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+) -> Tensor:
+    """Return the probabilities (B, V) that tokens are drawn with; arguments are those of `filter_logits`.
+
+    Example:
+        >>> probabilities(torch.tensor([[0.0, 3.0, 3.0]]), temperature=1e-300).tolist()
+        [[0.0, 0.5, 0.5]]
+    """
+    logits = logits - logits.amax(-1, keepdim=True)  # none overflows, however low the temperature
+    temperature = max(temperature, torch.finfo(logits.dtype).tiny)
+    return filter_logits(logits, temperature, top_k, top_p, min_p).softmax(-1)
 
 
 def draw(probabilities: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None = None) -> Tensor:
     """Draw a token (B,) from the probabilities (B, V) of each row."""
-    if isinstance(generator, Sequence):
-        rows = zip(probabilities.split(1), generator, strict=True)
-        return torch.cat([torch.multinomial(row, 1, generator=own).view(1) for row, own in rows])
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+    try:
+        if isinstance(generator, Sequence):
+            rows = zip(probabilities.split(1), generator, strict=True)
+            return torch.cat([torch.multinomial(row, 1, generator=own).view(1) for row, own in rows])
+        return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+    except RuntimeError:
+        if bool(probabilities.isfinite().all()):
+            raise
+        raise ZooError("What the model says of the next token is not finite: its weights are damaged.") from None

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from zoo.models.base import NonFiniteLossError
+from zoo.training.shares import whole
 
 __all__ = ["Checkpointer", "Interrupted", "RandomStates", "SignalExit"]
 
@@ -191,7 +192,7 @@ def non_finite(model: Any) -> list[str]:
     """
     parameters = dict(model.named_parameters())
     state = parameters if model.streaming else {**parameters, **model.state_dict()}
-    return [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
+    return [name for name, tensor in state.items() if not bool(whole(torch.isfinite(tensor).all()))]
 
 
 class RandomStates(Callback):

@@ -31,6 +31,7 @@ from zoo.models.base.objectives import IGNORED
 from zoo.training.convergence import still_falling
 from zoo.training.history import History
 from zoo.training.pictures import spread
+from zoo.training.shares import in_shares
 
 __all__ = ["Diagnosis", "Evidence", "Finding", "diagnose"]
 
@@ -156,7 +157,8 @@ class Diagnosis(Callback):
         self.curves: dict[str, list[float]] = {}
 
     def on_train_end(self, trainer: pl.Trainer, model: Any) -> None:
-        if not trainer.is_global_zero:  # which has all rows to look at, and the weights that all share
+        # The first process has all rows to look at; of a model in shares all look at the same, for each has a part.
+        if not (trainer.is_global_zero or in_shares(model)):
             return
         with torch.random.fork_rng(devices=[]):
             evidence = gather(trainer, model)

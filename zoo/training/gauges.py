@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo.data.spec import Batch
 from zoo.training.logger import RunLogger
+from zoo.training.shares import whole
 
 __all__ = ["Gauges", "Histograms"]
 
@@ -40,16 +41,20 @@ class Gauges(Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int) -> None:
         steps = trainer.global_step + 1
-        waited = not self._any or time.perf_counter() - self._logged >= _AT_LEAST
-        at_end = trainer.is_last_batch and waited
+        at_end = trainer.is_last_batch and self._has_waited(trainer)
         accumulates = (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch
         self._due = not accumulates and (steps % trainer.log_every_n_steps == 0 or at_end)  # type: ignore[attr-defined]
+
+    def _has_waited(self, trainer: pl.Trainer) -> bool:
+        """Whether the last point is some time ago; the processes agree, as they may have to add up their norms."""
+        waited = not self._any or time.perf_counter() - self._logged >= _AT_LEAST
+        return waited if trainer.world_size == 1 else bool(trainer.strategy.broadcast(waited))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, model: Any, optimizer: Any) -> None:
         if self._due:
             self._rate = float(optimizer.param_groups[0]["lr"])  # before the schedule's next
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
-            self._norm = torch.nn.utils.get_total_norm(gradients) if gradients else None
+            self._norm = whole(torch.nn.utils.get_total_norm(gradients)) if gradients else None
 
     def on_train_batch_end(self, trainer: pl.Trainer, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if isinstance(batch, Batch):
@@ -87,8 +92,9 @@ class Histograms(Callback):
 
     def _write(self, trainer: pl.Trainer, model: Any) -> None:
         writer = next((logger.experiment for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
-        if writer is None or not trainer.is_global_zero:
+        if writer is None:
             return
         for name, parameter in model.named_parameters():
-            if parameter.numel():
-                writer.add_histogram(f"parameters/{name}", parameter.detach().float().cpu(), trainer.global_step)
+            values = whole(parameter.detach())
+            if values.numel() and trainer.is_global_zero:
+                writer.add_histogram(f"parameters/{name}", values.float().cpu(), trainer.global_step)

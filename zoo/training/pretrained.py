@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from zoo.checks import Range, check_type
 from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
 from zoo.layers.lora import plain_state
@@ -45,15 +46,17 @@ def load_pretrained(path: str | Path) -> ZooModel:
         >>> zoo.load_pretrained("folder").entry.name
         'gpt'
     """
+    check_type("path", path, str | Path)
     folder = Path(path)
     if not folder.is_dir():
         folder = _from_hub(str(path))
     config = _read_config(folder)
-    form = _FORMATS.get(config.get("model_type", ""))
+    kind = config.get("model_type")
+    form = _FORMATS.get(str(kind))
     if form is None:
-        kind = config.get("model_type")
         raise ZooError(f"{folder}/config.json is of model_type {kind!r}; the zoo reads {', '.join(_FORMATS)}.")
     hparams, vocab_size, context = form.from_config(config)
+    check_type(f"vocab_size of {folder / 'config.json'}", vocab_size, Annotated[int, Range(1)])
     tokenizer = _read_tokenizer(folder, vocab_size)
     spec = DataSpec("tokens", (context,), "tokens", vocab_size=vocab_size, tokenizer=tokenizer)
     model = create_model(form.MODEL, spec=spec, **hparams)
@@ -75,13 +78,21 @@ def save_pretrained(model: ZooModel, path: str | Path) -> None:
     """
     from safetensors.torch import save_file
 
+    check_type("model", model, ZooModel)
     form = next((form for form in _FORMATS.values() if model.entry.name == form.MODEL), None)
     if form is None:
         kinds = ", ".join(form.MODEL for form in _FORMATS.values())
         raise ZooError(f"{model.entry.name} has no folder of Hugging Face's: save_pretrained writes {kinds}.")
     model.check_fitted()
     assert model.spec is not None
+    if model.spec.target != "tokens":
+        raise ZooError(
+            f"save_pretrained writes models of tokens, and this {model.entry.name} was trained for a "
+            f"{model.spec.target}: keep it with zoo.save_model."
+        )
     folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise ZooError(f"{folder} is a file: pass the folder to write.")
     folder.mkdir(parents=True, exist_ok=True)
     context = int(model.context)
     config = form.to_config(model.hparams, model.spec.vocab_size, context)
@@ -128,12 +139,19 @@ def _from_hub(name: str) -> Path:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
+    if not file.is_file():
+        raise ZooError(f"{folder} has no config.json: pass a folder that `save_pretrained` wrote.")
+    return _read_json(file)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ZooError(f"{folder} has no config.json: pass a folder that `save_pretrained` wrote.") from None
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ZooError(f"{file} is no JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise ZooError(f"{file} holds a {type(content).__name__}, not the settings of a model.")
+    return content
 
 
 def _read_tokenizer(folder: Path, vocab_size: int) -> str | None:
@@ -156,7 +174,10 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     files = [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
     if not files[0].is_file() and index.is_file():
-        files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        parts = _read_json(index).get("weight_map")
+        if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts.values()):
+            raise ZooError(f"{index} does not say in its weight_map which file holds which tensor.")
+        files = [folder / name for name in sorted(set(parts.values()))]
     tensors: dict[str, Tensor] = {}
     for file in files:
         if not file.is_file():
@@ -181,6 +202,10 @@ def _ours(
             wanted = tuple(reversed(shapes[ours].shape)) if turned else tuple(shapes[ours].shape)
             have = tuple(tensors[theirs].shape)
             raise ZooError(f"The tensor {theirs} of {folder} has shape {have}; its config.json asks for {wanted}.")
+        if not value.is_floating_point():
+            raise ZooError(
+                f"The tensor {theirs} of {folder} holds {value.dtype}: the zoo reads floating-point weights."
+            )
         found[ours] = value.to(shapes[ours].dtype)
     extra = next((name for name in tensors if name not in names and not form.is_buffer(name)), None)
     if extra is not None:

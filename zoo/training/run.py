@@ -32,7 +32,7 @@ from zoo.registry import create_model
 from zoo.tasks import find_task
 from zoo.text.learning import KINDS
 from zoo.training.callbacks import Checkpointer
-from zoo.training.checkpoint import find_checkpoint, load_checkpoint, write_whole
+from zoo.training.checkpoint import find_checkpoint, load_checkpoint, load_model, write_whole
 from zoo.training.data_files import check_unchanged, keep_digests
 from zoo.training.diagnosis import Diagnosis
 from zoo.training.history import environment, write_json
@@ -45,6 +45,7 @@ from zoo.training.rate_finder import RangeTest, range_test
 from zoo.training.report import Course, print_end, print_metrics, print_row, print_start
 from zoo.training.run_config import read_config
 from zoo.training.schema import check_config, leave_out_unused
+from zoo.training.shares import in_shares
 from zoo.training.sweep import Outcome
 from zoo.training.tokenizers import keep_tokenizer, share_tokenizer, tokenizer_of
 from zoo.training.trainer import make_trainer, seed_all
@@ -402,7 +403,10 @@ def _finish(
     if not settings["trainer"]["fast_dev_run"] and (run_dir / "checkpoints").is_dir():
         path = find_checkpoint(run_dir)
         best = load_checkpoint(path)
-        model.load_state_dict(best["state_dict"])
+        if in_shares(model):
+            model = load_model(path)  # whole: one process draws it, and translations are of different lengths
+        else:
+            model.load_state_dict(best["state_dict"])
         # That of the end of a run counts the epochs, that of a validation has not finished its own.
         epoch = best["epoch"] if path.stem == "best" else trainer.current_epoch - 1
         tested_of = of_best = f"{path.stem} checkpoint, epoch {epoch}"
@@ -413,7 +417,8 @@ def _finish(
             print_row(course.console, "diagnosis", str(diagnosis.finding))
             if (shown := run_logger(trainer)) is not None:
                 shown.log_diagnosis(str(diagnosis.finding), diagnosis.curves, trainer.global_step)
-    tested = trainer.test(model, datamodule=data, verbose=False) if is_overridden("test_step", model) else []
+    testable = is_overridden("test_step", model) and not in_shares(model)  # which it still is where nothing was kept
+    tested = trainer.test(model, datamodule=data, verbose=False) if testable else []
     split = "test" if data.has("test") else "train"
     for result in tested:
         for key, value in of_split(result, split).items():

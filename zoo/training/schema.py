@@ -55,7 +55,7 @@ class Trainer(TypedDict):
     max_steps: Count | Literal[-1]
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     devices: Count | Literal[-1, "auto"] | list[Annotated[int, Range(0)]]
-    strategy: Literal["auto", "ddp"]
+    strategy: Literal["auto", "ddp", "fsdp"]
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "32", "64", 32, 64]
     accumulate_grad_batches: Count
     fast_dev_run: bool | Count

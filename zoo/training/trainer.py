@@ -26,6 +26,7 @@ from zoo.training.gauges import Gauges, Histograms
 from zoo.training.history import History
 from zoo.training.logger import make_loggers
 from zoo.training.progress import Progress
+from zoo.training.shares import ShareStrategy, check_shares
 from zoo.training.strategy import StreamingDDPStrategy
 from zoo.training.whole_set import NEVER, WholeSet
 
@@ -105,7 +106,7 @@ def make_trainer(
         gradient_clip_algorithm: which of the two: `norm` or `value`; None for the norm.
         callbacks: further callbacks.
         max_epochs: None for the model's own choice.
-        strategy: Lightning's; `ddp` works for streaming models too.
+        strategy: Lightning's; `ddp` works for streaming models too, and `fsdp` shares out the layers of a transformer.
         devices: Lightning's.
         progress: show how far it has come: a line on a terminal, plain lines elsewhere.
         histograms: write a histogram of each parameter after every epoch.
@@ -159,6 +160,10 @@ def make_trainer(
         gradient_clip_val = None
         if strategy == "ddp" or (strategy == "auto" and devices not in (1, "auto", "1")):
             chosen = StreamingDDPStrategy()
+    if strategy == "fsdp":
+        check_shares(model, bool(averages))
+        chosen = ShareStrategy()
+        options["inference_mode"] = False  # what is gathered in it could not be used in the next step
     if run_dir is not None and isinstance(options.get("profiler"), str):
         options["profiler"] = PROFILERS[options["profiler"]](dirpath=run_dir, filename="profile")
     try:

@@ -171,6 +171,7 @@ def test_a_folder_comes_back_as_it_was(options: dict[str, Any], tmp_path: Path) 
             r"attn.c_attn.weight of .* has shape \(16, 40\); its config.json asks for \(16, 48\)",
         ),
         (lambda t: t.update({"transformer.h.2.ln_1.bias": torch.zeros(16)}), "holds the tensor transformer.h.2.ln_1"),
+        (lambda t: t.update({"transformer.ln_f.bias": torch.zeros(16, dtype=torch.int8)}), "holds torch.int8"),
     ],
 )
 def test_a_wrong_or_missing_tensor_is_one_line(change: Any, said: str, tmp_path: Path) -> None:
@@ -195,14 +196,27 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
         ({"activation_function": "swish"}, "asks for activation_function=swish"),
         ({"layer_norm_epsilon": 1e-3}, "asks for layer_norm_epsilon=0.001"),
         ({"vocab_size": 5}, "has 13 tokens, and config.json says 5"),
+        ({"vocab_size": None}, "vocab_size of .* must be an integer of at least 1, not null"),
+        ({"model_type": ["gpt2"]}, "is of model_type .'gpt2'."),
     ):
         (tmp_path / "config.json").write_text(json.dumps(config | changes))
         with pytest.raises(zoo.ZooError, match=said):
             zoo.load_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(zoo.ZooError, match="holds a list, not the settings of a model"):
+        zoo.load_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(zoo.ZooError, match=r"has no model\.safetensors"):
         zoo.load_pretrained(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": 3}}')
+    with pytest.raises(zoo.ZooError, match="does not say in its weight_map"):
+        zoo.load_pretrained(tmp_path)
+    with pytest.raises(zoo.ZooError, match="is a file: pass the folder to write"):
+        zoo.save_pretrained(sharp().float(), tmp_path / "config.json")
+    labels = zoo.DataSpec("tokens", (4,), "class", num_classes=2, vocab_size=5)
+    with pytest.raises(zoo.ZooError, match="was trained for a class: keep it with"):
+        zoo.save_pretrained(zoo.create_model("bert", labels, hidden_size=4), tmp_path)
     with pytest.raises(zoo.ZooError, match="gru has no folder of Hugging Face's"):
         zoo.save_pretrained(zoo.create_model("gru", SPEC, hidden_size=4), tmp_path)
 
@@ -254,6 +268,23 @@ def test_logits_are_those_of_transformers_both_ways(theirs: Any, ours: Any, tmp_
         )
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer("abc. h")["input_ids"] == TOKENIZER.encode("abc. h").tolist()
+
+
+@pytest.mark.slow
+def test_the_published_size_both_ways(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours: Any = zoo.load_pretrained(tmp_path / "theirs")
+    assert (ours.hparams.num_layers, ours.hparams.hidden_size, ours.spec.vocab_size) == (12, 768, 50_257)
+    tokens = torch.randint(50_257, (2, 64))
+    with torch.no_grad():
+        wanted = theirs(tokens).logits
+        torch.testing.assert_close(ours(tokens), wanted, rtol=1e-5, atol=1e-5)
+        zoo.save_pretrained(ours, tmp_path / "ours")
+        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
+        torch.testing.assert_close(again(tokens).logits, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,29 @@ def test_adapters_that_do_nothing_are_one_line(options: dict[str, Any], message:
         zoo.create_model("gpt", **options)
 
 
+def test_a_rank_out_of_range_leaves_the_model_as_it_was() -> None:
+    spec = zoo.DataSpec("tokens", (4,), "tokens", vocab_size=5)
+    model: Any = zoo.create_model("gpt", spec, num_layers=1, num_heads=1, hidden_size=4)
+    for rank, alpha, said in (
+        (0, None, "lora_rank must be at least 1"),
+        ("8", None, "an integer"),
+        (2, -1.0, "above 0"),
+    ):
+        with pytest.raises(zoo.ZooError, match=said):
+            model.adapt(rank, alpha)
+    model.adapt(2)
+    assert model.hparams.lora_rank == 2
+
+
+def test_what_is_no_run_to_begin_with_is_one_line(tmp_path: Path) -> None:
+    spec = zoo.DataSpec("tokens", (4,), "tokens", vocab_size=5)
+    (tmp_path / "junk.ckpt").write_bytes(b"junk" * 50)
+    (tmp_path / "config.json").write_text("{}")
+    for path, said in (("junk.ckpt", "is no whole checkpoint"), ("", "make one of it with zoo.save_model")):
+        with pytest.raises(zoo.ZooError, match=said):
+            zoo.create_model("gpt", spec, pretrained=str(tmp_path / path))
+
+
 def test_a_vocabulary_that_is_there_needs_no_special_tokens_of_the_models_config() -> None:
     """`data.tokenizer=RUN/tokenizer.json` of fine-tuning was refused: bert's config names those of a learned one."""
     learned, given = (

@@ -117,6 +117,17 @@ def test_a_text_is_translated_alike_alone_in_a_batch_and_without_a_cache(
     assert not model.training
 
 
+def test_a_draft_that_translates_changes_no_greedy_text(dates: ZooDataModule) -> None:
+    model, draft = reading(dates), reading(dates, hidden_size=4, num_encoder_layers=1)
+    greedy = {"decoding": "greedy", "steps": 8}
+    assert model.generate(TEXTS, draft=draft, **greedy) == model.generate(TEXTS, **greedy)
+    assert "".join(model.stream(TEXTS[0], draft=draft, **greedy)) == model.generate(TEXTS[0], **greedy)
+    assert len(model.generate(TEXTS, steps=3, num_return=2, draft=draft)[0]) == 2
+    other = zoo.DataSpec("tokens", (4,), "tokens", vocab_size=SPEC.vocab_size)
+    with pytest.raises(zoo.ZooError, match="draft is a model of tokens, and this one"):
+        model.generate(TEXTS, draft=zoo.create_model("gpt", other, hidden_size=4))
+
+
 def test_predict_translates_texts_and_a_table_holds_them(dates: ZooDataModule, tmp_path: Path) -> None:
     model = reading(dates)
     answers = model.predict(TEXTS)

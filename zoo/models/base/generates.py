@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from zoo.checks import check_type
 from zoo.errors import ZooError
 from zoo.text import Decoding, Reader, TextStream, Tokenizer, beam_search, decode, select_rows, speculate
 
@@ -23,11 +24,13 @@ class Prompts(NamedTuple):
         ids: the token ids of each row, one at least.
         state: what it knows before the first of them, such as sentences to translate.
         shown: whether the prompts are part of the text that comes out.
+        texts: the prompts themselves, where they are texts.
     """
 
     ids: list[Tensor]
     state: Any = None
     shown: bool = True
+    texts: Sequence[str] = ()
 
 
 class Generates:
@@ -132,7 +135,9 @@ class Generates:
                 another vocabulary.
         """
         chosen = Decoding.of({"steps": steps, "temperature": temperature, "top_k": top_k, "seed": seed, **options})
-        texts = [prompt] if isinstance(prompt, str) else list(prompt)
+        several = isinstance(prompt, Iterable) and not isinstance(prompt, str)
+        texts = check_type("prompt", list(prompt) if several else prompt, str | list[str])
+        texts = texts if several else [texts]
         with self._reading(draft):
             found = self._continued(self.begin(texts), chosen, draft) if texts else []
         answers = [each if chosen.num_return > 1 else each[0] for each in found]
@@ -151,7 +156,7 @@ class Generates:
         if chosen.decoding == "beam" or chosen.num_return > 1:
             raise ZooError("A stream is one continuation, drawn token by token: pass decoding=sample or greedy.")
         with self._reading(draft):
-            prompts, end = self.begin([prompt]), self.tokenizer.special("end")
+            prompts, end = self.begin([check_type("prompt", prompt, str)]), self.tokenizer.special("end")
             stream = TextStream(self.tokenizer, prompts.ids[0].tolist() if prompts.shown else [], chosen.stops)
             for token in self._tokens(prompts, chosen, draft):
                 if int(token) == end:
@@ -189,6 +194,8 @@ class Generates:
         if not isinstance(draft, Generates):
             raise ZooError(f"draft must be a language model, not {type(draft).__name__}.")
         draft.check_fitted()
+        if draft.spec.kind != self.spec.kind:
+            raise ZooError(f"draft is a model of {draft.spec.kind}, and this one is of {self.spec.kind}.")
         if draft.spec.vocab_size != self.spec.vocab_size or draft.tokenizer.vocabulary != self.tokenizer.vocabulary:
             raise ZooError("draft reads another vocabulary: take one that was trained with the same tokenizer.")
 
@@ -209,8 +216,9 @@ class Generates:
         if draft is None:
             yield from decode(reader, options, generators)
             return
+        begun = prompts if prompts.state is None else draft.begin(prompts.texts)
         yield from speculate(
-            reader, draft._reader(prompts._replace(state=None), options), options.distribution,
+            reader, draft._reader(begun, options), options.distribution,
             steps=options.steps, num_proposals=options.draft_steps, needs_seen=options.repetition_penalty != 1,
             generator=generators[0],
         )  # fmt: skip
@@ -225,18 +233,20 @@ class Generates:
         repeated = torch.arange(len(prompts.ids)).repeat_interleave(count)
         rows = prompts._replace(ids=[prompts.ids[i] for i in repeated.tolist()])
         if count > 1:
-            rows = rows._replace(state=self.select_state(prompts.state, repeated))
+            texts = [text for text in prompts.texts for _ in range(count)]
+            rows = rows._replace(state=self.select_state(prompts.state, repeated), texts=texts)
         if draft is None:
-            texts = self._drawn(rows, options, None)
+            found = self._drawn(rows, options, None)
         else:  # rows would take different numbers of proposals
             single = [self._one(rows, row) for row in range(len(rows.ids))]
             seeds = [options.seed + row % count for row in range(len(single))]
             one = [replace(options, seed=seed, num_return=1) for seed in seeds]
-            texts = [self._drawn(row, own, draft)[0] for row, own in zip(single, one, strict=True)]
-        return [texts[i : i + count] for i in range(0, len(texts), count)]
+            found = [self._drawn(row, own, draft)[0] for row, own in zip(single, one, strict=True)]
+        return [found[i : i + count] for i in range(0, len(found), count)]
 
     def _one(self, prompts: Prompts, row: int) -> Prompts:
-        return prompts._replace(ids=[prompts.ids[row]], state=self.select_state(prompts.state, torch.tensor([row])))
+        state = self.select_state(prompts.state, torch.tensor([row]))
+        return prompts._replace(ids=[prompts.ids[row]], state=state, texts=prompts.texts[row : row + 1])
 
     def _drawn(self, prompts: Prompts, options: Decoding, draft: Any) -> list[str]:
         """Return the text of each row, which goes on until it ends."""

@@ -112,7 +112,8 @@ class ZooModel(pl.LightningModule):
         """What of a run's options means something to the model; any other is refused where it is given.
 
         Of `steps` (that some of them, or a gauge of them, are asked for), `optimizer`, `scheduler`, `gradient_clipping`
-        (which also stands for gradients that are added up), `penalties`, `compile` and `activation_checkpointing`.
+        (which also stands for gradients that are added up), `penalties`, `compile`, `activation_checkpointing`, and
+        `shares` of its layers, one for each process.
         """
         of_steps = () if self.streaming else ("steps", "optimizer", "scheduler", "gradient_clipping")
         more = {"penalties": self.has_weights, "compile": self.compiles}

@@ -17,6 +17,7 @@ from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
 from zoo.layers.lora import add_lora, lora_parameters, plain_state
 from zoo.models.base.uses import GIVEN, Needs
+from zoo.registry import make_model
 from zoo.text import Tokenizer
 
 __all__ = ["Pretrains"]
@@ -51,9 +52,13 @@ class Pretrains(_Base):
         places = [Path(path), Path(path, "checkpoints", "best.ckpt"), Path(path, "checkpoints", "last.ckpt")]
         file = next((place for place in places if place.is_file()), None)
         if file is None:
-            raise ZooError(f"model.pretrained={path} is no checkpoint, nor a run that has one.")
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        about = content.get("zoo", {})
+            made = ": make one of it with zoo.save_model(zoo.load_pretrained(FOLDER), FILE)" if _is_folder(path) else ""
+            raise ZooError(f"model.pretrained={path} is no checkpoint, nor a run that has one{made}.")
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            about = content.get("zoo", {})
+        except Exception as error:  # damaged bytes make torch's reader fail in many ways
+            raise ZooError(f"model.pretrained={path} is no whole checkpoint: {type(error).__name__}.") from None
         if about.get("model") != name:
             raise ZooError(f"model.pretrained={path} is a run of {about.get('model')}, not of {name}.")
         if (content.get("hyper_parameters") or {}).get("lora_rank") is not None:
@@ -108,8 +113,8 @@ class Pretrains(_Base):
         self.check_fitted()
         if self.hparams.lora_rank is not None:
             raise ZooError("The model has adapters already: go on with model.merged().")
+        make_model(self.entry.name, **{**self.hparams, "lora_rank": rank, "lora_alpha": alpha})  # which checks them
         self.hparams.lora_rank, self.hparams.lora_alpha = rank, alpha
-        self.check_adapters()
         self._adapt()
 
     def _adapt(self) -> None:
@@ -132,6 +137,11 @@ class Pretrains(_Base):
         model.load_state_dict(plain_state(self))
         model.preprocessing, model.recipe = self.preprocessing, self.recipe
         return model.train(self.training)
+
+
+def _is_folder(path: str) -> bool:
+    """Whether it is a folder of Hugging Face."""
+    return Path(path, "config.json").is_file()
 
 
 def _vocabulary(spec: DataSpec) -> list[str] | None:

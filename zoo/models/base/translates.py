@@ -50,7 +50,7 @@ class Translates(Generates):
 
     def begin(self, prompts: Sequence[str]) -> Prompts:
         """Return what the translations of some texts start from."""
-        return self._begin(self.as_batch(self.prepare(list(prompts))))
+        return self._begin(self.as_batch(self.prepare(list(prompts))))._replace(texts=prompts)
 
     def _begin(self, batch: Batch) -> Prompts:
         ids = [torch.tensor([self._special("begin", "cls")])] * batch.size

@@ -9,7 +9,7 @@ from torch import nn
 
 from zoo import layers
 from zoo.checks import check_range
-from zoo.data.spec import DataSpec
+from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import GradientModel
 from zoo.models.base.embeds import pretrained_table
@@ -27,7 +27,7 @@ class AttentionModel(_Base):
 
     @property
     def heeds(self) -> frozenset[str]:
-        return super().heeds | {"activation_checkpointing"}
+        return super().heeds | {"activation_checkpointing", "shares"}
 
     def check_sizes(self, *depths: str) -> None:
         """Raise one line for a size or a share out of range; `depths` names what says how many layers there are."""
@@ -58,14 +58,30 @@ class AttentionModel(_Base):
             checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "embedding": None}
 
     def configure_model(self) -> None:
-        """Leave each process a share of every layer, where Lightning's ModelParallelStrategy asks for it (FSDP2)."""
-        from torch.distributed.fsdp import FSDPModule, fully_shard
-
-        if self.device_mesh is None or isinstance(self, FSDPModule):
+        """Leave each process a share of every layer for a fit, where Lightning's ModelParallelStrategy asks for it."""
+        if self.device_mesh is None or self.trainer.state.fn != "fit" or self._is_shared:
             return
+        from torch.distributed.fsdp import fully_shard
+
         mesh = self.device_mesh["data_parallel"]
         own = (layers.TransformerEncoderLayer, layers.TransformerDecoderLayer)
         parts: list[Any] = list(self.modules())
         for part in (p for p in parts if isinstance(p, (*own, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer))):
             fully_shard(part, mesh=mesh)
         fully_shard(parts[0], mesh=mesh)
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether this process holds a share of each layer alone."""
+        return self.device_mesh is not None and any(hasattr(p, "full_tensor") for p in self.parameters())
+
+    def check_fitted(self) -> None:
+        super().check_fitted()
+        if self._is_shared:
+            raise ZooError("Each process holds a share of this model alone: zoo.load_model(RUN) has it whole.")
+
+    def _evaluation_step(self, batch: Batch, split: str) -> None:
+        if not batch.size and self._is_shared:  # the others wait for this process's share
+            row = [None if t is None else t.new_zeros(1, *(max(1, size) for size in t.shape[1:])) for t in batch]
+            self.output(Batch(*row))  # type: ignore[arg-type]
+        super()._evaluation_step(batch, split)
