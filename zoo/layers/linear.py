@@ -4,7 +4,8 @@ r"""The affine map `y = x Wᵀ + b` with whichever product is faster: a drop-in 
 \mathrm{d}x = \mathrm{d}y\, W, \qquad \mathrm{d}W = \mathrm{d}y^\top x, \qquad \mathrm{d}b = \sum \mathrm{d}y
 ```
 
-Large products in single precision on a CPU go to oneDNN (`zoo.kernels.onednn`), both ways, in the place of MKL.
+Large products in single precision on a CPU go to oneDNN (`zoo.kernels.onednn`), both ways, in the place of MKL; those
+with one row, where no gradient is asked for, to a kernel of the zoo's (`zoo.kernels.row_product`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.kernels.onednn import product
+from zoo.kernels.row_product import available, row_product
 from zoo.layers.usable import transformed
 
 __all__ = ["Linear", "linear"]
@@ -57,10 +59,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         >>> linear(torch.tensor([1.0, 2.0]), torch.tensor([[3.0, 4.0]]))
         tensor([11.])
     """
-    large = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() * weight.shape[0] >= _LARGE
-    if not large or torch.compiler.is_compiling() or transformed(x, weight, *(() if bias is None else (bias,))):
+    single = x.device.type == "cpu" and x.dtype == torch.float32
+    large = single and x.numel() * weight.shape[0] >= _LARGE
+    row = single and not large and x.numel() == weight.shape[-1] and not torch.is_grad_enabled()
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    if not (large or row) or torch.compiler.is_compiling() or transformed(*tensors):
         return F.linear(x, weight, bias)
-    return _Product.apply(x, weight, bias)
+    if large:
+        return _Product.apply(x, weight, bias)
+    return row_product(x, weight, bias) if available(x, weight) else F.linear(x, weight, bias)
 
 
 class Linear(nn.Linear):

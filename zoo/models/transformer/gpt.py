@@ -32,6 +32,7 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.layers import LearnedPositionalEncoding, TokenEmbedding, TransformerCache
+from zoo.layers.linear import linear
 from zoo.models.base import Generates, GradientModel
 from zoo.models.base.evaluation import Pooling, Ratio
 from zoo.models.base.pretrains import Pretrains
@@ -168,9 +169,9 @@ class GPT(Generates, Pretrains, AttentionModel, GradientModel):
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the scores (…, V) of the tokens that may follow states (…, D)."""
         table = self.embedding if self.head is None else self.head
-        if hidden.ndim == 2 and len(hidden) <= FEW:  # a step of decoding: MKL takes half to two thirds of the time
+        if hidden.ndim == 2 and 1 < len(hidden) <= FEW:  # a step of decoding: MKL takes half to two thirds of the time
             return (table.weight @ hidden.T).T
-        return nn.functional.linear(hidden, table.weight)
+        return linear(hidden, table.weight)
 
     def encode(self, tokens: Tensor, state: State | None = None) -> Tensor:
         """Return the states (B, T, D) of tokens (B, T), those of `state` standing before; it then has these, too."""
