@@ -1,4 +1,7 @@
-"""Steps of our optimizers against torch's foreach form of them, on ten million parameters in few and many tensors."""
+"""Steps of our optimizers against torch's foreach form of them, on ten million parameters in few and many tensors.
+
+Muon stands beside torch's own, which has one form. Lion has no peer in torch: it stands beside AdamW, which keeps one
+tensor more of each parameter."""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ import torch
 from torch import nn
 
 from benchmarks import Job
-from zoo.optimizers import SGD, Adafactor, Adagrad, Adam, AdamW, RMSprop
+from zoo.optimizers import SGD, Adafactor, Adagrad, Adam, AdamW, Lion, Muon, RMSprop
 
 CASES: list[tuple[Any, dict[str, Any]]] = [
+    (SGD, {}),
     (SGD, {"momentum": 0.9}),
     (SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}),
     (Adam, {}),
@@ -41,10 +45,20 @@ def jobs() -> Iterator[Job]:
             peer = cls.built_in(parameters(shapes), lr=1e-4, foreach=True, **options)
             named = ", ".join(f"{key}={value}" for key, value in options.items())
             yield Job(
-                f"{cls.__name__}({named}), a step, 10 million parameters in {of}, float32",
+                f"{cls.__name__}({named}), {_of(of)}",
                 ours.step,
                 peer.step,
                 "torch, foreach",
                 pairs=15,
                 bound=1.05,
             )
+    for of, shapes in SHAPES.items():
+        lion, adamw = Lion(parameters(shapes)), torch.optim.AdamW(parameters(shapes), foreach=True)
+        yield Job(f"Lion(), {_of(of)}", lion.step, adamw.step, "torch's AdamW, foreach", pairs=15)
+        matrices = [shape for shape in shapes if len(shape) == 2]
+        muon, peer = Muon(parameters(matrices)), torch.optim.Muon(parameters(matrices))
+        yield Job(f"Muon(), {_of(of)}, matrices alone", muon.step, peer.step, "torch", pairs=3, bound=1.05)
+
+
+def _of(of: str) -> str:
+    return f"a step, 10 million parameters in {of}, float32"

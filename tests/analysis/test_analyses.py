@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from support import CPU, compose, run_command
 
-from zoo.analysis.learners import RunLearner
+from zoo.analysis.learners import RunLearner, measure
 from zoo.errors import ZooError
 from zoo.training.analyses import ANALYSES, check_analyses, options_of
 
@@ -91,6 +93,18 @@ def test_folds_of_groups_share_none(run: Path) -> None:
         assert not set(people[train.numpy()]) & set(people[held.numpy()])
     with pytest.raises(ZooError, match=r"no column 'persn'.*person"):
         learner.column("persn")
+
+
+def test_a_training_that_may_stop_early_ends_as_the_run_did_with_its_best_weights() -> None:
+    told = ["model=mlp", "model.widths=[8]", "data=iris", "optimizer.lr=0.3", "trainer.max_epochs=12"]
+    settings = compose(*told, "regularization=early_stopping", "regularization.early_stopping.patience=2")
+    learner, rows = RunLearner(settings, "cpu"), torch.randperm(150, generator=torch.Generator().manual_seed(0))
+    assert 0 < learner.validation < 0.2
+    model, data = learner.fit({"train": rows[:60], "val": rows[60:90], "held": rows[90:]}, 0, {})
+    (stopping,) = (callback for callback in model.trainer.callbacks if isinstance(callback, EarlyStopping))
+    best = float(stopping.best_score)
+    assert stopping.wait_count == 2  # it went on behind the best
+    assert measure(model, data.rows("val"))[0]["accuracy"] == pytest.approx(best)
 
 
 def test_what_cannot_be_is_one_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 import zoo
 from zoo import layers
-from zoo.analysis import analytical_gradient, check_gradients, numerical_gradient
-from zoo.analysis.backpropagation import (
+from zoo.analysis import analytical_gradient, backpropagation, backward, check_gradients, numerical_gradient
+from zoo.analysis.backward import (
     attention_backward,
     convolution_backward,
     gru_backward,
+    layer_norm_backward,
     lstm_backward,
     rnn_backward,
 )
 from zoo.analysis.gradients import default_step, directional_errors, step_errors
+from zoo.data.spec import Batch
 from zoo.errors import ZooError
 from zoo.optimizers import Recipe
 
@@ -165,9 +167,71 @@ def test_networks_by_formula_are_those_of_autograd(
             assert relative(found[key], expected[key]) <= 1e-12, key
 
 
-def test_a_planted_sign_error_in_a_recurrent_formula_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo.analysis import backpropagation
+ENCODER: dict[str, Any] = {"hidden_size": 6, "num_heads": 2, "num_layers": 2, "feedforward_size": 5, "dropout": 0.0}
+ATTENTION: list[tuple[str, dict[str, Any], str, tuple[int, ...]]] = [
+    ("transformer_encoder", {"positions": "learned", "readout": "cls"}, "image", (2, 5, 3)),
+    ("transformer_encoder", {"norm_first": False, "activation": "relu"}, "sequence", (4, 3)),
+    ("transformer_encoder", {"activation": "gelu_tanh", "layers": "torch"}, "tokens", (5,)),
+    ("gpt", {}, "tokens", (5,)),
+    ("gpt", {"tie_embeddings": False, "bias": False, "activation": "gelu", "layers": "torch"}, "tokens", (5,)),
+]
 
+
+def of_attention(name: str, options: dict[str, Any], kind: Any, shape: tuple[int, ...]) -> tuple[Any, Batch]:
+    """A model of attention in float64, whose parameters are all drawn, and rows with weights."""
+    rows, said = 7, {"target": "tokens"} if name == "gpt" else {"target": "class", "num_classes": 3}
+    known = {"vocab_size": 11} if kind == "tokens" else {}
+    model = create(name, zoo.DataSpec(kind=kind, shape=shape, **said, **known), **ENCODER | options).double()
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.copy_(drawn(*parameter.shape, seed=number) / 2)
+    y, weight = torch.arange(rows) % 3, drawn(rows, seed=3).abs()
+    tokens = torch.randint(11, (rows, *shape), generator=torch.Generator().manual_seed(1))
+    if name == "gpt":
+        y = tokens.roll(-1, 1)
+        y[:, -1], y[2, 1] = -100, -100  # which do not count
+    return model, Batch(tokens=tokens, y=y, weight=weight) if kind == "tokens" else Batch(
+        drawn(rows, *shape), y, weight
+    )
+
+
+@pytest.mark.parametrize("of", ATTENTION, ids=str)
+def test_models_of_attention_by_formula_are_those_of_autograd(of: Any) -> None:
+    model, batch = of_attention(*of)
+    model.recipe = Recipe(l1=0.1, l2=0.3)
+    found, expected = analytical_gradient(model, batch), automatic(model, batch)
+    assert found.keys() == expected.keys()
+    for key in found:
+        if not key.endswith("in_proj_bias"):  # of which a part is 0: a key's bias shifts all scores of a query alike
+            assert relative(found[key], expected[key]) <= 1e-12, key
+        assert float((found[key] - expected[key]).abs().max()) <= 1e-13, key
+
+
+def test_a_planted_sign_error_in_the_formula_of_attention_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, options, *of = ATTENTION[3]
+    model, batch = of_attention(name, {**options, "num_layers": 1}, *of)
+    assert check_gradients(model, batch, most=1).passed
+    for part in range(3):  # queries, keys and values
+
+        def wrong(*arguments: Any, part: int = part) -> Any:
+            return tuple(-each if k == part else each for k, each in enumerate(attention_backward(*arguments)))
+
+        monkeypatch.setattr(backpropagation, "attention_backward", wrong)
+        found = check_gradients(model, batch, most=1)
+        named = "core.layers.0.self_attn.in_proj_weight: the analytical gradient has the opposite sign in 3"
+        assert named in found.verdict  # of 36 places nearly all
+        assert "core.layers.0.linear1" not in found.verdict  # which stands behind it
+
+
+def test_layer_norm_backwards() -> None:
+    x, weight = drawn(3, 4, 6).requires_grad_(), drawn(6, seed=1).requires_grad_()
+    delta = drawn(3, 4, 6, seed=2)
+    expected = torch.autograd.grad(nn.functional.layer_norm(x, (6,), weight, eps=0.1), (x, weight), delta)
+    found = layer_norm_backward(x.detach(), weight.detach(), delta, 0.1)
+    assert all(relative(ours, theirs) <= 1e-12 for ours, theirs in zip(found, expected, strict=True))
+
+
+def test_a_planted_sign_error_in_a_recurrent_formula_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*arguments: Tensor) -> Any:
         *others, by_d = gru_backward(*arguments)
         return (*others, -by_d)
@@ -300,9 +364,7 @@ def test_a_planted_mistake_is_found_and_named(factors: Tensor, words: str, dtype
 
 
 def test_a_mistake_in_the_formula_is_told_from_one_of_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo.analysis import backpropagation
-
-    monkeypatch.setitem(backpropagation.SLOPES, nn.Tanh, lambda z: torch.tanh(z).square() - 1)
+    monkeypatch.setitem(backward.SLOPES, nn.Tanh, lambda z: torch.tanh(z).square() - 1)
     model = zoo.create_model("mlp", ROWS, widths=[4], activation="tanh")
     found = check_gradients(model, (drawn(9, 5).float(), torch.arange(9) % 3))
     assert "net.1.weight: the analytical gradient has the opposite sign" in found.verdict

@@ -96,6 +96,19 @@ def test_dropout_acts_in_training_alone():
     assert torch.equal(model.eval()(x), model(x))
 
 
+def test_spatial_dropout_drops_whole_channels_behind_each_stage():
+    model = build(1, 6, 6, spatial_dropout=0.25, batch_norm=False, pool="none")
+    assert [type(stage).__name__ for stage in model.stages] == ["ConvStage", "Dropout2d"] * 2
+    x = model.stages[0](torch.rand(400, 1, 6, 6)) + 1  # (400, 4, 6, 6), nowhere 0
+    dropped = model.train().stages[1](x)
+    kept = (dropped != 0).flatten(2).float().mean(-1)
+    assert set(kept.unique().tolist()) == {0.0, 1.0}
+    assert abs(kept.mean() - 0.75) < 4 * (0.25 * 0.75 / kept.numel()) ** 0.5
+    assert torch.allclose(dropped, x * kept[..., None, None] / 0.75)
+    assert torch.equal(model.eval().stages[1](x), x)
+    assert not hasattr(build(1, 6, 6).stages[1], "p")  # none unless it is asked for
+
+
 def test_default_has_less_than_a_hundred_thousand_parameters_on_mnist():
     model = CNN().build(DataSpec(kind="image", shape=(1, 28, 28), target="class", num_classes=10))
     assert sum(parameter.numel() for parameter in model.parameters()) < 100_000

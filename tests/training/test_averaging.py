@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from support import CPU, run_command
+from support import CPU, run_command, spawn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
 
 import zoo
@@ -117,6 +117,29 @@ def test_what_is_validated_and_kept_is_the_average(tmp_path: Path, capsys: pytes
     assert "averaging.start must be a number of at least 0 and below 1, not 2" in capsys.readouterr().err
     assert run_command(["model=kmeans", "averaging=ema", CPU]) == 1
     assert "averaging=ema does nothing for kmeans: it takes no steps" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("averaging", [["averaging=ema", "averaging.decay=0.9"], ["averaging=swa"]], ids=["ema", "swa"])
+def test_two_processes_average_as_one_does(averaging: list[str], tmp_path: Path) -> None:
+    """Both see the rows of one batch between them, so that the steps are those of one process."""
+    told = ["model=mlp", "data=iris", "model.widths=[8]", "logger=[]", "optimizer=sgd", "optimizer.lr=0.05",
+            "trainer.precision=64-true", "data.val_fraction=0.16", "trainer.max_epochs=6", CPU, *averaging]  # fmt: skip
+    two = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=8"]
+
+    def ended(folder: str, *more: str) -> dict[str, Any]:
+        process = spawn([*told, *more, f"run_dir={tmp_path / folder}"], tmp_path)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, out + err
+        return torch.load(tmp_path / folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+    one, both = ended("one", "data.batch_size=16"), ended("two", *two)
+    assert one["averaging"]["count"] == both["averaging"]["count"] > 1
+    for of in (lambda c: c["state_dict"], lambda c: c["averaging"]["weights"]):
+        for name, value in of(one).items():
+            torch.testing.assert_close(of(both)[name], value, rtol=1e-9, atol=1e-12)
+    metrics = [json.loads((tmp_path / folder / "metrics.json").read_text())["metrics"] for folder in ("one", "two")]
+    assert metrics[0]["val/loss"] == pytest.approx(metrics[1]["val/loss"], rel=1e-9)
 
 
 def test_a_swa_learning_rate_holds_from_its_start_on() -> None:

@@ -264,3 +264,33 @@ def test_a_second_fit_to_rows_of_another_width_is_one_line() -> None:
 def test_missing_labels_are_no_class() -> None:
     with pytest.raises(zoo.ZooError, match="y has 2 missing labels"):
         zoo.fit(zoo.create_model("mlp"), torch.randn(4, 2), ["a", None, "b", float("nan")])
+
+
+@pytest.mark.parametrize("averaging", [None, {"name": "ema", "decay": 0.5}])
+def test_a_fit_that_may_stop_early_ends_with_the_weights_of_its_best_validation(averaging: Any) -> None:
+    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    y = x[:, 0] + torch.randn(60, generator=torch.Generator().manual_seed(1))  # noise, which is learnt by heart
+    losses: list[float] = []
+
+    class Watch(Callback):
+        def on_validation_end(self, trainer: Any, model: Any) -> None:
+            losses.append(float(trainer.callback_metrics["val/loss"]))
+
+    def fitted(**options: Any) -> Any:
+        losses.clear()
+        model = zoo.create_model("mlp", widths=[32])
+        return zoo.fit(model, x, y, validation=0.3, max_epochs=16, lr=0.1, callbacks=[Watch()], averaging=averaging,
+                       **options)  # fmt: skip
+
+    model = fitted(early_stopping={"patience": 3, "min_delta": 0.0})
+    assert len(losses) == losses.index(min(losses)) + 4 < 16
+    data = model.trainer.datamodule
+    rows = model.as_batch(data.rows("val")[torch.arange(18)])
+    assert float(model.evaluate(rows)["loss"].detach().mean()) == pytest.approx(min(losses), rel=1e-5)
+    for given, words in ((True, "must be a mapping"), ({"patience": -1}, "at least 0"), ({"wait": 1}, "must be a map")):
+        with pytest.raises(zoo.ZooError, match=words):
+            fitted(early_stopping=given)
+    with pytest.raises(zoo.ZooError, match=r"there are none: pass validation=0\.2"):
+        zoo.fit(zoo.create_model("mlp"), x, y, early_stopping={"patience": 3})
+    last = fitted()  # what may not stop ends where it ends
+    assert float(last.evaluate(rows)["loss"].detach().mean()) == pytest.approx(losses[-1], rel=1e-5)

@@ -7,6 +7,7 @@ from zoo.analysis.cross_validation import CrossValidation, cross_validation
 from zoo.analysis.gradients import GradientCheck, check_gradients, numerical_gradient
 from zoo.analysis.jacobian import SequentialJacobian, sequential_jacobian
 from zoo.analysis.learning_curve import Curve, learning_curve
+from zoo.analysis.loss_surface import LossSurface, WeightPath, loss_surface
 from zoo.analysis.permutation import Importances, permutation_importance
 from zoo.analysis.validation_curve import validation_curve
 
@@ -17,13 +18,16 @@ __all__ = [
     "Curve",
     "GradientCheck",
     "Importances",
+    "LossSurface",
     "SequentialJacobian",
+    "WeightPath",
     "analytical_gradient",
     "bias_variance",
     "calibration",
     "check_gradients",
     "cross_validation",
     "learning_curve",
+    "loss_surface",
     "numerical_gradient",
     "permutation_importance",
     "sequential_jacobian",

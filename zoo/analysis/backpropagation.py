@@ -1,69 +1,44 @@
-r"""Gradients by hand: backpropagation through the layers that networks are made of.
+r"""Gradients by hand: backpropagation through the models whose layers have a backward pass in `zoo.analysis.backward`.
 
 With δ the derivative of the loss by a layer's output, each layer says what it is by its input and by its parameters:
 
 | layer | forward | backward |
 |---|---|---|
 | affine | $z = xW^\top + b$ | $\delta_x = \delta W,\; \delta_W = \delta^\top x,\; \delta_b = \sum_B \delta$ |
-| activation | $h = \varphi(z)$ | $\delta_z = \delta \odot \varphi'(z)$ |
-| convolution | $z = W u(x) + b$, u the patches | $\delta_W = \sum \delta u^\top,\; \delta_x = u^\top(W^\top \delta)$ |
-| attention | $P = \mathrm{softmax}(S)$, PV | $\delta_V = P^\top \delta,\; \delta_S = P (\delta_P - \sum \delta_P P)$ |
 | pooling | $\max$, mean of windows | δ to the largest, δ / size to each |
-| recurrent | $h_t = \tanh(a_t)$ | $\delta_{a_t} = (\delta_t + U^\top \delta_{a_{t+1}}) (1 - h_t^2)$ |
+| table | $x_t = E_{w_t}$ | $\delta_{E_w} = \sum_{t: w_t = w} \delta_t$ |
+| residual | $y = x + A(x)$ | $\delta_x = \delta + A'(x)^\top \delta$ |
 | softmax, cross-entropy | $-\log p_y$ | $(p - \mathbb 1_y) / B$ |
 | squared error | $\frac1K \lVert \hat y - y \rVert^2$ | $2 (\hat y - y) / (BK)$ |
 
-Sources: Rumelhart, Hinton & Williams 1986; LeCun et al. 1998; Werbos 1990 (through time); Hochreiter & Schmidhuber
-1997.
+Source: Rumelhart, Hinton & Williams 1986.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.analysis.backward import (
+    attention_backward,
+    convolution_backward,
+    gru_backward,
+    layer_norm_backward,
+    lstm_backward,
+    rnn_backward,
+    slope_of,
+)
 from zoo.data.spec import Batch
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
-from zoo.models.base.objectives import Classification, PoissonRegression, Regression
+from zoo.models.base.objectives import IGNORED, Classification, PoissonRegression, Regression, TokenPrediction
 from zoo.optimizers.penalties import penalized_parameters
 
-__all__ = [
-    "analytical_gradient",
-    "attention_backward",
-    "convolution_backward",
-    "gru_backward",
-    "lstm_backward",
-    "rnn_backward",
-    "states_one",
-]
-
-
-def _gelu_slope(z: Tensor) -> Tensor:
-    normal = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
-    return normal + z * torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
-
-
-def _silu_slope(z: Tensor) -> Tensor:
-    s = 1 / (1 + torch.exp(-z))
-    return s * (1 + z * (1 - s))
-
-
-SLOPES: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {  # φ'(z)
-    nn.Identity: torch.ones_like,
-    nn.ReLU: lambda z: (z > 0).to(z.dtype),
-    nn.Tanh: lambda z: 1 - torch.tanh(z).square(),
-    nn.Sigmoid: lambda z: torch.exp(-z) / (1 + torch.exp(-z)).square(),
-    nn.GELU: _gelu_slope,
-    nn.SiLU: _silu_slope,
-    nn.LeakyReLU: lambda z: torch.where(z > 0, torch.ones_like(z), torch.full_like(z, 0.01)),
-    nn.ELU: lambda z: torch.where(z > 0, torch.ones_like(z), torch.exp(z)),
-}
+__all__ = ["analytical_gradient", "states_one"]
 
 
 class Step(NamedTuple):
@@ -74,10 +49,32 @@ class Step(NamedTuple):
     backward: Callable[[Tensor, Tensor], tuple[Tensor, dict[Tensor, Tensor]]]
 
 
+def _chain(steps: Sequence[Step]) -> Step:
+    """Steps one behind the other; what several of them share gets the sum of their derivatives."""
+
+    def forward(x: Tensor) -> Tensor:
+        for step in steps:
+            x = step.forward(x)
+        return x
+
+    def backward(x: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        inputs = [x]
+        for step in steps[:-1]:
+            inputs.append(step.forward(inputs[-1]))
+        found: dict[Tensor, Tensor] = {}
+        for step, given in zip(reversed(steps), reversed(inputs), strict=True):
+            delta, by_parameters = step.backward(given, delta)
+            for parameter, gradient in by_parameters.items():
+                found[parameter] = found[parameter] + gradient if parameter in found else gradient
+        return delta, found
+
+    return Step(forward, backward)
+
+
 def states_one(model: ZooModel) -> bool:
     """Whether the gradient of a model by its formula is known here.
 
-    It is for linear and logistic regression, mlp, plain cnn, and rnn, lstm and gru of numbers.
+    It is for linear and logistic regression, mlp, plain cnn, rnn, lstm and gru of numbers, gpt and transformer_encoder.
 
     >>> import zoo
     >>> spec = zoo.DataSpec(kind="tabular", shape=(3,), target="value")
@@ -87,9 +84,9 @@ def states_one(model: ZooModel) -> bool:
     if model.streaming or _steps(model) is None:
         return False
     objective = model.objective
-    return type(objective) in (Regression, PoissonRegression) or (
-        isinstance(objective, Classification) and not objective.label_smoothing and not _weighs_classes(objective)
-    )
+    if objective.label_smoothing or _weighs_classes(objective):
+        return False
+    return isinstance(objective, Classification) or type(objective) in (Regression, PoissonRegression, TokenPrediction)
 
 
 def _weighs_classes(objective: nn.Module) -> bool:
@@ -101,24 +98,46 @@ def _steps(model: ZooModel) -> list[Step] | None:
     """The layers of a chain of which each is known, or None for what is no such chain."""
     name, hparams = model.entry.name, model.hparams
     if name in ("linear_regression", "logistic_regression"):
-        return [_flatten(), _affine(model.linear)]
+        return [_flatten(), _of_linear(model.linear)]
     if name == "mlp" and model.embedding is None:
         steps = [_of_layer(layer) for layer in model.net]
         return None if None in steps else steps  # type: ignore[return-value]
-    if name == "cnn" and not (hparams.batch_norm or hparams.residual or hparams.dropout):
+    if name == "cnn" and not (hparams.batch_norm or hparams.residual or hparams.dropout or hparams.spatial_dropout):
         stages: list[Step] = []
         for stage in model.stages:
             stages += (
                 [_pooling(hparams.pool)] if hasattr(stage, "pool") else [_convolution(stage.conv), _slope(nn.ReLU())]
             )
-        return [*stages, _mean_of_pixels(), _affine(model.head)]
+        return [*stages, _mean_of_pixels(), _of_linear(model.head)]
     if name in _CORES and _is_plain(model):
         return [
             *(_recurrent(model.core, name, k) for k in range(hparams.num_layers)),
-            _last_step(),
-            _affine(model.head),
+            _one_step(-1),
+            _of_linear(model.head),
         ]
+    if name in ("gpt", "transformer_encoder") and not hparams.dropout and hparams.lora_rank is None:
+        return _of_gpt(model) if name == "gpt" else _of_encoder(model)
     return None
+
+
+def _of_gpt(model: Any) -> list[Step]:
+    layers = [_encoder_layer(layer, model.hparams.activation, causal=True) for layer in model.core.layers]
+    table = model.embedding if model.head is None else model.head
+    said = _affine(table.weight, None)
+    return [_table(model.embedding), _positions(model.positions), *layers, _layer_norm(model.core.norm), said]
+
+
+def _of_encoder(model: Any) -> list[Step] | None:
+    h, spec = model.hparams, model.spec
+    if h.positions not in ("sinusoidal", "learned") or spec.kind == "series":
+        return None
+    steps = [_patches(model._patch_size(spec))] if spec.kind == "image" else []
+    steps.append(_table(model.embedding) if spec.kind == "tokens" else _of_linear(model.embedding))
+    steps += [] if model.cls is None else [_before(model.cls)]
+    steps.append(_positions(model.positions))
+    steps += [_encoder_layer(layer, h.activation, causal=False) for layer in model.core.layers]
+    steps += [] if model.core.norm is None else [_layer_norm(model.core.norm)]
+    return [*steps, _mean_of_steps() if model.cls is None else _one_step(0), _of_linear(model.head)]
 
 
 def _is_plain(model: ZooModel) -> bool:
@@ -136,8 +155,8 @@ def _of_layer(layer: nn.Module) -> Step | None:
     if isinstance(layer, nn.Flatten):
         return _flatten()
     if isinstance(layer, nn.Linear):
-        return _affine(layer)
-    return _slope(layer) if type(layer) in SLOPES else None
+        return _of_linear(layer)
+    return _slope(layer) if slope_of(layer) is not None else None
 
 
 def _flatten() -> Step:
@@ -145,17 +164,26 @@ def _flatten() -> Step:
 
 
 def _slope(layer: nn.Module) -> Step:
-    return Step(layer, lambda x, delta: (delta * SLOPES[type(layer)](x), {}))
+    slope = slope_of(layer)
+    assert slope is not None
+    return Step(layer, lambda x, delta: (delta * slope(x), {}))
 
 
-def _affine(layer: Any) -> Step:
+def _affine(weight: Tensor, bias: Tensor | None) -> Step:
+    """x Wᵀ + b of vectors (..., D)."""
+
     def backward(x: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
-        found = {layer.weight: delta.T @ x}
-        if layer.bias is not None:
-            found[layer.bias] = delta.sum(0)
-        return delta @ layer.weight, found
+        flat = delta.flatten(0, -2)
+        found = {weight: flat.T @ x.flatten(0, -2)}
+        if bias is not None:
+            found[bias] = flat.sum(0)
+        return delta @ weight, found
 
-    return Step(layer, backward)
+    return Step(lambda x: nn.functional.linear(x, weight, bias), backward)
+
+
+def _of_linear(layer: Any) -> Step:
+    return _affine(layer.weight, layer.bias)
 
 
 def _convolution(layer: Any) -> Step:
@@ -199,13 +227,13 @@ def _mean_of_pixels() -> Step:
     return Step(lambda x: x.mean((-2, -1)), backward)
 
 
-def _last_step() -> Step:
+def _one_step(place: int) -> Step:
     def backward(x: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
         by_x = torch.zeros_like(x)
-        by_x[:, -1] = delta
+        by_x[:, place] = delta
         return by_x, {}
 
-    return Step(lambda x: x[:, -1], backward)
+    return Step(lambda x: x[:, place], backward)
 
 
 _CORES = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -235,14 +263,117 @@ def _recurrent(core: Any, name: str, layer: int) -> Step:
     return Step(lambda x: alone(x)[0], backward)
 
 
+# -- attention: steps of (B, T, D) ---------------------------------------------------------------------------------
+
+
+def _encoder_layer(layer: Any, activation: str, causal: bool) -> Step:
+    """Self-attention and a feed-forward network, each with a residual path around it."""
+    looked = layer.self_attn
+    attention = _chain([
+        _affine(looked.in_proj_weight, looked.in_proj_bias), _attend(looked.num_heads, causal),
+        _of_linear(looked.out_proj),
+    ])  # fmt: skip
+    bend = {"relu": nn.ReLU(), "gelu": nn.GELU(), "gelu_tanh": nn.GELU("tanh")}[activation]
+    network = _chain([_of_linear(layer.linear1), _slope(bend), _of_linear(layer.linear2)])
+    parts = [(layer.norm1, attention), (layer.norm2, network)]
+    return _chain([_residual(_layer_norm(norm), part, layer.norm_first) for norm, part in parts])
+
+
+def _residual(norm: Step, part: Step, norm_first: bool) -> Step:
+    inner = _chain([norm, part]) if norm_first else part
+
+    def backward(x: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        by_x, found = inner.backward(x, delta)
+        return delta + by_x, found
+
+    around = Step(lambda x: x + inner.forward(x), backward)
+    return around if norm_first else _chain([around, norm])
+
+
+def _layer_norm(layer: Any) -> Step:
+    def backward(x: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        by_x, by_weight = layer_norm_backward(x, layer.weight, delta, layer.eps)
+        shift = {} if layer.bias is None else {layer.bias: delta.flatten(0, -2).sum(0)}
+        return by_x, {layer.weight: by_weight, **shift}
+
+    return Step(layer, backward)
+
+
+def _attend(heads: int, causal: bool) -> Step:
+    """From queries, keys and values side by side, (B, T, 3D), to the means of the values, (B, T, D)."""
+
+    def parts(x: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        split = [part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in x.chunk(3, -1)]  # (B, H, T, d) each
+        seen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril() if causal else None
+        return split, seen
+
+    def joined(part: Tensor) -> Tensor:
+        return part.transpose(1, 2).flatten(2)
+
+    def forward(x: Tensor) -> Tensor:
+        (q, k, v), seen = parts(x)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+        return joined(torch.softmax(scores if seen is None else scores.masked_fill(~seen, -torch.inf), -1) @ v)
+
+    def backward(x: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        split, seen = parts(x)
+        by_heads = delta.unflatten(-1, (heads, -1)).transpose(1, 2)
+        return torch.cat([joined(part) for part in attention_backward(*split, by_heads, seen)], -1), {}
+
+    return Step(forward, backward)
+
+
+def _table(table: Any) -> Step:
+    """Tokens (B, T) as vectors; nobody asks for a derivative by tokens."""
+
+    def backward(tokens: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        size = math.sqrt(table.embed_dim) if table.scaled else 1.0
+        found = torch.zeros_like(table.weight).index_add_(0, tokens.flatten(), size * delta.flatten(0, -2))
+        return tokens, {table.weight: found}
+
+    return Step(table, backward)
+
+
+def _patches(size: int) -> Step:
+    """Images as patches; nobody asks for a derivative by pixels."""
+    from zoo.models.transformer.transformer_encoder import patches
+
+    return Step(lambda x: patches(x, size), lambda x, delta: (x, {}))
+
+
+def _positions(layer: Any) -> Step:
+    """A vector added to each step, which is learned or not."""
+
+    def backward(x: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        if not hasattr(layer, "weight"):
+            return delta, {}
+        found = torch.zeros_like(layer.weight)
+        found[: x.shape[1]] = delta.sum(0)
+        return delta, {layer.weight: found}
+
+    return Step(layer, backward)
+
+
+def _before(vector: Tensor) -> Step:
+    """A learned vector as a step before the others."""
+    return Step(
+        lambda x: torch.cat([vector.expand(len(x), 1, -1), x], 1),
+        lambda x, delta: (delta[:, 1:], {vector: delta[:, 0].sum(0)}),
+    )
+
+
+def _mean_of_steps() -> Step:
+    return Step(lambda x: x.mean(1), lambda x, delta: ((delta / x.shape[1]).unsqueeze(1).expand_as(x), {}))
+
+
 @torch.no_grad()
 def analytical_gradient(model: ZooModel, batch: Any) -> dict[str, Tensor]:
     """Return the gradient of the training loss by the model's parameters, by hand-written backpropagation.
 
     Args:
         model: a built `linear_regression` or `logistic_regression` with `solver="gradient"`, an `mlp` or a plain `cnn`
-            without dropout and batch normalization, or an `rnn`, `lstm` or `gru` of numbers, in one direction, that
-            answers once.
+            without dropout and batch normalization, an `rnn`, `lstm` or `gru` of numbers, in one direction, that
+            answers once, or a `gpt` or `transformer_encoder` without dropout.
         batch: rows and targets.
 
     Raises:
@@ -258,30 +389,29 @@ def analytical_gradient(model: ZooModel, batch: Any) -> dict[str, Tensor]:
     if not states_one(model):
         raise ZooError(
             f"No formula of the gradient of {model.entry.name} with these settings is stated: it is for "
-            "linear_regression, logistic_regression, mlp, cnn, rnn, lstm and gru, by gradient steps, without dropout, "
-            "batch_norm, residual connections, label smoothing and class weights."
+            "linear_regression, logistic_regression, mlp, cnn, rnn, lstm, gru, gpt and transformer_encoder, by steps, "
+            "without dropout, batch_norm, residual stages, label smoothing and class weights."
         )
-    steps, batch = _steps(model) or [], model.as_batch(batch)
+    chain, batch = _chain(_steps(model) or []), model.as_batch(batch)
     if batch.mask is not None:
         raise ZooError("The formula is that of examples of one length: pass such, without a mask.")
-    inputs = [batch.inputs]  # of each step
-    for step in steps:
-        inputs.append(step.forward(inputs[-1]))
-    delta = _loss_backward(model, inputs.pop(), batch)
-    names = {id(p): name for name, p in model.named_parameters()}
-    found: dict[str, Tensor] = {}
-    for step, x in zip(reversed(steps), reversed(inputs), strict=True):
-        delta, by_parameters = step.backward(x, delta)
-        found |= {names[id(parameter)]: gradient for parameter, gradient in by_parameters.items()}
+    _, gradients = chain.backward(batch.inputs, _loss_backward(model, chain.forward(batch.inputs), batch))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {names[id(parameter)]: gradient for parameter, gradient in gradients.items()}
     for weight in penalized_parameters(model):
         found[names[id(weight)]] += model.recipe.l1 * weight.sign() + 2 * model.recipe.l2 * weight
     return found
 
 
 def _loss_backward(model: ZooModel, output: Tensor, batch: Batch) -> Tensor:
-    """The derivative of the mean loss by the outputs (B, K)."""
+    """The derivative of the mean loss by the outputs, (B, K), of tokens (B, T, V)."""
     objective, y = model.objective, batch.y
     assert y is not None
+    if isinstance(objective, TokenPrediction):
+        counts = (y != IGNORED).to(output) if batch.weight is None else (y != IGNORED) * batch.weight.view(-1, 1)
+        delta = torch.softmax(output, -1)
+        delta.scatter_add_(-1, y.clamp_min(0).unsqueeze(-1), -torch.ones_like(output[..., :1]))
+        return delta * (counts / counts.sum()).unsqueeze(-1).to(output)
     if isinstance(objective, Classification):
         if objective.binary_logit:
             delta = 1 / (1 + torch.exp(-output)) - y.to(output.dtype).view(-1, 1)
@@ -299,186 +429,3 @@ def _loss_backward(model: ZooModel, output: Tensor, batch: Batch) -> Tensor:
             delta = 2 * (output - targets.to(output.dtype)) / targets.shape[1]
     weight = torch.ones(len(y), dtype=output.dtype) if batch.weight is None else batch.weight
     return delta * (weight / weight.sum()).view(-1, 1).to(output)
-
-
-def convolution_backward(
-    x: Tensor, weight: Tensor, delta: Tensor, stride: int = 1, padding: int = 0
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the derivatives of a loss by a convolution's input, weight and bias.
-
-    Args:
-        x: the input, (B, C, H, W).
-        weight: (K, C, kH, kW).
-        delta: the derivative by the output, (B, K, H', W').
-        stride: of the convolution.
-        padding: zeros at each border.
-
-    Example:
-        >>> x, weight = torch.ones(1, 1, 3, 3), torch.ones(1, 1, 2, 2)
-        >>> convolution_backward(x, weight, torch.ones(1, 1, 2, 2))[1]
-        tensor([[[[4., 4.],
-                  [4., 4.]]]])
-    """
-    size = weight.shape[2:]
-    patches = F.unfold(x, size, stride=stride, padding=padding)  # (B, C·kH·kW, L)
-    flat = delta.flatten(2)  # (B, K, L)
-    by_weight = torch.einsum("bkl,bpl->kp", flat, patches).view_as(weight)
-    back = torch.einsum("kp,bkl->bpl", weight.flatten(1), flat)
-    return F.fold(back, x.shape[2:], size, stride=stride, padding=padding), by_weight, delta.sum((0, 2, 3))
-
-
-def attention_backward(
-    q: Tensor, k: Tensor, v: Tensor, delta: Tensor, mask: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the derivatives of a loss by queries, keys and values of attention softmax(QKᵀ/√d) V.
-
-    Args:
-        q: queries, (..., T, d).
-        k: keys, (..., S, d).
-        v: values, (..., S, D).
-        delta: the derivative by the output, (..., T, D).
-        mask: which keys a query sees, (..., T, S); one that sees none answers 0.
-
-    Example:
-        >>> q = k = v = torch.zeros(1, 2, 3)
-        >>> attention_backward(q, k, v, torch.ones(1, 2, 3))[2]  # each value is half of two answers
-        tensor([[[1., 1., 1.],
-                 [1., 1., 1.]]])
-    """
-    scale = 1 / math.sqrt(q.shape[-1])
-    scores = q @ k.transpose(-1, -2) * scale  # (..., T, S)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    p = torch.nan_to_num(torch.softmax(scores, -1))  # a row that sees nothing is 0
-    by_p = delta @ v.transpose(-1, -2)
-    by_scores = p * (by_p - (by_p * p).sum(-1, keepdim=True)) * scale
-    return by_scores @ k, by_scores.transpose(-1, -2) @ q, p.transpose(-1, -2) @ delta
-
-
-def rnn_backward(
-    x: Tensor, h0: Tensor, w: Tensor, u: Tensor, b: Tensor, delta: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the derivatives of a loss by x, h₀, W, U and b of h_t = tanh(W x_t + U h_{t−1} + b), through time.
-
-    Args:
-        x: inputs, (T, B, D).
-        h0: first state, (B, H).
-        w: W, (H, D).
-        u: U, (H, H).
-        b: the sum of the biases, (H,).
-        delta: the derivative by each h_t, (T, B, H).
-
-    Example:
-        >>> x, h0 = torch.zeros(2, 1, 1), torch.zeros(1, 1)
-        >>> w, u = torch.ones(1, 1), torch.full((1, 1), 0.5)
-        >>> rnn_backward(x, h0, w, u, torch.zeros(1), torch.tensor([0.0, 1.0]).view(2, 1, 1))[0].flatten()
-        tensor([0.5000, 1.0000])
-    """
-    states = [h0]
-    for step in x:
-        states.append(torch.tanh(step @ w.T + states[-1] @ u.T + b))
-    by_x, by_h = torch.zeros_like(x), torch.zeros_like(h0)
-    by_w, by_u, by_b = torch.zeros_like(w), torch.zeros_like(u), torch.zeros_like(b)
-    for t in reversed(range(len(x))):
-        a = (delta[t] + by_h) * (1 - states[t + 1].square())  # by what tanh is taken of, (B, H)
-        by_x[t], by_h = a @ w, a @ u
-        by_w += a.T @ x[t]
-        by_u += a.T @ states[t]
-        by_b += a.sum(0)
-    return by_x, by_h, by_w, by_u, by_b
-
-
-def lstm_backward(
-    x: Tensor, h0: Tensor, c0: Tensor, w: Tensor, u: Tensor, b: Tensor, delta: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the derivatives of a loss by x, h₀, c₀, W, U and b of an LSTM, through time.
-
-    Args:
-        x: inputs, (T, B, D).
-        h0: first output, (B, H).
-        c0: first cell state, (B, H).
-        w: W, (4H, D), of the gates i, f, g, o, as torch orders them.
-        u: U, (4H, H).
-        b: the sum of the biases, (4H,).
-        delta: the derivative by each h_t, (T, B, H).
-
-    Example:
-        >>> x, state = torch.zeros(3, 2, 4), torch.zeros(2, 5)
-        >>> w, u, b = torch.zeros(20, 4), torch.zeros(20, 5), torch.zeros(20)
-        >>> [tuple(part.shape) for part in lstm_backward(x, state, state, w, u, b, torch.ones(3, 2, 5))]
-        [(3, 2, 4), (2, 5), (2, 5), (20, 4), (20, 5), (20,)]
-    """
-    h, c, kept = h0, c0, []
-    for step in x:
-        gates = (step @ w.T + h @ u.T + b).chunk(4, -1)
-        i, f, o = (torch.sigmoid(gates[k]) for k in (0, 1, 3))
-        g, before = torch.tanh(gates[2]), (h, c)
-        c = f * c + i * g
-        h = o * torch.tanh(c)
-        kept.append((i, f, g, o, c, *before))
-    by_x, by_h, by_c = torch.zeros_like(x), torch.zeros_like(h0), torch.zeros_like(c0)
-    by_w, by_u, by_b = torch.zeros_like(w), torch.zeros_like(u), torch.zeros_like(b)
-    for t in reversed(range(len(x))):
-        i, f, g, o, c, h_before, c_before = kept[t]
-        by_out, squashed = delta[t] + by_h, torch.tanh(c)
-        by_c = by_c + by_out * o * (1 - squashed.square())
-        slopes = (
-            by_c * g * i * (1 - i),
-            by_c * c_before * f * (1 - f),
-            by_c * i * (1 - g.square()),
-            by_out * squashed * o * (1 - o),
-        )
-        a = torch.cat(slopes, -1)  # by what the gates are taken of, (B, 4H)
-        by_x[t], by_h, by_c = a @ w, a @ u, by_c * f
-        by_w += a.T @ x[t]
-        by_u += a.T @ h_before
-        by_b += a.sum(0)
-    return by_x, by_h, by_c, by_w, by_u, by_b
-
-
-def gru_backward(
-    x: Tensor, h0: Tensor, w: Tensor, u: Tensor, b: Tensor, d: Tensor, delta: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the derivatives of a loss by x, h₀, W, U, b and d of a GRU as torch states it, through time.
-
-    With a = W x + b and g = U h + d it is r = σ(a_r + g_r), z = σ(a_z + g_z), n = tanh(a_n + r ⊙ g_n), and
-    h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}.
-
-    Args:
-        x: inputs, (T, B, D).
-        h0: first state, (B, H).
-        w: W, (3H, D), of r, z and n.
-        u: U, (3H, H).
-        b: bias of the inputs, (3H,).
-        d: bias of the state, (3H,).
-        delta: the derivative by each h_t, (T, B, H).
-
-    Example:
-        >>> x, h0 = torch.zeros(3, 2, 4), torch.zeros(2, 5)
-        >>> w, u, b = torch.zeros(15, 4), torch.zeros(15, 5), torch.zeros(15)
-        >>> gru_backward(x, h0, w, u, b, b, torch.ones(3, 2, 5))[1][0, 0]  # half of the state is kept at each step
-        tensor(0.8750)
-    """
-    h, kept = h0, []
-    for step in x:
-        (a_r, a_z, a_n), (g_r, g_z, g_n) = (step @ w.T + b).chunk(3, -1), (h @ u.T + d).chunk(3, -1)
-        r, z = torch.sigmoid(a_r + g_r), torch.sigmoid(a_z + g_z)
-        n = torch.tanh(a_n + r * g_n)
-        kept.append((r, z, n, g_n, h))
-        h = (1 - z) * n + z * h
-    by_x, by_h = torch.zeros_like(x), torch.zeros_like(h0)
-    by_w, by_u, by_b, by_d = torch.zeros_like(w), torch.zeros_like(u), torch.zeros_like(b), torch.zeros_like(d)
-    for t in reversed(range(len(x))):
-        r, z, n, g_n, before = kept[t]
-        by_out = delta[t] + by_h
-        by_n = by_out * (1 - z) * (1 - n.square())
-        by_z = by_out * (before - n) * z * (1 - z)
-        by_r = by_n * g_n * r * (1 - r)
-        a = torch.cat([by_r, by_z, by_n], -1)  # by W x + b, (B, 3H)
-        g = torch.cat([by_r, by_z, by_n * r], -1)  # by U h + d
-        by_x[t], by_h = a @ w, by_out * z + g @ u
-        by_w += a.T @ x[t]
-        by_u += g.T @ before
-        by_b += a.sum(0)
-        by_d += g.sum(0)
-    return by_x, by_h, by_w, by_u, by_b, by_d

@@ -336,6 +336,8 @@ class RunLearner(Learner):
                 early_stopping=regularization["early_stopping"],
                 gradient_clip_val=regularization.get("gradient_clip_val"),
                 gradient_clip_algorithm=regularization.get("gradient_clip_algorithm"),
+                keep_best=self.validation > 0,  # which is what the run's own numbers are of
+                averaging=settings.get("averaging"),
                 whole_set=settings.get("training", {}).get("name") == "batch",
                 **options,
             )

@@ -14,8 +14,9 @@ Legend: B batch, C channels, H×W image, L stages, ∗ the convolution of `zoo.l
 
 Source: LeCun, Bottou, Bengio & Haffner 1998; batch normalization of Ioffe & Szegedy 2015, after which a convolution
 needs no bias; residual stages of He, Zhang, Ren & Sun 2016; the mean before the head of Lin, Chen & Yan 2014, which
-makes the parameters independent of the image's size. Deviations: convolutions keep the size (padding k // 2), and a
-side of one pixel is not pooled further, so that every image passes, down to 1×1.
+makes the parameters independent of the image's size; dropout of whole channels of Tompson et al. 2015. Deviations:
+convolutions keep the size (padding k // 2), and a side of one pixel is not pooled further, so that every image passes,
+down to 1×1.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.layers import convolution
+from zoo.layers import Dropout2d, convolution
 from zoo.layers.initialization import Initialization, initialize
 from zoo.models.base import GradientModel
 from zoo.registry import register_model
@@ -125,13 +126,14 @@ class CNN(GradientModel):
         batch_norm: normalize over the batch after each convolution.
         residual: two convolutions a stage and a connection around them.
         dropout: share of the last features dropped in training, in [0, 1].
+        spatial_dropout: share of the channels behind each stage dropped in training, each as a whole, in [0, 1].
         initialization: how the weights begin: `xavier_uniform`, `xavier_normal`, `kaiming_uniform`, `kaiming_normal`,
             `orthogonal` (with the gain of ReLU), or `truncated_normal` of deviation 0.02, with biases of
             0; None: as torch's layers begin.
         layers: `torch`, or `zoo` for convolution and pooling from raw tensors: the same results, slower.
 
     Raises:
-        ZooError: if there is no stage, a width is below 1, `kernel_size` is even or `dropout` outside [0, 1].
+        ZooError: if there is no stage, a width is below 1, `kernel_size` is even or a share of dropout outside [0, 1].
 
     Example:
         >>> import torch, zoo
@@ -151,6 +153,7 @@ class CNN(GradientModel):
         batch_norm: bool = True,
         residual: bool = False,
         dropout: float = 0.0,
+        spatial_dropout: float = 0.0,
         initialization: Initialization | None = None,
         layers: Literal["torch", "zoo"] = "torch",
     ) -> None:
@@ -163,6 +166,7 @@ class CNN(GradientModel):
         if kernel_size % 2 == 0:
             raise ZooError(f"model.kernel_size must be odd, such as {kernel_size + 1}, not {kernel_size}.")
         check_range("dropout", dropout, 0, 1)
+        check_range("spatial_dropout", spatial_dropout, 0, 1)
         self.channels, self.kernel_size, self.pool, self.batch_norm = channels, kernel_size, pool, batch_norm
         self.residual, self.dropout, self.layers = residual, dropout, layers
 
@@ -176,6 +180,8 @@ class CNN(GradientModel):
             stages.append(stage(width, next_width, self.kernel_size, self.batch_norm, ops))
             if pool is not None:
                 stages.append(Halve(pool))
+            if self.hparams.spatial_dropout:
+                stages.append(Dropout2d(self.hparams.spatial_dropout))
             width = next_width
         # With the channels of a pixel side by side in memory, torch's kernels take half the time.
         self.stages = nn.Sequential(*stages).to(memory_format=torch.channels_last)

@@ -36,6 +36,7 @@ ANALYSES: dict[str, str] = {
     "cross_validation": "zoo.analysis.cross_validation",
     "gradients": "zoo.analysis.gradients",
     "learning_curve": "zoo.analysis.learning_curve",
+    "loss_surface": "zoo.analysis.loss_surface",
     "permutation_importance": "zoo.analysis.permutation",
     "sequential_jacobian": "zoo.analysis.jacobian",
     "validation_curve": "zoo.analysis.validation_curve",
@@ -52,6 +53,7 @@ class Subject:
         split: the rows that are held out.
         settings: the run's config, with whole paths of its data.
         accelerator: what computes.
+        folder: of the run.
     """
 
     model: ZooModel
@@ -59,6 +61,7 @@ class Subject:
     split: str
     settings: dict[str, Any]
     accelerator: str = "auto"
+    folder: Path | None = None
 
     def batches(self) -> Iterator[Batch]:
         """Yield all held-out rows, as the model takes them."""

@@ -108,7 +108,7 @@ def evaluate_run(config: DictConfig) -> None:
     asked = read_asked(options)
     analyses = check_analyses(options["analysis"], options)
     name = settings["data"]["name"]
-    data, is_new = _data_of(run, settings["data"], options["data"], model)
+    data, is_new = data_of(run, settings["data"], options["data"], model)
     if asked is not None:
         check_goes_on(model, data)
     split = options["split"] or ("test" if data.has("test") else "train")
@@ -139,7 +139,7 @@ def evaluate_run(config: DictConfig) -> None:
         ask_words(model, options["pairs"], options["analogies"], options["near"], folder)
     given = {key: value for key, value in options["data"].items() if value is not None}
     settings["data"] = absolute_paths(settings["data"], run) | absolute_paths({"name": name, **given})
-    subject = Subject(model, data, split, settings, options["accelerator"])
+    subject = Subject(model, data, split, settings, options["accelerator"], run)
     run_analyses(analyses, subject, folder / "analysis", logger.experiment)
     logger.finalize("success")
     if asked is not None:
@@ -157,7 +157,7 @@ def adjust(model: ZooModel, given: dict[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in given.items()]
 
 
-def _data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: ZooModel) -> tuple[Any, bool]:
+def data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: ZooModel) -> tuple[Any, bool]:
     """Return the data to evaluate on, coded and scaled as the model learnt it, and whether all of its rows are new."""
     section = absolute_paths(trained, run)
     given = {key: value for key, value in given.items() if value is not None}

@@ -88,7 +88,8 @@ def fit(
         seed: seed of the initial parameters and of the order of rows.
         device: `auto`, `cpu` or `cuda`.
         progress: show a progress bar.
-        **trainer_options: anything else that Lightning's Trainer takes.
+        **trainer_options: `early_stopping`, a mapping of `patience` and `min_delta`, which ends with the weights of the
+            best validation; `averaging`, as on the command line; anything else that Lightning's Trainer takes.
 
     Raises:
         ZooError: if the data do not suit the model, in one line.
@@ -171,9 +172,24 @@ def _fit_trainer(
     from zoo.training.trainer import make_trainer
 
     accelerator = "gpu" if device == "cuda" else device
+    if (stopping := options.get("early_stopping")) is not None:
+        _check_stopping(stopping, datamodule)
+        if hasattr(datamodule, "spec"):
+            model.build(datamodule.spec)  # the task says which value is watched
     trainer = make_trainer(model, max_epochs=max_epochs, accelerator=accelerator, progress=progress, **options)
     trainer.fit(model, datamodule=datamodule)
     return model.eval()
+
+
+def _check_stopping(options: Any, datamodule: Any) -> None:
+    """Raise one line for an early stop that is told by nothing, or by rows that are not there."""
+    known = ("patience", "min_delta")
+    if not isinstance(options, dict) or not options or not set(options) <= set(known):
+        raise ZooError(f"early_stopping must be a mapping of {' and '.join(known)}, as in {{'patience': 5}}.")
+    check_type("early_stopping.patience", options.get("patience", 3), Annotated[int, Range(0)])
+    check_type("early_stopping.min_delta", options.get("min_delta", 0.0), Annotated[float, Range(0)])
+    if hasattr(datamodule, "has") and not datamodule.has("val"):
+        raise ZooError("early_stopping watches validation rows, and there are none: pass validation=0.2.")
 
 
 def _comes_by_loaders(data: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -14,9 +15,10 @@ from zoo.data.spec import Batch
 from zoo.training.logger import RunLogger
 from zoo.training.shares import whole
 
-__all__ = ["Gauges", "Histograms"]
+__all__ = ["Gauges", "Histograms", "LossByRows"]
 
 _AT_LEAST = 0.5  # seconds between two points at ends of epochs
+_POINTS = 500  # of a run's losses over the rows seen
 
 
 class Gauges(Callback):
@@ -79,6 +81,52 @@ class Gauges(Callback):
         self._any, self._logged, self._rows, self._tokens, self._norm = True, now, 0, None, None
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step - 1)  # where the loss of this step stands
+
+
+class LossByRows(Callback):
+    """Draw the losses over the number of rows that the steps have seen, in the place of the number of steps.
+
+    `loss_by_rows/train` is the mean of the steps since the point before, `loss_by_rows/val` that of the validation.
+    Runs whose steps see one row, a few or all of them lie over each other by it. The count travels in the checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self._rows = self._since = self._apart = 0
+        self._sum = 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        loss = getattr(model, "last_loss", None)
+        if loss is None or not isinstance(batch, Batch):
+            return
+        self._apart = self._apart or max(1, int(_rows_of_run(trainer, batch) / _POINTS))
+        self._rows += batch.size * trainer.world_size
+        self._sum, self._since = self._sum + loss * batch.size, self._since + batch.size
+        if self._since * trainer.world_size >= self._apart:
+            self._draw(trainer, "train", self._sum / self._since)
+            self._sum, self._since = 0.0, 0
+
+    def on_validation_end(self, trainer: pl.Trainer, model: Any) -> None:
+        if self._rows and "val/loss" in trainer.callback_metrics:
+            self._draw(trainer, "val", float(trainer.callback_metrics["val/loss"]))
+
+    def _draw(self, trainer: pl.Trainer, split: str, loss: float) -> None:
+        writer = next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
+        if writer is not None and trainer.is_global_zero:
+            writer.experiment.add_scalar(f"loss_by_rows/{split}", loss, self._rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self._rows, "since": self._since, "sum": self._sum}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._rows, self._since, self._sum = (state_dict[key] for key in ("rows", "since", "sum"))
+
+
+def _rows_of_run(trainer: pl.Trainer, batch: Batch) -> float:
+    """About how many rows a run will see; those of an epoch where nothing says how long it is."""
+    batches = trainer.num_training_batches * max(1, trainer.max_epochs or 1)
+    steps = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else math.inf
+    known = min(batches, steps)
+    return known * batch.size * trainer.world_size if math.isfinite(known) else 0
 
 
 class Histograms(Callback):

@@ -245,6 +245,10 @@ def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str
         if sweep.runs and global_rank() == 0:
             sweep.leave_nothing_if_refused()
             sweep.print()
+    if len(sweep.runs) > 1 and global_rank() == 0:
+        from zoo.training.sweep_ways import draw_ways  # Lightning has been imported by then
+
+        draw_ways(sweep)
     if failures:  # of a sweep, the first: the other jobs have run
         failed = [str(run.number) for run in sweep.runs if run.failed]
         if failed and explain(failures[0]) is not None:

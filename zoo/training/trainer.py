@@ -18,16 +18,18 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from zoo.errors import ZooError
 from zoo.optimizers import make_average
 from zoo.training.averaging import Averaging
+from zoo.training.best_weights import BestWeights
 from zoo.training.callbacks import Checkpointer, RandomStates, SignalExit
 from zoo.training.checkpoint import AtomicCheckpointIO
 from zoo.training.convergence import Convergence
 from zoo.training.execution import Compiled, Recomputed
-from zoo.training.gauges import Gauges, Histograms
+from zoo.training.gauges import Gauges, Histograms, LossByRows
 from zoo.training.history import History
 from zoo.training.logger import make_loggers
 from zoo.training.progress import Progress
 from zoo.training.shares import ShareStrategy, check_shares
 from zoo.training.strategy import StreamingDDPStrategy
+from zoo.training.weight_path import WeightPath
 from zoo.training.whole_set import NEVER, WholeSet
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ def make_trainer(
     compile: bool = False,
     activation_checkpointing: bool = False,
     averaging: dict[str, Any] | str | None = None,
+    keep_best: bool | None = None,
     **options: Any,
 ) -> pl.Trainer:
     """Return the Trainer for a model.
@@ -102,6 +105,7 @@ def make_trainer(
         run_dir: where checkpoints and TensorBoard's events go; None keeps nothing.
         checkpoint_seconds: the most work, in seconds, that a killed run loses.
         early_stopping: `patience` (epochs) and `min_delta` of the monitored validation value.
+        keep_best: without a folder, end with the weights of the best validation; None: where it may stop early.
         gradient_clip_val: largest norm of the gradient, or the largest entry.
         gradient_clip_algorithm: which of the two: `norm` or `value`; None for the norm.
         callbacks: further callbacks.
@@ -130,7 +134,9 @@ def make_trainer(
     if average is not None and "steps" not in model.heeds:
         raise ZooError(f"averaging does nothing for {model.entry.name}: it takes no steps. Leave it out.")
     averages = [] if average is None else [Averaging(average)]  # before all who look at the weights
-    callbacks = [RandomStates(), *averages, *(callbacks or []), Convergence(limit)]
+    best = [BestWeights()] if run_dir is None and (early_stopping if keep_best is None else keep_best) else []
+    ways = [WeightPath()] if run_dir is not None and model.convex and not model.streaming else []
+    callbacks = [RandomStates(), *best, *ways, *averages, *(callbacks or []), Convergence(limit)]
     if whole_set:
         callbacks.append(WholeSet())
         options["accumulate_grad_batches"] = NEVER
@@ -144,7 +150,7 @@ def make_trainer(
     if run_dir is not None:
         callbacks.append(SignalExit(checkpointer))
     if run_dir is not None and not model.streaming:
-        callbacks.append(Gauges())
+        callbacks += [Gauges(), LossByRows()]
     callbacks += [Compiled()] * compile + [Recomputed()] * activation_checkpointing
     if histograms:
         callbacks.append(Histograms())

@@ -21,6 +21,7 @@ from zoo.visual.scores import elbow, silhouette
 from zoo.visual.sequences import forecast, gates
 from zoo.visual.style import class_colors, new_figure, rows_of, save, titled
 from zoo.visual.supervised import confusion_matrix, decision_boundary, margins, region, residuals
+from zoo.visual.surfaces import surface
 from zoo.visual.thresholds import precision_recall, roc
 from zoo.visual.validation import bands, error_parts, folds, importance_ranges, reliability
 
@@ -63,6 +64,7 @@ __all__ = [
     "scree",
     "sequential_jacobian",
     "silhouette",
+    "surface",
     "telling_features",
     "titled",
 ]
