@@ -56,8 +56,7 @@ def test_cross_entropy(reduction: str, scale: float, rng: torch.Generator) -> No
         options = {"weight": w, "reduction": reduction, "label_smoothing": smoothing}
         check(losses.cross_entropy, F.cross_entropy, x, y, ignore_index=4 if len(shape) > 1 else -100, **options)
         soft = torch.softmax(torch.randn(shape, generator=rng).double(), 1 if len(shape) > 1 else 0)
-        if x.numel():
-            check(losses.cross_entropy, F.cross_entropy, x, soft, **options)
+        check(losses.cross_entropy, F.cross_entropy, x, soft, **options)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -144,6 +143,35 @@ def test_ctc_is_the_sum_over_all_alignments() -> None:
             total += float(torch.stack([y[t, k] for t, k in enumerate(way)]).prod())
     ours = losses.ctc_loss(y.log(), torch.tensor([1, 1]), [4], [2], reduction="sum")
     assert float(ours) == pytest.approx(-np.log(total), rel=1e-12)
+
+
+def test_targets_without_weight_and_bytes_as_targets(rng: torch.Generator) -> None:
+    x, y, weight = torch.randn(4, 3, generator=rng).double(), torch.tensor([0, 1, 0, 1]), torch.tensor([0.0, 0.0, 1.0])
+    for smoothing, reduction in itertools.product((0.0, 0.1), REDUCTIONS):
+        options = {"reduction": reduction, "label_smoothing": smoothing}
+        check(losses.cross_entropy, F.cross_entropy, x, y, weight=weight, **options)
+        check(losses.cross_entropy, F.cross_entropy, x, torch.full((4,), -100), **options)  # nobody counts
+        check(losses.cross_entropy, F.cross_entropy, x, y.byte(), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "rest", "options"),
+    [
+        ("cross_entropy", [torch.tensor([0, 1])], {}),  # fewer targets than examples
+        ("cross_entropy", [torch.tensor([0, 1, 2], dtype=torch.int32)], {}),
+        ("cross_entropy", [torch.tensor([0, 1, 2])], {"label_smoothing": 1.5}),
+        ("cross_entropy", [torch.tensor([0, 1, 2])], {"weight": torch.ones(3)}),
+        ("nll_loss", [torch.tensor([[0, 1, 2]])], {}),
+        ("nll_loss", [torch.tensor([0.0, 1.0, 2.0])], {}),
+        ("multi_margin_loss", [torch.tensor([0, 1])], {}),
+        ("huber_loss", [torch.zeros(3, 4)], {"delta": 0.0}),
+        ("smooth_l1_loss", [torch.zeros(3, 4)], {"beta": -1.0}),
+    ],
+)
+def test_what_torch_refuses_of_targets_and_options_is_refused(name: str, rest: Any, options: dict[str, Any]) -> None:
+    for module in (F, losses):
+        with pytest.raises((ValueError, RuntimeError)):
+            getattr(module, name)(torch.zeros(3, 4), *rest, **options)
 
 
 def test_what_torch_refuses_is_refused() -> None:

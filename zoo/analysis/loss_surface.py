@@ -108,9 +108,10 @@ def loss_surface(
         ...     ways[name] = WeightPath()
         ...     model = zoo.create_model("linear_regression", solver="gradient")
         ...     model = zoo.fit(model, x, 2 * x[:, 0], optimizer=name, lr=0.1, callbacks=[ways[name]])
-        >>> found = loss_surface(model, x, 2 * x[:, 0], paths={name: way.points for name, way in ways.items()})
+        >>> paths = {name: way.points for name, way in ways.items()}
+        >>> found = loss_surface(model, x, 2 * x[:, 0], paths=paths, size=9)
         >>> found.axes, found.losses.shape
-        (('linear.weight', 'linear.bias'), torch.Size([41, 41]))
+        (('linear.weight', 'linear.bias'), torch.Size([9, 9]))
     """
     model.check_fitted()
     batch = model.prepare(x)

@@ -76,6 +76,8 @@ def huber_loss(
     >>> huber_loss(torch.tensor([0.5, 3.0]), torch.zeros(2), "none")
     tensor([0.1250, 2.5000])
     """
+    if delta <= 0:
+        raise RuntimeError("huber_loss does not support non-positive values for delta.")
     difference, scale = _differences(input, target, weight)
     size = difference.abs()
     losses = torch.where(size <= delta, 0.5 * difference.square(), delta * (size - 0.5 * delta))
@@ -88,6 +90,8 @@ def smooth_l1_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean",
     >>> smooth_l1_loss(torch.tensor([0.5, 3.0]), torch.zeros(2), "none", beta=2.0)
     tensor([0.0625, 2.0000])
     """
+    if beta < 0:
+        raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
     if not beta:
         return l1_loss(input, target, reduction)
     difference, _ = _differences(input, target)
@@ -190,6 +194,8 @@ def multi_margin_loss(
     """
     if p not in (1, 2):
         raise ValueError("only p == 1 and p == 2 supported")
+    if target.shape != input.shape[:-1]:
+        raise RuntimeError(f"expected a target for each example of {list(input.shape)}, got {list(target.shape)}")
     single = input.ndim == 1
     scores, classes = (input[None], target.view(1)) if single else (input, target)
     losses = (margin - scores.gather(1, classes[:, None]) + scores).clamp(min=0)  # (N, C)
@@ -228,8 +234,14 @@ def nll_loss(
 def _picked(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> tuple[Tensor, Tensor]:
     """The loss of each target and what each counts, of the targets' shape."""
     axis = 1 if input.ndim > 1 else 0
+    if target.shape != input.shape[:axis] + input.shape[axis + 1 :]:  # gather would take fewer without a word
+        raise ValueError(f"Expected a target for each example of {list(input.shape)}, got {list(target.shape)}")
+    if target.dtype not in (torch.int64, torch.uint8):
+        raise RuntimeError(f"expected target dtype to be Long or Byte, but got {target.dtype}")
+    if weight is not None and weight.shape != (input.shape[axis],):
+        raise RuntimeError(f"weight should be of {input.shape[axis]} classes, got {list(weight.shape)}")
     there = target != ignore_index
-    classes = torch.where(there, target, torch.zeros_like(target))
+    classes = torch.where(there, target, torch.zeros_like(target)).long()
     picked = input.gather(axis, classes.unsqueeze(axis)).squeeze(axis)
     counts = torch.ones_like(picked) if weight is None else weight[classes]
     counts = torch.where(there, counts, torch.zeros_like(counts))
@@ -254,22 +266,31 @@ def cross_entropy(
         reduction: `none`, `sum` or `mean`: of classes Σ ℓ / Σ w_y, of probabilities the mean over examples.
         label_smoothing: ε.
 
+    Raises:
+        ValueError: the shapes do not fit.
+        RuntimeError: ε is not in [0, 1], `weight` is not of C classes, or classes are no whole numbers.
+
     Example:
         >>> cross_entropy(torch.tensor([[0.0, 0.0], [0.0, 1000.0]]), torch.tensor([0, 0]), reduction="none")
         tensor([6.9315e-01, 1.0000e+03])
     """
+    if not 0 <= label_smoothing <= 1:
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     axis = 1 if input.ndim > 1 else 0
     x, classes = log_softmax(input, axis), input.shape[axis]
     by_class = None if weight is None else weight.view(-1, *[1] * (x.ndim - axis - 1))  # along the classes' axis
     if target.shape == input.shape and target.is_floating_point():
         aims = target * (1 - label_smoothing) + label_smoothing / classes
         losses = -(aims * x if by_class is None else aims * x * by_class).sum(axis)
-        return losses.sum() / max(losses.numel(), 1) if reduction == "mean" else _reduced(losses, reduction)
+        return _reduced(losses, reduction)
     losses, counts = _picked(x, target, weight, ignore_index)
     if label_smoothing:
         spread = -(x if by_class is None else x * by_class).sum(axis)
-        spread = torch.where(target != ignore_index, spread, torch.zeros_like(spread))
-        losses = (1 - label_smoothing) * losses + label_smoothing / classes * spread
+        spread = torch.where(target != ignore_index, spread, torch.zeros_like(spread)) * (label_smoothing / classes)
+        losses = (1 - label_smoothing) * losses
+        if reduction == "mean":  # apart, so that 0 / 0 is NaN where no target has a weight
+            return losses.sum() / counts.sum() + spread.sum() / counts.sum()
+        losses = losses + spread
     return losses.sum() / counts.sum() if reduction == "mean" else _reduced(losses, reduction)
 
 

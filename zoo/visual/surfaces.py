@@ -37,6 +37,7 @@ def surface(
         title: what is shown.
 
     Example:
+        >>> import torch
         >>> side = torch.linspace(-1, 1, 9)
         >>> figure = surface(side**2 + side[:, None] ** 2, side, side, {"sgd": torch.tensor([[1.0, 1.0], [0.1, 0.0]])})
         >>> len(figure.axes[0].lines)
