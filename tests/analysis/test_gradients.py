@@ -98,6 +98,11 @@ def test_what_is_no_function_of_tensors_is_refused() -> None:
         numerical_gradient(lambda x: x.sum(), torch.arange(3))
     with pytest.raises(ZooError, match="must be a scalar"):
         numerical_gradient(lambda x: x, torch.ones(3))
+    with pytest.raises(ZooError, match=r"takes no complex numbers .*pass method='central'"):
+        numerical_gradient(lambda x: x.relu().sum(), torch.ones(3), method="complex")
+    for options in ({"step": 0.0}, {"step": -1e-3}, {"directions": 0}):
+        with pytest.raises(ZooError, match=r"must be (a number above 0|at least 1), not"):
+            numerical_gradient(lambda x: x.sum(), torch.ones(3), **options)
     assert default_step(torch.float64, "complex") < 1e-15
 
 

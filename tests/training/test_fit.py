@@ -292,5 +292,7 @@ def test_a_fit_that_may_stop_early_ends_with_the_weights_of_its_best_validation(
             fitted(early_stopping=given)
     with pytest.raises(zoo.ZooError, match=r"there are none: pass validation=0\.2"):
         zoo.fit(zoo.create_model("mlp"), x, y, early_stopping={"patience": 3})
+    with pytest.raises(zoo.ZooError, match=r"optimizer is a name, such as 'adam'"):
+        fitted(optimizer=torch.optim.Adam)
     last = fitted()  # what may not stop ends where it ends
     assert float(last.evaluate(rows)["loss"].detach().mean()) == pytest.approx(losses[-1], rel=1e-5)

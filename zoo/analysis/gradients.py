@@ -51,6 +51,10 @@ _ROUNDING = 1e-9  # between two ways to the same formula in float64
 _KINK = 1e-3  # of the derivative: two sides that differ by more are a corner, and not curvature
 
 
+class _NotComplexError(ZooError):
+    """A function takes no complex numbers."""
+
+
 def default_step(dtype: torch.dtype, method: Method = "central") -> float:
     """Return the step that balances the error of the series with that of rounding.
 
@@ -84,7 +88,8 @@ def numerical_gradient(
         seed: of the directions.
 
     Raises:
-        ZooError: for parameters that are no floating tensors, or a function that is no scalar.
+        ZooError: for parameters that are no floating tensors, a function that is no scalar or takes no complex numbers,
+            or an option out of range.
 
     Example:
         >>> x = torch.tensor([1.0, 2.0], dtype=torch.float64)
@@ -97,9 +102,20 @@ def numerical_gradient(
             raise ZooError("Parameters must be floating tensors, or lists and dicts of such.")
     if method not in ("forward", "central", "complex"):
         raise ZooError(f"method must be forward, central or complex, not {method!r}.")
+    if step is not None and not 0 < step < math.inf:
+        raise ZooError(f"step must be a number above 0, not {step}.")
+    if directions is not None and directions < 1:
+        raise ZooError(f"directions must be at least 1, not {directions}.")
 
     def at(moved: list[Tensor]) -> Tensor:
-        value = torch.as_tensor(function(tree_unflatten(moved, form)))
+        try:
+            value = torch.as_tensor(function(tree_unflatten(moved, form)))
+        except (RuntimeError, TypeError, NotImplementedError) as error:  # which torch says in many ways
+            if method != "complex":
+                raise
+            raise _NotComplexError(
+                f"The function takes no complex numbers ({error}): pass method='central'."
+            ) from error
         if value.numel() != 1:
             raise ZooError(f"The function must be a scalar, not of shape {tuple(value.shape)}.")
         return value.reshape(())
@@ -178,7 +194,7 @@ def step_errors(
         for step in steps:
             try:
                 leaves = tree_flatten(numerical_gradient(function, params, method=method, step=step))[0]
-            except (RuntimeError, TypeError, NotImplementedError):  # no complex numbers, says torch in many ways
+            except _NotComplexError:
                 break
             flat = torch.cat([leaf.double().reshape(-1) for leaf in leaves])
             errors.append(float((flat - truth).norm() / truth.norm().clamp_min(1e-300)))

@@ -117,6 +117,8 @@ def loss_surface(
     batch = model.prepare(x)
     if y is not None:
         batch = batch._replace(y=model.encode_targets(y, batch.size))
+    elif not model.entry.unsupervised and batch.y is None:
+        raise ZooError(f"The loss of {model.entry.name} is against targets: pass y.")
     if sample_weight is not None:
         batch = batch._replace(weight=check_weight(to_tensor(sample_weight, "weight"), batch.size))
     return surface_of(model, batch, paths, size=size)

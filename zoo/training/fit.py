@@ -144,6 +144,8 @@ def _check_arguments(
     """Raise one line for an argument that is unknown, missing, out of range, or of no use to the model."""
     for name, annotation in _TYPES.items():
         check_type(name, given[name], annotation)
+    if not isinstance(optimizer, str | None):
+        raise ZooError(f"optimizer is a name, such as 'adam' or 'sgd', not {optimizer!r}.")
     if given["device"] == "cuda" and not torch.cuda.is_available():
         raise ZooError("device='cuda' was asked for, and torch finds no GPU: pass device='cpu' or 'auto'.")
     if trainer_options:

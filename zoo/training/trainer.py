@@ -30,7 +30,7 @@ from zoo.training.progress import Progress
 from zoo.training.shares import ShareStrategy, check_shares
 from zoo.training.strategy import StreamingDDPStrategy
 from zoo.training.weight_path import WeightPath
-from zoo.training.whole_set import NEVER, WholeSet
+from zoo.training.whole_set import NEVER, WholeSet, check_training
 
 if TYPE_CHECKING:
     from zoo.models.base import ZooModel
@@ -138,6 +138,7 @@ def make_trainer(
     ways = [WeightPath()] if run_dir is not None and model.convex and not model.streaming else []
     callbacks = [RandomStates(), *best, *ways, *averages, *(callbacks or []), Convergence(limit)]
     if whole_set:
+        check_training("batch", model, model.recipe.optimizer)
         callbacks.append(WholeSet())
         options["accumulate_grad_batches"] = NEVER
     if run_dir is not None and not options.get("fast_dev_run"):
