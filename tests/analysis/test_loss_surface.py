@@ -7,15 +7,21 @@ from typing import Any
 
 import pytest
 import torch
-from support import CPU, run_command
+from omegaconf import OmegaConf
+from support import CPU, compose, run_command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 import zoo
 from zoo.analysis import WeightPath, loss_surface
-from zoo.analysis.loss_surface import path_of, surface_of
+from zoo.analysis.loss_surface import analyze, path_of, surface_of, surface_of_runs
 from zoo.errors import ZooError
 from zoo.training import weight_path
+from zoo.training.analyses import Subject
+from zoo.training.run import build
+from zoo.training.sweep import Outcome, Run, Sweep
+from zoo.training.sweep_ways import draw_ways
+from zoo.training.trainer import make_trainer
 from zoo.training.weight_path import flat_weights
 
 
@@ -71,13 +77,15 @@ def test_of_many_weights_the_plane_holds_the_principal_directions_of_all_ways() 
 def test_long_ways_are_thinned_and_a_resumed_one_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     x = drawn(30, 2)
     _, whole = fitted(x, x[:, 0], batch_size=3, max_epochs=7)  # 70 steps
-    monkeypatch.setattr(weight_path, "MOST_POINTS", 16)
+    monkeypatch.setattr(weight_path, "FINEST", 8)
     _, thin = fitted(x, x[:, 0], batch_size=3, max_epochs=7)
-    assert torch.equal(thin.points[:-1], whole.points[::8])
-    assert torch.equal(thin.points[-1], whole.points[-1])  # which is no eighth one
+    steps = [*range(16), *range(16, 32, 2), *range(32, 64, 4), 64, 70]  # to 70, which is no eighth one
+    assert torch.equal(thin.points, whole.points[steps])
     again = WeightPath()
     again.load_state_dict(thin.state_dict())
     assert torch.equal(again.points, thin.points)
+    monkeypatch.setattr(weight_path, "MOST_NUMBERS", 11)  # of three weights less than four points
+    assert not len(fitted(x, x[:, 0])[1].points)
 
 
 def test_a_way_that_stands_still_or_diverged_is_drawn_as_far_as_it_goes() -> None:
@@ -96,25 +104,61 @@ def test_a_way_that_stands_still_or_diverged_is_drawn_as_far_as_it_goes() -> Non
         loss_surface(tree, x, x[:, 0], paths={"a": still})
 
 
-def test_a_sweep_over_what_a_step_sees_is_laid_over_each_other(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    told = ["model=linear_regression", "model.solver=gradient", "data=regression", "data.num_features=1",
-            "data.num_rows=40", "trainer.max_epochs=3", "optimizer.lr=0.05", "diagnosis=false", CPU]  # fmt: skip
-    where = [f"run_dir={tmp_path / 'run'}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
-    assert run_command(["-m", "training=batch,stochastic", *told, *where], pictures=True) == 0
-    assert "loss_surface.png" in capsys.readouterr().out
-    assert (tmp_path / "sweep" / "loss_surface.png").stat().st_size > 10_000
-    runs = [tmp_path / f"run_{number}" for number in (0, 1)]
-    assert [len(path_of(run)) for run in runs] == [4, 3 * 28 + 1]
-    for run in runs:
+TOLD = ["model=linear_regression", "model.solver=gradient", "data=regression", "data.num_features=1",
+        "data.num_rows=40", "trainer.max_epochs=3", "optimizer.lr=0.05", "diagnosis=false"]  # fmt: skip
+
+
+def check_runs(batch: Path, stochastic: Path) -> None:
+    """Ways and losses of two runs over 28 rows, three times, in steps over all of them and over one."""
+    assert [len(path_of(run)) for run in (batch, stochastic)] == [4, 3 * 28 + 1]
+    for run in (batch, stochastic):
         found = EventAccumulator(str(run)).Reload()
         assert found.Scalars("loss_by_rows/train")[-1].step == 3 * 28
         assert [event.step for event in found.Scalars("loss_by_rows/val")] == [28, 56, 84]
         values = [event.value for event in found.Scalars("loss_by_rows/val")]
         assert values == [event.value for event in found.Scalars("val/loss")]
-    asked = [f"run={runs[0]}", "analysis=loss_surface", f"loss_surface.runs=[{runs[1]}]", "accelerator=cpu"]
-    assert run_command(asked, "evaluate") == 0
-    table = (runs[0] / "evaluation" / "analysis" / "loss_surface.csv").read_text().splitlines()
+    losses = EventAccumulator(str(stochastic)).Reload()
+    means = torch.tensor([event.value for event in losses.Scalars("loss_by_rows/train")]).view(3, 28).mean(1)
+    assert means.tolist() == pytest.approx([event.value for event in losses.Scalars("train/loss")], rel=1e-5)
+
+
+def test_ways_of_runs_are_laid_over_each_other_where_they_lower_the_same_loss(tmp_path: Path) -> None:
+    runs, sweep = [], Sweep(tmp_path / "sweep")
+    for number, size in enumerate((0, 1)):
+        settings = compose(*TOLD, f"data.batch_size={size}")
+        run, (model, data) = tmp_path / f"run_{number}", build(settings)
+        trainer = make_trainer(model, run_dir=run, max_epochs=3, accelerator="cpu", progress=False)
+        trainer.fit(model, datamodule=data)
+        for logger in trainer.loggers:
+            logger.finalize("success")
+        OmegaConf.save(settings, run / "config.yaml")
+        outcome = Outcome(float(number), "val/loss", folder=str(run))
+        sweep.add(Run(number, {"data.batch_size": str(size)}, outcome))
+        runs.append(run)
+    check_runs(*runs)
+    draw_ways(sweep)
+    assert (tmp_path / "sweep" / "loss_surface.png").stat().st_size > 10_000
+    assert EventAccumulator(str(tmp_path / "sweep")).Reload().Tags()["images"] == ["loss_surface"]
+    subject = Subject(model, data, "test", settings, folder=runs[1])
+    findings = analyze(subject, runs=[str(runs[0])])
+    assert ["run_1" in row["path"] for row in findings.tables["loss_surface"]] == [True, False]
+    losses = [row["last loss"] for row in findings.tables["loss_surface"]]
+    assert losses == sorted(losses)
+    other = OmegaConf.load(runs[1] / "config.yaml")
+    other.data.num_rows = 41  # another loss
+    OmegaConf.save(other, runs[1] / "config.yaml")
+    assert surface_of_runs({"all": runs[0], "one": runs[1]}) is None
+
+
+@pytest.mark.slow
+def test_a_sweep_over_what_a_step_sees_draws_its_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = [f"run_dir={tmp_path / 'run'}", f"hydra.sweep.dir={tmp_path / 'sweep'}", CPU]
+    assert run_command(["-m", "training=batch,stochastic", *TOLD, *where], pictures=True) == 0
+    assert "loss_surface.png" in capsys.readouterr().out
+    assert (tmp_path / "sweep" / "loss_surface.png").stat().st_size > 10_000
+    check_runs(tmp_path / "run_0", tmp_path / "run_1")
+    asked = ["analysis=loss_surface", f"loss_surface.runs=[{tmp_path / 'run_1'}]", "accelerator=cpu"]
+    assert run_command([f"run={tmp_path / 'run_0'}", *asked], "evaluate") == 0
+    table = (tmp_path / "run_0" / "evaluation" / "analysis" / "loss_surface.csv").read_text().splitlines()
     assert table[0] == "path,first loss,last loss"
     assert len(table) == 3

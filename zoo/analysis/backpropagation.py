@@ -316,9 +316,9 @@ def _attend(heads: int, causal: bool) -> Step:
         return joined(torch.softmax(scores if seen is None else scores.masked_fill(~seen, -torch.inf), -1) @ v)
 
     def backward(x: Tensor, delta: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
-        split, seen = parts(x)
+        (q, k, v), seen = parts(x)
         by_heads = delta.unflatten(-1, (heads, -1)).transpose(1, 2)
-        return torch.cat([joined(part) for part in attention_backward(*split, by_heads, seen)], -1), {}
+        return torch.cat([joined(part) for part in attention_backward(q, k, v, by_heads, seen)], -1), {}
 
     return Step(forward, backward)
 

@@ -86,7 +86,7 @@ def loss_surface(
     sample_weight: Any = None,
     *,
     paths: Mapping[str, Tensor],
-    size: int = 41,
+    size: int = 25,
 ) -> LossSurface:
     """Return the loss of a model around the ways of its weights, on a plane that shows most of them.
 
@@ -125,7 +125,7 @@ def loss_surface(
 
 
 @torch.no_grad()
-def surface_of(model: Any, batch: Batch, paths: Mapping[str, Tensor], *, size: int = 41) -> LossSurface:
+def surface_of(model: Any, batch: Batch, paths: Mapping[str, Tensor], *, size: int = 25) -> LossSurface:
     """Return what `loss_surface` does, of rows as the model takes them."""
     if model.streaming or not model.automatic_optimization:
         raise ZooError(f"{model.entry.name} with these settings takes no steps: there is no way to be drawn.")

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 __all__ = ["WeightPath", "flat_weights"]
 
-MOST_POINTS = 512
-MOST_NUMBERS = 2**20  # of all points: what a checkpoint carries along
+FINEST = 128  # points from n steps to 2 n
+MOST_NUMBERS = 2**16  # of those: a way of more weights has fewer points
 
 
 class WeightPath(Callback):
-    """Keep the weights of every k-th step, from the first ones to the last; k doubles whenever there are too many.
+    """Keep the weights of the first steps one by one, and of later ones ever fewer: as many from n steps on to 2 n.
 
-    It travels in the checkpoint, so that a resumed run has the whole way.
+    They travel in the checkpoint, so that a resumed run has the whole way. Of more than 16,384 weights none is kept.
 
     Example:
         >>> import torch, zoo
@@ -31,8 +31,8 @@ class WeightPath(Callback):
 
     def __init__(self) -> None:
         self._points: list[Tensor] = []
-        self._every, self._seen = 1, 0
         self._end: Tensor | None = None
+        self._seen = 0
 
     @property
     def points(self) -> Tensor:
@@ -43,29 +43,28 @@ class WeightPath(Callback):
     def on_train_start(self, trainer: pl.Trainer, model: Any) -> None:
         self._end, self._seen = None, trainer.global_step
         if not trainer.global_step:
-            self._points, self._every = [flat_weights(model)], 1
+            first = flat_weights(model)
+            self._points = [first] if MOST_NUMBERS // max(1, len(first)) >= 4 else []
 
     def on_train_batch_end(self, trainer: pl.Trainer, model: Any, *args: Any) -> None:
-        if trainer.global_step == self._seen:
-            return
-        self._seen = trainer.global_step
-        if self._points and self._seen % self._every == 0:
-            self._points.append(flat_weights(model))
-            if len(self._points) > max(2, min(MOST_POINTS, MOST_NUMBERS // len(self._points[0]))):
-                self._points, self._every = self._points[::2], 2 * self._every
+        if trainer.global_step != self._seen and self._points:
+            self._seen = trainer.global_step
+            if self._is_kept(self._seen):
+                self._points.append(flat_weights(model))
+
+    def _is_kept(self, step: int) -> bool:
+        fine = min(FINEST, MOST_NUMBERS // len(self._points[0]))
+        return step % (1 << max(0, step.bit_length() - fine.bit_length())) == 0
 
     def on_train_end(self, trainer: pl.Trainer, model: Any) -> None:
-        self._end = flat_weights(model) if self._points and self._seen % self._every else None
+        self._end = flat_weights(model) if self._points and not self._is_kept(self._seen) else None
 
     def state_dict(self) -> dict[str, Any]:
-        if not self._points:
-            return {}
-        return {"every": self._every, "points": torch.stack(self._points), "end": self._end}
+        return {"points": torch.stack(self._points), "end": self._end} if self._points else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict:
-            self._every, self._end = state_dict["every"], state_dict["end"]
-            self._points = list(state_dict["points"])
+            self._points, self._end = list(state_dict["points"]), state_dict["end"]
 
 
 def flat_weights(model: nn.Module) -> Tensor:

@@ -54,7 +54,9 @@ def surface(
         for (name, path), color in zip(paths.items(), class_colors(len(paths)), strict=True):
             points = to_numpy(path)
             few = "." if len(points) <= 60 else None
-            plot.plot(points[:, 0], points[:, 1], color=color, linewidth=1.2, marker=few, markersize=4, label=name)
+            over = 2 + 1 / len(points)  # a way of few points over one of many
+            line = {"color": color, "linewidth": 1.2, "marker": few, "markersize": 4, "zorder": over}
+            plot.plot(points[:, 0], points[:, 1], label=name, **line)
             plot.scatter(*points[-1:].T, color=color, marker="X", s=50, edgecolor="white", linewidth=0.6, zorder=4)
             plot.scatter(*points[:1].T, facecolor="white", edgecolor=INK, s=30, zorder=4)
         plot.set(xlabel=axes[0], ylabel=axes[1], xlim=(columns[0], columns[-1]), ylim=(rows[0], rows[-1]))
