@@ -168,6 +168,9 @@ SPARSE = [
     ("naive_bayes", {"likelihood": "bernoulli"}),
     ("svm", {"method": "dual", "tol": 1e-12, "max_iter": 100_000}),
     ("svm", {"method": "dual", "loss": "hinge", "tol": 1e-12, "max_iter": 100_000}),
+    ("decision_tree", {"seed": 0}),
+    ("random_forest", {"num_trees": 4, "seed": 0}),
+    ("gradient_boosting", {"num_trees": 3, "min_samples_leaf": 2, "seed": 0}),
 ]
 
 

@@ -19,6 +19,7 @@ from zoo.models.trees.bins import Bins, Codes, bins_of, code_rows, encode, sketc
 from zoo.models.trees.bootstrap import Bootstrap, bootstrap_keys, poisson_thresholds
 from zoo.models.trees.criteria import Criterion, units_for
 from zoo.models.trees.nodes import Limits, RowSums, root_paths
+from zoo.models.trees.sparse_codes import SparseCodes, code_sparse_rows
 from zoo.models.trees.splits import Rules
 from zoo.models.trees.trees import Trees, trees_of
 from zoo.numerics.hashing import content_hash
@@ -34,18 +35,23 @@ def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return request.param
 
 
-def a_case(seed: int) -> tuple[Bins, Codes, RowSums, Rules, Limits, dict[str, Any]]:
-    """Rows, rules and limits of every kind, drawn."""
+def a_case(seed: int, sparse: bool = False) -> tuple[Bins, Codes | SparseCodes, RowSums, Rules, Limits, dict[str, Any]]:
+    """Rows, rules and limits of every kind, drawn; of sparse rows those that the kernel takes as they are."""
     draw, make = random.Random(seed), torch.Generator().manual_seed(seed)
     rows, features = draw.choice([1, 2, 3, 10, 60, 300, 1500]), draw.choice([1, 2, 5, 12])
     x = torch.randn(rows, features, generator=make, dtype=torch.float64) * 10.0 ** draw.randint(-3, 4)
-    categorical = tuple(f for f in range(features) if draw.random() < 0.5) if draw.random() < 0.3 else ()
+    if sparse:
+        rows, features = min(rows, 300), draw.choice([1, 5, 12, 60])
+        x = torch.randn(rows, features, generator=make, dtype=torch.float64) * 3
+        x *= torch.rand(rows, features, generator=make) < draw.choice([0.02, 0.1, 0.6, 1.0])
+    categorical = () if sparse or draw.random() >= 0.3 else tuple(f for f in range(features) if draw.random() < 0.5)
     x[:, list(categorical)] = (x[:, list(categorical)] * 3).round() % 11
     if draw.random() < 0.5:
         x = x.round()
     if draw.random() < 0.4:
         x[torch.rand(rows, features, generator=make) < 0.1] = torch.nan
-    bins, codes = code_rows(x, draw.choice([16, 255] if categorical else [2, 4, 16, 255, None]), categorical)
+    num_bins = draw.choice([16, 255] if categorical else [2, 4, 16, 255, None])
+    bins, codes = code_sparse_rows(x.to_sparse_csr(), num_bins) if sparse else code_rows(x, num_bins, categorical)
     trees = draw.choice([1, 3])
     weight = torch.ones(rows, dtype=torch.float64)
     if draw.random() < 0.4:
@@ -56,7 +62,7 @@ def a_case(seed: int) -> tuple[Bins, Codes, RowSums, Rules, Limits, dict[str, An
     if trees > 1:
         rate = draw.choice([1.0, 0.4])
         bootstrap, most = Bootstrap(content_hash(x), bootstrap_keys(5, trees), poisson_thresholds(rate)), 15.0
-    name = draw.choice(["gini", "entropy", "newton", "poisson", *([] if categorical else ["absolute_error"])])
+    name = draw.choice(["gini", "entropy", "newton", "poisson", *([] if categorical or sparse else ["absolute_error"])])
     monotone = None
     if name in ("gini", "entropy"):
         sums = draw.choice([2, 3, 7])
@@ -83,13 +89,15 @@ def a_case(seed: int) -> tuple[Bins, Codes, RowSums, Rules, Limits, dict[str, An
         directed = sums == 2 and name == "newton"
     if directed and draw.random() < 0.4:
         monotone = tuple(0 if f in categorical else draw.choice([-1, 0, 1]) for f in range(features))
+    may_draw = not categorical and not sparse
     rules = Rules(
         criterion, min_samples_leaf=draw.choice([1, 1, 3]), min_weight_leaf=draw.choice([0.0, 0.0, 1.5]),
-        categorical=categorical, monotone=monotone, random_thresholds=draw.random() < 0.3 and not categorical,
+        categorical=categorical, monotone=monotone, random_thresholds=draw.random() < 0.3 and may_draw,
     )  # fmt: skip
     limits = Limits(
         max_depth=draw.choice([None, None, 3]), min_gain=draw.choice([0.0, 0.0, 1e-3]),
-        max_leaf_nodes=draw.choice([None, None, 2, 9]), max_features=draw.choice([None, 1, 2]),
+        max_leaf_nodes=draw.choice([None, None, 2, 9]),
+        max_features=draw.choice([None, 1, 2, *([12] if sparse else [])]),
         histogram_size=1 << draw.choice([19, 25]),
     )  # fmt: skip
     return (
@@ -116,16 +124,28 @@ def assert_same_trees(ours: Trees, theirs: Trees) -> None:
 def test_the_kernel_grows_the_trees_of_the_torch_form(variant: str, threads: int, block: int) -> None:
     torch.set_num_threads(threads)
     for seed in range(15 * block, 15 * block + 15):
-        bins, codes, amounts, rules, limits, options = a_case(seed)
-        nodes, leaf = in_memory.grow(codes.rows, amounts, bins, rules, limits, **options)
-        compiled, compiled_leaf = in_memory.grow_trees(codes, amounts, bins, rules, limits, **options)
-        number = options["num_trees"]
-        plain = trees_of(nodes, number, rules, bins)
-        assert_same_trees(trees_of(compiled, number, rules, bins), plain)
-        drawn = (amounts.weight > 0) & (amounts.bootstrap is None or amounts.bootstrap.factor() > 0)
-        drawn = drawn.expand(number, -1)
-        assert torch.equal(compiled_leaf >= 0, drawn), seed
-        assert torch.equal(compiled.sums[compiled_leaf[drawn]], nodes.sums[leaf[drawn]]), seed
+        assert_the_torch_forms_trees(seed)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("seeds", [range(12), pytest.param(range(12, 200), marks=pytest.mark.slow)])
+def test_the_kernel_grows_the_trees_of_sparse_rows(threads: int, seeds: range) -> None:
+    torch.set_num_threads(threads)
+    for seed in seeds:
+        assert_the_torch_forms_trees(seed, sparse=True)
+
+
+def assert_the_torch_forms_trees(seed: int, sparse: bool = False) -> None:
+    bins, codes, amounts, rules, limits, options = a_case(seed, sparse)
+    nodes, leaf = in_memory.grow(codes.rows, amounts, bins, rules, limits, **options)
+    compiled, compiled_leaf = in_memory.grow_trees(codes, amounts, bins, rules, limits, **options)
+    number = options["num_trees"]
+    plain = trees_of(nodes, number, rules, bins)
+    assert_same_trees(trees_of(compiled, number, rules, bins), plain)
+    drawn = (amounts.weight > 0) & (amounts.bootstrap is None or amounts.bootstrap.factor() > 0)
+    drawn = drawn.expand(number, -1)
+    assert torch.equal(compiled_leaf >= 0, drawn), seed
+    assert torch.equal(compiled.sums[compiled_leaf[drawn]], nodes.sums[leaf[drawn]]), seed
 
 
 def test_a_large_node_shares_its_features_among_threads(variant: str) -> None:
@@ -196,12 +216,22 @@ def test_what_does_not_fit_is_refused(variant: str) -> None:
     weight, index = torch.ones(rows, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64)
     bin_ends = (torch.zeros(features, 2, dtype=torch.float64),) * 2
     columns = torch.zeros(features, rows, dtype=torch.uint8)
-    arguments = [columns, columns.T.contiguous(), *bin_ends, weight, index, *[None] * 5, *rest]
+    arguments = [columns, columns.T.contiguous(), [], *bin_ends, weight, index, *[None] * 5, *rest]
     grow_trees(*arguments)
+    entries = [
+        torch.zeros(rows + 1, dtype=torch.int64), *[torch.zeros(0, dtype=torch.int32)] * 2,
+        torch.zeros(features + 1, dtype=torch.int64), *[torch.zeros(0, dtype=torch.int32)] * 2,
+        torch.zeros(features, dtype=torch.int32),
+    ]  # fmt: skip
+    grow_trees(*arguments[:2], entries, *arguments[3:])
+    one = torch.ones(1, dtype=torch.int32)
     for place, wrong, message in (
-        (0, columns + 3, "out of range"), (5, index + 2, "out of range"), (5, index - 1, "out of range"),
-        (4, weight.float(), "weight must be int64"), (5, None, "one of index and gradient"),
-        (1, columns, "rows must be"), (7, torch.zeros(2, dtype=torch.float64), "values must be"),
+        (0, columns + 3, "out of range"), (6, index + 2, "out of range"), (6, index - 1, "out of range"),
+        (5, weight.float(), "weight must be int64"), (6, None, "one of index and gradient"),
+        (1, columns, "rows must be"), (8, torch.zeros(2, dtype=torch.float64), "values must be"),
+        (0, columns[:, 1:], "columns must be"), (2, entries[:3], "entries must be"),
+        (2, [*entries[:6], entries[6] + 3], "zero_code"), (2, [entries[0] + 1, *entries[1:]], "no entries"),
+        (2, [entries[0], one, one, entries[3], one, one, entries[6]], "no entries"),
     ):  # fmt: skip
         with pytest.raises(RuntimeError, match=f"zoo::grow_trees: .*{message}"):
             grow_trees(*[wrong if i == place else value for i, value in enumerate(arguments)])
@@ -266,8 +296,8 @@ import torch
 from test_trees import a_case, in_memory, odd_cases
 for threads in (1, 3):
     torch.set_num_threads(threads)
-    for seed in range(300):
-        bins, codes, sums, rules, limits, options = a_case(seed)
+    for seed in range(600):
+        bins, codes, sums, rules, limits, options = a_case(seed, sparse=seed >= 300)
         in_memory.grow_trees(codes, sums, bins, rules, limits, **options)
 for bins, codes, sums, rules, limits, options in odd_cases():
     in_memory.grow_trees(codes, sums, bins, rules, limits, **options)

@@ -274,3 +274,44 @@ static void by_drawing(Feature *f, const Tree *t) {
         if (s->best.pending) s->best.next = -1, s->best.pending = 0;
     }
 }
+
+/* -- which features, and the best of them -------------------------------------------------------------------------- */
+
+static void forget(Best *best) { best->gain = -INFINITY, best->feature = -1, best->pending = 0; }
+
+static void take(const Grow *g, Best *to, const Best *from) {
+    int64_t *left = to->left;
+    *to = *from;
+    to->left = left;
+    memcpy(left, from->left, g->num_sums * sizeof *left);
+}
+
+static void hash_features(const Grow *g, Scratch *s, int64_t path) {
+    for (int64_t f = 0; f < g->num_features; f++) s->hashes[f] = splitmix64(0xFEA7, path + f);
+}
+
+/* The features whose hashes come next, the last feature first. */
+static int64_t draw(const Grow *g, Scratch *s, int64_t path, int64_t turn) {
+    const int64_t F = g->num_features, J = g->max_features;
+    if (!turn) hash_features(g, s, path);
+    /* the J smallest after those of earlier turns, by selection; (J turn .. J turn + J) modulo F in the sorted order */
+    int32_t order[J * (turn + 1) < F ? J * (turn + 1) : F];
+    int64_t wanted = J * (turn + 1) < F ? J * (turn + 1) : F, filled = 0;
+    for (int32_t f = 0; f < F; f++) {
+        int64_t i = filled;
+        if (filled == wanted) {
+            if (s->hashes[f] > s->hashes[order[wanted - 1]]) continue;
+            i = wanted - 1;
+        } else
+            filled++;
+        for (; i && s->hashes[order[i - 1]] > s->hashes[f]; i--) order[i] = order[i - 1];
+        order[i] = f;
+    }
+    for (int64_t j = 0; j < J; j++) {
+        int32_t feature = order[(turn * J + j) % F];
+        int64_t i = j;
+        for (; i && s->drawn[i - 1] < feature; i--) s->drawn[i] = s->drawn[i - 1];
+        s->drawn[i] = feature;
+    }
+    return J;
+}

@@ -1,6 +1,6 @@
 /* What a split is worth: the sums of a node as numbers, their scores, and the best split among cells that come in order.
 
-   Letters: T trees, N rows, F features, W codes, S sums. */
+   Letters: T trees, N rows, F features, W codes, S sums, M entries. */
 
 #pragma once
 #include "kernel.h"
@@ -21,6 +21,11 @@ typedef struct {
     const uint8_t *narrow;   /* codes, column by column, (F, N); null where they are wide */
     const uint8_t *narrow_rows; /* the same, row by row, (N, F) */
     const int32_t *wide;     /* codes, column by column, (F, N) */
+    const int64_t *row_starts;   /* or what the rows store, row by row: where each begins, (N + 1); null for codes above */
+    const int32_t *row_features, *row_codes; /* (M) */
+    const int64_t *column_starts; /* the same feature by feature, (F + 1) */
+    const int32_t *column_rows, *column_codes; /* (M) */
+    const int32_t *zero_code; /* of what is not stored, (F) */
     const double *lower, *upper; /* values of the bins, (F, W - 1) */
     const int32_t *index;    /* the sum that each row adds to, (N); null where rows add to all of them */
     const int64_t *weight;   /* of each row, (N), in units */
@@ -99,9 +104,12 @@ typedef struct {
     int64_t *amount;    /* of the node's rows, (N) */
     int32_t *index;     /* (N) */
     int64_t *gradient;  /* (N, S - 1) */
-    uint64_t *keys, *other; /* (N), of wide codes */
+    uint64_t *keys, *other; /* (N), of wide codes; of entries (M) and (N) */
     int32_t *drawn;     /* features, (F) */
     int64_t *hashes;    /* (F) */
+    int64_t *rest;      /* of entries: the sums of the rows that store nothing, (S) */
+    int32_t *found, *all; /* the features that a node's rows store, (F) */
+    int64_t *starts, *ends; /* of their keys, (F); `ends` is zero between uses */
     int32_t *present;   /* of absolute errors, the target values that the node has, (S) */
     int64_t num_present;
     Best best;
@@ -116,6 +124,8 @@ typedef struct {
     int64_t *weight; /* packed, of each row, (N) */
     int64_t *factor; /* how often each row was drawn, (N), or null */
     int64_t *pairs;  /* (N, 2) packed weight and gradient, where S is 2 and rows add to both */
+    uint32_t *position; /* of entries: where each row stands in `rows`, (N) */
+    uint8_t *turns;     /* of entries: which way those go that are stored, (N), zero between uses */
     int32_t num_nodes;
     double root_weight;
     Scratch *scratch;

@@ -1,7 +1,7 @@
 /* The best split of one node: the features that it looks at, shared among threads, and histograms over all of them. */
 
 #pragma once
-#include "tree_features.h"
+#include "tree_entries.h"
 
 /* -- one node ------------------------------------------------------------------------------------------------------ */
 
@@ -12,15 +12,6 @@ static int64_t *sums_of(const Tree *t, int32_t node) {
 /* Whether two best splits of the same node are in this order; features are visited from the last to the first. */
 static int better(const Best *a, const Best *b) {
     return a->gain > b->gain || (a->gain == b->gain && a->gain > -INFINITY && a->feature > b->feature);
-}
-
-static void forget(Best *best) { best->gain = -INFINITY, best->feature = -1, best->pending = 0; }
-
-static void take(const Grow *g, Best *to, const Best *from) {
-    int64_t *left = to->left;
-    *to = *from;
-    to->left = left;
-    memcpy(left, from->left, g->num_sums * sizeof *left);
 }
 
 /* What the rows of a node add, one after the other, for the features to share. */
@@ -35,32 +26,6 @@ static void gather(const Tree *t, Scratch *s, const Node *node) {
         for (int64_t i = 0; i < n; i++)
             for (int64_t k = 0; k < K; k++)
                 s->gradient[i * K + k] = g->gradient[rows[i] * K + k] * (t->factor ? t->factor[rows[i]] : 1);
-}
-
-/* The features whose hashes come next, the last feature first. */
-static int64_t draw(const Grow *g, Scratch *s, int64_t path, int64_t turn) {
-    const int64_t F = g->num_features, J = g->max_features;
-    for (int64_t f = 0; f < F; f++) s->hashes[f] = splitmix64(0xFEA7, path + f);
-    /* the J smallest after those of earlier turns, by selection; (J turn .. J turn + J) modulo F in the sorted order */
-    int32_t order[J * (turn + 1) < F ? J * (turn + 1) : F];
-    int64_t wanted = J * (turn + 1) < F ? J * (turn + 1) : F, filled = 0;
-    for (int32_t f = 0; f < F; f++) {
-        int64_t i = filled;
-        if (filled == wanted) {
-            if (s->hashes[f] > s->hashes[order[wanted - 1]]) continue;
-            i = wanted - 1;
-        } else
-            filled++;
-        for (; i && s->hashes[order[i - 1]] > s->hashes[f]; i--) order[i] = order[i - 1];
-        order[i] = f;
-    }
-    for (int64_t j = 0; j < J; j++) {
-        int32_t feature = order[(turn * J + j) % F];
-        int64_t i = j;
-        for (; i && s->drawn[i - 1] < feature; i--) s->drawn[i] = s->drawn[i - 1];
-        s->drawn[i] = feature;
-    }
-    return J;
 }
 
 static void look_at_feature(const Tree *t, Scratch *s, const Node *node, const int64_t *total, double parent, int32_t feature) {
@@ -80,6 +45,10 @@ static void find_split(Tree *t, Node *node) {
     const Grow *g = t->g;
     Scratch *s = t->scratch;
     const int64_t *total = sums_of(t, node->id), F = g->num_features;
+    if (g->row_starts) {
+        find_among_entries(t, node, total);
+        return;
+    }
     const double parent = score_of(g, total);
     if (!node->histogram) gather(t, s, node);
     forget(&node->best);

@@ -6,6 +6,7 @@
        other is what is left of the parent (all features, few bins);
      - one small histogram a feature (features drawn for each node, few bins);
      - its rows are sorted by code (many bins).
+   Rows that store few codes have a way of their own (tree_entries.h).
    Cells of a categorical feature are looked at in the order of what they predict, and the first ones go left.
    Several trees run side by side, one a thread; a single tree shares the features of a node among the threads, where the
    node has rows enough.
@@ -31,6 +32,7 @@ static int is_closed(const Tree *t, const Node *node) {
 static int64_t part(Tree *t, const Node *node) {
     const Grow *g = t->g;
     const Best *best = &node->best;
+    if (g->row_starts) return part_entries(t, node);
     uint32_t *rows = t->rows + node->start, *spare = t->spare;
     const int64_t n = node->end - node->start;
     const int32_t missing = (int32_t)g->width - 1, code = best->code, with_missing = best->way == 1;
@@ -180,6 +182,7 @@ static void start_rows(Tree *t) {
         const int64_t packed = ((weight * factor) << g->count_bits) + here;
         t->weight[row] = here ? packed : 0;
         if (t->factor) t->factor[row] = factor;
+        if (t->position) t->position[row] = here ? (uint32_t)number : UINT32_MAX;
         t->rows[number] = (uint32_t)row;
         number += here;
         if (!here) continue;
@@ -281,9 +284,13 @@ static void *carve(char **at, int64_t bytes) {
 /* The parts of a scratch, of which the first also holds what a node's rows add; returns the bytes. */
 static int64_t lay_out(const Grow *g, Scratch *s, char *base, int holds_rows) {
     const int64_t S = g->num_sums, N = g->num_rows, F = g->num_features;
+    const int has_entries = holds_rows && g->row_starts, gathers = holds_rows && !g->row_starts;
     const int64_t sizes[] = {S * BLOCK * 8, S * 8, (g->narrow ? g->width : 1) * S * 8, S * 8, S * 8, F * 4, F * 8,
-                             holds_rows ? N * 8 : 0, holds_rows && g->index ? N * 4 : 0,
-                             holds_rows && !g->index ? N * (S - 1) * 8 : 0, g->wide ? N * 8 : 0, g->wide ? N * 8 : 0, S * 4};
+                             gathers ? N * 8 : 0, gathers && g->index ? N * 4 : 0,
+                             gathers && !g->index ? N * (S - 1) * 8 : 0, g->wide ? N * 8 : has_entries ? g->row_starts[N] * 8 : 0,
+                             g->wide || has_entries ? N * 8 : 0, S * 4,
+                             has_entries ? S * 8 : 0, has_entries ? F * 4 : 0, has_entries ? F * 4 : 0,
+                             has_entries ? F * 8 : 0, has_entries ? F * 8 : 0};
     int64_t bytes = 64;
     for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) bytes += (sizes[i] + 63) / 64 * 64;
     if (!base) return bytes;
@@ -292,8 +299,9 @@ static int64_t lay_out(const Grow *g, Scratch *s, char *base, int holds_rows) {
     s->left = carve(&at, sizes[3]), s->best.left = carve(&at, sizes[4]), s->drawn = carve(&at, sizes[5]);
     s->hashes = carve(&at, sizes[6]), s->amount = carve(&at, sizes[7]), s->index = carve(&at, sizes[8]);
     s->gradient = carve(&at, sizes[9]), s->keys = carve(&at, sizes[10]), s->other = carve(&at, sizes[11]);
-    s->present = carve(&at, sizes[12]);
-    memset(s->histogram, 0, sizes[2]);
+    s->present = carve(&at, sizes[12]), s->rest = carve(&at, sizes[13]), s->found = carve(&at, sizes[14]);
+    s->all = carve(&at, sizes[15]), s->starts = carve(&at, sizes[16]), s->ends = carve(&at, sizes[17]);
+    memset(s->histogram, 0, sizes[2]), memset(s->ends, 0, sizes[17]);
     return bytes;
 }
 
@@ -306,6 +314,10 @@ static int make_tree(const Grow *g, Tree *t, int threads) {
     if (g->content && !g->index) t->factor = malloc(N * sizeof *t->factor);
     if (!g->index && g->num_sums == 2 && g->narrow) t->pairs = aligned_alloc(64, (N * 16 + 63) / 64 * 64);
     if (!t->scratch || !t->rows || !t->spare || !t->weight || (g->content && !g->index && !t->factor)) return 1;
+    if (g->row_starts) {
+        t->position = malloc(N * sizeof *t->position), t->turns = calloc(N, sizeof *t->turns);
+        if (!t->position || !t->turns) return 1;
+    }
     for (int i = 0; i < threads; i++) {
         Scratch *s = t->scratch + i;
         s->memory = malloc(lay_out(g, 0, 0, i == 0));
@@ -318,6 +330,7 @@ static int make_tree(const Grow *g, Tree *t, int threads) {
 static void free_tree(Tree *t) {
     for (int i = 0; t->scratch && i < t->num_threads; i++) free(t->scratch[i].memory);
     free(t->scratch), free(t->rows), free(t->spare), free(t->weight), free(t->factor), free(t->pairs);
+    free(t->position), free(t->turns);
 }
 
 KERNEL(grow_trees, Grow) {

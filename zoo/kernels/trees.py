@@ -9,15 +9,19 @@ Letters: T trees, N rows, F features, W codes, S sums, M nodes.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from zoo.kernels import function
 
-__all__ = ["CRITERIA", "available", "encode_rows", "grow_trees"]
+__all__ = ["CRITERIA", "ENTRIES", "available", "encode_rows", "grow_trees"]
 
 CRITERIA = ("gini", "entropy", "newton", "poisson", "absolute_error")
+ENTRIES = (  # what rows store whose codes are mostly those of 0
+    "row_starts", "row_features", "row_codes", "column_starts", "column_rows", "column_codes", "zero_code",
+)  # fmt: skip
 _NODES_AT_ONCE = 1 << 23  # of which memory is set aside, though little of it is written
 _ROWS_FOR_THREADS = 10_000
 
@@ -31,7 +35,18 @@ class _Grow(ctypes.Structure):
         *((name, _INTEGERS) for name in ("num_rows", "num_features", "num_trees", "num_sums", "width", "threads")),
         *(
             (name, _POINTER)
-            for name in ("narrow", "narrow_rows", "wide", "lower", "upper", "index", "weight", "gradient", "values")
+            for name in (
+                "narrow",
+                "narrow_rows",
+                "wide",
+                *ENTRIES,
+                "lower",
+                "upper",
+                "index",
+                "weight",
+                "gradient",
+                "values",
+            )
         ),
         *((name, _POINTER) for name in ("content", "tree_key", "poisson", "path", "monotone", "categorical")),
         *((name, _INTEGERS) for name in ("criterion", "count_bits")),
@@ -120,10 +135,10 @@ def _(x: Tensor, edges: Tensor, count: Tensor, missing: int) -> tuple[Tensor, Te
 
 @torch.library.custom_op("zoo::grow_trees", mutates_args=())
 def grow_trees(
-    columns: Tensor, rows: Tensor, lower: Tensor, upper: Tensor, weight: Tensor, index: Tensor | None,
-    gradient: Tensor | None, values: Tensor | None, content: Tensor | None, tree_key: Tensor | None,
-    poisson: Tensor | None, path: Tensor, monotone: Tensor | None, categorical: Tensor | None, num_sums: int,
-    criterion: int, count_bits: int,
+    columns: Tensor, rows: Tensor, entries: Sequence[Tensor], lower: Tensor, upper: Tensor, weight: Tensor,
+    index: Tensor | None, gradient: Tensor | None, values: Tensor | None, content: Tensor | None,
+    tree_key: Tensor | None, poisson: Tensor | None, path: Tensor, monotone: Tensor | None,
+    categorical: Tensor | None, num_sums: int, criterion: int, count_bits: int,
     weight_unit: float, gradient_unit: float, l2: float, max_depth: int, min_samples_split: int, min_samples_leaf: int,
     max_leaf_nodes: int, max_features: int, random_thresholds: bool, min_weight_leaf: float, min_gain: float,
     leaves: bool,
@@ -131,8 +146,10 @@ def grow_trees(
     """Grow trees as `zoo.models.trees.in_memory.grow` does.
 
     Args:
-        columns: codes column by column, (F, N), uint8 or int32.
+        columns: codes column by column, (F, N), uint8 or int32; anything beside `entries`.
         rows: codes row by row, (N, F), uint8; anything for int32.
+        entries: empty, or in place of them `ENTRIES` of `zoo.models.trees.sparse_codes.SparseCodes`; then no thresholds
+            are drawn, no feature is categorical, and errors are not absolute.
         lower: smallest value of each bin, (F, W − 1), float64.
         upper: largest value of each bin.
         weight: of each row, in units, (N,), int64.
@@ -173,10 +190,18 @@ def grow_trees(
         MemoryError: where a buffer could not be allocated.
     """
     run = function("grow_trees", _Grow)
-    (num_features, num_rows), width = columns.shape, upper.shape[1] + 1
-    is_narrow = columns.dtype == torch.uint8
+    num_features, num_rows, width = len(upper), len(weight), upper.shape[1] + 1
+    is_sparse = len(entries) > 0
+    is_narrow = columns.dtype == torch.uint8 and not is_sparse
     _check(run is not None and columns.device.type == "cpu", "grow_trees", "there is no kernel for this device")
-    _check(is_narrow or columns.dtype == torch.int32, "grow_trees", "codes must be uint8 or int32")
+    if is_sparse:
+        _check_entries(entries, num_rows, num_features, width)
+        known = categorical is None and not random_thresholds and values is None
+        _check(known, "grow_trees", "entries have no categories, drawn thresholds or absolute errors")
+    else:
+        _check(columns.dtype in (torch.uint8, torch.int32), "grow_trees", "codes must be uint8 or int32")
+        _check(columns.shape == (num_features, num_rows), "grow_trees", "columns must be (F, N)")
+        _check(_within(columns, width), "grow_trees", "codes or index out of range")
     _check(
         not is_narrow or (rows.dtype == torch.uint8 and rows.shape == (num_rows, num_features)),
         "grow_trees",
@@ -215,14 +240,11 @@ def grow_trees(
     _check(
         0 < max_features <= num_features and 0 <= criterion < len(CRITERIA), "grow_trees", "max_features or criterion"
     )
-    _check(
-        _within(columns, width) and (index is None or _within(index, num_sums)),
-        "grow_trees",
-        "codes or index out of range",
-    )
+    _check(index is None or _within(index, num_sums), "grow_trees", "codes or index out of range")
     arrays = {
         "narrow": columns if is_narrow else None, "narrow_rows": rows if is_narrow else None,
-        "wide": None if is_narrow else columns, "lower": lower, "upper": upper,
+        "wide": None if is_narrow or is_sparse else columns, **dict(zip(ENTRIES, entries, strict=False)),
+        "lower": lower, "upper": upper,
         "index": None if index is None else index.int(), "weight": weight, "gradient": gradient, "values": values,
         "content": content,
         "poisson": poisson, "monotone": monotone, "categorical": categorical,
@@ -273,6 +295,7 @@ def grow_trees(
 def _(
     columns,
     rows,
+    entries,
     lower,
     upper,
     weight,
@@ -289,14 +312,31 @@ def _(
     *rest,
 ):  # type: ignore[no-untyped-def]
     nodes = torch.library.get_ctx().new_dynamic_size()
-    integers = [columns.new_empty(nodes, dtype=torch.int32) for _ in range(5)]
+    integers = [weight.new_empty(nodes, dtype=torch.int32) for _ in range(5)]
     reals = [lower.new_empty(nodes) for _ in range(2)]
-    leaf = (len(path), columns.shape[1]) if rest[-1] else (0, 0)
+    leaf = (len(path), len(weight)) if rest[-1] else (0, 0)
     return (
-        weight.new_empty(len(path) + 1), *integers, rows.new_empty(nodes, dtype=torch.uint8),
+        weight.new_empty(len(path) + 1), *integers, weight.new_empty(nodes, dtype=torch.uint8),
         weight.new_empty(nodes, 0 if categorical is None else 4), *reals,
-        weight.new_empty(nodes, num_sums), columns.new_empty(leaf, dtype=torch.int32),
+        weight.new_empty(nodes, num_sums), weight.new_empty(leaf, dtype=torch.int32),
     )  # fmt: skip
+
+
+def _check_entries(entries: Sequence[Tensor], num_rows: int, num_features: int, width: int) -> None:
+    """Raise unless these are what rows store, both ways."""
+    _check(len(entries) == len(ENTRIES), "grow_trees", f"entries must be {', '.join(ENTRIES)}")
+    row_starts, row_features, row_codes, column_starts, column_rows, column_codes, zero_code = entries
+    for starts, number, places, end, codes in (
+        (row_starts, num_rows, row_features, num_features, row_codes),
+        (column_starts, num_features, column_rows, num_rows, column_codes),
+    ):
+        fits = starts.shape == (number + 1,) and starts.dtype == torch.int64 and places.shape == codes.shape
+        fits = fits and places.dtype == codes.dtype == torch.int32 and len(places) == len(row_features)
+        fits = fits and int(starts[0]) == 0 and int(starts[-1]) == len(places) and bool((starts.diff() >= 0).all())
+        fits = fits and _within(places, end) and _within(codes, width)
+        _check(fits, "grow_trees", "these are no entries")
+    fits = zero_code.shape == (num_features,) and zero_code.dtype == torch.int32
+    _check(fits and _within(zero_code + 1, width), "grow_trees", "zero_code must be (F,), int32")
 
 
 def _address(tensor: Tensor | None) -> int | None:

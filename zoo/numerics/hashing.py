@@ -69,21 +69,28 @@ def _splitmix64_of_int(key: int, counter: int) -> int:
     return _signed(z ^ (z >> 31))
 
 
-def content_hash(x: Tensor) -> Tensor:
-    """Return an int64 for each row of x (B, D) that equal rows share, in float32 and float64 alike, and others do not.
+def content_hash(*parts: Tensor) -> Tensor:
+    """Return an int64 for each row that equal rows share, in float32 and float64 alike, and others do not.
 
     Zeros add nothing, so that a sparse matrix has the hashes of the dense one.
 
-    >>> content_hash(torch.tensor([[0.0, 1.0], [-0.0, 1.0], [1.0, 0.0]])).unique().numel()
-    2
+    Args:
+        parts: matrices (B, D), dense or sparse, whose rows are one row together.
+
+    Example:
+        >>> content_hash(torch.tensor([[0.0, 1.0], [-0.0, 1.0], [1.0, 0.0]])).unique().numel()
+        2
     """
-    bits = stored(x).double().add(0.0).view(torch.int64)  # + 0.0 turns −0 into 0
-    bits ^= bits >> 32  # floats of few digits differ in their upper half only
-    factors = splitmix64(0, torch.arange(x.shape[1], device=x.device)) | 1
-    if is_sparse(x):
-        sums = bits.new_zeros(len(x)).index_add_(0, stored_rows(x), bits * factors[x.col_indices()])
-    else:
-        sums = bits.mul_(factors).sum(1)
+    sums, start = torch.zeros((), dtype=torch.int64, device=parts[0].device), 0
+    for x in parts:
+        bits = stored(x).double().add(0.0).view(torch.int64)  # + 0.0 turns −0 into 0
+        bits ^= bits >> 32  # floats of few digits differ in their upper half only
+        factors = splitmix64(0, torch.arange(start, start + x.shape[1], device=x.device)) | 1
+        start += x.shape[1]
+        if is_sparse(x):
+            sums = sums + bits.new_zeros(len(x)).index_add_(0, stored_rows(x), bits * factors[x.col_indices()])
+        else:
+            sums = sums + bits.mul_(factors).sum(1)
     return splitmix64(0, sums)
 
 

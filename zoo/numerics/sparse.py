@@ -21,6 +21,7 @@ __all__ = [
     "stored",
     "stored_rows",
     "take_rows",
+    "transposed",
 ]
 
 
@@ -115,6 +116,20 @@ def take_rows(x: Tensor, index: Tensor | slice) -> Tensor:
     places += (starts - ends + lengths).repeat_interleave(lengths)
     crow = torch.cat([ends.new_zeros(1), ends])
     return sparse_rows(crow, x.col_indices()[places], x.values()[places], (len(lengths), x.shape[1]))
+
+
+def transposed(x: Tensor) -> Tensor:
+    """Return the transpose of a sparse matrix (N, F) as sparse rows, (F, N).
+
+    >>> transposed(torch.tensor([[1.0, 0.0], [2.0, 3.0]]).to_sparse_csr()).to_dense()
+    tensor([[1., 2.],
+            [0., 3.]])
+    """
+    columns = x.col_indices()
+    order = columns.argsort(stable=True)
+    counts = torch.bincount(columns, minlength=x.shape[1])
+    crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return sparse_rows(crow, stored_rows(x)[order], x.values()[order], (x.shape[1], x.shape[0]))
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

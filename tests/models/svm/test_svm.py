@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import sklearn.svm
@@ -10,6 +12,8 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, make_
 from sklearn.preprocessing import StandardScaler
 
 import zoo
+from zoo.data.spec import Batch, DataSpec
+from zoo.models.svm import primal
 from zoo.models.svm.features import Look, RBFFeatures
 from zoo.models.svm.kernels import Kernel
 from zoo.models.svm.primal import HeldRows, squared_sums
@@ -216,3 +220,41 @@ def test_nystroem_of_all_rows_is_the_kernel_and_of_equal_rows_no_blow_up():
     torch.testing.assert_close(features(x) @ features(x).T, Kernel("rbf", 0.5)(x, x), rtol=0, atol=1e-7)
     with pytest.raises(zoo.ZooError, match="fitted by Newton passes"):
         zoo.create_model("svm", features="rff", loss="hinge")
+
+
+# -- sparse rows -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("target", ["class", "value"])
+def test_newton_steps_of_sparse_rows_are_those_of_dense_ones(dtype, target):
+    """Of rows in memory and batch by batch, weighted, with empty rows, without an intercept, and by pairs in parts."""
+    make = torch.Generator().manual_seed(0)
+    x = torch.poisson(torch.full((40, 8), 0.3), make).to(dtype)
+    x[::9], x[:, 3] = 0.0, 1.0
+    y = torch.randint(3, (40,), generator=make) if target == "class" else x[:, 0] - x[:, 1] + torch.randn(40)
+    weight = torch.randint(3, (40,), generator=make).double()
+    classes = 3 if target == "class" else None
+    for options in ({"intercept_scaling": None, "C": 3.0}, {"fit_intercept": False}):
+        found = []
+        for sparse, size, pairs in ((False, 40, 1 << 20), (True, 40, 1 << 20), (True, 25, 20)):
+            spec = DataSpec("tabular", (8,), target, num_classes=classes, sparse=sparse)
+            model = zoo.create_model("svm", spec, method="newton", tol=1e-10, **options)
+            rows = [Batch(x, y, weight).rows(i) for i in torch.arange(40).split(size)]
+            rows = [part._replace(x=part.x.to_sparse_csr()) for part in rows] if sparse else rows
+            with mock.patch.object(primal, "_PAIRS", pairs):
+                model.fit_batches(lambda rows=rows: rows)
+            assert model.takes_sparse
+            found.append((model.weight, model.bias, model(rows[0].x.double())))
+        for ours in found[1:]:
+            torch.testing.assert_close(ours[:2], found[0][:2], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(found[1][2], found[0][2], rtol=1e-9, atol=1e-9)
+
+
+def test_features_of_a_kernel_are_made_of_rows_with_their_zeros():
+    x, y = torch.eye(6).repeat(3, 1), torch.arange(18) % 2
+    spec = DataSpec("tabular", (6,), "class", num_classes=2, sparse=True)
+    model = zoo.create_model("svm", spec, features="nystroem", num_components=4)
+    model.fit_batches(lambda: [Batch(x.to_sparse_csr(), y)])
+    assert not model.takes_sparse
+    assert torch.equal(model.predict(Batch(x.to_sparse_csr())), model.predict(x, raw=False))

@@ -25,10 +25,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zoo.numerics.sparse import is_sparse, linear, stored_rows, take_rows
+
 __all__ = ["HeldRows", "NewtonSearch", "Sums", "shortfall", "squared_sums"]
 
 _ROWS = 1 << 13  # worked on at once: they stay in the cache
 _COLUMNS = 128  # of a Hessian that are summed at once, with those before them
+_PAIRS = 1 << 20  # of numbers in a sparse row that are worked on at once
 _SUFFICIENT, _SMALLEST_STEP = 1e-4, 1e-10
 
 
@@ -65,7 +68,7 @@ def squared_sums(
     """Return value, gradient and Hessian of Σ C e² at a point.
 
     Args:
-        x: rows, (B, F), float64.
+        x: rows, (B, F), float64, dense or sparse.
         target: ±1 or values, (B, K).
         cost: C_i, (B, K).
         point: weights, that of the constant last, (K, P).
@@ -74,8 +77,10 @@ def squared_sums(
     """
     outputs, size = point.shape
     sums = Sums(point.new_zeros(outputs), torch.zeros_like(point), point.new_zeros(outputs, size, size))
-    for rows, wanted, costs in zip(x.split(_ROWS), target.split(_ROWS), cost.split(_ROWS), strict=True):
-        short = _add_losses(sums, rows, wanted, costs, point, constant, epsilon)
+    for start in range(0, len(x), _ROWS):
+        some = slice(start, start + _ROWS)
+        rows, costs = take_rows(x, some), cost[some]
+        short = _add_losses(sums, rows, target[some], costs, point, constant, epsilon)
         for k in range(outputs):
             _add_curvature(sums.hessian[k], rows, short[:, k].nonzero().flatten(), 2 * costs[:, k], constant)
     return sums
@@ -85,7 +90,7 @@ class HeldRows:
     """Rows in memory, of which only those that came to fall short since the last point, or no longer do, change H.
 
     Args:
-        x: rows, (N, F), float64.
+        x: rows, (N, F), float64, dense or sparse.
         target: ±1 or values, (N, K).
         cost: C_i, (N, K).
         constant: a.
@@ -96,7 +101,7 @@ class HeldRows:
         self.x, self.target, self.cost, self.constant, self.epsilon = x, target, cost, constant, epsilon
         self.active = torch.zeros(target.shape, dtype=torch.bool, device=x.device)  # (N, K)
         size = x.shape[1] + 1
-        self.hessian = x.new_zeros(target.shape[1], size, size)
+        self.hessian = target.new_zeros(target.shape[1], size, size)
 
     def sums(self, point: Tensor) -> Sums:
         """Return what `squared_sums` returns."""
@@ -118,7 +123,7 @@ def _add_losses(
     sums: Sums, rows: Tensor, target: Tensor, cost: Tensor, point: Tensor, constant: float, epsilon: float | None
 ) -> Tensor:
     """Add value and gradient of rows; return e, (b, K)."""
-    short = shortfall(rows @ point[:, :-1].T + constant * point[:, -1], target, epsilon)
+    short = shortfall(linear(rows, point[:, :-1]) + constant * point[:, -1], target, epsilon)
     weighted = cost * short
     sums.value.add_((weighted * short).sum(0))
     sums.gradient[:, :-1] -= 2 * (weighted.T @ rows)
@@ -131,7 +136,10 @@ def _add_curvature(hessian: Tensor, rows: Tensor, index: Tensor, factor: Tensor,
     if not len(index):
         return
     whole = len(index) == len(rows)
-    inside, factor = (rows, factor) if whole else (rows[index], factor[index])
+    inside, factor = (rows, factor) if whole else (take_rows(rows, index), factor[index])
+    if is_sparse(inside):
+        _add_sparse_curvature(hessian, inside, factor, constant)
+        return
     scaled = inside * factor[:, None]
     for start in range(0, rows.shape[1], _COLUMNS):
         end = min(start + _COLUMNS, rows.shape[1])
@@ -141,6 +149,25 @@ def _add_curvature(hessian: Tensor, rows: Tensor, index: Tensor, factor: Tensor,
     edge = constant * scaled.sum(0)
     hessian[:-1, -1] += edge
     hessian[-1, :-1] += edge
+    hessian[-1, -1] += constant**2 * factor.sum()
+
+
+def _add_sparse_curvature(hessian: Tensor, rows: Tensor, factor: Tensor, constant: float) -> None:
+    """The same of a sparse matrix: each pair of numbers that a row stores adds to one place."""
+    size, edge = len(hessian), torch.zeros_like(hessian[0])
+    most = max(1, _PAIRS // max(1, int(rows.crow_indices().diff().square().max())))
+    for start in range(0, len(rows), most):
+        part, factors = take_rows(rows, slice(start, start + most)), factor[start : start + most]
+        row, columns, values = stored_rows(part), part.col_indices(), part.values()
+        scaled = values * factors[row]
+        edge.index_add_(0, columns, constant * scaled)
+        met = part.crow_indices().diff()[row]  # numbers that each number meets: those of its row
+        begin = part.crow_indices()[:-1][row] - (met.cumsum(0) - met)
+        one = torch.arange(len(values), device=rows.device).repeat_interleave(met)
+        other = torch.arange(len(one), device=rows.device) + begin.repeat_interleave(met)
+        hessian.view(-1).index_add_(0, columns[one] * size + columns[other], scaled[one] * values[other])
+    hessian[:, -1] += edge
+    hessian[-1] += edge
     hessian[-1, -1] += constant**2 * factor.sum()
 
 

@@ -263,11 +263,11 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         self.monitor = None  # the last pass is the best
         wide = features > NEWTON_SIZE and hp.intercept_scaling is not None and hp.features == "none"
         self.by_newton = hp.method == "newton" or (hp.method == "auto" and squared and not wide)
+        self.takes_sparse = hp.features == "none"  # which are made of rows with their zeros
         if self.by_newton:
             self._prepare_newton(rows, features + 1)
         else:
             self.collect(features, 1 if target == "class" else spec.num_targets, sparse=spec.sparse)
-            self.takes_sparse = True
 
     def _given_weights(self, num_classes: int) -> Tensor:
         given = self.hparams.class_weight
@@ -318,7 +318,7 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         if not self.by_newton:
             super().accumulate(batch)
             return
-        weight = batch.x.new_ones(len(batch.x)) if batch.weight is None else batch.weight
+        weight = stored(batch.x).new_ones(batch.size) if batch.weight is None else batch.weight
         if bool((weight < 0).any()):
             raise ZooError("svm was given a sample weight below 0: weights must be 0 or more.")
         if isinstance(self.objective, Hinge):

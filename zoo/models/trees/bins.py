@@ -26,7 +26,7 @@ from zoo.numerics.hashing import content_hash
 
 __all__ = [
     "Bins", "Codes", "Sketch", "bins_of", "code_rows", "codes_of_rows", "encode", "merge_sketches", "midpoint",
-    "sketch_rows",
+    "quantile_bins", "sample_size", "sketch_rows",
 ]  # fmt: skip
 
 _SAMPLE_ROWS, _SAMPLE_VALUES = 1 << 16, 1 << 24  # of the sample, at most
@@ -128,9 +128,14 @@ def _distinct(values: Tensor, crowded: Tensor, num_bins: int | None) -> tuple[Te
     return values[:, : int(number.max()) if len(number) else 0].clone(), crowded
 
 
+def sample_size(num_features: int) -> int:
+    """How many rows of F features are sampled, at most."""
+    return min(_SAMPLE_ROWS, max(1, _SAMPLE_VALUES // max(1, num_features)))
+
+
 def _smallest(rows: Tensor, hashes: Tensor) -> tuple[Tensor, Tensor]:
     """The rows of the smallest hashes, as many as a sample has."""
-    size = min(_SAMPLE_ROWS, max(1, _SAMPLE_VALUES // max(1, rows.shape[1])))
+    size = sample_size(rows.shape[1])
     if len(rows) <= size:
         return rows, hashes
     chosen = hashes.argsort()[:size]
@@ -155,7 +160,7 @@ def bins_of(sketch: Sketch, num_bins: int | None, categorical: tuple[int, ...] =
                 "the feature out of model.categorical_features."
             )
     ends = [
-        _quantile_bins(sketch.rows[:, feature], num_bins or 0) if crowded else (values[~values.isnan()],) * 2
+        quantile_bins(sketch.rows[:, feature], num_bins or 0) if crowded else (values[~values.isnan()],) * 2
         for feature, (values, crowded) in enumerate(zip(sketch.values, sketch.crowded.tolist(), strict=True))
     ]
     width = max([1, *(len(low) for low, _ in ends)])
@@ -165,8 +170,8 @@ def bins_of(sketch: Sketch, num_bins: int | None, categorical: tuple[int, ...] =
     return Bins(lower, upper, (~upper.isnan()).sum(1))
 
 
-def _quantile_bins(column: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
-    """Smallest and largest values of at most `num_bins` bins of about equally many rows of a sampled column (M,)."""
+def quantile_bins(column: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
+    """Return the smallest and largest values of at most `num_bins` bins of about equally many rows of a column (M,)."""
     values, counts = column[~column.isnan()].unique(return_counts=True)
     counts = counts.double()
     for _ in range(8):  # until a value that fills a bin fills just that one

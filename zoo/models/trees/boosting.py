@@ -19,6 +19,7 @@ from zoo.models.trees.criteria import Criterion, power_of_two, units_for
 from zoo.models.trees.in_memory import grow_trees
 from zoo.models.trees.losses import Loss, quantiles
 from zoo.models.trees.nodes import Limits, Nodes, RowSums, root_paths, route
+from zoo.models.trees.sparse_codes import SparseCodes
 from zoo.models.trees.splits import Rules
 from zoo.models.trees.trees import Trees, joined, trees_of
 from zoo.numerics.hashing import splitmix64, stream_key, uniforms
@@ -32,7 +33,7 @@ class Rows(NamedTuple):
     """Rows in memory: their codes and bins; targets, weights and hashes of the contents, (N,); and which of them train
     no tree but are watched, (N,), bool."""
 
-    codes: Codes
+    codes: Codes | SparseCodes
     bins: Bins
     y: Tensor
     weight: Tensor

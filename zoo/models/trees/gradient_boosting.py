@@ -11,8 +11,9 @@ the second derivative says nothing (absolute error, quantiles) a leaf takes the 
 values of a categorical feature are parted into two sets, tried in the order of their Newton steps.
 
 The first pass sketches the features, the second collects the rows as codes, one byte a value, on which all trees are
-grown at its end. Sums are integers, draws of rows and the choice of the validation rows are hashes of their content:
-the model is the same for any batches, order of rows and number of processes.
+grown at its end; sparse rows are collected and coded in a single pass. Sums are integers, draws of rows and the choice
+of the validation rows are hashes of their content: the model is the same for any batches, order of rows and number of
+processes.
 
 Legend: η = `learning_rate`, λ = `l2`, p probabilities, w weights.
 Sources: Friedman, "Greedy function approximation: a gradient boosting machine", 2001; Ke et al., "LightGBM", 2017.
@@ -35,17 +36,29 @@ from zoo.checks import check_range
 from zoo.data.preprocessing import Preprocessing
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.models.base import GradientModel, StreamingModel
+from zoo.models.base import CollectsRows, GradientModel, StreamingModel
 from zoo.models.base.uses import GIVEN
 from zoo.models.trees import lightgbm_text
-from zoo.models.trees.bins import Bins, Sketch, bins_of, code_rows, codes_of_rows, encode, merge_sketches, sketch_rows
+from zoo.models.trees.bins import (
+    Bins,
+    Codes,
+    Sketch,
+    bins_of,
+    code_rows,
+    codes_of_rows,
+    encode,
+    merge_sketches,
+    sketch_rows,
+)
 from zoo.models.trees.boosting import Round, Rows, Settings, boost, draw
 from zoo.models.trees.holds_trees import HoldsTrees
 from zoo.models.trees.losses import OF_CLASSES, OF_VALUES, Loss
 from zoo.models.trees.nodes import Limits
+from zoo.models.trees.sparse_codes import SparseCodes, code_sparse_rows
 from zoo.models.trees.tree_model import categorical_features, check_directions, check_features
 from zoo.models.trees.trees import Trees, find_leaves, importances, in_order, joined
 from zoo.numerics.hashing import content_hash
+from zoo.numerics.sparse import as_rows, is_sparse, take_rows
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -64,7 +77,7 @@ _VALIDATION = 0x7A11  # the stream of the draws of rows that are held out
     source="Friedman 2001",
     docs="gradient_boosting",
 )
-class GradientBoosting(HoldsTrees, StreamingModel, GradientModel):
+class GradientBoosting(HoldsTrees, CollectsRows, StreamingModel, GradientModel):
     """Gradient boosting of trees grown best first, on rows that two passes turn into bytes.
 
     Args:
@@ -162,12 +175,11 @@ class GradientBoosting(HoldsTrees, StreamingModel, GradientModel):
         seed = torch.initial_seed() if hp.seed is None else hp.seed
         self.register_buffer("seed", torch.tensor(seed % 2**63))
         self.register_buffer("phase", torch.tensor(SKETCH))
-        for name, value in Sketch.empty(spec.num_features)._asdict().items():
-            self.register_accumulator(f"sketch_{name}", value)
-        self.register_accumulator("codes", torch.zeros(0, spec.num_features, dtype=torch.uint8))
-        self.register_accumulator("targets", torch.zeros(0, dtype=torch.float64))
-        self.register_accumulator("weights", torch.zeros(0, dtype=torch.float64))
-        self.register_accumulator("contents", torch.zeros(0, dtype=torch.int64))
+        self.takes_sparse = spec.sparse and not hp.categorical_features
+        if self.takes_sparse:
+            self.collect(spec.num_features, sparse=True)
+        else:
+            self._prepare_passes(spec.num_features)
         self._keep("bin", Bins(*(torch.zeros(0) for _ in Bins._fields)))
         self._keep("tree", joined([]))
         self.register_buffer("start", torch.zeros(self.num_outputs, dtype=torch.float64))
@@ -175,13 +187,22 @@ class GradientBoosting(HoldsTrees, StreamingModel, GradientModel):
         self.register_buffer("val_losses", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("importances", torch.zeros(spec.num_features, dtype=torch.float64))
 
+    def _prepare_passes(self, num_features: int) -> None:
+        """Register what passes over dense rows find and keep."""
+        for name, value in Sketch.empty(num_features)._asdict().items():
+            self.register_accumulator(f"sketch_{name}", value)
+        self.register_accumulator("codes", torch.zeros(0, num_features, dtype=torch.uint8))
+        self.register_accumulator("targets", torch.zeros(0, dtype=torch.float64))
+        self.register_accumulator("weights", torch.zeros(0, dtype=torch.float64))
+        self.register_accumulator("contents", torch.zeros(0, dtype=torch.int64))
+
     @property
     def done(self) -> bool:
         return int(self.phase) == DONE
 
     @property
     def passes_needed(self) -> int:
-        return 2  # to find the bins, and to collect the rows
+        return 1 if self.takes_sparse else 2  # to find the bins, and to collect the rows
 
     # -- the passes ----------------------------------------------------------------------------------------------------
 
@@ -189,17 +210,21 @@ class GradientBoosting(HoldsTrees, StreamingModel, GradientModel):
         """Rows (B, F), targets and weights (B,) of a batch, checked, without those of no weight."""
         if batch.y is None:
             raise ZooError("gradient_boosting learns from targets, and the data have none: pass y.")
-        x, y = batch.x.flatten(1).double() + 0.0, batch.y.double().view(-1)
+        x, y = as_rows(batch.x).double(), batch.y.double().view(-1)
+        x = x if is_sparse(x) else x + 0.0
         weight = torch.ones_like(y) if batch.weight is None else batch.weight.double()
         if bool((weight < 0).any()):
             raise ZooError("gradient_boosting was given negative sample weights: weights must be 0 or more.")
         if not bool(y.isfinite().all()):
             raise ZooError("gradient_boosting was given targets that are NaN or infinite: drop those rows first.")
         there = weight > 0
-        return (x, y, weight) if bool(there.all()) else (x[there], y[there], weight[there])
+        return (x, y, weight) if bool(there.all()) else (take_rows(x, there), y[there], weight[there])
 
     def accumulate(self, batch: Batch) -> None:
         x, y, weight = self._rows(batch)
+        if self.takes_sparse:
+            super().accumulate(batch)
+            return
         if int(self.phase) == SKETCH:
             parts = [self._kept("sketch", Sketch), sketch_rows(x, self.hparams.num_bins)]
             for name, value in merge_sketches(parts, self.hparams.num_bins)._asdict().items():
@@ -210,9 +235,11 @@ class GradientBoosting(HoldsTrees, StreamingModel, GradientModel):
 
     @staticmethod
     def _content(x: Tensor, y: Tensor) -> Tensor:
-        return content_hash(torch.cat([x, y.unsqueeze(1)], dim=1))
+        return content_hash(x, y.unsqueeze(1))
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        if self.takes_sparse:
+            return super().merge(states)
         sketches = [Sketch(*(state[f"sketch_{name}"] for name in Sketch._fields)) for state in states]
         sketch = merge_sketches(sketches, self.hparams.num_bins)._asdict()
         collected = ("codes", "targets", "weights", "contents")
@@ -226,6 +253,9 @@ class GradientBoosting(HoldsTrees, StreamingModel, GradientModel):
         pass  # NaN stands for a missing value in a sketch, and targets are checked batch by batch
 
     def solve(self) -> dict[str, float | Tensor]:
+        if self.takes_sparse:
+            rows = self.take()
+            return self.boost(rows.x, rows.y, rows.weight)
         if int(self.phase) == SKETCH:
             self._keep("bin", bins_of(self._kept("sketch", Sketch), self.hparams.num_bins, self.categorical))
             self.phase.fill_(COLLECT)
@@ -285,7 +315,7 @@ class GradientBoosting(HoldsTrees, StreamingModel, GradientModel):
         """Grow all trees on rows in memory.
 
         Args:
-            x: rows, (N, F), float64.
+            x: rows, (N, F), float64, dense or sparse.
             y: their targets, (N,), float64.
             weight: of each row, above 0, (N,).
             held_out: rows that train no tree but are watched, (N,); None draws them, if there is a `patience`.
@@ -295,7 +325,11 @@ class GradientBoosting(HoldsTrees, StreamingModel, GradientModel):
         Returns:
             The losses of the last round that is kept, and the number of rounds.
         """
-        bins, codes = code_rows(x, self.hparams.num_bins, self.categorical)
+        codes: Codes | SparseCodes
+        if is_sparse(x):
+            bins, codes = code_sparse_rows(x, self.hparams.num_bins)
+        else:
+            bins, codes = code_rows(x, self.hparams.num_bins, self.categorical)
         content = self._content(x, y)
         held_out = self._held_out(content) if held_out is None else held_out
         return self._boost(Rows(codes, bins, y, weight, content, held_out), go_on=go_on, x=x, stop=stop)
@@ -367,14 +401,14 @@ class GradientBoosting(HoldsTrees, StreamingModel, GradientModel):
         output = self.start.expand(len(x), -1)
         if not len(trees.root):
             return output.clone()
-        leaves = find_leaves(trees, x.flatten(1).double())  # (T, B)
+        leaves = find_leaves(trees, as_rows(x).double())  # (T, B)
         return output + trees.value[leaves, 0].view(-1, self.num_outputs, len(x)).sum(0).T
 
     def staged_output(self, x: Tensor) -> Iterator[Tensor]:
         """Yield the sums of the trees, (B, K), of inputs (B, *shape) after each round."""
         trees = self.trees
         output = self.start.expand(len(x), -1).clone()
-        leaves = find_leaves(trees, x.flatten(1).double())
+        leaves = find_leaves(trees, as_rows(x).double())
         for first in range(0, len(trees.root), self.num_outputs):
             output = output + trees.value[leaves[first : first + self.num_outputs], 0].T
             yield output

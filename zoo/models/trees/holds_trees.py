@@ -14,6 +14,7 @@ from zoo.data.spec import Batch
 from zoo.models.base import StreamingModel
 from zoo.models.trees.export import describe, to_graphviz, to_text
 from zoo.models.trees.trees import Trees, find_leaves
+from zoo.numerics.sparse import as_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +42,7 @@ class HoldsTrees(_Base):
 
     def apply_trees(self, x: Tensor) -> Tensor:
         """Return the leaf that inputs (B, *shape) come to in each tree, (T, B)."""
-        return find_leaves(self.trees, x.flatten(1).double())
+        return find_leaves(self.trees, as_rows(x).double())
 
     def trees_in_units(self) -> Trees:
         """Return the trees with thresholds and categories in the user's units, where the rows were scaled first."""

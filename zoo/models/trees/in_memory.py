@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.kernels import trees as kernel
-from zoo.models.trees.bins import Bins, Codes, midpoint
+from zoo.models.trees.bins import Bins, Codes, codes_of_rows, midpoint
 from zoo.models.trees.nodes import LEAF, OPEN, SPLIT, Limits, Nodes, RowSums, is_open, root_paths, roots, route
 from zoo.models.trees.passes import (
     Plan,
@@ -22,6 +22,7 @@ from zoo.models.trees.passes import (
     subtract,
     total_of,
 )
+from zoo.models.trees.sparse_codes import SparseCodes
 from zoo.models.trees.splits import Cells, Rules, cells_of_histogram, cells_of_rows
 
 __all__ = ["grow", "grow_trees"]
@@ -107,7 +108,7 @@ def _sorted_cells(
 
 
 def grow_trees(
-    codes: Codes,
+    codes: Codes | SparseCodes,
     rows: RowSums,
     bins: Bins,
     rules: Rules,
@@ -136,13 +137,14 @@ def grow_trees(
     """
     criterion, drawn, num_features = rules.criterion, rows.bootstrap, len(bins.number)
     by_median = criterion.name == "absolute_error"
-    wide = rules.categorical and (rules.random_thresholds or by_median or codes.columns.dtype != torch.uint8)
+    if isinstance(codes, SparseCodes) and (rules.categorical or rules.random_thresholds or by_median):
+        codes = codes_of_rows(codes.rows)
+    wide = rules.categorical and (rules.random_thresholds or by_median or bins.missing > 255)
     known = criterion.name in kernel.CRITERIA and not wide and num_features > 0
     if not known or not kernel.available(rows.weight.device):
         return grow(codes.rows, rows, bins, rules, limits, num_trees=num_trees, num_sums=num_sums, paths=paths)
     start, *columns, leaf = kernel.grow_trees(
-        codes.columns,
-        codes.rows,
+        *_for_kernel(codes),
         bins.lower,
         bins.upper,
         rows.weight,
@@ -172,6 +174,14 @@ def grow_trees(
         leaves,
     )
     return _nodes_of_kernel(start, columns, leaf, bins)
+
+
+def _for_kernel(codes: Codes | SparseCodes) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Codes column by column and row by row, or what sparse rows store."""
+    if isinstance(codes, Codes):
+        return codes.columns, codes.rows, []
+    none = torch.zeros(0, 0, dtype=torch.uint8)
+    return none, none, [getattr(codes, name) for name in kernel.ENTRIES]
 
 
 def _mask(features: tuple[int, ...], num_features: int) -> Tensor:

@@ -19,7 +19,7 @@ split draws as many again, where scikit-learn goes on one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -30,6 +30,7 @@ from zoo.data.spec import Batch
 from zoo.models.base import GradientModel, StreamingModel
 from zoo.models.trees.tree_model import DONE, TreeModel, check_tree_hparams
 from zoo.models.trees.trees import find_leaves, importances, joined
+from zoo.numerics.sparse import take_rows
 from zoo.registry import register_model
 
 __all__ = ["RandomForest"]
@@ -152,10 +153,8 @@ class RandomForest(TreeModel, StreamingModel, GradientModel):
         self.register_buffer("importances", importances(trees, self.spec.num_features))
         if self.wants_score:
             self.units = more.units
-            self.score_sums.zero_()
-            for batch in batches():
-                self.score_sums += self._score(*self._targets(self.as_batch(batch)))
-            self._take_score(self.score_sums)
+            sums = [self._score(*self._targets(self.as_batch(batch))) for batch in batches()]
+            self._take_score(torch.stack(sums).sum(0))
 
     def unseen_values(self, x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the trees that did not see training rows predict of them on average, and how many there are.
@@ -179,7 +178,7 @@ class RandomForest(TreeModel, StreamingModel, GradientModel):
         """Sums of the score, (4,): weight, and that of the right ones; of values squared errors, Σ w y and Σ w y²."""
         sums = torch.zeros(4, dtype=torch.float64, device=x.device)
         step = max(1, _ROWS_AT_ONCE * 100 // self.num_trees)
-        for x_part, y_part, part in zip(x.split(step), y.split(step), weight.split(step), strict=True):
+        for x_part, y_part, part in zip(_parts(x, step), y.split(step), weight.split(step), strict=True):
             value, number = self.unseen_values(x_part, y_part, part)
             w = part * (number > 0)
             if not y.is_floating_point():
@@ -199,3 +198,8 @@ class RandomForest(TreeModel, StreamingModel, GradientModel):
             spread = squares - total.square() * self.spec.num_targets / weight
             self.out_of_bag_score = 1 - first / spread
         self.phase.fill_(DONE)
+
+
+def _parts(x: Tensor, size: int) -> Iterator[Tensor]:
+    """Rows (N, F), dense or sparse, `size` at a time."""
+    return (take_rows(x, slice(start, start + size)) for start in range(0, len(x), size))

@@ -2,7 +2,8 @@
 
 The first pass sketches the features and measures the targets. The second one codes the rows and keeps them, and the
 trees are grown in memory. Where the codes would take more than `KEPT_BYTES`, each pass counts the open nodes and splits
-them instead (`passes`), to the same bits. Rows that come as one batch are sketched, coded and grown at once.
+them instead (`passes`), to the same bits. Rows that come as one batch are sketched, coded and grown at once, and so are
+sparse ones, which a single pass collects.
 
 Letters: B rows of a batch, F features, T trees, S sums, C classes, K targets.
 """
@@ -20,7 +21,7 @@ from torch import Tensor
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.models.base import StreamingModel
+from zoo.models.base import CollectsRows, StreamingModel
 from zoo.models.trees.bins import (
     Bins,
     Codes,
@@ -38,9 +39,11 @@ from zoo.models.trees.holds_trees import HoldsTrees
 from zoo.models.trees.in_memory import grow_trees
 from zoo.models.trees.nodes import Limits, Nodes, RowSums, close, is_open, root_paths, roots, route
 from zoo.models.trees.passes import Plan, add_rows, end_pass, plan_pass, subtract, total_of
+from zoo.models.trees.sparse_codes import SparseCodes, code_sparse_rows
 from zoo.models.trees.splits import Rules, cells_of_histogram
 from zoo.models.trees.trees import Trees, find_leaves, importances, pruned, trees_of
 from zoo.numerics.hashing import content_hash
+from zoo.numerics.sparse import as_rows, is_sparse, take_rows
 
 __all__ = ["TreeModel", "categorical_features", "check_directions", "check_features", "check_tree_hparams"]
 
@@ -112,7 +115,7 @@ def check_features(hparams: Any, spec: DataSpec) -> None:
 _Base: Any = StreamingModel if TYPE_CHECKING else object
 
 
-class TreeModel(HoldsTrees, _Base):
+class TreeModel(HoldsTrees, CollectsRows, _Base):
     """A mixin for streaming models of one tree or many; a subclass says how many and how rows are drawn for each."""
 
     has_weights = False
@@ -152,10 +155,31 @@ class TreeModel(HoldsTrees, _Base):
         seed = torch.initial_seed() if hp.seed is None else hp.seed
         self.register_buffer("seed", torch.tensor(seed % 2**63))
         zero = torch.zeros((), dtype=torch.float64)
-        self.register_accumulator("num_rows", torch.tensor(0))
+        self.takes_sparse = (
+            spec.sparse
+            and not (hp.categorical_features or self.random_thresholds)
+            and (self.criterion_name != "absolute_error")
+        )
+        register = self.register_buffer if self.takes_sparse else self.register_accumulator
+        register("num_rows", torch.tensor(0))
         for name, value in (("total_weight", 0.0), ("most_weight", 0.0), ("low", torch.inf), ("high", -torch.inf)):
-            self.register_accumulator(name, zero + value)
-        self.register_accumulator("class_weight", torch.zeros(spec.num_classes or 0, dtype=torch.float64))
+            register(name, zero + value)
+        register("class_weight", torch.zeros(spec.num_classes or 0, dtype=torch.float64))
+        if self.takes_sparse:
+            self.collect(num_features, spec.num_targets, sparse=True)
+        else:
+            self._prepare_passes(spec)
+        self._forget_growth()
+        # Bits that count rows, units of weights and gradients, what is taken from targets, what they and weights are
+        # divided by: a power of two, so that sums of squares neither overflow nor vanish.
+        self.register_buffer("units", torch.zeros(6, dtype=torch.float64))
+        self._keep("tree", _stump(spec.num_classes or spec.num_targets, bool(spec.num_classes)))
+        self.register_buffer("importances", torch.zeros(num_features, dtype=torch.float64))
+        self.register_buffer("out_of_bag_score", torch.tensor(torch.nan, dtype=torch.float64))
+
+    def _prepare_passes(self, spec: DataSpec) -> None:
+        """Register what passes over dense rows add up."""
+        num_features = spec.num_features
         # Of absolute errors the target is sketched as one more feature.
         columns = num_features + (self.criterion_name == "absolute_error")
         for name, value in Sketch.empty(columns)._asdict().items():
@@ -167,13 +191,6 @@ class TreeModel(HoldsTrees, _Base):
         self.register_accumulator("histogram", torch.zeros(0, dtype=torch.int64))
         self.register_accumulator("root_sums", torch.zeros(0, dtype=torch.int64))
         self.register_accumulator("score_sums", torch.zeros(4, dtype=torch.float64))
-        self._forget_growth()
-        # Bits that count rows, units of weights and gradients, what is taken from targets, what they and weights are
-        # divided by: a power of two, so that sums of squares neither overflow nor vanish.
-        self.register_buffer("units", torch.zeros(6, dtype=torch.float64))
-        self._keep("tree", _stump(spec.num_classes or spec.num_targets, bool(spec.num_classes)))
-        self.register_buffer("importances", torch.zeros(num_features, dtype=torch.float64))
-        self.register_buffer("out_of_bag_score", torch.tensor(torch.nan, dtype=torch.float64))
 
     def _check_criterion(self, spec: DataSpec) -> None:
         fitting = ("gini", "entropy") if spec.target == "class" else ("squared_error", "absolute_error", "poisson")
@@ -265,7 +282,7 @@ class TreeModel(HoldsTrees, _Base):
         middle, scale, weight_scale = self.units[3:]
         weight = weight / weight_scale
         if self.draw_rate is not None:
-            bootstrap = self._bootstrap(content_hash(torch.cat([x, y.view(len(y), -1).double()], dim=1)))
+            bootstrap = self._bootstrap(content_hash(x, y.view(len(y), -1)))
         fixed = units.fixed_weight(weight)
         if rules.criterion.by_value:
             index = y.long()
@@ -298,7 +315,8 @@ class TreeModel(HoldsTrees, _Base):
             raise ZooError(f"{self.entry.name} was given targets that are NaN or infinite: drop those rows first.")
         if self.criterion_name == "poisson" and bool((batch.y < 0).any()):
             raise ZooError("model.criterion=poisson needs targets of 0 or more: use squared_error.")
-        return batch.x.flatten(1).double() + 0.0, batch.y, weight.double()
+        x = as_rows(batch.x).double()
+        return x if is_sparse(x) else x + 0.0, batch.y, weight.double()
 
     def _measure(self, x: Tensor, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """The measures of some rows; those without weight do not count."""
@@ -319,6 +337,9 @@ class TreeModel(HoldsTrees, _Base):
     def accumulate(self, batch: Batch) -> None:
         x, y, weight = self._targets(batch)
         phase = int(self.phase)
+        if self.takes_sparse:
+            super().accumulate(batch)
+            return
         if phase == SKETCH:
             for name, value in self._measure(x, y, weight).items():
                 pair = torch.stack([getattr(self, name), value.to(getattr(self, name).dtype)])
@@ -344,6 +365,8 @@ class TreeModel(HoldsTrees, _Base):
             setattr(self, f"sketch_{name}", value)
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        if self.takes_sparse:
+            return super().merge(states)
         merged = {}
         for name in states[0]:
             values = [state[name] for state in states]
@@ -416,7 +439,10 @@ class TreeModel(HoldsTrees, _Base):
 
     def solve(self) -> dict[str, float | Tensor]:
         phase = int(self.phase)
-        if phase == SKETCH:
+        if self.takes_sparse:
+            rows = self.take()
+            self._learn(rows.x, rows.y.long() if self.spec.target == "class" else rows.y, rows.weight)  # type: ignore[union-attr]
+        elif phase == SKETCH:
             bins = bins_of(self._kept("sketch", Sketch), self.hparams.num_bins, self.categorical)
             target = torch.zeros(0, dtype=torch.float64, device=self.device)
             if self.criterion_name == "absolute_error":
@@ -479,10 +505,11 @@ class TreeModel(HoldsTrees, _Base):
         self._keep("tree", trees)
         self.register_buffer("importances", importances(trees, self.spec.num_features))
         self._forget_growth()
-        for name in _CODED:
-            setattr(self, f"coded_{name}", getattr(self, f"coded_{name}")[:0].clone())
-        self.histogram = self.histogram.new_zeros(0)
-        self.root_sums = self.root_sums.new_zeros(0)
+        if not self.takes_sparse:
+            for name in _CODED:
+                setattr(self, f"coded_{name}", getattr(self, f"coded_{name}")[:0].clone())
+            self.histogram = self.histogram.new_zeros(0)
+            self.root_sums = self.root_sums.new_zeros(0)
         self.phase.fill_(SCORE if self.wants_score else DONE)
 
     def _report(self) -> dict[str, float | Tensor]:
@@ -505,23 +532,30 @@ class TreeModel(HoldsTrees, _Base):
         x, y, weight = self._targets(self.as_batch(first[0]))
         there = weight > 0
         if not bool(there.all()):
-            x, y, weight = x[there], y[there], weight[there]
+            x, y, weight = take_rows(x, there), y[there], weight[there]
+        self._learn(x, y, weight)
+        return self._report()
+
+    def _learn(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+        """Grow all trees on rows in memory (N, F), dense or sparse, with targets and weights above 0, (N,)."""
         for name, value in self._measure(x, y, weight).items():
             setattr(self, name, value.to(getattr(self, name).dtype))
         target = torch.zeros(0, dtype=torch.float64, device=self.device)
+        codes: Codes | SparseCodes
         if self.criterion_name == "absolute_error":
             sketch = sketch_rows(self._sketched(x, y), self.hparams.num_bins)
             bins, target = _part_target(bins_of(sketch, self.hparams.num_bins, self.categorical))
             codes = encode(x, bins, self.categorical)
+        elif is_sparse(x):
+            bins, codes = code_sparse_rows(x, self.hparams.num_bins)
         else:
             bins, codes = code_rows(x, self.hparams.num_bins, self.categorical)
         self._begin_growth(bins, target)
         self._grow(codes, self._row_sums(x, y, weight))
         if not self.done:
             self._take_score(self._score(x, y, weight))
-        return self._report()
 
-    def _grow(self, codes: Codes, rows: RowSums) -> None:
+    def _grow(self, codes: Codes | SparseCodes, rows: RowSums) -> None:
         nodes, _ = grow_trees(
             codes, rows, self._kept("bin", Bins), self._rules(), self._limits(), num_trees=self.num_trees,
             num_sums=self.num_sums, paths=self._root_paths(), leaves=False,
@@ -547,7 +581,7 @@ class TreeModel(HoldsTrees, _Base):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return log-probabilities (B, C), or values (B, K), of inputs (B, *shape)."""
-        value = self.leaf_values(x.flatten(1))
+        value = self.leaf_values(as_rows(x))
         if self.spec is not None and self.spec.target == "class":
             return value.clamp_min(torch.finfo(value.dtype).eps).log()  # as scikit-learn's log loss is clipped
         return value

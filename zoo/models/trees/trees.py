@@ -13,9 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.kernels import leaves as kernel
 from zoo.models.trees.bins import Bins
 from zoo.models.trees.nodes import Nodes
 from zoo.models.trees.splits import Rules
+from zoo.numerics.sparse import is_sparse, stored, take_rows
 
 __all__ = ["Trees", "find_leaves", "importances", "in_order", "joined", "pruned", "trees_of"]
 
@@ -61,6 +63,8 @@ class Trees(NamedTuple):
         """The number of leaves, of all trees."""
         return int((self.feature < 0).sum())
 
+
+_NUMBERS_AT_ONCE = 1 << 22  # of sparse rows that get their zeros
 
 _PER_NODE = ("feature", "threshold", "missing_left", "value", "gain", "weight", "num_rows", "depth", "subset")
 
@@ -195,7 +199,19 @@ def _of_same_categories(parts: list[Trees]) -> list[Trees]:
 
 
 def find_leaves(trees: Trees, x: Tensor) -> Tensor:
-    """Return the leaf that each row x (N, F) comes to in each tree, (T, N); NaN stands for a missing value."""
+    """Return the leaf that each row x (N, F), dense or sparse, comes to in each tree, (T, N); NaN is missing."""
+    if not trees.category.shape[1] and kernel.available(x):
+        starts, columns = (x.crow_indices(), x.col_indices()) if is_sparse(x) else (None, None)
+        questions = trees.root, trees.feature, trees.threshold, trees.missing_left, trees.left
+        return kernel.find_leaves(stored(x), starts, columns, x.shape[1], *questions)
+    if is_sparse(x):
+        parts = torch.arange(len(x), device=x.device).split(max(1, _NUMBERS_AT_ONCE // max(1, x.shape[1])))
+        return torch.cat([_walk(trees, take_rows(x, part).to_dense()) for part in parts], dim=1)
+    return _walk(trees, x)
+
+
+def _walk(trees: Trees, x: Tensor) -> Tensor:
+    """The same of dense rows, in torch operations."""
     at = trees.root.unsqueeze(1).expand(-1, len(x)).contiguous()
     row = torch.arange(len(x), device=x.device)
     if trees.category.shape[1]:
