@@ -107,6 +107,15 @@ def test_a_training_that_may_stop_early_ends_as_the_run_did_with_its_best_weight
     assert measure(model, data.rows("val"))[0]["accuracy"] == pytest.approx(best)
 
 
+def test_an_analysis_that_is_not_for_the_model_is_refused_before_anything_is_written(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = [f"run={run}", "analysis=[calibration,sequential_jacobian]", "split=val", "accelerator=cpu"]
+    assert run_command(told, "evaluate") == 1
+    assert "have no steps" in capsys.readouterr().err
+    assert not (run / "evaluation" / "val").exists()
+
+
 def test_what_cannot_be_is_one_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = ["analysis=cross_validation", "cross_validation.groups=nobody", "accelerator=cpu"]
     assert run_command([f"run={run}", *told], "evaluate") == 1

@@ -13,7 +13,7 @@ from torch.func import jacrev
 import zoo
 from zoo import Batch, DataSpec, layers
 from zoo.analysis import sequential_jacobian
-from zoo.analysis.jacobian import analyze
+from zoo.analysis.jacobian import analyze, check
 from zoo.errors import ZooError
 from zoo.training.analyses import Subject
 
@@ -204,4 +204,4 @@ def test_of_texts(name: str) -> None:
     assert all(len(each) == 1 or each.startswith("[") for each in names)
     digits = zoo.create_data("digits")
     with pytest.raises(ZooError, match="have no steps"):
-        analyze(Subject(zoo.create_model("cnn", digits.spec), digits, "test", {}))
+        check(Subject(zoo.create_model("cnn", digits.spec), digits, "test", {}))

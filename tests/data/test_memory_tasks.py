@@ -62,6 +62,34 @@ def test_padding_is_asked_of_nothing_and_lengths_are_those_of_the_split(name: st
     assert len(data.spec.target_names or ()) == data.spec.num_targets == batch.y.shape[2]  # type: ignore[union-attr]
 
 
+def test_a_curriculum_lengthens_the_rows_of_training() -> None:
+    """Each length is the largest for an equal share of the growth; later rows and other splits know none."""
+    options = {"min_length": 2, "max_length": 6, "val_length": 6, "num_rows": 1000, "shuffle": False}
+    data = zoo.create_data("associative_recall", curriculum=0.5, **options)
+    plain = zoo.create_data("associative_recall", **options).rows("train")
+    train: Any = data.rows("train")
+    lengths = train.lengths(torch.arange(1000))
+    for number, part in enumerate(lengths[:500].split(100)):
+        assert set(part.tolist()) == set(range(2, 3 + number))
+    assert torch.equal(lengths[400:], plain.lengths(torch.arange(400, 1000)))  # type: ignore[attr-defined]
+    (batch,) = [next(iter(data.train_dataloader()))]
+    assert batch.x.shape[1] == 16  # of the first rows all are short
+    assert set(data.rows("val").lengths(torch.arange(9)).tolist()) == {6}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"curriculum": 0.5}, "pass data.shuffle=false"),
+        ({"curriculum": 0.5, "shuffle": False, "min_length": 20}, "lower data.min_length"),
+        ({"curriculum": 1.5, "shuffle": False}, "data.curriculum must be"),
+    ],
+)
+def test_a_curriculum_of_no_use_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(zoo.ZooError, match=message):
+        zoo.create_data("copy", **options)
+
+
 def test_copy() -> None:
     for x, y in examples(rows("copy", num_bits=3, max_length=6)):
         length = len(x) // 2

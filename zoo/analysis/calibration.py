@@ -191,6 +191,12 @@ def _second(model: ZooModel) -> str:
 
 
 @torch.inference_mode()
+def check(subject: Subject) -> None:
+    """Raise for a model whose answers have no probabilities."""
+    _check(subject.model)
+    _probability(subject.model, subject.model.predict_batch(subject.rows(1)))
+
+
 def analyze(
     subject: Subject,
     *,
@@ -199,7 +205,6 @@ def analyze(
 ) -> Findings:
     """Look how far the probabilities of a finished run come true on its held-out rows."""
     model = subject.model
-    _check(model)
     parts = [(_probability(model, model.predict_batch(b)), b.y, b.weight) for b in subject.batches()]
     p, y, weights = zip(*parts, strict=True)
     weight = None if weights[0] is None else torch.cat(weights)

@@ -160,11 +160,7 @@ class _Network:
     def _batch(model: ZooModel, x: Any, mask: Tensor | None) -> Batch:
         model.check_fitted()
         assert model.spec is not None
-        if model.spec.kind not in KINDS:
-            raise ZooError(
-                f"{model.entry.name} was built for {model.spec.describe()}, which have no steps: the sequential "
-                f"Jacobian is for {', '.join(KINDS)}."
-            )
+        _check_steps(model)
         batch = x if isinstance(x, Batch) else Batch.of(model.spec.kind, torch.as_tensor(x), mask=mask)
         if model.spec.kind == "pairs" and batch.source is None:
             raise ZooError("Sentence pairs come as a Batch of a DataModule, with source and target.")
@@ -197,6 +193,14 @@ class _Network:
         if answer.ndim not in (2, 3):
             raise ZooError(f"An answer is (B, T, K) or (B, K), not {tuple(answer.shape)}.")
         return answer if answer.ndim == 3 else answer.unsqueeze(1)
+
+
+def _check_steps(model: ZooModel) -> None:
+    if model.spec is not None and model.spec.kind not in KINDS:
+        raise ZooError(
+            f"{model.entry.name} was built for {model.spec.describe()}, which have no steps: the sequential "
+            f"Jacobian is for {', '.join(KINDS)}."
+        )
 
 
 @contextlib.contextmanager
@@ -243,6 +247,11 @@ def _undisturbed(model: Any) -> Iterator[None]:
 # -- evaluate.py analysis=sequential_jacobian ----------------------------------------------------------------------
 
 
+def check(subject: Subject) -> None:
+    """Raise for a model whose data have no steps."""
+    _check_steps(subject.model)
+
+
 def analyze(subject: Subject) -> Findings:
     """Draw what each answer owes to each input, for some held-out rows, and how it fades with time."""
     from zoo import visual
@@ -251,8 +260,6 @@ def analyze(subject: Subject) -> Findings:
     model, spec = subject.model, subject.model.spec
     assert spec is not None
     rows = subject.rows(TEXTS if spec.target == "tokens" else ROWS)
-    if spec.kind not in KINDS:
-        sequential_jacobian(model, rows)  # says why not
     if spec.kind == "tokens":
         rows = rows._replace(
             tokens=rows.tokens[:, :SHOWN],

@@ -96,6 +96,16 @@ def permutation_importance(
 
 
 @torch.inference_mode()
+def check(subject: Subject) -> None:
+    """Raise for a model without targets to compare with, and for rows that are no table."""
+    model, spec = subject.model, subject.model.spec
+    assert spec is not None
+    if model.entry.unsupervised or spec.target not in ("class", "value"):
+        raise ZooError(f"{model.entry.name} predicts no targets to compare with: there is no score that could fall.")
+    if spec.kind != "tabular" or spec.sparse:
+        raise ZooError(f"Features are columns of a table, and {subject.data.name} is {spec.describe()}.")
+
+
 def analyze(subject: Subject, *, repeats: Annotated[int, Range(1)] = 5, seed: Annotated[int, Range(0)] = 0) -> Findings:
     """Find what the columns of a finished run's table are worth to its model, on held-out rows.
 
@@ -103,10 +113,6 @@ def analyze(subject: Subject, *, repeats: Annotated[int, Range(1)] = 5, seed: An
     """
     model, spec = subject.model, subject.model.spec
     assert spec is not None
-    if model.entry.unsupervised or spec.target not in ("class", "value"):
-        raise ZooError(f"{model.entry.name} predicts no targets to compare with: there is no score that could fall.")
-    if spec.kind != "tabular" or spec.sparse:
-        raise ZooError(f"Features are columns of a table, and {subject.data.name} is {spec.describe()}.")
     columns = coded_columns(model)
     batch = join(list(subject.batches()))
     metric = "accuracy" if spec.target == "class" else "r2"

@@ -14,11 +14,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from zoo.checks import Range, check_type
 from zoo.data.base import Rows, ZooDataModule
 from zoo.data.registry import register_data
 from zoo.data.spec import Batch, DataSpec
@@ -44,14 +45,22 @@ class TaskRows(Rows):
         num_words: n for a length.
         key: of the stream of words.
         num_rows: number of rows.
+        growth: rows over which the largest L grows from the least to its full size; 0 for none.
     """
 
     block_size = 65_536
 
     def __init__(
-        self, make: Maker, lengths: tuple[int, int], num_words: Callable[[int], int], key: int, num_rows: int
+        self,
+        make: Maker,
+        lengths: tuple[int, int],
+        num_words: Callable[[int], int],
+        key: int,
+        num_rows: int,
+        growth: int = 0,
     ) -> None:
         self.make, self.bounds, self.num_words, self.key, self.num_rows = make, lengths, num_words, key, num_rows
+        self.growth = growth
         self.num_steps = RowLengths(self)
 
     def __len__(self) -> int:
@@ -61,7 +70,10 @@ class TaskRows(Rows):
         """Return L of each row, (B,)."""
         low, high = self.bounds
         first = splitmix64(self.key, index * self.num_words(high))
-        return low + uniforms(first)[0].mul_(0.999999 * (high - low + 1)).long()
+        choices = torch.full_like(index, high - low + 1)
+        if self.growth:
+            choices = (1 + choices * index // self.growth).minimum(choices)
+        return low + uniforms(first)[0].mul_(0.999999 * choices).long()
 
     def __getitem__(self, index: Tensor) -> Batch:
         lengths = self.lengths(index)
@@ -91,6 +103,8 @@ class MemoryTask(ZooDataModule):
         max_length: the largest length in training.
         val_length: the length in validation.
         test_length: the length in the test.
+        curriculum: share of an epoch over which the largest length grows from the least to its full size; takes the
+            rows in their order.
         **options: those of `ZooDataModule`.
     """
 
@@ -106,6 +120,7 @@ class MemoryTask(ZooDataModule):
         max_length: int = 20,
         val_length: int = 40,
         test_length: int = 120,
+        curriculum: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -119,7 +134,14 @@ class MemoryTask(ZooDataModule):
         ):
             if value < low:
                 raise ZooError(f"data.{name} must be at least {low}, not {value}.")
-        self.num_rows = given
+        check_type("data.curriculum", curriculum, Annotated[float, Range(0, 1)])
+        if curriculum and self.shuffle:
+            raise ZooError(
+                "data.curriculum takes the rows in their order, the short ones first: pass data.shuffle=false."
+            )
+        if curriculum and min_length == max_length:
+            raise ZooError(f"data.curriculum does nothing where all lengths are {max_length}: lower data.min_length.")
+        self.num_rows, self.growth = given, round(curriculum * num_rows)
         self.lengths = {
             "train": (min_length, max_length), "val": (val_length, val_length), "test": (test_length, test_length)
         }  # fmt: skip
@@ -144,7 +166,8 @@ class MemoryTask(ZooDataModule):
         splits: dict[str, Rows | None] = {}
         for number, (split, option) in enumerate((("train", "num_rows"), ("val", "val_rows"), ("test", "test_rows"))):
             count, key = self.num_rows[option], stream_key(self.seed, number)
-            rows = TaskRows(self.maker(split), self.lengths[split], self.num_words, key, count)
+            growth = self.growth if split == "train" else 0
+            rows = TaskRows(self.maker(split), self.lengths[split], self.num_words, key, count, growth)
             splits[split] = rows if count else None
         features, targets = self.names()
         shape = (self.num_steps(self.lengths["train"][1]), len(features))

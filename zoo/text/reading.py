@@ -90,6 +90,7 @@ class Reader:
         state: what the model knows before the first token, such as a sentence to translate.
         cache: False reads all tokens anew at every step.
         keep: how many states before the last one are kept, for `back`.
+        barred: ids (N,) of tokens that never come next: their logits are −∞.
     """
 
     def __init__(
@@ -102,8 +103,9 @@ class Reader:
         state: Any = None,
         cache: bool = True,
         keep: int = 0,
+        barred: Tensor | None = None,
     ) -> None:
-        self.model, self.cache, self.start = model, cache and model.caches, state
+        self.model, self.cache, self.start, self.barred = model, cache and model.caches, state, barred
         self.lengths = [tokens.shape[1]] * len(tokens) if lengths is None else list(lengths)
         self.tokens = torch.cat([tokens, tokens.new_zeros(len(tokens), room)], 1)  # (B, T + room)
         self.state: Any = None
@@ -135,6 +137,8 @@ class Reader:
         logits, self.state = self.model.next_logits(tokens, state, mask, every)
         self.unread = 0
         self._kept.append((self.state, self.lengths[0]))
+        if self.barred is not None and len(self.barred):
+            logits = logits.index_fill(-1, self.barred.to(logits.device), -torch.inf)
         return logits
 
     def append(self, tokens: Tensor) -> None:

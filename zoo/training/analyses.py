@@ -1,8 +1,9 @@
 """What `evaluate.py analysis=NAME` asks of a finished run: the table of analyses, each imported when it is asked for.
 
 An analysis is a module of `zoo.analysis` with one function, `analyze(subject, *, ...) -> Findings`, whose keyword
-arguments are the keys of its section in configs/evaluate.yaml. They stand above training, since some train models of
-their own, so that the table has their names, as the registry has those of models.
+arguments are the keys of its section in configs/evaluate.yaml; `check(subject)` beside it refuses a run that it is not
+for, before anything is computed or written. They stand above training, since some train models of their own, so that
+the table has their names, as the registry has those of models.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import functools
 import importlib
 import inspect
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from zoo.training.terminal import shown_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ANALYSES", "Findings", "Subject", "check_analyses", "run_analyses"]
+__all__ = ["ANALYSES", "Findings", "Subject", "check_analyses", "check_subject", "run_analyses"]
 
 ANALYSES: dict[str, str] = {
     "bias_variance": "zoo.analysis.bias_variance",
@@ -135,6 +136,14 @@ def configured(name: str) -> dict[str, Any]:
 
     settings: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / "evaluate.yaml"))
     return settings.get(name) or {}
+
+
+def check_subject(names: Iterable[str], subject: Subject) -> None:
+    """Raise in one line where an analysis is not for a subject, by the `check(subject)` of its module if it has one."""
+    for name in names:
+        check = getattr(importlib.import_module(ANALYSES[name]), "check", None)
+        if check is not None:
+            check(subject)
 
 
 def run_analyses(names: Mapping[str, Any], subject: Subject, folder: Path, writer: Any = None) -> None:

@@ -20,7 +20,7 @@ from zoo.data.registry import create_data, data_entries
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.registry import create_model
-from zoo.training.analyses import Subject, check_analyses, run_analyses
+from zoo.training.analyses import Subject, check_analyses, check_subject, run_analyses
 from zoo.training.checkpoint import described, find_checkpoint, load_model, write_whole
 from zoo.training.continuation import check_goes_on, go_on, read_asked
 from zoo.training.logger import RunLogger
@@ -115,6 +115,10 @@ def evaluate_run(config: DictConfig) -> None:
     options["split"] = split
     if not data.has(split):
         raise ZooError(f"data '{name}' has no split '{split}': pass split=train, val or test.")
+    given = {key: value for key, value in options["data"].items() if value is not None}
+    settings["data"] = absolute_paths(settings["data"], run) | absolute_paths({"name": name, **given})
+    subject = Subject(model, data, split, settings, options["accelerator"], run)
+    check_subject(analyses, subject)
     trainer = make_trainer(model, accelerator=options["accelerator"], progress=False)
     testable = is_overridden("test_step", model)
     tested = trainer.test(model, dataloaders=data.loader(split), verbose=False) if testable else []
@@ -137,9 +141,6 @@ def evaluate_run(config: DictConfig) -> None:
     print_metrics(model.entry.name, name, metrics, run, of, ("predict",) if predicts else (), folder)
     if options["pairs"] or options["analogies"] or options["near"]:
         ask_words(model, options["pairs"], options["analogies"], options["near"], folder)
-    given = {key: value for key, value in options["data"].items() if value is not None}
-    settings["data"] = absolute_paths(settings["data"], run) | absolute_paths({"name": name, **given})
-    subject = Subject(model, data, split, settings, options["accelerator"], run)
     run_analyses(analyses, subject, folder / "analysis", logger.experiment)
     logger.finalize("success")
     if asked is not None:

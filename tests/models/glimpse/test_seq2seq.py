@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import zoo
@@ -13,6 +15,7 @@ from zoo.analysis import sequential_jacobian
 from zoo.data.base import ZooDataModule
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.base.objectives import IGNORED
+from zoo.text import Tokenizer
 
 SPEC = DataSpec("pairs", (6, 5), "tokens", vocab_size=9)
 VARIANTS = [
@@ -107,6 +110,31 @@ def test_a_text_is_translated_alike_alone_in_a_batch_and_read_anew(
     together = model.generate(TEXTS, steps=6, **decoding)
     assert together == [model.generate(text, steps=6, **decoding) for text in TEXTS]
     assert together == model.generate(TEXTS, steps=6, cache=False, **decoding)
+
+
+@pytest.mark.parametrize("decoding", DECODINGS, ids=["greedy", "beam", "sample"])
+def test_no_special_token_is_part_of_a_translation(
+    decoding: dict[str, Any], dates: ZooDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However probable the marks of beginning, padding and unknown signs are: they are no text."""
+    model, tokenizer, batch = reading(dates), Tokenizer.from_json(dates.spec.tokenizer), dates.rows("val")[:4]
+    marks, logits = torch.tensor([tokenizer.special(role) for role in ("begin", "pad", "unknown")]), model.logits
+    monkeypatch.setattr(model, "logits", lambda readouts: logits(readouts).index_fill(-1, marks, 100.0))
+    assert bool(torch.isin(model.output(batch).argmax(-1), marks).all())
+    texts = [*model.generate(TEXTS, steps=6, **decoding), *model.predict(TEXTS)]
+    assert any(texts)
+    assert not any("[" in text for text in texts)
+    assert not torch.isin(model.predict_batch(batch)["prediction"], marks).any()
+
+
+def test_a_translation_ends_with_the_vocabularys_own_mark(tmp_path: Path) -> None:
+    """That of BERT's vocabulary is [SEP]."""
+    (tmp_path / "pairs.tsv").write_text("a b\tc d\n" * 20)
+    marks = ["pad", "unknown", "cls", "sep"]
+    data = zoo.create_data("parallel_text", path=str(tmp_path / "pairs.tsv"), tokenizer="word", special_tokens=marks)
+    model, size = reading(data), data.spec.vocab_size
+    model.logits = lambda readouts: 9.0 * F.one_hot(torch.full(readouts.shape[:-1], marks.index("sep")), size)
+    assert [model.generate("a b", steps=3, **decoding) for decoding in DECODINGS] == [""] * 3
 
 
 def test_pairs_are_learnt_by_heart_and_looked_at(dates: ZooDataModule) -> None:

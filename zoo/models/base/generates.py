@@ -13,6 +13,7 @@ from torch import Tensor
 from zoo.checks import check_type
 from zoo.errors import ZooError
 from zoo.text import Decoding, Reader, TextStream, Tokenizer, beam_search, decode, select_rows, speculate
+from zoo.text.learning import ROLES
 
 __all__ = ["Generates", "Prompts"]
 
@@ -101,6 +102,16 @@ class Generates:
         """The tokenizer that the model was trained with."""
         return Tokenizer.from_json(self.spec.tokenizer)
 
+    @property
+    def end(self) -> int | None:
+        """The id of the token that ends a text, or None where none does."""
+        return self.tokenizer.special("end")
+
+    def unsaid(self) -> Tensor:
+        """Return the ids (N,) of the special tokens that are part of no text: all but the one that ends it."""
+        found = {self.tokenizer.special(role) for role in ROLES} - {None, self.end}
+        return torch.tensor(sorted(found), dtype=torch.long)  # type: ignore[type-var]
+
     # -- going on ------------------------------------------------------------------------------------------------
 
     def generate(
@@ -156,7 +167,7 @@ class Generates:
         if chosen.decoding == "beam" or chosen.num_return > 1:
             raise ZooError("A stream is one continuation, drawn token by token: pass decoding=sample or greedy.")
         with self._reading(draft):
-            prompts, end = self.begin([check_type("prompt", prompt, str)]), self.tokenizer.special("end")
+            prompts, end = self.begin([check_type("prompt", prompt, str)]), self.end
             stream = TextStream(self.tokenizer, prompts.ids[0].tolist() if prompts.shown else [], chosen.stops)
             for token in self._tokens(prompts, chosen, draft):
                 if int(token) == end:
@@ -205,7 +216,9 @@ class Generates:
         tokens = torch.nn.utils.rnn.pad_sequence(prompts.ids, batch_first=True).to(self.device)
         # A proposal or two may stand behind the last token for a while.
         room, keep = options.steps + options.draft_steps, options.draft_steps + 1
-        return Reader(self, tokens, lengths, room=room, state=prompts.state, cache=options.cache, keep=keep)
+        return Reader(
+            self, tokens, lengths, room=room, state=prompts.state, cache=options.cache, keep=keep, barred=self.unsaid()
+        )
 
     def _tokens(self, prompts: Prompts, options: Decoding, draft: Any = None) -> Iterator[Tensor]:
         """Yield the next token of each row, greedy or drawn."""
@@ -250,7 +263,7 @@ class Generates:
 
     def _drawn(self, prompts: Prompts, options: Decoding, draft: Any) -> list[str]:
         """Return the text of each row, which goes on until it ends."""
-        end, stops = self.tokenizer.special("end"), options.stops
+        end, stops = self.end, options.stops
         streams = [TextStream(self.tokenizer, ids.tolist() if prompts.shown else [], stops) for ids in prompts.ids]
         drawn: list[list[int]] = [[] for _ in prompts.ids]
         is_open = [True] * len(drawn)
@@ -271,7 +284,7 @@ class Generates:
 
     def _searched(self, prompts: Prompts, options: Decoding) -> list[list[str]]:
         """Return the best continuations of each prompt."""
-        end, tokenizer, stops = self.tokenizer.special("end"), self.tokenizer, options.stops
+        end, tokenizer, stops = self.end, self.tokenizer, options.stops
 
         def ends(candidates: Tensor) -> Tensor:  # (B, C, t)
             ended = torch.zeros(candidates.shape[:2], dtype=torch.bool, device=candidates.device)

@@ -48,26 +48,33 @@ class Translates(Generates):
 
     # -- translating ------------------------------------------------------------------------------------------------
 
+    @property
+    def end(self) -> int:
+        return special_of(self.tokenizer, "end", "sep")
+
     def begin(self, prompts: Sequence[str]) -> Prompts:
         """Return what the translations of some texts start from."""
         return self._begin(self.as_batch(self.prepare(list(prompts))))._replace(texts=prompts)
 
     def _begin(self, batch: Batch) -> Prompts:
-        ids = [torch.tensor([self._special("begin", "cls")])] * batch.size
+        ids = [torch.tensor([special_of(self.tokenizer, "begin", "cls")])] * batch.size
         return Prompts(ids, self.read(batch), shown=False)
 
     def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
         """Return the likeliest token after each of the targets, (B, T); of sources alone their translations."""
         if batch.target is None:
             return {"prediction": self._translated(batch)}
-        predicted = self.objective.predict(self.output(batch))
+        output = self.output(batch)
+        if self.spec.tokenizer:
+            output = output.index_fill(-1, self.unsaid().to(output.device), -torch.inf)
+        predicted = self.objective.predict(output)
         if batch.target_mask is not None:
             predicted = predicted.masked_fill(~batch.target_mask, IGNORED)
         return {"prediction": predicted}
 
     def _translated(self, batch: Batch) -> Tensor:
         """Return greedy translations, (B, T), with −100 behind their ends; T is that of the longest known target."""
-        steps, end = self.spec.shape[1], self._special("end", "sep")
+        steps, end = self.spec.shape[1], self.end
         said = torch.full((batch.size, steps), IGNORED, device=self.device)
         is_open = torch.ones(batch.size, dtype=torch.bool, device=self.device)
         greedy = Decoding.of({"decoding": "greedy", "steps": steps, "cache": self.caches})
@@ -92,11 +99,8 @@ class Translates(Generates):
         return pa.table({name: pa.array(self._texts(tokens), pa.string()) for name, tokens in columns.items()})
 
     def _texts(self, tokens: Tensor) -> list[str]:
-        end, tokenizer = self._special("end", "sep"), self.tokenizer
+        end, tokenizer = self.end, self.tokenizer
         return [tokenizer.decode(row[(row >= 0) & (row != end)]) for row in tokens.cpu()]
-
-    def _special(self, *roles: str) -> int:
-        return special_of(self.tokenizer, *roles)
 
     # -- scoring -----------------------------------------------------------------------------------------------------
 
