@@ -136,9 +136,7 @@ class MemoryTask(ZooDataModule):
                 raise ZooError(f"data.{name} must be at least {low}, not {value}.")
         check_type("data.curriculum", curriculum, Annotated[float, Range(0, 1)])
         if curriculum and self.shuffle:
-            raise ZooError(
-                "data.curriculum takes rows in their order, the short ones first: pass data.shuffle=false."
-            )
+            raise ZooError("data.curriculum takes rows in their order, the short ones first: pass data.shuffle=false.")
         if curriculum and min_length == max_length:
             raise ZooError(f"data.curriculum does nothing where all lengths are {max_length}: lower data.min_length.")
         self.num_rows, self.growth = given, round(curriculum * num_rows)
