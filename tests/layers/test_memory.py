@@ -350,13 +350,13 @@ def test_no_row_and_mixed_precision(cls: Any, controller: str) -> None:
 
 
 @pytest.mark.parametrize("controller", ["feedforward", "lstm"])
-def test_heads_begin_by_going_on_from_where_they_were(controller: str) -> None:
-    """And only the gates are told so, of however many heads."""
-    net = NTM(
-        3, 16, num_slots=7, slot_size=5, num_read_heads=2, num_write_heads=3, controller=controller, gate_bias=-3.0
-    )
+def test_heads_begin_as_the_biases_of_gates_and_strengths_say(controller: str) -> None:
+    """And only these are told so, of however many heads."""
+    sizes = {"num_slots": 7, "slot_size": 5, "num_read_heads": 2, "num_write_heads": 3}
+    net = NTM(3, 16, controller=controller, gate_bias=-3.0, strength_bias=4.0, **sizes)  # type: ignore[arg-type]
     keys, positive, gates, add, shifts = net.interface.bias.detach().split(net.heads.sizes)
     bound = 1 / 16**0.5
     assert ((gates[:5] + 3).abs() <= bound).all()
-    for others in (keys, positive, gates[5:], add, shifts):
+    assert ((positive[:5] - 4).abs() <= bound).all()
+    for others in (keys, positive[5:], gates[5:], add, shifts):
         assert (others.abs() <= bound).all()

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.kernels.heads import available, heads_backward, heads_forward
 from zoo.layers.memory.addressing import EPSILON, content_weights, interpolate, read, sharpen, shift, write
 from zoo.layers.usable import transformed
 
@@ -111,6 +112,10 @@ class _Move(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, memory: Tensor, weights: Tensor, told: Tensor, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
         count, reading, writing = heads.total, heads.reading, heads.writing
+        ctx.heads, ctx.compiled = heads, available(memory)
+        if ctx.compiled:
+            ctx.save_for_backward(memory, weights, told)
+            return heads_forward(memory, weights, told, reading, writing, heads.shifts)
         keys, positive, gates, add, shifts = told.split(heads.sizes, dim=1)
         keys = keys.unflatten(1, (count, -1))  # (B, H, W)
         positive, gates, add = F.softplus(positive), gates.sigmoid(), add.tanh()
@@ -133,7 +138,6 @@ class _Move(torch.autograd.Function):
             stages.append(torch.addcmul(stages[-1], stages[-1], lost, value=-1))
         after = torch.baddbmm(stages[-1], places, add.unflatten(1, (writing, -1)))
         reads = torch.bmm(new[:, :reading], after).flatten(1)
-        ctx.heads = heads
         ctx.save_for_backward(
             memory, weights, told, positive, gates, add, shifts, sizes, lengths, norms, alike, content, moved, windows,
             logarithm, new, after, *stages[1:-1],
@@ -148,6 +152,9 @@ class _Move(torch.autograd.Function):
             outputs = formula(inputs[0], inputs[1], inputs[2], heads)
             found = torch.autograd.grad(outputs, inputs, (d_after, d_new, d_reads), create_graph=True)
             return found[0], found[1], found[2], None
+        if ctx.compiled:
+            gradients = d_after, d_new, d_reads
+            return *heads_backward(*saved, heads.reading, heads.writing, heads.shifts, *gradients), None
         (memory, weights, told, positive, gates, add, shifts, sizes, lengths, norms, alike, content, moved, windows,
          logarithm, new, after, *stages) = saved  # fmt: skip
         count, reading, writing, width = heads.total, heads.reading, heads.writing, heads.slot_size

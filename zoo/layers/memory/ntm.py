@@ -13,6 +13,7 @@ Letters: B rows, H = R + Q heads that read and write, N slots of W numbers, S sh
 Source: Graves, Wayne & Danihelka 2014. Deviations: every head begins at slot 0, since heads that begin everywhere
 alike, on a memory of equal slots, would never tell them apart; the gates g begin nearly shut (`gate_bias`), since half
 open they put a mean over all slots into every step, on which programs come to rely that fail on longer sequences.
+Where something is to be found by its content, `strength_bias` makes that mean one of few slots from the beginning.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class NTM(MemoryMachine):
         controller: `lstm` or `feedforward`.
         initial_memory: what every sequence finds: `constant`, `learned`, or `random`, drawn once with the weights.
         gate_bias: added to the gates before their sigmoid at first: far below 0 heads go on from where they were.
+        strength_bias: added to the strengths β before their softplus at first: above 0 contents tell slots apart.
 
     Example:
         >>> output, state = NTM(input_size=3, hidden_size=8, num_slots=5, slot_size=4)(torch.zeros(2, 6, 3))
@@ -82,11 +84,12 @@ class NTM(MemoryMachine):
         controller: str = "lstm",
         initial_memory: str = "constant",
         gate_bias: float = -2.0,
+        strength_bias: float = 0.0,
     ) -> None:
         if num_write_heads < 1 or shift_range < 0:
             raise ValueError("num_write_heads must be at least 1, and shift_range at least 0")
         heads = Heads(num_read_heads, num_write_heads, slot_size, 2 * shift_range + 1)
-        self.heads, self.gate_bias = heads, gate_bias
+        self.heads, self.gate_bias, self.strength_bias = heads, gate_bias, strength_bias
         super().__init__(input_size, hidden_size, num_slots, slot_size, num_read_heads, sum(heads.sizes), controller)
         if initial_memory == "constant":
             self.register_buffer("initial", torch.full((num_slots, slot_size), CONSTANT))
@@ -98,15 +101,16 @@ class NTM(MemoryMachine):
             raise ValueError(f"initial_memory must be 'constant', 'learned' or 'random', not {initial_memory!r}")
 
     def reset_parameters(self) -> None:
-        """Draw as the base does, but tell the heads more, and add the gates' bias.
+        """Draw as the base does, but tell the heads more, and add the biases of strengths and gates.
 
         With the small numbers of a linear layer all heads stay near slot 0 for thousands of sequences.
         """
         super().reset_parameters()
         nn.init.xavier_uniform_(self.interface.weight, gain=1.4)
-        first = sum(self.heads.sizes[:2])
+        keys, positive, *_ = self.heads.sizes
         with torch.no_grad():
-            self.interface.bias[first : first + self.heads.total] += self.gate_bias
+            self.interface.bias[keys : keys + self.heads.total] += self.strength_bias
+            self.interface.bias[keys + positive : keys + positive + self.heads.total] += self.gate_bias
 
     def begin(self, rows: int) -> NTMState:
         memory = self.initial.expand(rows, -1, -1)

@@ -114,6 +114,7 @@ class NTM(MemoryModel, GradientModel):
         controller: `feedforward` or `lstm`.
         initial_memory: what every sequence finds: `constant`, `learned`, or `random`, drawn once with the weights.
         gate_bias: added to the heads' gates at first: far below 0 they go on from where they were.
+        strength_bias: added to the strengths of the heads' keys at first: above 0 contents tell slots apart.
 
     Example:
         >>> import torch, zoo
@@ -134,11 +135,13 @@ class NTM(MemoryModel, GradientModel):
         controller: Literal["feedforward", "lstm"] = "feedforward",
         initial_memory: Literal["constant", "learned", "random"] = "constant",
         gate_bias: float = -2.0,
+        strength_bias: float = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.check_sizes()
         check_range("gate_bias", gate_bias, -100, 100)
+        check_range("strength_bias", strength_bias, -100, 100)
 
     def machine(self, input_size: int) -> layers.NTM:
         return layers.NTM(input_size, **self.hparams)
