@@ -20,6 +20,7 @@ from zoo.models.pca import PCA as PCAModel
 from zoo.models.pca import Principal, principal_components
 from zoo.numerics.moments import centred_blocks, scatter_blocks
 from zoo.numerics.spectra import probabilistic_log_density
+from zoo.numerics.threads import of_few_threads
 from zoo.numerics.triangular import qr_update
 from zoo.sklearn.base import ZooEstimator, constraints
 from zoo.sklearn.rows import dense_blocks, validate_data
@@ -72,6 +73,7 @@ class _Projection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimato
         least = self.explained_variance_.max(initial=0.0) * len(self.mean_) * np.finfo(np.float64).eps
         return np.where(self.explained_variance_ > least, deviation, np.inf).astype(deviation.dtype)
 
+    @of_few_threads
     def transform(self, X: Any) -> np.ndarray:
         """Return the projections of rows X (N, F), dense or sparse, (N, K)."""
         check_is_fitted(self)
@@ -84,6 +86,7 @@ class _Projection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimato
         projected = np.asarray(projected).astype(X.dtype, copy=False)
         return projected / self._scale().astype(X.dtype) if self.whiten else projected
 
+    @of_few_threads
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Return the rows nearest to projections X (N, K), (N, F)."""
         check_is_fitted(self)
@@ -115,6 +118,7 @@ class _Projection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimato
         precision.flat[:: len(precision) + 1] += 1 / self.noise_variance_
         return precision
 
+    @of_few_threads
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-likelihood of each row, (N,)."""
         check_is_fitted(self)
@@ -171,6 +175,7 @@ class PCA(_Projection):
         self.power_iteration_normalizer, self.random_state = power_iteration_normalizer, random_state
         self.device = device
 
+    @of_few_threads
     def fit(self, X: Any, y: Any = None) -> PCA:
         """Fit to rows X (N, F), dense or sparse; `y` is ignored."""
         self._check_parameters()
@@ -327,6 +332,7 @@ class IncrementalPCA(_Projection):
         self.n_components, self.whiten, self.copy = n_components, whiten, copy
         self.batch_size, self.device = batch_size, device
 
+    @of_few_threads
     def fit(self, X: Any, y: Any = None) -> IncrementalPCA:
         """Fit to rows X (N, F), dense or sparse, in batches; `y` is ignored."""
         self._check_parameters()

@@ -20,6 +20,7 @@ from zoo.data.spec import Batch, DataSpec
 from zoo.models import linear as models
 from zoo.models.linear.least_squares import elastic_net_path, solve_least_squares
 from zoo.models.linear.statistics import Statistics
+from zoo.numerics.threads import of_few_threads
 from zoo.optimizers import Recipe
 from zoo.sklearn.base import ZooEstimator, constraints, warn_unless
 from zoo.sklearn.rows import classes_of, validate_data
@@ -98,6 +99,7 @@ class _LeastSquares(MultiOutputMixin, RegressorMixin, _Linear):
         else:
             self.intercept_ = 0.0
 
+    @of_few_threads
     def predict(self, X: Any) -> np.ndarray:
         """Return values (N,) or (N, K)."""
         return self._linear_scores(X)
@@ -151,6 +153,7 @@ class LinearRegression(_LeastSquares):
         self.fit_intercept, self.copy_X, self.tol, self.n_jobs = fit_intercept, copy_X, tol, n_jobs
         self.positive, self.device = positive, device
 
+    @of_few_threads
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearRegression:
         """Fit to rows X (N, F) and values y (N,) or (N, K)."""
         a, b, _ = self._add_up(X, y, sample_weight)
@@ -219,6 +222,7 @@ class Ridge(_LeastSquares):
         self.tol, self.solver, self.positive = tol, solver, positive
         self.random_state, self.device = random_state, device
 
+    @of_few_threads
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Ridge:
         """Fit to rows X (N, F) and values y (N,) or (N, K)."""
         a, b, _ = self._add_up(X, y, sample_weight)
@@ -254,6 +258,7 @@ class _CoordinateDescent(_LeastSquares):
     warm_start: bool
     precompute: Any
 
+    @of_few_threads
     def fit(self, X: Any, y: Any, sample_weight: Any = None, check_input: bool = True) -> Any:
         """Fit to rows X (N, F) and values y (N,) or (N, K); `check_input` changes nothing."""
         a, b, total = self._add_up(X, y, None if np.isscalar(sample_weight) else sample_weight)
@@ -460,6 +465,7 @@ class LogisticRegression(ClassifierMixin, _Linear):
         self.random_state, self.solver, self.max_iter, self.verbose = random_state, solver, max_iter, verbose
         self.warm_start, self.n_jobs, self.device = warm_start, n_jobs, device
 
+    @of_few_threads
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LogisticRegression:
         """Fit to rows X (N, F) and classes y (N,)."""
         self._check_parameters()
@@ -550,6 +556,7 @@ class LogisticRegression(ClassifierMixin, _Linear):
             if model.linear.bias is not None:
                 model.linear.bias.copy_(torch.from_numpy(intercepts))
 
+    @of_few_threads
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the logits, (N,) for two classes and (N, C) for more."""
         scores = self._linear_scores(X)

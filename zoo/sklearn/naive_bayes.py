@@ -16,6 +16,7 @@ from torch import Tensor
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.naive_bayes.naive_bayes import class_scores, log_posterior
 from zoo.numerics.sparse import sparse_rows
+from zoo.numerics.threads import of_few_threads
 from zoo.sklearn.base import ZooEstimator, constraints, create
 from zoo.sklearn.rows import tensor_of, validate_data
 
@@ -47,6 +48,7 @@ class _NaiveBayes(ClassifierMixin, ZooEstimator):
 
     # -- fitting -------------------------------------------------------------------------------------------------
 
+    @of_few_threads
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Fit to rows X (N, F) and classes y (N,), with weights (N,)."""
         self._check_parameters()
@@ -94,6 +96,7 @@ class _NaiveBayes(ClassifierMixin, ZooEstimator):
 
     # -- prediction ----------------------------------------------------------------------------------------------
 
+    @of_few_threads
     def predict_joint_log_proba(self, X: Any) -> np.ndarray:
         """Return log p(c) + log p(x | c), (N, C)."""
         check_is_fitted(self)
