@@ -45,7 +45,7 @@ class TSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimator):
         init: `pca`, `random`, or the first map (N, n_components).
         verbose: print the divergence every 50 steps.
         random_state: seed of a random start.
-        method: `barnes_hut` (or `auto`: all pairs of points up to 5,000 rows, then forces by FFT), `exact` or `fft`.
+        method: `barnes_hut` (or `auto`: all pairs of points up to 10,000 rows, then forces by FFT), `exact` or `fft`.
         angle: changes nothing: there is no tree whose cells it would judge.
         n_jobs: changes nothing: threads are torch's.
         device: `cpu`, `cuda` or `auto`.

@@ -324,10 +324,10 @@ def test_forces_side_by_side_are_the_same_and_threads_stay_as_they_were() -> Non
     expected = objective.gradient(points)
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        with objective.side_by_side():
+        with objective.side_by_side(points):
             assert relative(objective.gradient(points), expected) < 1e-5  # float32, sums in another order
         assert torch.get_num_threads() == threads
-        with pytest.raises(RuntimeError, match="stop"), objective.side_by_side():
+        with pytest.raises(RuntimeError, match="stop"), objective.side_by_side(points):
             raise RuntimeError("stop")
         assert torch.get_num_threads() == threads
 

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError, unknown_name
+from zoo.kernels import linkage as kernel
 from zoo.models.agglomerative.cluster_spaces import MatrixSpace, WardSpace
 from zoo.models.agglomerative.dendrogram import label_merges, optimal_leaf_order
 from zoo.models.agglomerative.distance_matrix import distance_matrix, matrix_copy, unfold
@@ -187,7 +188,10 @@ def _single(x: Tensor, metric: Metric) -> Merges:
 
 def _by_closest(squared: Tensor, method: str) -> Merges:
     sizes = torch.ones(len(squared), dtype=torch.float64, device=squared.device)
-    pairs, heights = merge_closest(MatrixSpace(squared, method, sizes))
+    if kernel.available(squared):
+        pairs, heights = kernel.merge_closest(squared, sizes, method == "median")
+    else:
+        pairs, heights = merge_closest(MatrixSpace(squared, method, sizes))
     return pairs, heights.clamp_min(0).sqrt()
 
 

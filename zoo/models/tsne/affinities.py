@@ -19,6 +19,7 @@ that the entropy is met to 1e-10 rather than 1e-5. Distances of any metric are s
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -159,6 +160,11 @@ class SparseAffinities:
         """Return the affinities in a type and on a device."""
         indices = (t.to(device) for t in (self.pointer, self.column, self.pair))
         return SparseAffinities(self.source.to(device), self.target.to(device), self.weight.to(device, dtype), *indices)
+
+    @functools.cached_property
+    def entry(self) -> Tensor:
+        """p_ij of each entry of the matrix, (2M,)."""
+        return self.weight.gather(0, self.pair)
 
     def dense(self) -> Tensor:
         """Return P as a matrix (N, N)."""

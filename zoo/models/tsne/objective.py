@@ -30,6 +30,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from zoo.kernels import tsne as kernel
 from zoo.models.tsne.affinities import DenseAffinities, SparseAffinities, dense_affinities, sparse_affinities
 from zoo.models.tsne.interpolation import GridRepulsion
 
@@ -44,8 +45,9 @@ __all__ = [
 ]
 
 _CHUNK_ELEMENTS = 1 << 20  # entries of a chunk: its matrices stay within the processor's cache
-_EXACT_ROWS = 5000  # the most for which all pairs are looked at by default
+_DENSE_ROWS = 1000  # the most of which all pairs enter P by default
 _FEW_ROWS = 300  # interpolating the repulsion of fewer saves nothing
+_SWEPT_ROWS = {True: 10_000, False: 2000}  # the most whose repulsion is summed by default, with a kernel or without
 
 
 def map_weights(queries: Tensor, points: Tensor) -> Tensor:
@@ -86,6 +88,8 @@ def exact_repulsion(points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sweep(points: Tensor, matrix: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    if kernel.available(points):
+        return kernel.tsne_sweep(points, matrix)
     attracted, repelled, total = torch.zeros_like(points), torch.empty_like(points), points.new_zeros(())
     size = max(1, _CHUNK_ELEMENTS // len(points))
     for start in range(0, len(points), size):
@@ -108,6 +112,8 @@ def sparse_attraction(points: Tensor, affinities: SparseAffinities) -> Tensor:
         tensor([[-0.2500],
                 [ 0.2500]])
     """
+    if kernel.available(points) and affinities.weight.dtype == points.dtype:
+        return kernel.tsne_pull(points, affinities.pointer, affinities.column, affinities.entry)
     coefficient = affinities.weight / _pair_denominator(points, affinities)  # (M,)
     shape = (len(points), len(points))
     with warnings.catch_warnings():
@@ -182,8 +188,9 @@ class MapObjective:
         num_components: E.
         perplexity: below N.
         metric: one of `zoo.numerics.distances.METRICS`.
-        method: `exact`, `fft` (for E = 2), or `auto`: `fft` above 5,000 rows.
-        num_neighbors: of a row, which enter P; None for all up to 5,000 rows (and for `exact`), else 3 · perplexity.
+        method: `exact`, `fft` (for E = 2), or `auto`: above 1,000 rows only the nearest enter P, and above 10,000 (or
+            2,000, where there is no kernel) far points are interpolated.
+        num_neighbors: of a row, which enter P; None for all up to 1,000 rows (and for `exact`), else 3 · perplexity.
 
     Raises:
         ZooError: if the perplexity is not below N, or N is 1.
@@ -204,21 +211,30 @@ class MapObjective:
         method: str = "auto",
         num_neighbors: int | None = None,
     ) -> None:
-        rows = unit_scale(rows)
-        large = method == "fft" or (method == "auto" and len(rows) > _EXACT_ROWS)
+        rows, self.method = unit_scale(rows), method
         self.affinities: DenseAffinities | SparseAffinities
+        large = method == "fft" or (method == "auto" and len(rows) > _DENSE_ROWS)
         if large or num_neighbors is not None:
             self.affinities = sparse_affinities(rows, perplexity, metric, num_neighbors)
         else:
             self.affinities = dense_affinities(rows.double(), perplexity, metric)
-        interpolate = large and num_components == 2 and len(rows) > _FEW_ROWS
         self._helper: ThreadPoolExecutor | None = None
-        self.repulsion = GridRepulsion() if interpolate else exact_repulsion
+        self._interpolated = GridRepulsion() if num_components == 2 and method != "exact" else None
 
     def to(self, like: Tensor) -> MapObjective:
         """Bring P to the type and device of a map; returns itself."""
         self.affinities = self.affinities.to(like.dtype, like.device)
         return self
+
+    def _interpolates(self, points: Tensor) -> bool:
+        most = _FEW_ROWS if self.method == "fft" else _SWEPT_ROWS[kernel.available(points)]
+        return self._interpolated is not None and len(points) > most
+
+    def repulsion(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums of the repulsion (N, E), and Z, of all pairs or interpolated."""
+        if self._interpolated is not None and self._interpolates(points):
+            return self._interpolated(points)
+        return exact_repulsion(points)
 
     def gradient(self, points: Tensor, exaggeration: float = 1.0) -> Tensor:
         """Return 4 (exaggeration · attraction − repulsion / Z) of a map, (N, E)."""
@@ -236,14 +252,15 @@ class MapObjective:
         return attraction.result(), repulsion, total
 
     @contextmanager
-    def side_by_side(self) -> Iterator[None]:
-        """Inside, the two forces of a large map are computed at the same time, each by half of the threads.
+    def side_by_side(self, points: Tensor) -> Iterator[None]:
+        """Inside, the two forces of a map that is interpolated are computed at once, each by half of the threads.
 
         They are chains of some thirty short operations. Where each of these is split, it ends in a wait for the slowest
         thread, which on a busy machine is most of the time; side by side there is one wait a step.
         """
         threads = torch.get_num_threads()
-        if isinstance(self.affinities, DenseAffinities) or self.affinities.weight.is_cuda or threads == 1:
+        sparse = self.affinities if isinstance(self.affinities, SparseAffinities) else None
+        if sparse is None or sparse.weight.is_cuda or threads == 1 or not self._interpolates(points):
             yield
             return
         # The number of threads is a setting of each thread's own, and new ones take what was set last.

@@ -101,9 +101,9 @@ class TSNE(StreamingModel):
         num_components: dimensions of the map, E.
         perplexity: effective number of neighbours of a row; below the number of rows.
         metric: one of `zoo.numerics.distances.METRICS`, or `precomputed` for rows of distances.
-        method: `exact` looks at all pairs of points, `fft` interpolates (two dimensions only); `auto` takes `fft` above
-            5,000 rows.
-        num_neighbors: of a row, which enter P; null for all up to 5,000 rows (and for exact), else 3 · perplexity.
+        method: `exact` looks at all pairs of points, `fft` interpolates (two dimensions only); `auto` interpolates
+            above 10,000 rows (2,000 where there is no compiled kernel).
+        num_neighbors: of a row, which enter P; null for all up to 1,000 rows (and for exact), else 3 · perplexity.
         early_exaggeration: factor of P during the early steps.
         early_steps: number of these.
         early_momentum: the optimizer's momentum during them.
@@ -251,7 +251,7 @@ class TSNE(StreamingModel):
             self.reset_accumulators()
         optimizer, first, norm = self._optimizer(), int(self.step), math.inf
         last = min(first + self.hparams.steps_per_epoch, self.hparams.num_steps)
-        with self.objective.side_by_side():
+        with self.objective.side_by_side(self.points.data):
             for step in range(first, last):
                 exaggeration = self._set_phase(optimizer, step)
                 self.points.grad = self.objective.gradient(self.points.data, exaggeration)

@@ -1,0 +1,74 @@
+"""The compiled merging of the closest pair against SciPy and the torch form: sizes, ties, weights, bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from sanitizer import needs_sanitizer, run_sanitized
+from scipy.cluster import hierarchy
+
+import zoo.kernels
+from zoo.kernels import linkage as kernel
+from zoo.models.agglomerative.cluster_spaces import MatrixSpace
+from zoo.models.agglomerative.linkage import linkage
+from zoo.models.agglomerative.merging import merge_closest
+
+METHODS = ("centroid", "median")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("rows", "features"), [(1, 3), (2, 1), (3, 2), (50, 1), (90, 5)])
+def test_merges_and_heights_are_those_of_scipy(kernels: str, method: str, rows: int, features: int) -> None:
+    for scale, offset in ((1.0, 0.0), (1e-30, 0.0), (1e30, 0.0), (1.0, 100.0)):
+        x = torch.randn(rows, features, dtype=torch.float64) * scale + offset
+        found = linkage(x, method)
+        assert found.shape == (rows - 1, 4)
+        if rows > 1:
+            expected = torch.from_numpy(hierarchy.linkage(x.numpy(), method))
+            assert torch.equal(found[:, [0, 1, 3]], expected[:, [0, 1, 3]])
+            torch.testing.assert_close(found[:, 2], expected[:, 2], rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sizes_count_and_ties_fall_alike(method: str) -> None:
+    matrix = torch.randint(1, 6, (60, 60), dtype=torch.float64)
+    matrix = (matrix + matrix.T).fill_diagonal_(torch.inf)
+    sizes = torch.randint(1, 9, (60,)).double()
+    if not kernel.available(matrix):
+        pytest.skip(str(zoo.kernels.status()))
+    pairs, heights = merge_closest(MatrixSpace(matrix.clone(), method, sizes.clone()))
+    ours, squared = kernel.merge_closest(matrix, sizes, method == "median")
+    first = int((heights - squared).abs().gt(1e-9).nonzero()[:1].sum()) or len(heights)
+    assert torch.equal(ours[:first], pairs[:first])
+    torch.testing.assert_close(squared, heights, rtol=1e-12, atol=0)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    matrix, sizes = torch.ones(3, 3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    if not kernel.available(matrix):
+        pytest.skip(str(zoo.kernels.status()))
+    for wrong in ((matrix[:2], sizes), (matrix.float(), sizes), (matrix, sizes[:2]), (matrix.T[::1, ::2], sizes[:2])):
+        with pytest.raises(RuntimeError, match="zoo::merge_closest"):
+            kernel.merge_closest(*wrong, False)
+    torch.library.opcheck(
+        torch.ops.zoo.merge_closest.default, (matrix, sizes, True), test_utils=("test_schema", "test_faketensor")
+    )
+
+
+@pytest.mark.slow
+@needs_sanitizer
+@pytest.mark.parametrize("variant", list(zoo.kernels.runnable()))
+def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+    script = """
+import torch
+from zoo.kernels.linkage import merge_closest
+for size in (1, 2, 3, 70):
+    for median in (False, True):
+        for spread in (1, 1000):
+            matrix = torch.randint(1, 1 + spread, (size, size), dtype=torch.float64)
+            merge_closest((matrix + matrix.T).fill_diagonal_(torch.inf), torch.ones(size, dtype=torch.float64), median)
+        merge_closest(torch.full((5, 5), torch.inf, dtype=torch.float64), torch.ones(5, dtype=torch.float64), median)
+"""
+    run_sanitized(variant, tmp_path, script)
