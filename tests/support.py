@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import hashlib
 import importlib.util
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -43,26 +44,22 @@ CPU = "trainer.accelerator=cpu"
 
 def compose(*overrides: str, name: str = "train") -> dict[str, Any]:
     """The config that a command line would give, as plain values."""
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = hydra.compose(name, list(overrides), return_hydra_config=False)
-    if name == "train":
-        config.run_dir = "runs/test"  # its time is known to Hydra's jobs only
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+    return copy.deepcopy(_composed(name, overrides))  # what composing it takes is paid once
 
 
-# Few short sequences, for machines that walk slowly.
+# Few short sequences, for machines that walk slowly; little text to validate and to test on.
 SHORT = ["data.max_length=3", "data.val_length=4", "data.test_length=5", "data.num_rows=64", "data.val_rows=16",
          "data.test_rows=16"]  # fmt: skip
+_LITTLE = ["data.val_fraction=0.01", "data.test_fraction=0.01"]
 # What the tests over all models set, where a model's own data and hyperparameters would take long.
 _SMALL = ["model.hidden_size=16", "model.num_heads=2"]
 TINY: dict[str, list[str]] = {
-    "bert": [*_SMALL, "model.num_layers=1", "data.sequence_length=16"],
+    "bert": [*_SMALL, "model.num_layers=1", "data.sequence_length=16", *_LITTLE],
     "dnc": ["model.hidden_size=8", "model.num_slots=6", "model.slot_size=5", *SHORT],
-    "gpt": [*_SMALL, "model.num_layers=2", "data.sequence_length=16"],
-    "transformer": [*_SMALL, "model.num_encoder_layers=1", "model.num_decoder_layers=1"],
+    "gpt": [*_SMALL, "model.num_layers=2", "data.sequence_length=16", *_LITTLE],
+    "transformer": [*_SMALL, "model.num_encoder_layers=1", "model.num_decoder_layers=1", "data.num_pairs=400"],
     "transformer_encoder": [*_SMALL, "model.num_layers=1"],
-    "word2vec": ["model.embedding_size=16", "data.sequence_length=100"],
+    "word2vec": ["model.embedding_size=16", "data.sequence_length=100", *_LITTLE],
     "draw": ["model.num_glimpses=3", "model.hidden_size=16"],
     "glove": ["data.sequence_length=30", "model.embedding_size=8", "model.window=4", "model.num_epochs=3"],
     "ntm": ["model.hidden_size=8", "model.num_slots=6", "model.slot_size=5", *SHORT],
@@ -72,9 +69,25 @@ TINY: dict[str, list[str]] = {
 
 
 @functools.cache
+def _composed(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = hydra.compose(name, list(overrides), return_hydra_config=False)
+    if name == "train":
+        config.run_dir = "runs/test"  # its time is known to Hydra's jobs only
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+@functools.cache
 def model_config(name: str) -> dict[str, Any]:
     """The composed config of `model=NAME`, as the tests take it: its hyperparameters, its data, its optimizer."""
     return compose(f"model={name}", *TINY.get(name, []))
+
+
+def _unseen(figure: Figure, file: Any, **options: Any) -> None:
+    """In place of `Figure.savefig`: the head of a PNG file of no pixels."""
+    head = b"\x89PNG\r\n\x1a\n" + bytes(16)
+    file.write(head) if hasattr(file, "write") else Path(file).write_bytes(head)
 
 
 @contextlib.contextmanager
@@ -87,7 +100,7 @@ def _briefly(pictures: bool) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(Hydra, "get_mode", return_value=None))
         if not pictures:
-            stack.enter_context(mock.patch.object(Figure, "savefig", lambda figure, path, **options: path.touch()))
+            stack.enter_context(mock.patch.object(Figure, "savefig", _unseen))
             stack.enter_context(mock.patch.object(SummaryWriter, "add_figure"))
         yield
 
@@ -287,19 +300,29 @@ class Held(ZooDataModule):
         return spec, {"train": rows, "val": rows, "test": rows}
 
 
-def in_two_processes(code: str, *arguments: str, cwd: Path) -> None:
-    """Run Python code in two processes that find each other as under torchrun."""
-    port, processes = free_port(), []
-    for rank in ("0", "1"):
-        environment = {
-            **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}",
-            "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
-        }  # fmt: skip
-        command = [sys.executable, "-c", code, *arguments]
-        processes.append(subprocess.Popen(command, cwd=cwd, env=environment, text=True, stderr=subprocess.PIPE))
-    errors = [process.communicate(timeout=400)[1] for process in processes]
-    assert not any(process.returncode for process in processes), "\n".join(errors)[-3000:]
+def in_two_processes(work: Callable[..., None], *arguments: Any) -> None:
+    """Call a function in two processes that find each other as under torchrun.
+
+    They are forks of this one, which has imported all that they need: that takes a fresh process longer than its work.
+    """
+    fork, port = torch.multiprocessing.get_context("fork"), str(free_port())
+    processes = [fork.Process(target=_work_of, args=(rank, port, work, *arguments)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(400)
+    assert [process.exitcode for process in processes] == [0, 0], "what they said stands in the captured output"
+
+
+def _work_of(rank: int, port: str, work: Callable[..., None], *arguments: Any) -> None:
+    """One process of two."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", GROUP_RANK="0", LOCAL_WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=port, TORCHELASTIC_RUN_ID="test",
+    )  # fmt: skip
+    work(*arguments)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # neither leaves before the other is done
 
 
 def metrics_of(model: ZooModel, spec: DataSpec, batch: Batch, **options: Any) -> dict[str, float]:

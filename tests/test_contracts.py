@@ -4,6 +4,7 @@ padding changes nothing. A new model is covered the moment it is registered."""
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,23 +74,17 @@ def test_a_run_that_goes_on_within_a_pass_ends_it(name: str, hparams: dict[str, 
 
 # -- metrics of several processes ------------------------------------------------------------------------------------
 
-# The models are fitted once, so that the two processes have little to do.
-BY_TWO = """
-import json, os, sys, torch
-from support import metrics_of
 
-models = torch.load(sys.argv[1], weights_only=False)
-results = {name: metrics_of(*parts, devices=2, strategy="ddp") for name, parts in models.items()}
-if os.environ["RANK"] == "0":
-    open(sys.argv[2], "w").write(json.dumps(results))
-torch.distributed.barrier()
-os._exit(0)  # gloo's threads may abort at exit
-"""
+def metrics_by_two(fitted: dict[str, tuple[Any, ...]], file: Path) -> None:
+    """What one of two processes does; the first writes what both have found."""
+    found = {name: metrics_of(*parts, devices=2, strategy="ddp") for name, parts in fitted.items()}
+    if torch.distributed.get_rank() == 0:
+        file.write_text(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
 def metrics_of_one_and_two(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, dict[str, float]]]:
-    """The test metrics of every model, by one process and by two."""
+    """The test metrics of every model, by one process and by two; fitted once, so that these have little to do."""
     folder, fitted = tmp_path_factory.mktemp("metrics"), {}
     for name in MODELS:
         data = default_data(name)
@@ -99,9 +94,8 @@ def metrics_of_one_and_two(tmp_path_factory: pytest.TempPathFactory) -> dict[int
         if batch.items is None:  # 37 rows in batches of 5: of two processes one gets fewer of the last
             batch = batch._replace(weight=torch.rand(37, generator=torch.Generator().manual_seed(1)))
         fitted[name] = model, data.spec, batch
-    torch.save(fitted, folder / "fitted.pt")
+    in_two_processes(metrics_by_two, fitted, folder / "two.json")
     one = {name: metrics_of(*parts) for name, parts in fitted.items()}
-    in_two_processes(BY_TWO, str(folder / "fitted.pt"), str(folder / "two.json"), cwd=folder)
     return {1: one, 2: json.loads((folder / "two.json").read_text())}
 
 

@@ -12,17 +12,14 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-import hydra
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from support import CHECKOUT, compose
 
 import zoo
 from zoo.data.registry import create_data
 from zoo.optimizers import Recipe
 from zoo.registry import _REGISTRY, model_entry
-from zoo.training.main import config_dir
 from zoo.training.reference import print_key
 from zoo.training.tables import LISTS
 
@@ -157,9 +154,7 @@ def test_commands_that_the_docs_show_are_right(page: str, name: str, arguments: 
     sweep = {"-m", "--multirun"} & set(arguments)
     for job in combinations(overrides) if sweep else [overrides]:
         if name == "evaluate":
-            GlobalHydra.instance().clear()
-            with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-                hydra.compose("evaluate", job)
+            compose(*job, name="evaluate")
             continue
         settings = compose(*job)
         sections = {key: dict(settings[key]) for key in ("model", "data", "optimizer", "scheduler")}

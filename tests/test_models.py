@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from support import (
 )
 
 import zoo
+from zoo.data.base import ZooDataModule
 from zoo.data.registry import create_data
 from zoo.models.base import ZooModel
 from zoo.registry import model_entry
@@ -79,9 +81,15 @@ def test_some_embedded_data_fit_each_model_and_its_config_chooses_such(name: str
     assert model_config(name)["data"]["name"] in fitting_data(name)
 
 
+@functools.cache
+def data_of(name: str) -> ZooDataModule:
+    """Data with their defaults, read once for all models."""
+    return create_data(name)
+
+
 @pytest.mark.parametrize(("name", "data"), PAIRS)
 def test_each_model_fits_and_predicts_all_data_that_it_accepts(name: str, data: str) -> None:
-    module = create_data(data)
+    module = data_of(data)
     batch = tiny_batch(module)
     model = create(name, module)
     fit_tiny(model, batch, steps=2)

@@ -148,19 +148,6 @@ def test_a_second_registration_raises() -> None:
     assert model_entry("mlp").cls is MLP
 
 
-@pytest.mark.usefixtures("forget")
-def test_a_name_of_the_zoo_is_taken_even_before_the_zoo_is_loaded() -> None:
-    code = (
-        "import zoo\nfrom zoo.models.base import GradientModel\n"
-        "@zoo.register_model('mlp', family='f', accepts={'tabular': 'class'}, source='me')\n"
-        "class Mine(GradientModel):\n    '''Mine.'''\n"
-        "print(zoo.create_model('mlp'))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT)
-    assert done.returncode == 1
-    assert "registered already" in done.stderr
-
-
 class BrokenEntryPoint:
     """An entry point of a package that cannot be imported any more."""
 
@@ -181,22 +168,6 @@ def test_a_broken_entry_point_is_a_warning_and_breaks_nothing_else(monkeypatch: 
     with pytest.warns(UserWarning, match="their_models"), pytest.raises(ZooError, match="Unknown model 'their_model'"):
         zoo.create_model("their_model")
     registry._import_foreign.cache_clear()
-
-
-def test_only_the_module_of_the_model_that_is_asked_for_is_imported() -> None:
-    """By an estimator, too; and nothing of what Lightning imports for others."""
-    code = "import sys; from zoo.sklearn import KMeans; import zoo; zoo.create_model('kmeans'); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True)
-    found = set(done.stdout.split())
-    assert {name.split(".")[2] for name in found if name.startswith("zoo.models.")} == {"base", "kmeans"}
-    assert "lightning" in found
-    heavy = {"torch._dynamo", "triton", "transformers", "torchvision", "matplotlib", "tensorboard", "scipy.signal"}
-    assert not heavy & found
-    assert not {"torchmetrics.functional", "zoo.training.trainer", "zoo.sklearn.svm", "sklearn.ensemble"} & found
-
-
-def test_names_are_listed_without_importing_any_model() -> None:
-    assert not {"torch", "lightning"} & imported_by("import zoo; zoo.list_models('k*')")
 
 
 def test_an_unknown_family_or_task_raises_with_the_nearest() -> None:
@@ -243,22 +214,77 @@ def test_a_model_is_built_once_and_for_one_kind_of_data() -> None:
             model.build(other)
 
 
-def imported_by(statement: str) -> set[str]:
-    """The top-level packages that a statement imports in a fresh interpreter."""
-    code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+# What a fresh interpreter does, one after the other.
+STEPS = {
+    "zoo": "import zoo",
+    "names": "zoo.list_models('k*')",
+    "layers": "import zoo.layers",
+    "model": "from zoo.sklearn import KMeans\nzoo.create_model('kmeans')",
+    "visual": "import zoo.visual",
+    "picture": "zoo.visual.save(zoo.visual.curve([1.0, 2.0]), os.devnull)",
+}
+TAKEN = """
+from zoo.models.base import GradientModel
+
+class Mine(GradientModel):
+    'Mine.'
+
+try:
+    zoo.register_model('mlp', family='f', accepts={'tabular': 'class'}, source='me')(Mine)
+except zoo.ZooError as error:
+    print(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def fresh() -> list[str]:
+    """What a fresh interpreter has imported after each step, and how it refuses a model named mlp."""
+    code = "import os, sys\n" + "".join(f"{step}\nprint(*sys.modules)\n" for step in STEPS.values()) + TAKEN
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True)
-    return set(done.stdout.split())
+    return done.stdout.splitlines()
 
 
-def test_importing_zoo_imports_neither_torch_nor_hydra() -> None:
+@pytest.fixture(scope="module")
+def imported(fresh: list[str]) -> dict[str, set[str]]:
+    """The modules that are there after each step, and the packages that they are of."""
+    said = {step: line.split() for step, line in zip(STEPS, fresh, strict=False)}
+    return {step: {*names, *(name.partition(".")[0] for name in names)} for step, names in said.items()}
+
+
+def test_importing_zoo_imports_neither_torch_nor_hydra(imported: dict[str, set[str]]) -> None:
+    assert "zoo" in imported["zoo"]
     heavy = {"torch", "hydra", "lightning", "sklearn", "numpy", "omegaconf"}
-    assert not heavy & imported_by("import zoo")
+    assert not heavy & imported["zoo"]
 
 
-def test_importing_layers_imports_torch_alone() -> None:
-    found = imported_by("import zoo.layers")
-    assert "torch" in found
-    assert not {"hydra", "lightning", "omegaconf", "torchmetrics", "sklearn", "matplotlib"} & found
+def test_names_are_listed_without_importing_any_model(imported: dict[str, set[str]]) -> None:
+    assert not {"torch", "lightning"} & imported["names"]
+
+
+def test_importing_layers_imports_torch_alone(imported: dict[str, set[str]]) -> None:
+    assert "torch" in imported["layers"]
+    others = {"hydra", "lightning", "omegaconf", "torchmetrics", "sklearn", "matplotlib"}
+    assert not others & imported["layers"]
+
+
+def test_pyplot_is_never_imported_and_matplotlib_only_when_drawing(imported: dict[str, set[str]]) -> None:
+    assert "matplotlib" not in imported["visual"]
+    assert "matplotlib" in imported["picture"]
+    assert "matplotlib.pyplot" not in imported["picture"]
+
+
+def test_only_the_module_of_the_model_that_is_asked_for_is_imported(imported: dict[str, set[str]]) -> None:
+    """By an estimator, too; and nothing of what Lightning imports for others."""
+    found = imported["model"]
+    assert {name.split(".")[2] for name in found if name.startswith("zoo.models.")} == {"base", "kmeans"}
+    assert "lightning" in found
+    heavy = {"torch._dynamo", "triton", "transformers", "torchvision", "matplotlib", "tensorboard", "scipy.signal"}
+    assert not heavy & found
+    assert not {"torchmetrics.functional", "zoo.training.trainer", "zoo.sklearn.svm", "sklearn.ensemble"} & found
+
+
+def test_a_name_of_the_zoo_is_taken_even_before_the_zoo_is_loaded(fresh: list[str]) -> None:
+    assert "registered already" in fresh[-1]
 
 
 def top_imports(path: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from sanitizer import needs_sanitizer, run_sanitized
+from torch import Tensor
 
 from zoo import kernels
 from zoo.kernels.trees import encode_rows, grow_trees
@@ -119,6 +121,14 @@ def assert_same_trees(ours: Trees, theirs: Trees) -> None:
             torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True, msg=name)
 
 
+@functools.cache
+def by_torch(seed: int, sparse: bool) -> tuple[Any, Tensor, Trees]:
+    """The nodes, the leaf of each row and the trees of a case in torch operations, which every variant is held to."""
+    bins, codes, amounts, rules, limits, options = a_case(seed, sparse)
+    nodes, leaf = in_memory.grow(codes.rows, amounts, bins, rules, limits, **options)
+    return nodes, leaf, trees_of(nodes, options["num_trees"], rules, bins)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("block", range(6))
 def test_the_kernel_grows_the_trees_of_the_torch_form(variant: str, threads: int, block: int) -> None:
@@ -137,10 +147,9 @@ def test_the_kernel_grows_the_trees_of_sparse_rows(threads: int, seeds: range) -
 
 def assert_the_torch_forms_trees(seed: int, sparse: bool = False) -> None:
     bins, codes, amounts, rules, limits, options = a_case(seed, sparse)
-    nodes, leaf = in_memory.grow(codes.rows, amounts, bins, rules, limits, **options)
+    nodes, leaf, plain = by_torch(seed, sparse)
     compiled, compiled_leaf = in_memory.grow_trees(codes, amounts, bins, rules, limits, **options)
     number = options["num_trees"]
-    plain = trees_of(nodes, number, rules, bins)
     assert_same_trees(trees_of(compiled, number, rules, bins), plain)
     drawn = (amounts.weight > 0) & (amounts.bootstrap is None or amounts.bootstrap.factor() > 0)
     drawn = drawn.expand(number, -1)

@@ -317,7 +317,8 @@ def _train_in_process(rank: int, folder: str) -> None:
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
 def test_two_processes_give_the_gradient_of_all_rows(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_train_in_process, (str(tmp_path),), nprocs=2)
+    # Forks: to import torch takes a fresh process longer than its work.
+    torch.multiprocessing.start_processes(_train_in_process, (str(tmp_path),), nprocs=2, start_method="fork")
     module = layer("LSTM", 3, 4, num_layers=2)
     torch.manual_seed(5)
     module(torch.randn(5, 8, 3, dtype=DOUBLE))[0].square().mean().backward()

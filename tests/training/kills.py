@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from support import CPU, run_command
+from support import CPU, TINY, run_command
 from test_resume import SHORT, final
 
 import zoo
@@ -37,11 +37,12 @@ SCHEDULES = {
     "plateau": ["scheduler=plateau", "scheduler.patience=0", "scheduler.factor=0.5", "optimizer.lr=0.3"],
 }
 STOPPING = "regularization.early_stopping.patience=1"
-GRADIENT = {name: [f"model={name}", *SHORT] for name in zoo.list_models() if not zoo.create_model(name).streaming}
+SHORTEST = {name: [f"model={name}", *SHORT, *TINY.get(name, [])] for name in zoo.list_models()}
+GRADIENT = {name: run for name, run in SHORTEST.items() if not zoo.create_model(name).streaming}
 GRADIENT["mlp"] = ["model=mlp", "data=iris", "data.batch_size=16", "model.dropout=0.3", "trainer.max_epochs=4"]
 for linear in ("linear_regression", "logistic_regression", "svm"):
     GRADIENT[linear] = [f"model={linear}", "model.solver=gradient", *SHORT]
-CASES = {f"{name}, three passes": [f"model={name}", *SHORT] for name in zoo.list_models()}
+CASES = {f"{name}, three passes": run for name, run in SHORTEST.items()}
 for (name, base), (schedule, options) in itertools.product(GRADIENT.items(), SCHEDULES.items()):
     clips = "gradient_clipping" in zoo.create_model(name).heeds
     if name == "word2vec" and schedule == "plateau":

@@ -31,7 +31,7 @@ class Runs:
 
     @functools.cache  # noqa: B019
     def __getitem__(self, name: str) -> Path:
-        short = ["trainer.max_epochs=1", "trainer.limit_train_batches=12"]
+        short = ["trainer.max_epochs=1", *(f"trainer.limit_{split}_batches=12" for split in ("train", "val", "test"))]
         arguments = SMALLER.get(name, []) if zoo.create_model(name).streaming else short
         run = self.folder / name
         assert run_command([f"model={name}", *TINY.get(name, []), *arguments, CPU, f"run_dir={run}"]) == 0
@@ -168,6 +168,19 @@ def test_evaluation_gives_what_training_ended_with(tmp_path: Path, capsys: pytes
     table = [line for line in capsys.readouterr().out.splitlines() if "test/" in line]
     assert table
     assert all(line in printed for line in table)
+
+
+def test_tensorboard_shows_the_pictures_that_are_written(runs: Runs) -> None:
+    from PIL import Image
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(runs["mlp"]), size_guidance={"images": 0})
+    events.Reload()
+    files = sorted((runs["mlp"] / "evaluation" / "pictures").glob("*.png"))
+    assert len(files) > 2
+    for file in files:
+        shown = [(image.encoded_image_string, (image.width, image.height)) for image in events.Images(file.stem)]
+        assert (file.read_bytes(), Image.open(file).size) in shown
 
 
 def test_the_hparams_of_a_run_are_in_its_events(runs: Runs) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -18,23 +19,17 @@ from zoo.training.pictures import draw
 ROWS = 6000
 
 
-class Titles:
-    """A writer that keeps the titles of what is drawn, by name."""
-
-    def __init__(self) -> None:
-        self.of: dict[str, str] = {}
-
-    def add_figure(self, name: str, figure: Any, global_step: int) -> None:
-        self.of[name] = figure.axes[0].get_title(loc="left") or figure.get_suptitle()
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args, **kwargs: None
-
-
 def drawn(model: Any, data: Any, folder: Path) -> dict[str, str]:
-    writer = Titles()
-    draw(model, data, "test", folder / "pictures", writer)
-    return writer.of
+    """The titles of what is drawn, by name."""
+    titles, keep = {}, pictures.keep_picture
+
+    def noted(figure: Any, file: Path, *others: Any) -> None:
+        titles[file.stem] = figure.axes[0].get_title(loc="left") or figure.get_suptitle()
+        keep(figure, file, *others)
+
+    with mock.patch.object(pictures, "keep_picture", noted):
+        draw(model, data, "test", folder / "pictures")
+    return titles
 
 
 def noisy(classes: bool) -> ArrayData:

@@ -14,13 +14,13 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from support import CHECKOUT, CPU, free_port, run_command, spawn
+from support import CHECKOUT, CPU, free_port, in_two_processes, run_command, spawn
 
 from zoo import kernels, load_model
 from zoo.errors import ZooError
 from zoo.training import processes
 from zoo.training.lock import run_lock
-from zoo.training.processes import agree
+from zoo.training.processes import agree, global_rank
 
 RUN = ["model=mlp", "data=iris", "trainer.max_epochs=1", CPU]
 TWO = ["model=mlp", "data=digits", "data.batch_size=2", "trainer.max_epochs=500", "checkpoint_seconds=0", CPU,
@@ -95,19 +95,16 @@ def test_processes_that_lightning_starts_find_it_in_their_environment(monkeypatc
     assert agree("checkpoint", "last.ckpt, which was written meanwhile") is None
 
 
-def test_two_processes_agree_through_the_store_that_the_first_one_opens() -> None:
-    code = "from zoo.training.processes import agree, global_rank\nprint(agree('seed', 7 + global_rank()))"
-    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    # The first one stays until the other has heard it, as a run does.
-    codes = [f"{code}\nimport time; time.sleep(100)", code]
-    started = [
-        subprocess.Popen([sys.executable, "-c", code], env={**environment, "RANK": str(rank)}, cwd=CHECKOUT,
-                         stdout=subprocess.PIPE, text=True)
-        for rank, code in enumerate(codes)
-    ]  # fmt: skip
-    assert started[1].communicate(timeout=120)[0] == "7\n"
-    started[0].kill()
-    started[0].wait()
+def hear(folder: Path) -> None:
+    """What each of two processes does; the first one stays until the other has heard it, as a run does."""
+    (folder / f"{global_rank()}").write_text(str(agree("seed", 7 + global_rank())))
+    while not (folder / "1").exists():
+        time.sleep(0.01)
+
+
+def test_two_processes_agree_through_the_store_that_the_first_one_opens(tmp_path: Path) -> None:
+    in_two_processes(hear, tmp_path)
+    assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text() == "7"
 
 
 # -- a process that is gone --------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,10 +93,8 @@ def one_and_two(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Checkpoints of every streaming model, trained by one process and by two."""
     folders = {number: tmp_path_factory.mktemp(f"processes{number}") for number in (1, 2)}
     jobs = {n: [job(name, hparams, folder, n) for name, hparams in VARIANTS] for n, folder in folders.items()}
+    in_two_processes(train_jobs, jobs[2])
     train_jobs(jobs[1])
-    code = f"import json, sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n" \
-           "from test_streaming import train_jobs\ntrain_jobs(json.loads(sys.argv[1]))"  # fmt: skip
-    in_two_processes(code, json.dumps(jobs[2]), cwd=folders[2])
     return folders
 
 

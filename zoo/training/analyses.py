@@ -23,7 +23,7 @@ from zoo.data.spec import Batch
 from zoo.errors import ZooError, unknown_name
 from zoo.models.base import ZooModel
 from zoo.training.catalogue import config_dir
-from zoo.training.pictures import spread, write_csv
+from zoo.training.pictures import keep_picture, spread, write_csv
 from zoo.training.terminal import shown_path
 
 if TYPE_CHECKING:
@@ -160,9 +160,7 @@ def run_analyses(names: Mapping[str, Any], subject: Subject, folder: Path, write
             found: Findings = importlib.import_module(ANALYSES[name]).analyze(subject, **options)
         folder.mkdir(parents=True, exist_ok=True)
         for title, figure in found.figures.items():
-            figure.savefig(folder / f"{title}.png", dpi=120, bbox_inches="tight")
-            if writer is not None:
-                writer.add_figure(f"{name}/{title}", figure, global_step=subject.model.global_step)
+            keep_picture(figure, folder / f"{title}.png", writer, f"{name}/{title}", subject.model.global_step)
         for title, rows in found.tables.items():
             write_csv(folder / f"{title}.csv", rows)
         if writer is not None:

@@ -135,7 +135,7 @@ def evaluate_run(config: DictConfig) -> None:
     model.to(device_of(options["accelerator"]))
     write_predictions(model, data, split, folder / "predictions.parquet")
     logger = RunLogger(str(run))
-    draw(model, data, split, folder / "pictures", logger.experiment)
+    draw(model, data, split, folder / "pictures", logger.experiment, graph=False)  # the run has written it
     of = dict.fromkeys(metrics, described(checkpoint))
     predicts = model.preprocessing is not None and is_overridden("predict_batch", model, ZooModel)
     print_metrics(model.entry.name, name, metrics, run, of, ("predict",) if predicts else (), folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import platform
@@ -106,6 +107,10 @@ def environment() -> dict[str, Any]:
     }
 
 
+# Each is asked once a process, which goes on with what it has imported; the jobs of a sweep share one.
+
+
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -113,6 +118,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@functools.cache
 def _commit() -> str | None:
     """The commit of the code that runs, with a + where files differ from it; None outside of a repository."""
     git = ["git", "-C", str(Path(__file__).parent)]

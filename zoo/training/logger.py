@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from zoo.errors import ZooError
 
-__all__ = ["LOGGERS", "RunLogger", "make_loggers"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["LOGGERS", "RunLogger", "make_loggers", "png_of", "show_png"]
 
 
 class RunLogger(TensorBoardLogger):
@@ -43,7 +47,7 @@ class RunLogger(TensorBoardLogger):
         lengths = {len(curve) for curve in curves.values()}
         if len(lengths) == 1 and lengths.pop() > 1:  # a validation for each epoch
             figure = visual.curve(curves, title=text.partition(":")[0], xlabel="epoch", ylabel="loss")
-            self.experiment.add_figure("diagnosis", figure, step)
+            show_png(self.experiment, "diagnosis", png_of(figure), step)
 
     @rank_zero_only
     def log_run(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
@@ -55,6 +59,32 @@ class RunLogger(TensorBoardLogger):
         self.experiment._get_file_writer().add_summary(start)
         self.experiment._get_file_writer().add_summary(end)
         self.experiment.flush()
+
+
+def png_of(figure: Figure) -> bytes:
+    """Return a picture as what a PNG file of it holds."""
+    memory = io.BytesIO()
+    figure.savefig(memory, format="png", dpi=120, bbox_inches="tight")
+    return memory.getvalue()
+
+
+def show_png(writer: Any, tag: str, png: bytes, step: int) -> None:
+    """Show a PNG file's content in TensorBoard.
+
+    `SummaryWriter.add_figure` renders the figure once more, which takes longer than all else that a small run ends
+    with, and imports pyplot, which takes longer still.
+
+    Args:
+        writer: TensorBoard's SummaryWriter.
+        tag: the picture's name.
+        png: its content.
+        step: the step that it is of.
+    """
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    width, height = (int.from_bytes(png[at : at + 4]) for at in (16, 20))  # in the header of each PNG file
+    image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
+    writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
 
 LOGGERS = ("tensorboard", "csv", "wandb", "mlflow")

@@ -19,11 +19,12 @@ from zoo import visual
 from zoo.data.spec import Batch
 from zoo.models.base import ZooModel
 from zoo.training.checkpoint import write_whole
+from zoo.training.logger import png_of, show_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw", "held_out", "spread", "write_csv"]
+__all__ = ["draw", "held_out", "keep_picture", "spread", "write_csv"]
 
 MAX_ROWS = 2000  # enough for a picture of rows, little enough for any model
 MAX_VALUES = 1 << 23  # of targets and answers that are held at once, for the pictures of all rows: 64 MB
@@ -72,7 +73,7 @@ def answers(model: ZooModel, data: Any, split: str, batch: Batch, columns: dict[
 
 
 @torch.inference_mode()
-def draw(model: ZooModel, data: Any, split: str, folder: Path, writer: Any = None) -> list[Path]:
+def draw(model: ZooModel, data: Any, split: str, folder: Path, writer: Any = None, *, graph: bool = True) -> list[Path]:
     """Draw the model's pictures on held-out rows; return the PNG files.
 
     Args:
@@ -81,6 +82,7 @@ def draw(model: ZooModel, data: Any, split: str, folder: Path, writer: Any = Non
         split: whose rows.
         folder: where the PNG files go.
         writer: TensorBoard's SummaryWriter, or None.
+        graph: whether TensorBoard has yet to be shown the graph.
     """
     model.eval()
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,10 +95,8 @@ def draw(model: ZooModel, data: Any, split: str, folder: Path, writer: Any = Non
         total = len(data.rows(split))
         with _kept_alive(), visual.rows_of(split if shown == total else f"{shown:,} of {total:,} {split} rows"):
             for name, figure in pictures:
-                figure.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
                 files.append(folder / f"{name}.png")
-                if writer is not None:
-                    writer.add_figure(name, figure, global_step=model.global_step or model.current_epoch)
+                keep_picture(figure, files[-1], writer, name, model.global_step or model.current_epoch)
 
     with _kept_alive():
         batch = held_out(model, data, split)
@@ -110,10 +110,26 @@ def draw(model: ZooModel, data: Any, split: str, folder: Path, writer: Any = Non
             sample = data.sample() if hasattr(data, "sample") else []
             if sample:
                 writer.add_text("tokens", token_table(sample))
-            _extras(model, batch, columns, writer)
+            _extras(model, batch, columns, writer, graph)
     if writer is not None:
         writer.flush()
     return files
+
+
+def keep_picture(figure: Figure, file: Path, writer: Any, tag: str, step: int) -> None:
+    """Write a picture as a PNG file, and show TensorBoard the same: rendering it takes longer than all else.
+
+    Args:
+        figure: the picture.
+        file: where it goes.
+        writer: TensorBoard's SummaryWriter, or None.
+        tag: its name in TensorBoard.
+        step: its step there.
+    """
+    png = png_of(figure)
+    file.write_bytes(png)
+    if writer is not None:
+        show_png(writer, tag, png, step)
 
 
 @contextmanager
@@ -147,7 +163,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     write_whole(path, write)
 
 
-def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], writer: Any) -> None:
+def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], writer: Any, graph: bool) -> None:
     for name, values in model.curves():
         for number, value in enumerate(values, 1):
             writer.add_scalar(name, value, global_step=number)
@@ -157,7 +173,7 @@ def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], wri
     if embeddings is not None:
         points, labels = embeddings
         writer.add_embedding(points, metadata=labels, tag=model.entry.name)
-    if any(True for _ in model.parameters()) and type(model).forward is not pl.LightningModule.forward:
+    if graph and any(True for _ in model.parameters()) and type(model).forward is not pl.LightningModule.forward:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -37,7 +37,7 @@ from zoo.training.data_files import check_unchanged, keep_digests
 from zoo.training.diagnosis import Diagnosis
 from zoo.training.history import environment, write_json
 from zoo.training.lock import run_lock
-from zoo.training.logger import RunLogger
+from zoo.training.logger import RunLogger, png_of, show_png
 from zoo.training.pictures import draw, spread
 from zoo.training.plugins import import_plugins
 from zoo.training.processes import agree, together
@@ -170,7 +170,7 @@ def train_run(config: DictConfig) -> Outcome:
             found.write(run_dir / "pictures")
             print_row(course.console, "find_lr", f"{found}: pictures/learning_rate.png")
             if writer is not None:
-                writer.experiment.add_figure("learning_rate_range_test", found.picture())
+                show_png(writer.experiment, "learning_rate_range_test", png_of(found.picture()), 0)
         if settings.get("check_gradients") and trainer.is_global_zero:
             check_first(model, data)
         with together(trainer):

@@ -264,11 +264,11 @@ def rows_for_all_rules(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     ids=str,
 )  # fmt: skip
 def test_the_same_bits_for_any_batches_and_order(options: dict[str, Any]) -> None:
-    x, y, weight = rows_for_all_rules()
+    x, y, weight = (rows[:120] for rows in rows_for_all_rules())  # batches of one row are slow
     state = None
-    for batch_size, seed in ((None, None), (1, None), (7, 1), (64, 2), (240, 3)):
+    for batch_size, seed in ((None, None), (1, None), (7, 1), (64, 2), (120, 3)):
         order = (
-            torch.arange(240) if seed is None else torch.randperm(240, generator=torch.Generator().manual_seed(seed))
+            torch.arange(120) if seed is None else torch.randperm(120, generator=torch.Generator().manual_seed(seed))
         )
         model = fitted(x[order], y[order], weight[order], batch_size, **{"max_depth": 6, **options})
         found = bits(model.trees._asdict())
