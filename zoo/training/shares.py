@@ -12,6 +12,8 @@ from zoo.training.checkpoint import load_checkpoint
 
 __all__ = ["ShareStrategy", "check_shares", "in_shares", "whole"]
 
+OF_WHOLE_MATRICES = ("adafactor", "muon")  # by the mean of a row and a column, and by their singular vectors
+
 
 class ShareStrategy(ModelParallelStrategy):
     """Processes that hold a share of each layer each, and write checkpoints of whole tensors, as all runs do.
@@ -43,6 +45,11 @@ def check_shares(model: Any, averages: bool) -> None:
             f"strategy=fsdp shares out transformer layers, and {model.entry.name} has none: pass strategy=ddp."
         )
     recipe = model.recipe
+    if recipe.optimizer in OF_WHOLE_MATRICES:
+        raise ZooError(
+            f"optimizer={recipe.optimizer} looks at whole matrices, and strategy=fsdp leaves each process some of their "
+            "rows: pass optimizer=adamw."
+        )
     asked = {f"regularization.{name}": getattr(recipe, name) for name in ("l1", "l2", "weight_noise")}
     asked["averaging"] = averages
     name = next((name for name, value in asked.items() if value), None)
