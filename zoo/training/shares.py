@@ -47,8 +47,8 @@ def check_shares(model: Any, averages: bool) -> None:
     recipe = model.recipe
     if recipe.optimizer in OF_WHOLE_MATRICES:
         raise ZooError(
-            f"optimizer={recipe.optimizer} looks at whole matrices, and strategy=fsdp leaves each process some of their "
-            "rows: pass optimizer=adamw."
+            f"optimizer={recipe.optimizer} looks at whole matrices, of which strategy=fsdp leaves each process "
+            "some rows: pass optimizer=adamw."
         )
     asked = {f"regularization.{name}": getattr(recipe, name) for name in ("l1", "l2", "weight_noise")}
     asked["averaging"] = averages
