@@ -353,10 +353,25 @@ def test_no_row_and_mixed_precision(cls: Any, controller: str) -> None:
 def test_heads_begin_as_the_biases_of_gates_and_strengths_say(controller: str) -> None:
     """And only these are told so, of however many heads."""
     sizes = {"num_slots": 7, "slot_size": 5, "num_read_heads": 2, "num_write_heads": 3}
-    net = NTM(3, 16, controller=controller, gate_bias=-3.0, strength_bias=4.0, **sizes)  # type: ignore[arg-type]
+    net = NTM(3, 16, controller=controller, gate_bias=-3.0, strength_bias=4.0, shift_bias=6.0, **sizes)  # type: ignore[arg-type]
     keys, positive, gates, add, shifts = net.interface.bias.detach().split(net.heads.sizes)
     bound = 1 / 16**0.5
     assert ((gates[:5] + 3).abs() <= bound).all()
     assert ((positive[:5] - 4).abs() <= bound).all()
-    for others in (keys, positive[5:], gates[5:], add, shifts):
+    assert ((shifts.view(5, 3)[:, 2] - 6).abs() <= bound).all()  # the last is the one to the next slot
+    for others in (keys, positive[5:], gates[5:], add, shifts.view(5, 3)[:, :2]):
         assert (others.abs() <= bound).all()
+
+
+def test_tied_keys_are_what_the_first_write_head_adds() -> None:
+    sizes = {"num_slots": 7, "slot_size": 5, "num_read_heads": 2, "num_write_heads": 3}
+    torch.manual_seed(0)
+    tied, parts = NTM(3, 16, tied_keys=True, **sizes).interface, {}  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    free = NTM(3, 16, **sizes)  # type: ignore[arg-type]
+    for name, parameter in tied.named_parameters():
+        keys, *others = parameter.detach().split(free.heads.sizes)
+        parts[name] = others
+        assert torch.equal(keys.view(5, 5, -1), others[2][:5].view(1, 5, -1).expand(5, 5, -1))
+    for name, parameter in free.interface.named_parameters():
+        assert all(map(torch.equal, parts[name], parameter.detach().split(free.heads.sizes)[1:]))

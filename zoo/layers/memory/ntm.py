@@ -13,7 +13,8 @@ Letters: B rows, H = R + Q heads that read and write, N slots of W numbers, S sh
 Source: Graves, Wayne & Danihelka 2014. Deviations: every head begins at slot 0, since heads that begin everywhere
 alike, on a memory of equal slots, would never tell them apart; the gates g begin nearly shut (`gate_bias`), since half
 open they put a mean over all slots into every step, on which programs come to rely that fail on longer sequences.
-Where something is to be found by its content, `strength_bias` makes that mean one of few slots from the beginning.
+Where something is to be found by its content, `strength_bias` makes that mean one of few slots from the beginning,
+`tied_keys` has a head find what was written when the controller saw the like, and `shift_bias` has it go on from there.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class NTM(MemoryMachine):
         initial_memory: what every sequence finds: `constant`, `learned`, or `random`, drawn once with the weights.
         gate_bias: added to the gates before their sigmoid at first: far below 0 heads go on from where they were.
         strength_bias: added to the strengths β before their softplus at first: above 0 contents tell slots apart.
+        shift_bias: added before their softmax, at first, to the shifts to the next slot: far above 0 heads step ahead.
+        tied_keys: whether at first every head looks for what the first write head would write.
 
     Example:
         >>> output, state = NTM(input_size=3, hidden_size=8, num_slots=5, slot_size=4)(torch.zeros(2, 6, 3))
@@ -85,11 +88,14 @@ class NTM(MemoryMachine):
         initial_memory: str = "constant",
         gate_bias: float = -2.0,
         strength_bias: float = 0.0,
+        shift_bias: float = 0.0,
+        tied_keys: bool = False,
     ) -> None:
         if num_write_heads < 1 or shift_range < 0:
             raise ValueError("num_write_heads must be at least 1, and shift_range at least 0")
         heads = Heads(num_read_heads, num_write_heads, slot_size, 2 * shift_range + 1)
         self.heads, self.gate_bias, self.strength_bias = heads, gate_bias, strength_bias
+        self.shift_bias, self.tied_keys = shift_bias, tied_keys
         super().__init__(input_size, hidden_size, num_slots, slot_size, num_read_heads, sum(heads.sizes), controller)
         if initial_memory == "constant":
             self.register_buffer("initial", torch.full((num_slots, slot_size), CONSTANT))
@@ -111,6 +117,12 @@ class NTM(MemoryMachine):
         with torch.no_grad():
             self.interface.bias[keys : keys + self.heads.total] += self.strength_bias
             self.interface.bias[keys + positive : keys + positive + self.heads.total] += self.gate_bias
+            shifts = self.interface.bias[-self.heads.sizes[-1] :].unflatten(0, (self.heads.total, -1))
+            shifts[:, (self.heads.shifts + 1) // 2 :][:, :1] += self.shift_bias
+            if self.tied_keys:
+                for parameter in self.interface.parameters():
+                    keys, *_, add, _ = parameter.split(self.heads.sizes)
+                    keys.unflatten(0, (self.heads.total, -1)).copy_(add[: self.heads.slot_size])
 
     def begin(self, rows: int) -> NTMState:
         memory = self.initial.expand(rows, -1, -1)

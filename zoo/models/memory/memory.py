@@ -115,6 +115,8 @@ class NTM(MemoryModel, GradientModel):
         initial_memory: what every sequence finds: `constant`, `learned`, or `random`, drawn once with the weights.
         gate_bias: added to the heads' gates at first: far below 0 they go on from where they were.
         strength_bias: added to the strengths of the heads' keys at first: above 0 contents tell slots apart.
+        shift_bias: added to the heads' shifts to the next slot at first: far above 0 they step ahead.
+        tied_keys: whether at first every head looks for what the first write head would write.
 
     Example:
         >>> import torch, zoo
@@ -136,12 +138,15 @@ class NTM(MemoryModel, GradientModel):
         initial_memory: Literal["constant", "learned", "random"] = "constant",
         gate_bias: float = -2.0,
         strength_bias: float = 0.0,
+        shift_bias: float = 0.0,
+        tied_keys: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.check_sizes()
         check_range("gate_bias", gate_bias, -100, 100)
         check_range("strength_bias", strength_bias, -100, 100)
+        check_range("shift_bias", shift_bias, -100, 100)
 
     def machine(self, input_size: int) -> layers.NTM:
         return layers.NTM(input_size, **self.hparams)
