@@ -54,6 +54,13 @@ _LITTLE = ["data.val_fraction=0.01", "data.test_fraction=0.01"]
 # What the tests over all models set, where a model's own data and hyperparameters would take long.
 _SMALL = ["model.hidden_size=16", "model.num_heads=2"]
 TINY: dict[str, list[str]] = {
+    "cnn": ["model.channels=[8,8]"],
+    "random_forest": ["model.num_trees=10"],
+    "gradient_boosting": ["model.num_trees=20"],
+    "tsne": ["data=iris", "model.num_steps=300"],
+    "lstm": ["model.hidden_size=16"],
+    "gru": ["model.hidden_size=16"],
+    "rnn": ["model.hidden_size=16"],
     "bert": [*_SMALL, "model.num_layers=1", "data.sequence_length=16", *_LITTLE],
     "dnc": ["model.hidden_size=8", "model.num_slots=6", "model.slot_size=5", *SHORT],
     "gpt": [*_SMALL, "model.num_layers=2", "data.sequence_length=16", *_LITTLE],
@@ -94,12 +101,13 @@ def _unseen(figure: Figure, file: Any, **options: Any) -> None:
 def _briefly(pictures: bool) -> Iterator[None]:
     """Leave out what takes three quarters of a tiny run and changes nothing of it.
 
-    Hydra composes a config twice, first to find out whether `hydra.mode` is set in it. Figures are made, but not turned
-    into pixels unless `pictures`.
+    Hydra composes a config twice, first to find out whether `hydra.mode` is set in it. Pictures of the model are not
+    drawn, and others not turned into pixels, unless `pictures`; test_evaluation.py draws those of every model.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(Hydra, "get_mode", return_value=None))
         if not pictures:
+            stack.enter_context(mock.patch("zoo.training.pictures.keep_pictures", return_value=[]))
             stack.enter_context(mock.patch.object(Figure, "savefig", _unseen))
             stack.enter_context(mock.patch.object(SummaryWriter, "add_figure"))
         yield

@@ -14,12 +14,6 @@ from support import CPU, TINY, default_data, model_config, run_command
 import zoo
 from zoo.data.registry import create_data
 
-# What a run of seconds needs no more of.
-SMALLER = {
-    "tsne": ["model.num_steps=300"],
-    "random_forest": ["model.num_trees=20"],
-    "gradient_boosting": ["model.num_trees=20"],
-}
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -32,7 +26,7 @@ class Runs:
     @functools.cache  # noqa: B019
     def __getitem__(self, name: str) -> Path:
         short = ["trainer.max_epochs=1", *(f"trainer.limit_{split}_batches=12" for split in ("train", "val", "test"))]
-        arguments = SMALLER.get(name, []) if zoo.create_model(name).streaming else short
+        arguments = [] if zoo.create_model(name).streaming else short
         run = self.folder / name
         assert run_command([f"model={name}", *TINY.get(name, []), *arguments, CPU, f"run_dir={run}"]) == 0
         assert run_command([f"run={run}", "accelerator=cpu"], "evaluate", pictures=True) == 0

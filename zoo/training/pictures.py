@@ -90,22 +90,19 @@ def draw(model: ZooModel, data: Any, split: str, folder: Path, writer: Any = Non
     for name, rows in model.tables():
         write_csv(folder.parent / f"{name}.csv", rows)
 
-    def keep(pictures: Iterable[tuple[str, Figure]], shown: int) -> None:
-        """Write the pictures of so many rows of the split."""
+    def titled(shown: int) -> str:
         total = len(data.rows(split))
-        with _kept_alive(), visual.rows_of(split if shown == total else f"{shown:,} of {total:,} {split} rows"):
-            for name, figure in pictures:
-                files.append(folder / f"{name}.png")
-                keep_picture(figure, files[-1], writer, name, model.global_step or model.current_epoch)
+        return split if shown == total else f"{shown:,} of {total:,} {split} rows"
 
+    step = model.global_step or model.current_epoch
     with _kept_alive():
         batch = held_out(model, data, split)
         columns = model.predict_batch(batch)
         if batch.y is not None and _has_answers(model):
             said = answers(model, data, split, batch, columns)
             y = said.pop("y")
-            keep(model.pictures_of_answers(y, said), len(y))
-        keep(model.pictures(batch, columns), batch.size)
+            files += keep_pictures(model.pictures_of_answers(y, said), titled(len(y)), folder, writer, step)
+        files += keep_pictures(model.pictures(batch, columns), titled(batch.size), folder, writer, step)
         if writer is not None:
             sample = data.sample() if hasattr(data, "sample") else []
             if sample:
@@ -113,6 +110,26 @@ def draw(model: ZooModel, data: Any, split: str, folder: Path, writer: Any = Non
             _extras(model, batch, columns, writer, graph)
     if writer is not None:
         writer.flush()
+    return files
+
+
+def keep_pictures(
+    pictures: Iterable[tuple[str, Figure]], title: str, folder: Path, writer: Any, step: int
+) -> list[Path]:
+    """Write pictures into a folder, as far as they can be drawn; return their files.
+
+    Args:
+        pictures: the pictures by name, drawn as they are asked for.
+        title: the rows that they are of.
+        folder: where they go.
+        writer: TensorBoard's SummaryWriter, or None.
+        step: their step there.
+    """
+    files: list[Path] = []
+    with _kept_alive(), visual.rows_of(title):
+        for name, figure in pictures:
+            files.append(folder / f"{name}.png")
+            keep_picture(figure, files[-1], writer, name, step)
     return files
 
 
