@@ -109,7 +109,7 @@ class RawOptimizer(Optimizer):
             key = parameter.device, parameter.dtype
             if room.get(key, 0) <= 0:
                 found.setdefault(key, []).append(Bucket([], [], []))
-                room[key] = _ROOM if parameter.device.type == "cpu" else sys.maxsize
+                room[key] = _ROOM if parameter.device.type == "cpu" and self.passes_often(group) else sys.maxsize
             room[key] -= parameter.numel()
             bucket = found[key][-1]
             bucket.params.append(parameter)
@@ -119,6 +119,10 @@ class RawOptimizer(Optimizer):
         if not self.as_real:
             return buckets
         return [Bucket(_real(b.params), _real(b.grads), b.states) for b in buckets]
+
+    def passes_often(self, group: dict[str, Any]) -> bool:
+        """Whether a step passes over its tensors more than once, so that it is worth keeping them in the cache."""
+        return True
 
     def _state(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """What is kept of a parameter, begun where nothing is."""

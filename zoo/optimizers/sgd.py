@@ -88,6 +88,9 @@ class SGD(RawOptimizer):
             },
         )  # fmt: skip
 
+    def passes_often(self, group: dict[str, Any]) -> bool:
+        return bool(group["momentum"] or group["weight_decay"] or group["maximize"])
+
     def begin(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         return {"momentum_buffer": None} if group["momentum"] else {}
 
