@@ -16,6 +16,7 @@ import os
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -118,18 +119,11 @@ def _time(call: Callable[[], Any], job: Job, times: int = 1) -> float:
 
 def measure(job: Job) -> Result:
     """Warm both up, check that they agree, then time `job.pairs` pairs, each first by turns; again if they scatter."""
-    if job.setup is not None:
-        job.setup()
-    ours = job.ours()
-    if job.setup is not None:
-        job.setup()
-    peer = job.peer()
-    if job.check is not None:
-        job.check(ours, peer)
-    del ours, peer
     result = Result(job)
     calls = ((job.ours, result.ours), (job.peer, result.peer))
-    with _one_thread() if job.where else contextlib.nullcontext():
+    with warnings.catch_warnings(), _one_thread() if job.where else contextlib.nullcontext():
+        warnings.simplefilter("ignore")  # that a few iterations were not enough
+        _warm_up(job)
         times = [1, 1]
         if job.where:
             first = [_time(call, job) for call, _ in calls]
@@ -142,6 +136,18 @@ def measure(job: Job) -> Result:
             if not result.scatters:
                 break
     return result
+
+
+def _warm_up(job: Job) -> None:
+    """Call both once, and check that they agree."""
+    if job.setup is not None:
+        job.setup()
+    ours = job.ours()
+    if job.setup is not None:
+        job.setup()
+    peer = job.peer()
+    if job.check is not None:
+        job.check(ours, peer)
 
 
 @contextlib.contextmanager

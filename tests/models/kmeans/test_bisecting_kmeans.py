@@ -47,7 +47,7 @@ def test_it_is_k_means_on_the_rows_of_one_cluster_after_another(split_by: str, w
             mean = (part * w[:, None]).sum(0) / w.sum()
             sizes.append(float(w.sum() if split_by == "weight" else ((part - mean).square().sum(1) * w).sum()))
         mine = label == sizes.index(max(sizes))
-        two = KMeans(num_clusters=2, num_init=2, seed=stream_key(0, split)).build(spec)
+        two = KMeans(num_clusters=2, num_init=2, init="k-means++", seed=stream_key(0, split)).build(spec)
         two.fit_batches(lambda two=two, mine=mine: [Batch(x[mine], weight=weight[mine])])
         label[mine] = torch.where(two.predict(x[mine]) == 1, split + 1, label[mine])
     assert model.predict(x).tolist() == label.tolist()

@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -31,12 +32,13 @@ from zoo.errors import ZooError
 from zoo.models.base import StreamingModel
 from zoo.models.kmeans.kmeans import DRAW, MEASURE, CentroidModel, KMeans
 from zoo.models.kmeans.lloyd import assign
-from zoo.numerics.hashing import stream_key
+from zoo.numerics.hashing import content_hash, stream_key
 from zoo.registry import register_model
 
 __all__ = ["BisectingKMeans"]
 
 _ROWS = 4096  # whose distances are taken at once, in float64
+_IN_DOUBLE = 1 << 25  # numbers up to which rows in memory are all made double: 256 MiB
 
 
 @register_model(
@@ -53,7 +55,7 @@ class BisectingKMeans(CentroidModel, StreamingModel):
     Args:
         num_clusters: K.
         split_by: split the cluster of the greatest `inertia` or of the greatest `weight` (number of rows).
-        init: how the two centroids of a split start: `k-means||`, `k-means++` or `random`.
+        init: how the two centroids of a split start: `k-means++` (three passes), `k-means||` (four) or `random` (one).
         num_init: restarts of each split; the best is kept.
         max_iter: iterations of each split at most.
         tolerance: a split is finished when its centroids move by less, as in `kmeans`.
@@ -88,7 +90,7 @@ class BisectingKMeans(CentroidModel, StreamingModel):
         *,
         num_clusters: int = 3,
         split_by: Literal["inertia", "weight"] = "inertia",
-        init: Literal["k-means||", "k-means++", "random"] = "k-means||",
+        init: Literal["k-means||", "k-means++", "random"] = "k-means++",
         num_init: int = 1,
         max_iter: int = 300,
         tolerance: float = 1e-4,
@@ -215,7 +217,11 @@ class BisectingKMeans(CentroidModel, StreamingModel):
     def _split_in_memory(self, batch: Batch) -> dict[str, Any]:
         """Make all splits of rows in memory: each looks at the rows of its cluster alone, and they remember theirs."""
         rows, weight, values = self.rows_of(batch), batch.weight, {}
-        label = self._descend(rows)
+        if rows.device.type == "cpu" and rows.numel() <= _IN_DOUBLE:
+            rows = rows.double()  # once, and not in each of the splits
+            assert self.split.spec is not None
+            self.split.spec = replace(self.split.spec, dtype="float64")
+        label, content = self._descend(rows), content_hash(rows)
         while not self.done:
             current = int(self._current())
             mine = (label == current).nonzero()[:, 0]
@@ -223,8 +229,12 @@ class BisectingKMeans(CentroidModel, StreamingModel):
             if self.first_centroids is not None:
                 self.split.start_from(self.first_centroids(part.x, part.weight))
                 self.split.begin()
+            self.split.draw_in_memory(part, content[mine])
             self.split.run_passes(lambda part=part: [part])
-            child, distance = (found[0] for found in assign(part.x, self.split.centroids.unsqueeze(0)))
+            if self.split.row_labels is not None and self.split.row_distance is not None:
+                child, distance = self.split.row_labels[0], self.split.row_distance[0]
+            else:
+                child, distance = (found[0] for found in assign(part.x, self.split.centroids.unsqueeze(0)))
             mass = torch.ones_like(distance) if part.weight is None else part.weight.double()
             none = distance.new_zeros(len(self.split.centroids))
             inertia, size = none.index_add(0, child, distance * mass), none.index_add(0, child, mass)
@@ -266,8 +276,8 @@ class BisectingKMeans(CentroidModel, StreamingModel):
                 f"bisecting_kmeans found {new + 1} different rows only: no cluster is left to split.", stacklevel=2
             )
         if not self.done:
-            assert self.spec is not None
-            self.split = self._new_split(stream_key(int(self.seed), new)).build(self.spec).to(device)
+            assert self.split.spec is not None
+            self.split = self._new_split(stream_key(int(self.seed), new)).build(self.split.spec).to(device)
         if self.report is not None:
             self.report(int(self.num_splits), self.inertia)
         return {"splits": self.num_splits, "inertia": self.inertia}

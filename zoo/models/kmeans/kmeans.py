@@ -60,6 +60,7 @@ from zoo.models.kmeans.seeding import (
     draw_scores,
     kmeans_plusplus,
     merge_samples,
+    random_rows,
     take_sample,
 )
 from zoo.models.kmeans.sparse import SparseRows, sparse_assign, sparse_lloyd
@@ -246,6 +247,7 @@ class KMeans(CentroidModel, StreamingModel):
         self.seeding = Seeding(init if isinstance(init, str) else "given", num_clusters, num_init, oversampling, rounds)
         self.called = "kmeans"  # by messages: another model may be made of this one
         self.row_labels: Tensor | None = None  # of rows that one pass in memory labelled, (1, N)
+        self.row_distance: Tensor | None = None  # squared, to their centroids, (1, N)
 
     def initialize(self, spec: DataSpec) -> None:
         hp, num_features = self.hparams, spec.num_features
@@ -319,15 +321,14 @@ class KMeans(CentroidModel, StreamingModel):
         if max_passes is not None or self.hparams.mini_batch or len(first) != 1:
             return super().run_passes(batches, max_passes)
         batch = self.as_batch(first[0])
-        if int(self.phase) == DRAW and self.hparams.init == "k-means++" and batch.size >= self.hparams.num_clusters:
-            self._place(self._draw_in_memory(batch))
+        self.draw_in_memory(batch)
         if batch.size * self.all_centroids.numel() <= _IN_MEMORY:
             # Iterate without the cost of passes, which is most of it; what is left is to measure.
             if int(self.phase) < UPDATE:
                 weighing = self.hparams.init == "k-means||"
                 super().run_passes(lambda: [batch], self.seeding.num_rounds - int(self.round) + weighing)
             self._iterate(batch)
-            if int(self.phase) == MEASURE and self.input_dtype == torch.float64 and self.hparams.num_init == 1:
+            if int(self.phase) == MEASURE and self.hparams.num_init == 1:
                 return self._label(batch)
         return super().run_passes(lambda: [batch])
 
@@ -335,6 +336,8 @@ class KMeans(CentroidModel, StreamingModel):
         hp, rows = self.hparams, self.rows_of(batch)
         if self.spherical or int(self.phase) != UPDATE or batch.size < hp.num_clusters:
             return
+        if rows.device.type == "cpu":
+            rows = rows.double()  # which the kernel takes
         found = lloyd(rows, self.all_centroids, batch.weight, max_iter=hp.max_iter, tolerance=hp.tolerance)
         self.all_centroids, self.at_rest = found.centroids, found.at_rest
         self.num_iter.fill_(found.num_iter)
@@ -345,6 +348,7 @@ class KMeans(CentroidModel, StreamingModel):
     def _label(self, batch: Batch) -> dict[str, Any]:
         """The pass that measures, from the distances of all rows, whose labels are kept."""
         self.row_labels, distance = assign(self.rows_of(batch), self.all_centroids)
+        self.row_distance = distance
         self.num_rows = torch.full_like(self.num_rows, batch.size)
         self.inertia_sum = distance.sum(1) if batch.weight is None else distance @ batch.weight
         self._check_sums()
@@ -401,14 +405,22 @@ class KMeans(CentroidModel, StreamingModel):
             self.potential += potential
             self._add_to_sample("drawn", drawn)
 
-    def _draw_in_memory(self, batch: Batch) -> Tensor:
-        """The centroids (R, K, D) that the rounds of k-means++ would draw from rows in memory."""
-        rows, weight = self.rows_of(batch), batch.weight
+    def draw_in_memory(self, batch: Batch, content: Tensor | None = None) -> None:
+        """Begin with the centroids that the rounds of k-means++ or of random draws would find in these rows.
+
+        Args:
+            batch: all rows.
+            content: their hashes (B,), where these are known.
+        """
+        hp, rows, weight = self.hparams, self.rows_of(batch), batch.weight
+        if int(self.phase) != DRAW or hp.init not in ("k-means++", "random") or batch.size < hp.num_clusters:
+            return
         self._check_finite(rows)
         self._check_weight(weight)
         if weight is not None and not bool(weight.any()):
             raise ZooError(f"{self.called} was given sample weights that are all zero.")
-        return kmeans_plusplus(rows, weight, self.hparams.num_clusters, self.hparams.num_init, int(self.seed))
+        draw = kmeans_plusplus if hp.init == "k-means++" else random_rows
+        self._place(draw(rows, weight, hp.num_clusters, hp.num_init, int(self.seed), content))
 
     def _end_round(self) -> bool:
         """Take over what was drawn; return whether that was the last round."""

@@ -295,7 +295,8 @@ def unit_scale(x: Tensor, centroids: Tensor, reference: Tensor) -> float:
         ZooError: if what lies between the rows has a square that no number holds.
     """
     some = x[:: max(1, len(x) // 256)].double()
-    size = float(torch.cat([some - reference, centroids.flatten(0, 1) - reference]).abs().amax())
+    parts = [(part - reference).abs_().amax() for part in (some, centroids.flatten(0, 1)) if len(part)]
+    size = float(torch.stack(parts).amax())
     if 1e150 < size < math.inf or 0 < size < 1e-150:
         raise ZooError(f"The rows lie some {size:.0e} apart, the square of which no number holds: scale them first.")
     return 1.0 if not math.isfinite(size) or size == 0 or 0.25 < size < 2.0**30 else 2.0 ** -math.frexp(size)[1]
@@ -353,10 +354,16 @@ def lloyd(
     reference = reference_point(centroids, x.dtype)
     scale = unit_scale(x, centroids, reference)
     if kernel.available(x):
-        rows, mass = (x - reference) * scale, None if weight is None else weight.double()
-        squares, share = rows.square(), rows.new_ones(len(rows)) if mass is None else mass
-        moments = torch.cat([share @ rows, share.sum().view(1)])
-        still_below = tolerance * float(mean_variance(moments, (share @ squares).sum()))
+        rows, mass = x - reference, None if weight is None else weight.double()
+        if scale != 1:
+            rows *= scale
+        if mass is None:
+            flat = rows.view(-1)
+            moments, spread = torch.cat([rows.sum(0), rows.new_tensor([len(rows)])]), flat.dot(flat)
+        else:
+            moments = torch.cat([mass @ rows, mass.sum().view(1)])
+            spread = mass @ torch.linalg.vecdot(rows, rows)
+        still_below = tolerance * float(mean_variance(moments, spread))
         numbers = max_iter, still_below, torch.finfo(x.dtype).eps
         local, at_rest, own_iter, steps = kernel.kmeans_iterate(
             rows, reference * scale, (centroids - reference) * scale, mass, *numbers

@@ -48,6 +48,7 @@ __all__ = [
     "least_potential",
     "merge_samples",
     "num_candidates",
+    "random_rows",
     "take_sample",
 ]
 
@@ -159,7 +160,12 @@ def num_candidates(num_clusters: int) -> int:
 
 
 def kmeans_plusplus(
-    x: Tensor | SparseRows, weight: Tensor | None, num_clusters: int, num_restarts: int, seed: int
+    x: Tensor | SparseRows,
+    weight: Tensor | None,
+    num_clusters: int,
+    num_restarts: int,
+    seed: int,
+    content: Tensor | None = None,
 ) -> Tensor:
     """Return the centroids (R, K, D) that greedy k-means++ draws from rows in memory: those that passes would draw.
 
@@ -169,13 +175,14 @@ def kmeans_plusplus(
         num_clusters: K.
         num_restarts: R, drawn independently of each other.
         seed: of the draws.
+        content: `content_hash` of the rows, where it is known.
 
     Example:
         >>> x = torch.tensor([[0.0], [5.0]], dtype=torch.float64)
         >>> kmeans_plusplus(x, None, 2, 1, seed=0).sort(1).values.tolist()
         [[[0.0], [5.0]]]
     """
-    size, space = num_candidates(num_clusters), x if isinstance(x, SparseRows) else _Centred(x)
+    size, space = num_candidates(num_clusters), x if isinstance(x, SparseRows) else _Centred(x, content)
     content, mean, norm = space.content, space.mean, space.norm
     if isinstance(space, _Centred) and space.fits_one_call(num_clusters * num_restarts, size):
         every = range(num_restarts)
@@ -204,10 +211,11 @@ def kmeans_plusplus(
 class _Centred:
     """Rows (B, D) less their mean."""
 
-    def __init__(self, x: Tensor) -> None:
-        self.points, self.content, self.mean = x, content_hash(x), x.mean(0, dtype=torch.float64)
+    def __init__(self, x: Tensor, content: Tensor | None = None) -> None:
+        self.points, self.mean = x, x.mean(0, dtype=torch.float64)
+        self.content = content_hash(x) if content is None else content
         self.rows = x.double() - self.mean
-        self.norm = self.rows.square().sum(1)  # (B,)
+        self.norm = torch.linalg.vecdot(self.rows, self.rows)  # (B,)
 
     def inner(self, points: Tensor) -> Tensor:
         """Products of points (P, D) with all rows, (P, B)."""
@@ -217,6 +225,23 @@ class _Centred:
         """Whether the kernel is to make so many draws of so many candidates."""
         few = self.rows.numel() * draws <= _IN_ONE_CALL and size <= kernel.MOST_CANDIDATES
         return few and kernel.available(self.rows)
+
+
+def random_rows(
+    x: Tensor, weight: Tensor | None, num_clusters: int, num_restarts: int, seed: int, content: Tensor | None = None
+) -> Tensor:
+    """Return different rows in memory as centroids (R, K, D): those that a pass would draw.
+
+    Arguments are those of `kmeans_plusplus`.
+
+    Example:
+        >>> random_rows(torch.tensor([[0.0], [5.0]]), None, 2, 1, seed=0).sort(1).values.tolist()
+        [[[0.0], [5.0]]]
+    """
+    content = content_hash(x) if content is None else content
+    score = draw_scores(content, [stream_key(seed, 0, restart) for restart in range(num_restarts)])
+    drawn = take_sample(score if weight is None else score * weight.double(), content, x, num_clusters)
+    return torch.where((drawn.score > 0).unsqueeze(2), drawn.rows, drawn.rows[:, :1])
 
 
 def least_potential(potential: Tensor, score: Tensor) -> Tensor:
