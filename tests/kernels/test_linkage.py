@@ -1,4 +1,4 @@
-"""The compiled merging of the closest pair against SciPy and the torch form: sizes, ties, weights, bad input."""
+"""The compiled merging of clusters against SciPy and the torch form: sizes, ties, weights, bad input."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import zoo.kernels
 from zoo.kernels import linkage as kernel
 from zoo.models.agglomerative.cluster_spaces import MatrixSpace
 from zoo.models.agglomerative.linkage import linkage
-from zoo.models.agglomerative.merging import merge_closest
+from zoo.models.agglomerative.merging import Merger, merge_closest
 
 METHODS = ("centroid", "median")
+ALL = (*METHODS, *kernel.CHAINED)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 @pytest.mark.parametrize(("rows", "features"), [(1, 3), (2, 1), (3, 2), (50, 1), (90, 5)])
 def test_merges_and_heights_are_those_of_scipy(kernels: str, method: str, rows: int, features: int) -> None:
     for scale, offset in ((1.0, 0.0), (1e-30, 0.0), (1e30, 0.0), (1.0, 100.0)):
@@ -31,15 +32,20 @@ def test_merges_and_heights_are_those_of_scipy(kernels: str, method: str, rows: 
             torch.testing.assert_close(found[:, 2], expected[:, 2], rtol=1e-10, atol=0)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_sizes_count_and_ties_fall_alike(method: str) -> None:
     matrix = torch.randint(1, 6, (60, 60), dtype=torch.float64)
     matrix = (matrix + matrix.T).fill_diagonal_(torch.inf)
     sizes = torch.randint(1, 9, (60,)).double()
     if not kernel.available(matrix):
         pytest.skip(str(zoo.kernels.status()))
-    pairs, heights = merge_closest(MatrixSpace(matrix.clone(), method, sizes.clone()))
-    ours, squared = kernel.merge_closest(matrix, sizes, method == "median")
+    space = MatrixSpace(matrix.clone(), method, sizes.clone())
+    if method in METHODS:
+        pairs, heights = merge_closest(space)
+        ours, squared = kernel.merge_closest(matrix, sizes, method == "median")
+    else:  # so few follow the chain
+        pairs, heights = Merger(space, matrix.device).run()
+        ours, squared = kernel.merge_chain(matrix, sizes, method)
     first = int((heights - squared).abs().gt(1e-9).nonzero()[:1].sum()) or len(heights)
     assert torch.equal(ours[:first], pairs[:first])
     torch.testing.assert_close(squared, heights, rtol=1e-12, atol=0)
@@ -52,6 +58,8 @@ def test_what_does_not_fit_is_refused() -> None:
     for wrong in ((matrix[:2], sizes), (matrix.float(), sizes), (matrix, sizes[:2]), (matrix.T[::1, ::2], sizes[:2])):
         with pytest.raises(RuntimeError, match="zoo::merge_closest"):
             kernel.merge_closest(*wrong, False)
+        with pytest.raises(RuntimeError, match="zoo::merge_chain"):
+            kernel.merge_chain(*wrong, "ward")
     torch.library.opcheck(
         torch.ops.zoo.merge_closest.default, (matrix, sizes, True), test_utils=("test_schema", "test_faketensor")
     )
@@ -63,12 +71,17 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
     script = """
 import torch
-from zoo.kernels.linkage import merge_closest
+from zoo.kernels.linkage import CHAINED, merge_chain, merge_closest
 for size in (1, 2, 3, 70):
     for median in (False, True):
         for spread in (1, 1000):
             matrix = torch.randint(1, 1 + spread, (size, size), dtype=torch.float64)
             merge_closest((matrix + matrix.T).fill_diagonal_(torch.inf), torch.ones(size, dtype=torch.float64), median)
         merge_closest(torch.full((5, 5), torch.inf, dtype=torch.float64), torch.ones(5, dtype=torch.float64), median)
+    for method in CHAINED:
+        for spread in (1, 1000):
+            matrix = torch.randint(1, 1 + spread, (size, size), dtype=torch.float64)
+            merge_chain((matrix + matrix.T).fill_diagonal_(torch.inf), torch.ones(size, dtype=torch.float64), method)
+        merge_chain(torch.full((5, 5), torch.inf, dtype=torch.float64), torch.ones(5, dtype=torch.float64), method)
 """
     run_sanitized(variant, tmp_path, script)

@@ -88,6 +88,7 @@ def test_a_function_is_a_metric() -> None:
 @pytest.mark.parametrize("method", ["complete", "average", "weighted", "ward"])
 @pytest.mark.parametrize("count", [2, 3, 10, 33, 150])
 def test_reciprocal_pairs_alone_give_the_same_tree(method: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_KERNELS", "0")
     monkeypatch.setattr(merging, "_FEW", 0)
     monkeypatch.setattr(merging, "_SPARSE", 10**9)  # no round counts as wasted
     x = points(count)
@@ -98,6 +99,7 @@ def test_reciprocal_pairs_alone_give_the_same_tree(method: str, count: int, monk
 
 @pytest.mark.parametrize("method", ["complete", "average", "weighted", "ward"])
 def test_the_chain_alone_gives_the_same_tree(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_KERNELS", "0")
     monkeypatch.setattr(merging, "_FEW", 0)
     monkeypatch.setattr(merging, "_SPARSE", -(10**9))  # every round counts as wasted
     x = points(150)
@@ -183,6 +185,7 @@ def check_tree(tree: Tensor, x: Tensor, method: str) -> None:
 def test_tied_data_give_a_tree_that_fits_the_definition(
     name: str, method: str, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ZOO_KERNELS", "0")
     monkeypatch.setattr(merging, "_FEW", few)
     x = TIED[name]()
     check_tree(linkage(x, method), x, method)

@@ -70,7 +70,7 @@ def test_separate_clusters_are_found_as_scikit_learn_finds_them() -> None:
 
 @pytest.mark.parametrize("spherical", [False, True])
 def test_batches_order_and_processes_do_not_matter(spherical: bool) -> None:
-    x = rows(60)  # batches of one row are slow
+    x = rows(40)  # batches of one row are slow
     hparams = {"num_clusters": 5, "num_init": 2, "spherical": spherical}
     whole = fitted(x, **hparams)
     others = [fitted(x[torch.randperm(len(x))], size, **hparams) for size in (1, 7, 32)]

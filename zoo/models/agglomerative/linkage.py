@@ -50,6 +50,10 @@ __all__ = ["LINKAGES", "linkage"]
 LINKAGES = ("single", "complete", "average", "weighted", "ward", "centroid", "median")
 _EUCLIDEAN = ("ward", "centroid", "median")
 
+# The most clusters that the compiled chain merges sooner than rounds of whole-tensor operations do; Ward's rounds need
+# no matrix.
+_CHAINED = {"ward": 3000, "others": 4000}
+
 Merges = tuple[Tensor, Tensor]  # a point of each of the two clusters (N - 1, 2), their distance (N - 1,)
 
 
@@ -152,6 +156,12 @@ def _from_points(x: Tensor, method: str, metric: Metric) -> Merges:
         pairs, heights = torch.zeros(0, 2, dtype=torch.long, device=x.device), sizes[:0]
     elif method == "single":
         pairs, heights = _single(distinct, metric)
+    elif method == "ward" and len(distinct) <= _CHAINED["ward"] and kernel.available(x.new_empty(0)):
+        matrix, size = distance_matrix(distinct, "sqeuclidean"), sizes[:, None]
+        if len(copies):
+            matrix *= 2 * size * sizes / (size + sizes)
+        pairs, heights = kernel.merge_chain(matrix, sizes, method)
+        heights = heights.clamp_min(0).sqrt()
     elif method == "ward":
         space = WardSpace(distinct, sizes)
         pairs, heights = Merger(space, x.device).run()
@@ -159,7 +169,7 @@ def _from_points(x: Tensor, method: str, metric: Metric) -> Merges:
     elif method in _EUCLIDEAN:
         return _by_closest(distance_matrix(x, "sqeuclidean"), method)
     else:
-        pairs, heights = Merger(MatrixSpace(distance_matrix(distinct, metric), method, sizes), x.device).run()
+        pairs, heights = _by_matrix(distance_matrix(distinct, metric), method, sizes)
     return torch.cat([copies, kept[pairs]]), torch.cat([heights.new_zeros(len(copies)), heights])
 
 
@@ -174,8 +184,15 @@ def _from_matrix(matrix: Tensor, method: str) -> Merges:
     if method == "ward":
         matrix.square_()
     sizes = torch.ones(len(matrix), dtype=torch.float64, device=matrix.device)
-    pairs, heights = Merger(MatrixSpace(matrix, method, sizes), matrix.device).run()
+    pairs, heights = _by_matrix(matrix, method, sizes)
     return pairs, heights.sqrt() if method == "ward" else heights
+
+
+def _by_matrix(matrix: Tensor, method: str, sizes: Tensor) -> Merges:
+    """Merges under a reducible linkage, of a matrix of distances (N, N) and the clusters' sizes (N,)."""
+    if len(matrix) <= _CHAINED["others"] and kernel.available(matrix):
+        return kernel.merge_chain(matrix, sizes, method)
+    return Merger(MatrixSpace(matrix, method, sizes), matrix.device).run()
 
 
 def _single(x: Tensor, metric: Metric) -> Merges:

@@ -217,11 +217,11 @@ class BisectingKMeans(CentroidModel, StreamingModel):
     def _split_in_memory(self, batch: Batch) -> dict[str, Any]:
         """Make all splits of rows in memory: each looks at the rows of its cluster alone, and they remember theirs."""
         rows, weight, values = self.rows_of(batch), batch.weight, {}
-        if rows.device.type == "cpu" and rows.numel() <= _IN_DOUBLE:
+        if rows.device.type == "cpu" and rows.numel() <= _IN_DOUBLE and not self.spherical:
             rows = rows.double()  # once, and not in each of the splits
             assert self.split.spec is not None
             self.split.spec = replace(self.split.spec, dtype="float64")
-        label, content = self._descend(rows), content_hash(rows)
+        label, content = self._descend(rows), content_hash(self.split.rows_of(Batch(rows)))
         while not self.done:
             current = int(self._current())
             mine = (label == current).nonzero()[:, 0]
