@@ -42,7 +42,7 @@ class Compiled(Callback):
 class Recomputed(Callback):
     """Keep of each transformer layer its input alone, and compute the rest again on the way back (Chen et al. 2016).
 
-    Memory for activations is then one layer's and one input a layer, for a third more time.
+    Memory for activations is then one layer's and one input a layer, for a third more operations.
     """
 
     def on_fit_start(self, trainer: pl.Trainer, model: Any) -> None:
