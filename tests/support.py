@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -314,11 +315,15 @@ def in_two_processes(work: Callable[..., None], *arguments: Any) -> None:
     They are forks of this one, which has imported all that they need: that takes a fresh process longer than its work.
     """
     fork, port = torch.multiprocessing.get_context("fork"), str(free_port())
-    processes = [fork.Process(target=_work_of, args=(rank, port, work, *arguments)) for rank in (0, 1)]
+    processes = [fork.Process(target=_work_of, args=(rank, port, work, *arguments), daemon=True) for rank in (0, 1)]
     for process in processes:
         process.start()
+    until = time.monotonic() + 400
     for process in processes:
-        process.join(400)
+        process.join(max(0.0, until - time.monotonic()))
+        process.kill()  # where the other has failed, it would be waited for
+    for process in processes:
+        process.join()
     assert [process.exitcode for process in processes] == [0, 0], "what they said stands in the captured output"
 
 
