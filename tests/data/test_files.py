@@ -18,6 +18,7 @@ import torch
 
 import zoo
 from zoo.data import create_data
+from zoo.data.tables import CsvFormat, header_of
 from zoo.errors import ZooError
 
 WHOLE = {"val_fraction": 0.0, "test_fraction": 0.0, "standardize": False}
@@ -256,11 +257,25 @@ def test_census_with_its_own_test_file(shared_data: Path) -> None:
         ("a\n1\n", {"replace": [["a"]]}, "data.replace must be a list of pairs"),
         ("a\n1\n", {"missing": "guess"}, "data.missing must be one of auto, refuse, mean, median, drop, zero, keep"),
         ("a\n1\n", {"encoding": "utf9"}, "table.csv cannot be read"),
+        ("a;b\n1;2\n", {"target": "b"}, "has no column 'b'. Its only column is 'a;b': pass data.delimiter=';'."),
         ("a\n1\n", {"test_path": "nowhere.csv"}, "No such file: nowhere.csv (data.test_path)"),
     ],
 )
 def test_mistakes(tmp_path: Path, text: str, options: dict, message: str) -> None:
     assert message in refusal(write(tmp_path, text), **options)
+
+
+@pytest.mark.parametrize(("encoding", "remedy"), [("latin1", "latin1, or what it is written in"), ("utf16", "utf16")])
+def test_another_encoding_is_named(tmp_path: Path, encoding: str, remedy: str) -> None:
+    """For a file to learn from, and for new rows, whose header line is read first."""
+    path = tmp_path / "table.csv"
+    path.write_bytes("a,ß\nx,é\ny,ö\n".encode(encoding))
+    assert refusal(str(path), target="a", text="ß").endswith(f": pass data.encoding={remedy}.")
+    assert create_data("csv", path=str(path), encoding=encoding, target="a").spec.feature_names
+    with pytest.raises(ZooError, match=f"table.csv is not utf8 text.*: pass data.encoding={remedy}."):
+        header_of(str(path), CsvFormat())
+    with pytest.raises(ZooError, match=r"data\.encoding=klingon is not known"):
+        header_of(str(path), CsvFormat(encoding="klingon"))
 
 
 def test_paths_that_lead_nowhere(tmp_path: Path) -> None:

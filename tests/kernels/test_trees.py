@@ -43,7 +43,7 @@ def a_case(seed: int, sparse: bool = False) -> tuple[Bins, Codes | SparseCodes, 
     rows, features = draw.choice([1, 2, 3, 10, 60, 300, 1500]), draw.choice([1, 2, 5, 12])
     x = torch.randn(rows, features, generator=make, dtype=torch.float64) * 10.0 ** draw.randint(-3, 4)
     if sparse:
-        rows, features = min(rows, 300), draw.choice([1, 5, 12, 60])
+        rows, features = min(rows, 300), draw.choice([1, 5, 12, 60])  # few of many features are met by few rows
         x = torch.randn(rows, features, generator=make, dtype=torch.float64) * 3
         x *= torch.rand(rows, features, generator=make) < draw.choice([0.02, 0.1, 0.6, 1.0])
     categorical = () if sparse or draw.random() >= 0.3 else tuple(f for f in range(features) if draw.random() < 0.5)

@@ -169,6 +169,9 @@ def test_few_words_vectors_of_zeros_and_unknown_words() -> None:
         words.most_similar("one", k=0)
     with pytest.raises(ZooError, match="no word"):
         words.near(" ")
+    for expression in ("one -", "one + - two", "+", "one ++ two"):
+        with pytest.raises(ZooError, match="is no sum of words: write it like"):
+            words.near(expression)
 
 
 def test_pairs_and_questions_are_judged_as_gensim_judges_them(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -46,7 +47,9 @@ def messages(tmp_path: Path) -> tuple[Path, list[str]]:
         ("naive_bayes", ["data.view=tfidf", "data.ngrams=2"]),
     ],
 )
-def test_a_moved_run_reads_raw_texts_as_it_did(model: str, options: list[str], messages, tmp_path: Path) -> None:
+def test_a_moved_run_reads_raw_texts_as_it_did(
+    model: str, options: list[str], messages, tmp_path: Path, capsys, monkeypatch
+) -> None:
     file, texts = messages
     run, split = tmp_path / "run", ["data.val_fraction=0", "data.test_fraction=0"]
     if model == "mlp":
@@ -68,6 +71,10 @@ def test_a_moved_run_reads_raw_texts_as_it_did(model: str, options: list[str], m
     out = tmp_path / "out.parquet"
     assert run_command([f"run={tmp_path}/moved", f"data.path={new}", f"output={out}"], "predict") == 0
     assert pq.read_table(out)["prediction"].to_pylist() == said
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
+    capsys.readouterr()
+    assert run_command([f"run={tmp_path}/moved", "data.path=-"], "predict") == 1
+    assert "Standard input is not UTF-8 text" in capsys.readouterr().err
     assert "" in texts
     (tmp_path / "lines.txt").write_text("".join(f"{text}\n" for text in texts))  # an empty text is a text
     assert run_command([f"run={tmp_path}/moved", f"data.path={tmp_path}/lines.txt", f"output={out}"], "predict") == 0

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from zoo.data.names import listed, other_delimiter
 from zoo.errors import ZooError, nearest
 
 __all__ = ["CODINGS", "Column", "TableOptions", "clean", "plan", "settled"]
@@ -242,18 +243,15 @@ def plan(schema: pa.Schema, options: TableOptions, where: str) -> tuple[list[Col
     ]
     for name in wanted:
         if name not in names:
-            raise ZooError(f"{where} has no column '{name}'.{nearest(name, names)} Its columns: {_listed(names)}.")
+            remedy = other_delimiter(names) or f"{nearest(name, names)} Its columns: {listed(names)}."
+            raise ZooError(f"{where} has no column '{name}'.{remedy}")
     if options.target in (options.features or []):
         raise ZooError(f"data.target={options.target} is among data.features too: take it out of one of them.")
     left = options.features or [name for name in names if name != options.target]
     features = [_column(schema.field(name), where, options) for name in left if name not in options.drop]
     if not features:
-        raise ZooError(f"{where} has no column left to learn from. Its columns: {_listed(names)}.")
+        raise ZooError(f"{where} has no column left to learn from. Its columns: {listed(names)}.")
     return features, None if options.target is None else _column(schema.field(options.target), where, options)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -274,7 +272,12 @@ def _column(source: pa.Field, where: str, options: TableOptions) -> Column:
         return Column(source.name, "number", integral=pa.types.is_integer(kind) or boolean, boolean=boolean)
     if _is_text(kind):
         return Column(source.name, "text")
-    found = "bytes that are no UTF-8 text (see data.encoding)" if pa.types.is_binary(kind) else f"values of type {kind}"
+    found = f"values of type {kind}"
+    if pa.types.is_binary(kind):
+        parquet = where.endswith((".parquet", ".pq"))
+        found = (
+            "bytes, where text is kept as strings" if parquet else "bytes that are no UTF-8 text (see data.encoding)"
+        )
     raise ZooError(f"{where}: column '{source.name}' holds {found}: convert it, or {options.leave_out(source.name)}.")
 
 

@@ -140,7 +140,8 @@ class TableEncoder:
                 f"Target column '{column.name}' holds more than {limit:,} classes: see data.task=regression."
             )
         if len(classes) < 2:
-            raise ZooError(f"Target column '{column.name}' holds a single class ({', '.join(map(str, classes))}).")
+            held = f"Target column '{column.name}' holds a single class ({', '.join(map(str, classes))})"
+            raise ZooError(f"{held}: at least two are needed to tell them apart.")
         column.categories, self.is_class = classes, True
         log.info("Target '%s': classification into %d classes.", column.name, len(classes))
 

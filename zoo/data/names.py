@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from zoo.errors import ZooError, nearest
 
-__all__ = ["check_columns", "other_delimiter"]
+__all__ = ["check_columns", "listed", "other_delimiter"]
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,11 @@ def check_columns(
     if extra:
         listed = ", ".join(f"'{name}'" for name in extra[:10]) + (" and more" if len(extra) > 10 else "")
         log.info("%s: %s ignored, which %s lacks.", where, listed, source)
+
+
+def listed(names: list[str]) -> str:
+    """Return names in a row, of many the first ones."""
+    return ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 
 
 def other_delimiter(there: list[str]) -> str:

@@ -157,14 +157,15 @@ def _row_groups(file: str, spec: DataSpec, preprocessing: Preprocessing) -> Iter
 
 def _lines(file: str) -> Iterator[str]:
     """Yield each line, an empty one too, so that the answers stand beside them."""
-    if file == "-":
-        yield from (line.rstrip("\n") for line in sys.stdin)
-        return
     try:
+        if file == "-":
+            yield from (line.rstrip("\n") for line in sys.stdin)
+            return
         with open(file, encoding="utf-8") as source:
             yield from (line.rstrip("\n") for line in source)
     except UnicodeDecodeError as error:
-        raise ZooError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+        where = "Standard input" if file == "-" else file
+        raise ZooError(f"{where} is not UTF-8 text ({error.reason} at byte {error.start}): convert it first.") from None
 
 
 def _baskets(file: str, options: dict[str, Any]) -> Iterator[list[str]]:

@@ -193,7 +193,8 @@ class ParallelText(PairData):
             if len(cells) <= max(self.columns):
                 last = max(self.columns)
                 raise ZooError(
-                    f"{self.path}: line {number} has {len(cells)} columns, and no column {last} (from 0 on)."
+                    f"{self.path}: line {number} has {len(cells)} columns, and no column {last} (from 0 on): a tab "
+                    "parts them, and data.source and data.target are their numbers."
                 )
             pair = cells[self.columns[0]].strip(), cells[self.columns[1]].strip()
             if self.max_words is None or all(len(text.split()) <= self.max_words for text in pair):

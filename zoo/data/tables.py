@@ -6,6 +6,7 @@ file's name.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import errno
 import glob
@@ -29,7 +30,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from zoo.data.names import other_delimiter
+from zoo.data.names import listed, other_delimiter
 from zoo.data.token_file import cache_folder
 from zoo.errors import ZooError, nearest
 
@@ -88,9 +89,27 @@ def _reading(path: str, names: list[str] | None = None) -> Iterator[None]:
         if column and names:
             text = text.replace(column.group(0), f"column '{names[int(column.group(1))]}': ")
         hint = ": the file has no line" if text == "Empty CSV file" else ""
+        if isinstance(error, UnicodeError) or "UTF8" in text or (_is_utf16(path) and text.startswith("Expected")):
+            text, hint = "it is not UTF-8 text", _other_encoding(path)
         if text.startswith("Could not skip initial"):
             text = "it holds a header line but no rows"
         raise ZooError(f"{path} cannot be read: {text[:300].rstrip('.')}{hint}.") from None
+
+
+def _is_utf16(path: str) -> bool:
+    """Whether a file begins with the mark of UTF-16."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    except OSError:
+        return False
+
+
+def _other_encoding(path: str) -> str:
+    """Return what to do about a file that is not written in the encoding that it is read in."""
+    if _is_utf16(path):
+        return ", but UTF-16: pass data.encoding=utf16"
+    return ": pass data.encoding=latin1, or what it is written in"
 
 
 @dataclass(frozen=True)
@@ -130,6 +149,7 @@ def read_csv(path: str, form: CsvFormat) -> pa.Table:
     """Return a CSV file as a table; types follow from all its rows."""
     with _reading(path, form.columns), pa.input_stream(path) as source:
         table = pacsv.read_csv(source, **form.arguments())
+        _ = table.schema.names  # which are decoded here
     if not len(table):
         raise ZooError(f"{path} holds a header line but no rows.")
     return table
@@ -153,7 +173,11 @@ def header_of(source: Any, form: CsvFormat) -> list[str]:
             text = source.readline().decode(encoding)
         else:  # the byte of a line's end is within others
             raise ZooError(f"{where} is not read in {form.encoding}: turn it into UTF-8 first, or pass a file.")
-    except (OSError, UnicodeError, LookupError, EOFError) as error:
+    except UnicodeError:
+        raise ZooError(f"{where} is not {form.encoding} text{_other_encoding(where)}.") from None
+    except LookupError:
+        raise ZooError(f"{where} cannot be read: data.encoding={form.encoding} is not known.") from None
+    except (OSError, EOFError) as error:
         raise ZooError(f"{where} cannot be read: {error}.") from None
     names = next(csv.reader([text], delimiter=form.delimiter), [])
     if not names:
@@ -178,10 +202,10 @@ def open_csv(
     """
     for name in types:
         if names.count(name) != 1:
-            many = f"several columns named '{name}': rename them." if name in names else f"no column '{name}'."
-            raise ZooError(
-                f"{where} has {many}{'' if name in names else other_delimiter(names) or nearest(name, names)}"
-            )
+            if name in names:
+                raise ZooError(f"{where} has several columns named '{name}': rename them.")
+            remedy = other_delimiter(names) or f"{nearest(name, names)} Its columns: {listed(names)}."
+            raise ZooError(f"{where} has no column '{name}'.{remedy}")
     arguments = form.arguments()
     arguments["convert_options"] = pacsv.ConvertOptions(
         null_values=arguments["convert_options"].null_values,

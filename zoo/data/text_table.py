@@ -74,7 +74,8 @@ class TextTable:
         chosen = replace(options, features=[options.text], drop=[], text="auto", missing="refuse")
         self.encoder = TableEncoder(schema, chosen, where)  # checks the names; it codes the target alone
         if self.encoder.features[0].kind != "text":
-            raise ZooError(f"{where}: column '{options.text}' holds numbers: data.text names a column of texts.")
+            found = "nothing" if pa.types.is_null(schema.field(options.text).type) else "numbers"
+            raise ZooError(f"{where}: column '{options.text}' holds {found}: data.text names a column of texts.")
 
     def texts(self, training: Tensor | None = None) -> Iterator[list[str]]:
         """Yield the texts, or those of the training rows (N,), bool, some at a time; a missing one is empty."""

@@ -124,36 +124,35 @@ static void find_by_rows(Tree *t, Scratch *s, const Node *node, const int64_t *t
     for (int64_t v = 0; v < number; v++) s->ends[s->all[v]] = 0;
 }
 
+/* Look at the first features that the node draws. */
 static void find_by_columns(Tree *t, Scratch *s, const Node *node, const int64_t *total, double parent) {
     const Grow *g = t->g;
     const uint32_t start = (uint32_t)node->start, n = (uint32_t)(node->end - node->start);
-    for (int64_t turn = 0; turn * g->max_features < g->num_features && s->best.gain == -INFINITY; turn++) {
-        const int64_t J = draw(g, s, node->path, turn);
-        for (int64_t j = 0; j < J; j++) {
-            const int32_t feature = s->drawn[j];
-            int64_t m = 0;
-            for (int64_t e = g->column_starts[feature]; e < g->column_starts[feature + 1]; e++) {
-                const uint32_t row = (uint32_t)g->column_rows[e];
-                s->keys[m] = (uint64_t)g->column_codes[e] << 32 | row;
-                m += t->position[row] - start < n;
-            }
-            if (!m) continue; /* all rows are in one cell */
-            Feature f = begin(g, s, node, total, parent, feature);
-            by_entries(&f, t, s->keys, m);
+    const int64_t J = draw(g, s, node->path, 0);
+    for (int64_t j = 0; j < J; j++) {
+        const int32_t feature = s->drawn[j];
+        int64_t m = 0;
+        for (int64_t e = g->column_starts[feature]; e < g->column_starts[feature + 1]; e++) {
+            const uint32_t row = (uint32_t)g->column_rows[e];
+            s->keys[m] = (uint64_t)g->column_codes[e] << 32 | row;
+            m += t->position[row] - start < n;
         }
+        if (!m) continue; /* all rows are in one cell */
+        Feature f = begin(g, s, node, total, parent, feature);
+        by_entries(&f, t, s->keys, m);
     }
 }
 
 static void find_among_entries(Tree *t, Node *node, const int64_t *total) {
     const Grow *g = t->g;
     Scratch *s = t->scratch;
-    const double parent = score_of(g, total), n = (double)(node->end - node->start);
+    const double parent = score_of(g, total), F = (double)g->num_features, J = (double)g->max_features;
     forget(&node->best), forget(&s->best);
-    /* Rows hold about as many entries each, and columns do. */
-    if (g->max_features == g->num_features || n * g->num_features < 2.0 * g->max_features * g->num_rows)
-        find_by_rows(t, s, node, total, parent);
-    else
-        find_by_columns(t, s, node, total, parent);
+    /* What the rows, and the columns of a draw, store: about as much each. Either way all features are hashed. */
+    const double entries = (double)g->row_starts[g->num_rows], by_columns = entries * J / F;
+    const double by_rows = entries * (double)(node->end - node->start) / (double)g->num_rows;
+    if (J < F && by_rows > 2 * by_columns && by_rows > F) find_by_columns(t, s, node, total, parent);
+    if (s->best.gain == -INFINITY) find_by_rows(t, s, node, total, parent);
     if (s->best.gain > -INFINITY) take(g, &node->best, &s->best);
 }
 

@@ -147,12 +147,19 @@ class WordVectors:
     def near(self, expression: str, k: int = 10) -> list[tuple[str, float]]:
         """Return the words nearest to a word, or to a sum such as `king - man + woman`.
 
-        >>> words = WordVectors(["king", "man", "woman", "queen"], torch.tensor([[3.0, 1], [1, 1], [1, -1], [3, -1]]))
-        >>> words.near("king - man + woman", k=1)[0][0]
-        'queen'
+        Raises:
+            ZooError: for what is no such sum, or a word without a vector.
+
+        Example:
+            >>> vectors = torch.tensor([[3.0, 1], [1, 1], [1, -1], [3, -1]])
+            >>> words = WordVectors(["king", "man", "woman", "queen"], vectors)
+            >>> words.near("king - man + woman", k=1)[0][0]
+            'queen'
         """
         if expression in self:
             return self.most_similar(expression, k=k)
+        if not re.fullmatch(r"(\s*[+-]?\s*[^\s+-]+)*\s*", expression):
+            raise ZooError(f"'{expression}' is no sum of words: write it like 'king - man + woman'.")
         parts = re.findall(r"\s*([+-]?)\s*([^\s+-]+)", expression)
         chosen = {sign: [word for s, word in parts if (s == "-") == (sign == "-")] for sign in "+-"}
         return self.most_similar(chosen["+"], chosen["-"], k)

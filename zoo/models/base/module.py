@@ -87,7 +87,8 @@ class ZooModel(pl.LightningModule):
             if not is_too_large(error):
                 raise
             raise ZooError(
-                f"{self.entry.name} of this size does not fit in memory: lower the largest of its hyperparameters."
+                f"{self.entry.name} of this size does not fit in memory: lower the largest of its hyperparameters"
+                f"{', or data.max_features' if spec.sparse else ''}."
             ) from None
         self.spec = spec
         return self
