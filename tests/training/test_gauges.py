@@ -39,8 +39,15 @@ def test_gauges_of_a_gradient_model(tmp_path: Path) -> None:
     data = ArrayData(x, (x[:, 0] > 0).long(), batch_size=10)
     norms: list[float] = []
 
+    ratios: list[float] = []
+
     class Watch(MLP):
+        def on_train_batch_end(self, *args: Any) -> None:
+            super().on_train_batch_end(*args)
+            ratios.append(float((self.net[1].weight - self.before).norm() / self.before.norm()))
+
         def on_before_optimizer_step(self, optimizer: Any) -> None:
+            self.before = self.net[1].weight.detach().clone()
             norms.append(float(torch.cat([p.grad.flatten() for p in self.parameters()]).norm()))
 
     model = Watch(widths=[4])
@@ -63,6 +70,8 @@ def test_gauges_of_a_gradient_model(tmp_path: Path) -> None:
     assert rows == pytest.approx(10 * (steps[-1] + 1), rel=1e-3)
     assert "parameters/net.1.weight" in found.Tags()["histograms"]
     assert [e.step for e in found.Histograms("parameters/net.1.weight")] == [0, 8, 16, 24]
+    assert [e.step for e in found.Histograms("gradients/net.1.weight")] == [8, 16, 24]
+    assert [e.value for e in of["update_to_weight/net.1.weight"]] == pytest.approx(ratios[7::8], rel=1e-5)
 
 
 def test_a_text_counts_its_tokens_and_a_solved_model_has_no_gauges(tmp_path: Path) -> None:

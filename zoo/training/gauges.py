@@ -110,9 +110,9 @@ class LossByRows(Callback):
             self._draw(trainer, "val", float(trainer.callback_metrics["val/loss"]))
 
     def _draw(self, trainer: pl.Trainer, split: str, loss: float) -> None:
-        writer = next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
+        writer = _writer(trainer)
         if writer is not None and trainer.is_global_zero:
-            writer.experiment.add_scalar(f"loss_by_rows/{split}", loss, self._rows)
+            writer.add_scalar(f"loss_by_rows/{split}", loss, self._rows)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self._rows, "since": self._since, "sum": self._sum}
@@ -129,8 +129,41 @@ def _rows_of_run(trainer: pl.Trainer, batch: Batch) -> float:
     return known * batch.size * trainer.world_size if math.isfinite(known) else 0
 
 
+def _writer(trainer: pl.Trainer) -> Any:
+    """TensorBoard's writer, if the run has it."""
+    return next((logger.experiment for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
+
+
 class Histograms(Callback):
-    """Write a histogram of each parameter at the start and after every epoch, for TensorBoard's histograms tab."""
+    """Write a histogram of each parameter at the start and after every epoch, for TensorBoard's histograms tab.
+
+    Of each epoch's last step there is a histogram of each gradient, before it is clipped, and `update_to_weight/NAME`:
+    how far the step moved the parameter, as a share of its norm.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[str, Tensor] = {}
+        self._gradients: dict[str, Tensor] = {}
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, model: Any, optimizer: Any) -> None:
+        if trainer.is_last_batch and not self._before:
+            moved = {name: p for name, p in model.named_parameters() if p.grad is not None and p.numel()}
+            self._before = {name: whole(p.detach()).clone() for name, p in moved.items()}
+            self._gradients = {name: whole(p.grad.detach()).clone() for name, p in moved.items()}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, model: Any, *args: Any) -> None:
+        writer = _writer(trainer)
+        for name, parameter in model.named_parameters() if self._before and writer is not None else ():
+            if name not in self._before:
+                continue
+            before, after = self._before[name].float(), whole(parameter.detach()).float()
+            length = float(before.norm())
+            if trainer.is_global_zero:
+                writer.add_histogram(f"gradients/{name}", self._gradients[name].float().cpu(), trainer.global_step)
+                if length > 0:  # a bias that is 0 yet has no share to be moved by
+                    ratio = float((after - before).norm()) / length
+                    writer.add_scalar(f"update_to_weight/{name}", ratio, trainer.global_step)
+        self._before, self._gradients = {}, {}
 
     def on_train_start(self, trainer: pl.Trainer, model: Any) -> None:
         self._write(trainer, model)
@@ -139,7 +172,7 @@ class Histograms(Callback):
         self._write(trainer, model)
 
     def _write(self, trainer: pl.Trainer, model: Any) -> None:
-        writer = next((logger.experiment for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
+        writer = _writer(trainer)
         if writer is None:
             return
         for name, parameter in model.named_parameters():

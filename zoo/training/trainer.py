@@ -113,7 +113,7 @@ def make_trainer(
         strategy: Lightning's; `ddp` works for streaming models too, and `fsdp` shares out the layers of a transformer.
         devices: Lightning's.
         progress: show how far it has come: a line on a terminal, plain lines elsewhere.
-        histograms: write a histogram of each parameter after every epoch.
+        histograms: write a histogram of each parameter and gradient after every epoch, and how far a step moves each.
         whole_set: take one step an epoch, over all of its rows.
         compile: have `torch.compile` make code of the network.
         activation_checkpointing: keep of each transformer layer its input alone, and compute the rest again.
