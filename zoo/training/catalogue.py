@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -110,7 +111,7 @@ def options_of(group: str, name: str) -> dict[str, Any]:
     while node is not None:
         init = next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
         for argument in init.args.kwonlyargs if init else ():
-            if (declared_type := _annotation(argument.annotation)) is not None:
+            if (declared_type := _annotation(argument.annotation, files)) is not None:
                 bounds = _ranges(init).get(argument.arg)  # type: ignore[arg-type]
                 found.setdefault(argument.arg, Annotated[declared_type, bounds] if bounds else declared_type)
         if init and not init.args.kwarg:
@@ -141,14 +142,32 @@ def _ranges(init: ast.FunctionDef) -> dict[str, Range]:
     return found
 
 
-def _annotation(node: ast.expr | None) -> Any:
-    """The type that an annotation says, where it is made of plain names."""
+def _annotation(node: ast.expr | None, files: Sequence[Path]) -> Any:
+    """The type that an annotation says, where its names are plain, or such as the files import from the zoo."""
     if node is None:
         return None
+    known: dict[str, Any] = {name: _alias(name, files) for name in _names_in(node) - set(NAMES)}
+    if None in known.values():
+        return None
     try:
-        return eval(compile(ast.Expression(node), "<annotation>", "eval"), {**NAMES})
+        return eval(compile(ast.Expression(node), "<annotation>", "eval"), {**NAMES, **known})
     except (NameError, TypeError):
         return None
+
+
+def _names_in(node: ast.expr) -> set[str]:
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and not hasattr(builtins, part.id)}
+
+
+def _alias(name: str, files: Sequence[Path]) -> Any:
+    """The type that another module of the zoo has a name for."""
+    for node in (node for file in files for node in _tree(file).body):
+        if isinstance(node, ast.ImportFrom) and name in {each.name for each in node.names}:
+            home = ZOO.parent.joinpath(*(node.module or "").split(".")).with_suffix(".py")
+            for line in _tree(home).body if home.is_file() else ():
+                if isinstance(line, ast.Assign) and getattr(line.targets[0], "id", "") == name:
+                    return _annotation(line.value, (home,))
+    return None
 
 
 @functools.cache
