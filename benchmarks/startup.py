@@ -20,11 +20,12 @@ MEMORY = "; print(next(line for line in open('/proc/self/status') if line.starts
 BASKETS = """
 import torch, zoo
 from benchmarks.apriori import synthetic_baskets
+from zoo.data.transactions import BasketData
 rows = synthetic_baskets(88_000)
 items = rows.items.split(rows.lengths.tolist())
 baskets = [basket.tolist() for basket in items]
 def fit(baskets=baskets):
-    return zoo.fit(zoo.create_model("apriori", min_support=0.02), baskets)
+    return zoo.fit(zoo.create_model("apriori", min_support=0.02), BasketData(baskets))
 fit([["bread", "milk"], ["bread"]])  # whatever is imported for it
 open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
 """

@@ -162,6 +162,8 @@ def make_trainer(
     if max_epochs is None and options.get("max_steps", -1) == -1:
         max_epochs = -1 if model.streaming else DEFAULT_EPOCHS
     options["profiler"] = options.get("profiler") or Unmeasured()
+    if options.get("deterministic") is False and not torch.are_deterministic_algorithms_enabled():
+        del options["deterministic"]  # there is nothing to turn off, for which torch would import its compiler
     chosen: Any = strategy
     if model.streaming:
         gradient_clip_val = None
