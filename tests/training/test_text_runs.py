@@ -130,6 +130,7 @@ def test_a_run_goes_on_with_a_text_as_it_is_asked_to(tmp_path: Path, capsys: pyt
         ),
         (["generate.top_p=2"], "generate.top_p must be a number above 0 and at most 1 or null, not 2."),
         (["generate.num_beams=9"], "num_beams does nothing with decoding=sample"),
+        (["generate.draft=nowhere"], "There is no run or checkpoint at nowhere"),
     ):
         assert run_command([f"run={run}", *wrong], "evaluate") == 1
         assert why in capsys.readouterr().err

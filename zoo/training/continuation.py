@@ -7,6 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from zoo.checks import check_type
 from zoo.errors import ZooError
 from zoo.models.base import Generates, ZooModel
@@ -43,15 +45,20 @@ def read_asked(options: dict[str, Any]) -> dict[str, Any] | None:
     return section
 
 
-def check_goes_on(model: ZooModel, data: Any) -> None:
-    """Raise one line for a model that neither says tokens nor forecasts."""
-    if not ((isinstance(model, Generates) and data.spec.target == "tokens") or data.spec.target == "series"):
+@torch.inference_mode()
+def check_goes_on(model: ZooModel, data: Any, asked: dict[str, Any]) -> None:
+    """Raise one line for a model that neither says tokens nor forecasts, a prompt too long, or a draft not there."""
+    if isinstance(model, Generates) and data.spec.target == "tokens":
+        model.begin([asked["prompt"] or ""] if isinstance(asked["prompt"], str | None) else asked["prompt"])
+        if asked["draft"] is not None:
+            find_checkpoint(asked["draft"])
+    elif data.spec.target != "series":
         raise ZooError(f"{model.entry.name} has nothing to go on with: leave prompt, steps and generate out.")
 
 
 def go_on(model: ZooModel, data: Any, asked: dict[str, Any], split: str, folder: Path) -> None:
     """Continue a prompt or a series, print it as it comes and write it beside the metrics."""
-    check_goes_on(model, data)
+    check_goes_on(model, data, asked)
     if isinstance(model, Generates) and data.spec.target == "tokens":
         text = _generated(model, asked)
     else:

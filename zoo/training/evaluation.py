@@ -110,7 +110,7 @@ def evaluate_run(config: DictConfig) -> None:
     name = settings["data"]["name"]
     data, is_new = data_of(run, settings["data"], options["data"], model)
     if asked is not None:
-        check_goes_on(model, data)
+        check_goes_on(model, data, asked)
     split = options["split"] or ("test" if data.has("test") else "train")
     options["split"] = split
     if not data.has(split):
