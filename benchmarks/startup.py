@@ -16,7 +16,7 @@ from benchmarks import Job
 CHECKOUT = Path(__file__).resolve().parents[1]
 TORCH, SKLEARN = "import torch", "import torch, sklearn.cluster"
 ESTIMATOR = f"{SKLEARN}; from zoo.sklearn import KMeans"
-MEMORY = "; print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
+MEMORY = "\nprint(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
 BASKETS = """
 import torch, zoo
 from benchmarks.apriori import synthetic_baskets
