@@ -17,9 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from zoo.training.terminal import make_console, print_folded, shown_path
-from zoo.training.trials import search_of
 
-__all__ = ["NoteFolder", "Outcome", "Run", "Sweep"]
+__all__ = ["Outcome", "Run", "Sweep"]
 
 
 class Outcome(NamedTuple):
@@ -67,19 +66,6 @@ def parts_of(overrides: Iterable[str]) -> dict[str, str]:
     """
     parts = (override.lstrip("+~").partition("=") for override in overrides)
     return {key: value for key, _, value in parts}
-
-
-class NoteFolder:
-    """A callback of Hydra's that notes where a sweep's folder is, before any of its runs is looked at."""
-
-    def on_multirun_start(self, config: Any, **more: Any) -> None:
-        if search_of.sweep is not None:
-            search_of.sweep.folder = Path(config.hydra.sweep.dir)
-
-    def _nothing(self, **more: Any) -> None:
-        """Take no notice."""
-
-    on_run_start = on_run_end = on_job_start = on_job_end = on_multirun_end = _nothing
 
 
 @dataclass

@@ -1,13 +1,18 @@
-"""The door by which Hydra finds `hydra/sweeper=optuna`; it reads this at every start: nothing heavy is imported."""
+"""The doors by which Hydra finds what sweeps need: `hydra/sweeper=optuna`, and a callback that notes their folder.
+
+Hydra reads this at every start: nothing heavy is imported.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.experimental.callback import Callback
 from hydra.plugins.sweeper import Sweeper
 
-__all__ = ["OptunaSweeper"]
+__all__ = ["NoteFolder", "OptunaSweeper"]
 
 
 class OptunaSweeper(Sweeper):
@@ -30,11 +35,23 @@ class OptunaSweeper(Sweeper):
         return search(self, arguments, **self.options)
 
 
+class NoteFolder(Callback):
+    """Notes where a sweep's folder is before any of its runs is looked at, so that a refused one leaves none."""
+
+    def on_multirun_start(self, config: Any, **more: Any) -> None:
+        from zoo.training.trials import search_of
+
+        if search_of.sweep is not None:
+            search_of.sweep.folder = Path(config.hydra.sweep.dir)
+
+
 OPTIONS = {
-    "_target_": "hydra_plugins.zoo_optuna.OptunaSweeper",
+    "_target_": "hydra_plugins.zoo_sweeps.OptunaSweeper",
     "num_trials": 20,  # runs in all, those of an earlier command in the same folder included
     "sampler": "tpe",  # or random
     "prune": True,  # stop a run that is worse than the median of the others so far
     "seed": 0,  # of the sampler
 }
 ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OPTIONS, provider="zoo")
+NOTES = {"folder": {"_target_": "hydra_plugins.zoo_sweeps.NoteFolder"}}
+ConfigStore.instance().store(group="hydra/callbacks", name="zoo", node=NOTES, provider="zoo")
