@@ -57,6 +57,11 @@ def _libraries_are_walked_once() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """What is frozen would be told as leaked by some libraries when Python ends."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _same_start() -> Iterator[None]:
     """Every test starts from the same seed and leaves torch's defaults as they were."""

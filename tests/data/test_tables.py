@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -49,6 +50,16 @@ def test_the_pieces_are_the_whole(seed: int, tmp_path: Path, monkeypatch: pytest
     assert rows_of(path) == pacsv.read_csv(path, **options).to_pylist()
 
 
+@pytest.fixture(params=[1, 2])
+def arrow_threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """PyArrow counts rows where it has one thread, and names none where it has two."""
+    before = pa.cpu_count()
+    pa.set_cpu_count(request.param)
+    yield
+    pa.set_cpu_count(before)
+
+
+@pytest.mark.usefixtures("arrow_threads")
 @pytest.mark.parametrize("line", [0, 1, 50, 199])
 @pytest.mark.parametrize(("wrong", "message"), [("x,y", "column 'a': row {}: .*'x'"), ("1,2,3", "row {}: Expected 2")])
 def test_a_wrong_value_is_found_with_its_row(

@@ -217,8 +217,9 @@ def open_csv(
     options = {"column_names": names, "encoding": form.encoding, "block_size": max(_BLOCK, 128 * len(names))}
     header = isinstance(source, str) and form.columns is None
 
-    def stream(offset: int = 0) -> Iterator[pa.Table]:
-        arguments["read_options"] = pacsv.ReadOptions(skip_rows=int(header and not offset), **options)
+    def stream(offset: int = 0, *, use_threads: bool = True) -> Iterator[pa.Table]:
+        skipped = int(header and not offset)
+        arguments["read_options"] = pacsv.ReadOptions(skip_rows=skipped, use_threads=use_threads, **options)
         with pa.OSFile(source) if offset else pa.input_stream(source) as file:
             if offset:
                 file.seek(offset)
@@ -241,7 +242,12 @@ def open_csv(
         offset, rows = (yield from _in_pieces(source, parse, header)) if plain else (0, 0)
         if not plain or offset < os.path.getsize(source):
             with _rows_before(rows):
-                yield from _read_ahead(stream(offset))
+                try:
+                    yield from _read_ahead(stream(offset))
+                except pa.ArrowInvalid:
+                    for _ in stream(offset, use_threads=False):  # then PyArrow counts rows, and names the wrong one
+                        pass
+                    raise
 
 
 def _in_pieces(
