@@ -350,7 +350,7 @@ class KMeans(CentroidModel, StreamingModel):
         self.row_labels, distance = assign(self.rows_of(batch), self.all_centroids)
         self.row_distance = distance
         self.num_rows = torch.full_like(self.num_rows, batch.size)
-        self.inertia_sum = distance.sum(1) if batch.weight is None else distance @ batch.weight
+        self.inertia_sum = distance.sum(1) if batch.weight is None else distance @ batch.weight.to(distance.dtype)
         self._check_sums()
         return self.solve()
 
