@@ -19,7 +19,9 @@ def import_plugins(modules: Iterable[str]) -> None:
         except ModuleNotFoundError as error:
             if error.name != module.partition(".")[0] and error.name != module:
                 raise  # the plugin is there, and misses something itself
-            raise ZooError(f"plugins: there is no module '{module}' on Python's path.") from error
+            raise ZooError(
+                f"plugins: there is no module '{module}' on Python's path: pass one that can be imported."
+            ) from error
 
 
 def confirm_plugins(named: object, given: Iterable[str], run: str | Path) -> None:

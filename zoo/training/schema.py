@@ -209,10 +209,11 @@ def check_groups(arguments: Iterable[str]) -> None:
 def module_names(text: str) -> list[str]:
     """Return the names of modules in `plugins=[...]` as it stands on a command line.
 
-    >>> module_names("[my_models,lab.data,-1]")
-    ['my_models', 'lab.data']
+    >>> module_names("[my_models,lab.data,-1]"), module_names("null")
+    (['my_models', 'lab.data'], [])
     """
-    return [name for name in re.split(r"[\[\],\s'\"]+", text) if re.fullmatch(MODULE, name)]
+    words = re.split(r"[\[\],\s'\"]+", text)
+    return [name for name in words if re.fullmatch(MODULE, name) and name.lower() not in ("null", "true", "false")]
 
 
 _REGULARIZATION = {"gradient_clipping": "gradient_clip_val", "l1": "l1", "l2": "l2", "elastic_net": "l1"}
