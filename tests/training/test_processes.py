@@ -9,11 +9,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 import torch
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from support import CHECKOUT, CPU, free_port, in_two_processes, run_command, spawn
 
 from zoo import kernels, load_model
@@ -139,6 +141,18 @@ def test_of_two_processes_the_other_ends_within_seconds_in_a_line(killed: str, t
     assert [line for line in errors if line.startswith("error: ")] == [
         f"error: {said}, and the run with it: repeat the command to go on from the last checkpoint."
     ]
+
+
+def test_lightnings_own_watch_over_processes_which_kills_without_a_word_is_dismissed() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+    observer = _ChildProcessObserver(os.getpid(), [child], sleep_period=0.05)  # type: ignore[arg-type]
+    observer.start()
+    trainer: Any = SimpleNamespace(world_size=2, strategy=SimpleNamespace(launcher=SimpleNamespace(procs=[])))
+    with processes.together(trainer):
+        observer.join(10)
+        assert not observer.is_alive()
+    child.kill()
+    child.wait()
 
 
 # -- what may change when a run goes on ------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ def together(trainer: pl.Trainer) -> Iterator[None]:
     if trainer.world_size == 1:
         yield
         return
+    _dismiss_observer()
     over = threading.Event()
     watch = threading.Thread(target=_watch, args=(trainer, over), daemon=True, name="zoo-watch")
     watch.start()
@@ -91,6 +92,13 @@ def together(trainer: pl.Trainer) -> Iterator[None]:
         raise ZooError(_ended("another process")) from error
     finally:
         over.set()
+
+
+def _dismiss_observer() -> None:
+    """Stop Lightning's own watch, which every five seconds would kill all processes without a word."""
+    for thread in threading.enumerate():
+        if thread.name == "child-process-observer":
+            thread._child_processes = []  # type: ignore[attr-defined]
 
 
 def _watch(trainer: pl.Trainer, over: threading.Event) -> None:
