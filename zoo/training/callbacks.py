@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from zoo.models.base import NonFiniteLossError
+from zoo.training.logger import RunLogger
 from zoo.training.shares import whole
 
 __all__ = ["Checkpointer", "Interrupted", "RandomStates", "SignalExit"]
@@ -81,8 +82,11 @@ class Checkpointer(Checkpoint):
         self.validated = state_dict["validated"]
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write `last.ckpt`."""
+        """Write `last.ckpt`, and before it what was logged so far: who goes on from there logs the rest anew."""
         self._check_finite(trainer.lightning_module)
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.flush()
         trainer.save_checkpoint(self.last_path)
         self._saved_at = time.monotonic()
 

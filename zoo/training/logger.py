@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SEEN = 1.0  # seconds after which TensorBoard sees what was logged
+
 __all__ = ["LOGGERS", "RunLogger", "make_loggers", "png_of", "show_png"]
 
 
@@ -25,12 +28,32 @@ class RunLogger(TensorBoardLogger):
 
     def __init__(self, run_dir: str) -> None:
         super().__init__(save_dir=run_dir, name="", version="")
+        self._flushed_at = time.monotonic()
 
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
         """Do nothing: Lightning's summary of the experiment would make TensorBoard take one run's columns for all."""
 
     @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+        """Write the values of a step as one record, which costs little more than one value."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        if any(isinstance(value, dict) for value in metrics.values()):  # several curves in one chart
+            super().log_metrics(dict(metrics), step)
+            return
+        values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in metrics.items()]
+        self.experiment._get_file_writer().add_summary(Summary(value=values), step)
+
+    @rank_zero_only
     def save(self) -> None:
+        """Let those who look on see what was written, once a second: Lightning asks at every step that is logged."""
+        if time.monotonic() - self._flushed_at >= SEEN:
+            self.flush()
+
+    @rank_zero_only
+    def flush(self) -> None:
+        """Wait until all that was written is in the file."""
+        self._flushed_at = time.monotonic()
         self.experiment.flush()
 
     @rank_zero_only

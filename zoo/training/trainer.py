@@ -28,6 +28,7 @@ from zoo.training.history import History
 from zoo.training.logger import make_loggers
 from zoo.training.progress import Progress
 from zoo.training.shares import ShareStrategy, check_shares
+from zoo.training.steps import take_plain_steps
 from zoo.training.strategy import StreamingDDPStrategy
 from zoo.training.weight_path import WeightPath
 from zoo.training.whole_set import NEVER, WholeSet, check_training
@@ -176,7 +177,7 @@ def make_trainer(
     if run_dir is not None and isinstance(options.get("profiler"), str):
         options["profiler"] = PROFILERS[options["profiler"]](dirpath=run_dir, filename="profile")
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             callbacks=callbacks,
             max_epochs=max_epochs,
             strategy=chosen,
@@ -194,6 +195,8 @@ def make_trainer(
         )
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         raise ZooError(f"trainer: {' '.join(str(error).split())}") from error
+    take_plain_steps(trainer)
+    return trainer
 
 
 def _early_stopping(model: ZooModel, options: dict[str, Any]) -> EarlyStopping:

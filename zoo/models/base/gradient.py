@@ -148,8 +148,10 @@ class GradientModel(ZooModel):
         """Log the losses of the steps so far, where somebody is to see them: logging costs as much as a small step."""
         trainer, now = self.trainer, time.monotonic()
         ends = trainer.is_last_batch or trainer.should_stop or trainer.global_step == trainer.max_steps
-        # When the logger writes a step, only Lightning's own connector says.
-        if ends or trainer._logger_connector.should_update_logs or now - self._logged_at >= SHOWN:
+        connector = trainer._logger_connector  # only it says when loggers write a step, and its way past `log` is short
+        if self._unlogged and connector.should_update_logs:
+            connector.log_metrics({"train/loss_step": self._unlogged[-1][0]})
+        if ends or now - self._logged_at >= SHOWN:
             self._logged_at = now
             self._log_losses()
 
@@ -167,7 +169,8 @@ class GradientModel(ZooModel):
         weight = torch.tensor(sizes, dtype=torch.float64, device=losses[0].device)
         mean = torch.stack(losses).double() @ weight / weight.sum()
         rows = sum(sizes)
-        self.log("train/loss_step", losses[-1], on_step=True, on_epoch=False, prog_bar=True, batch_size=sizes[-1])
+        step: Any = {"on_step": True, "on_epoch": False, "prog_bar": True, "logger": False}
+        self.log("train/loss_step", losses[-1], batch_size=sizes[-1], **step)
         self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=rows)
 
     def check_finite(self, loss: Tensor, batch_idx: int) -> None:
