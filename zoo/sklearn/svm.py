@@ -29,6 +29,7 @@ from zoo.data.spec import Batch, DataSpec
 from zoo.models.svm.kernels import Kernel
 from zoo.models.svm.one_vs_one import against_the_rest, pair_decisions, votes
 from zoo.models.svm.platt import couple, curve
+from zoo.numerics.threads import of_few_threads
 from zoo.sklearn.base import ZooEstimator, constraints, convergence_warnings, create
 from zoo.sklearn.linear import _blocks, _Linear, _tensor
 from zoo.sklearn.rows import validate_data
@@ -163,6 +164,7 @@ class LinearSVC(LinearClassifierMixin, SparseCoefMixin, _LinearMachine):
         self.class_weight, self.verbose, self.random_state = class_weight, verbose, random_state
         self.max_iter, self.device = max_iter, device
 
+    @of_few_threads
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearSVC:
         """Fit to rows X (N, F) and classes y (N,)."""
         self._check_parameters()
@@ -233,6 +235,7 @@ class LinearSVR(RegressorMixin, _LinearMachine, _Linear):
         self.intercept_scaling, self.dual, self.verbose = intercept_scaling, dual, verbose
         self.random_state, self.max_iter, self.device = random_state, max_iter, device
 
+    @of_few_threads
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearSVR:
         """Fit to rows X (N, F) and values y (N,)."""
         self._check_parameters()
