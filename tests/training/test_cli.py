@@ -282,7 +282,7 @@ def test_the_traceback_is_shown_on_demand(here: Path, monkeypatch: pytest.Monkey
 def test_a_mistake_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Once as a user sees it: exit code, one line, and nothing else."""
     process = spawn(["model=mpl"], tmp_path)
-    out, error = process.communicate(timeout=100)
+    out, error = process.communicate(timeout=300)
     assert process.returncode == 1
     assert out == ""
     assert error.startswith("error: Unknown model 'mpl'. Did you mean mlp?")
@@ -517,7 +517,7 @@ def test_a_model_of_ones_own_is_trained_and_evaluated(here: Path, monkeypatch: p
     environment = {"PYTHONPATH": f"{here}{os.pathsep}{CHECKOUT}"}
     command = ["model=my_softmax", "data=iris", "plugins=[my_models]", "model.scale=2", "trainer.max_epochs=1", CPU]
     process = spawn([*command, "run_dir=run"], here, env=environment)
-    out, error = process.communicate(timeout=100)
+    out, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     assert "my_softmax on iris" in out
     assert "my_softmax" not in zoo.list_models()

@@ -164,12 +164,12 @@ def stop_and_go_on(name: str, signals: Sequence[int], folder: Path, rng: random.
         wait_for(folder / "checkpoints" / "last.ckpt", process)
         time.sleep(rng.random() * 0.7)
         process.send_signal(signum)
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=300)
         codes.append(process.returncode)
         assert process.returncode in CODES[signum] | {0}, error
         assert "Traceback" not in error
     process = spawn(command, folder.parent)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     return codes
 
@@ -212,7 +212,7 @@ def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
     process = spawn([*command, f"run_dir={tmp_path / 'run'}"], tmp_path, start_new_session=True)
     wait_for(tmp_path / "run" / last, process)
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=100)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 143, error
     process = spawn([*command, f"run_dir={tmp_path / 'run'}"], tmp_path)
     _, error = process.communicate(timeout=200)
