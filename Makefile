@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: train evaluate test test-all lint format bench clean
+.PHONY: train evaluate test test-all lint format bench docs docs-serve clean
 
 # The installation compiles the kernels.
 .venv/.installed: pyproject.toml $(wildcard zoo/kernels/*.[ch])
@@ -13,6 +13,15 @@ ARGS ?=
 
 .venv/.installed-dev: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+.venv/.installed-docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	touch $@
+
+# MathJax, which sets the formulas of the site; with it `make docs` needs no network.
+website/node_modules: website/package.json
+	npm install --prefix website --no-package-lock --no-audit --no-fund --silent
 	touch $@
 
 train: .venv/.installed
@@ -40,5 +49,11 @@ format: .venv/.installed-dev
 bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
+docs: .venv/.installed-docs website/node_modules
+	$(BIN)/python -m website
+
+docs-serve: .venv/.installed-docs website/node_modules
+	$(BIN)/python -m website serve
+
 clean:
-	rm -rf build dist *.egg-info .venv/.installed .venv/.installed-dev
+	rm -rf build dist site *.egg-info .venv/.installed .venv/.installed-dev .venv/.installed-docs

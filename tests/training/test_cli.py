@@ -438,7 +438,7 @@ def test_a_logger_whose_package_is_missing_is_one_line(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda wanted, *args: None if wanted == name else found(wanted, *args)
     )
-    assert f"pip install 'zoo[{name}]'" in one_line(capsys, [*SHORT, f"logger=[{name}]"])
+    assert f"pip install 'refzoo[{name}]'" in one_line(capsys, [*SHORT, f"logger=[{name}]"])
     assert os.listdir() == []
 
 

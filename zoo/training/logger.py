@@ -130,7 +130,7 @@ def _make_logger(name: str, run_dir: Path) -> Logger:
         return CSVLogger(str(run_dir), name="", version="")
     package = {"wandb": "wandb", "mlflow": "mlflow-skinny"}[name]
     if importlib.util.find_spec(name) is None:
-        raise ZooError(f"logger={name} needs the package {package}: pip install 'zoo[{name}]'.")
+        raise ZooError(f"logger={name} needs the package {package}: pip install 'refzoo[{name}]'.")
     if name == "wandb":
         return WandbLogger(save_dir=str(run_dir), name="/".join(run_dir.parts[-3:]), offline=True)
     os.environ.setdefault(

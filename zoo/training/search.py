@@ -47,7 +47,7 @@ def search(sweeper: Any, arguments: list[str], *, num_trials: int, sampler: str,
     try:
         import optuna
     except ImportError:
-        raise ZooError("hydra/sweeper=optuna needs the package optuna: pip install 'zoo[optuna]'.") from None
+        raise ZooError("hydra/sweeper=optuna needs the package optuna: pip install 'refzoo[optuna]'.") from None
     if sampler not in SAMPLERS:
         raise unknown_name("hydra.sweeper.sampler", sampler, SAMPLERS)
     if num_trials < 1:

@@ -1,0 +1,114 @@
+"""The site: all pages are in its navigation, all public names in its API; its checks work, its examples run."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support import CHECKOUT
+
+from website import check, examples
+
+DOCS = CHECKOUT / "docs"
+EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
+
+
+class Loader(yaml.SafeLoader):
+    """mkdocs.yml names functions of its Markdown extensions, which are left alone here."""
+
+
+Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
+CONFIG: dict[str, Any] = yaml.load((CHECKOUT / "mkdocs.yml").read_text(encoding="utf8"), Loader)
+
+
+def pages_of(nav: Any) -> Iterator[str]:
+    for value in nav.values() if isinstance(nav, dict) else nav:
+        if isinstance(value, str):
+            yield value
+        else:
+            yield from pages_of(value)
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    made = {example.with_suffix(".md") for example in EXAMPLES}
+    there = {page.relative_to(DOCS).as_posix() for page in {*DOCS.rglob("*.md"), *made}}
+    shown = list(pages_of(CONFIG["nav"]))
+    assert sorted(shown) == sorted(there), "give each page of docs/ one line of nav in mkdocs.yml"
+
+
+def test_every_public_name_has_a_page_of_the_api() -> None:
+    links = pytest.importorskip("website.links", reason="Markdown comes with tensorboard")
+    names = list(check.public_names(CHECKOUT / "zoo"))
+    assert "zoo.layers.recurrent.lstm.LSTM" in names
+    assert "zoo.fit" in names
+    modules = {name.rpartition(".")[0] for name in names}
+    without = sorted(module for module in modules if links.page_of_module(module) is None)
+    assert not without, "name them in docs/api: ::: MODULE"
+
+
+@pytest.mark.parametrize("name", ["links", "docstrings", "examples"])
+def test_examples_in_docstrings(name: str) -> None:
+    pytest.importorskip({"links": "markdown", "docstrings": "griffe"}.get(name, "doctest"))
+    failed, tried = doctest.testmod(importlib.import_module(f"website.{name}"))
+    assert tried
+    assert not failed
+
+
+def test_the_checks_of_the_site_find_what_is_amiss(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "index.html").write_text(
+        '<h1 id="top">T</h1><a href="sub/#there">a</a><a href="sub/#missing">b</a><a href="gone/">c</a>'
+        '<script src="https://elsewhere.example/x.js"></script><p>$$x^2$$ and <code>$$</code> cost $5, \\(y\\)</p>'
+        '<span class="arithmatex">\\(z\\)</span>',
+        encoding="utf8",
+    )
+    (tmp_path / "sub" / "index.html").write_text('<i id="there"></i><a href="../#top">up</a>', encoding="utf8")
+    pages = check.read(tmp_path)
+    assert sorted(check.dead_links(tmp_path, pages)) == [
+        "index.html loads https://elsewhere.example/x.js",
+        "index.html: gone/ leads nowhere",
+        "index.html: sub/#missing leads to a page without that anchor",
+    ]
+    raw = list(check.raw_formulas(tmp_path, pages))
+    assert [re.search(r"'(.*)'", line)[1] for line in raw] == ["$$", "$$", "\\\\("]  # type: ignore[index]
+    assert pages[tmp_path / "index.html"].formulas == ["\\(z\\)"]
+
+
+def test_an_example_becomes_a_page(tmp_path: Path) -> None:
+    script = tmp_path / "small.py"
+    script.write_text('# %% [markdown]\n# # Small\n# %%\nx = 2\nprint("a")\nx + 1\n# %% language="bash"\n# echo said\n')
+    examples.run(script, tmp_path / "small.md")
+    page = (tmp_path / "small.md").read_text()
+    assert page.startswith("# Small\n\n```python\n")
+    assert "```text\na\n3\n```" in page
+    assert "```bash\necho said\n```" in page
+    assert "```text\nsaid\n```" in page
+    script.write_text('# %% language="bash"\n# false | cat\n')
+    with pytest.raises(RuntimeError, match="false"):
+        examples.run(script, tmp_path / "small.md")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
+def test_examples_run(script: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "website.examples", str(script), str(tmp_path / "page.md")]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_the_site_builds_and_nothing_is_amiss() -> None:
+    pytest.importorskip("zensical", reason="the extra docs is not installed")
+    if not (CHECKOUT / "website" / "node_modules").is_dir() or shutil.which("node") is None:
+        pytest.skip("`make docs` fetches what this needs")
+    done = subprocess.run([sys.executable, "-m", "website"], cwd=CHECKOUT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
