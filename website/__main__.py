@@ -1,4 +1,4 @@
-"""`python -m website` builds the site, `serve` shows it at 127.0.0.1:8000, `check` names what is amiss in a built one."""
+"""`python -m website` builds the site, `serve` shows it at 127.0.0.1:8000, `check` names what is amiss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is amiss in the built site: dead links, files loaded from elsewhere, raw formulas, public names without an entry."""
+"""What is amiss in the built site: dead links, files from elsewhere, raw formulas, public names without entry."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ __all__ = ["Docstrings", "fence_examples"]
 
 
 class Docstrings(griffe.Extension):
-    """Doctests stand in code blocks; a name that a package hands on has a line there, and its entry where it is written."""
+    """Doctests stand in code blocks; a name that a package hands on has a line there, its entry where it is written."""
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
         self._visit(pkg)
