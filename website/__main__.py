@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     prepare()
     if command == "serve":
         return subprocess.run([sys.executable, "-m", "zensical", "serve"], cwd=CHECKOUT).returncode
-    built = subprocess.run([sys.executable, "-m", "zensical", "build", "--clean"], cwd=CHECKOUT).returncode
+    built = subprocess.run([sys.executable, "-m", "zensical", "build", "--clean", "--strict"], cwd=CHECKOUT).returncode
     print(f"built in {time.monotonic() - begin:.0f} s")
     return built or check.report(SITE)
 

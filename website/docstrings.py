@@ -28,8 +28,10 @@ class Docstrings(griffe.Extension):
     def _list_what_is_handed_on(self, module: griffe.Object) -> None:
         lines = []
         for name in sorted(str(export) for export in module.exports or ()):
-            member = module.members.get(name)
-            if member is not None and member.is_alias:
+            if name not in module.members:  # one of several that a line sets, which Griffe does not look at
+                module.set_member(name, griffe.Attribute(name))
+            member = module.members[name]
+            if member.is_alias:
                 member.public = False
                 lines.append(f'- <a id="{module.path}.{name}"></a>{_summary(member)}')
         if lines and module.docstring:

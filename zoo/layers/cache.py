@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["KeyValueCache"]
+__all__ = ["KeyValueCache", "TransformerCache"]
 
 
 class KeyValueCache:
