@@ -15,6 +15,7 @@ from torch import Tensor
 
 from benchmarks import Job
 from zoo.layers import NTM
+from zoo.layers.memory.machine import control
 
 STEPS, INPUTS = 20, 9
 ROWS = (32, 4)
@@ -47,7 +48,7 @@ def plain(net: NTM, x: Tensor) -> Tensor:
     memory, weights, reads, hidden = state.memory, list(state.weights.unbind(1)), state.reads, state.hidden
     outputs = []
     for step in range(x.shape[1]):
-        hidden = net.control(F.linear(x[:, step], net.weight_x, net.bias), reads, hidden)
+        hidden = control(F.linear(x[:, step], net.weight_x, net.bias), reads, hidden, net.weight_r)
         keys, positive, gates, add, shifts = net.interface(hidden[0]).split(heads.sizes, dim=1)
         keys, shifts = keys.chunk(heads.total, 1), shifts.chunk(heads.total, 1)
         for head in range(heads.total):

@@ -14,9 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import zoo.kernels
 from zoo.layers import memory as steps
 from zoo.layers.memory import DNC, NTM
 from zoo.layers.memory.heads import Heads, formula, move
+from zoo.layers.memory.walk import stepwise, walk, walkable
 
 EPSILON = 1e-6
 B, H, N, W = 2, 3, 5, 4
@@ -375,3 +377,71 @@ def test_tied_keys_are_what_the_first_write_head_adds() -> None:
         assert torch.equal(keys.view(5, 5, -1), others[2][:5].view(1, 5, -1).expand(5, 5, -1))
     for name, parameter in free.interface.named_parameters():
         assert all(map(torch.equal, parts[name], parameter.detach().split(free.heads.sizes)[1:]))
+
+
+# -- all steps as one function ---------------------------------------------------------------------------------------
+
+
+def walk_inputs(lstm: bool, heads: Heads, steps: int = 6) -> list[Tensor]:
+    """As `walk` takes them, of 3 rows, 7 slots and 5 units; the memory is one for all rows."""
+    size, reads = 5, heads.reading * heads.slot_size
+    shapes = [
+        (3, steps, 4 * size if lstm else size), (4 * size, reads + size) if lstm else (size, reads),
+        (sum(heads.sizes), size), (sum(heads.sizes),), (1, 7, heads.slot_size), (3, heads.total, 7),
+        (3, size + reads), (3, size if lstm else 0),
+    ]  # fmt: skip
+    inputs = [torch.randn(shape) for shape in shapes]
+    inputs[0], inputs[4] = inputs[0].mT.contiguous().mT, inputs[4].expand(3, -1, -1)
+    inputs[5] = inputs[5].mul(3).softmax(-1)
+    return [x.requires_grad_() for x in inputs]
+
+
+def by(function: Callable[..., Any], inputs: list[Tensor], heads: Heads) -> Any:
+    return function(inputs[0], tuple(inputs[1:4]), *inputs[4:], heads)
+
+
+@pytest.mark.parametrize("lstm", [False, True])
+@pytest.mark.parametrize("heads", [Heads(1, 1, 4, 3), Heads(2, 3, 5, 1)])
+def test_the_way_back_through_time_is_that_of_the_steps(heads: Heads, lstm: bool) -> None:
+    """Of all outputs, the last state among them, by all inputs; in float64 by autograd."""
+    torch.manual_seed(0)
+    inputs = walk_inputs(lstm, heads)
+    if not walkable(inputs[0], inputs[4]):
+        pytest.skip(str(zoo.kernels.status()))
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    ours, theirs = by(walk, inputs, heads), by(stepwise, exact, heads)
+    directions = [torch.randn(x.shape) for x in ours]
+    found = torch.autograd.grad(ours, inputs, directions)
+    expected = torch.autograd.grad(theirs, exact, [d.double() for d in directions])
+    for one, other in (*zip(ours, theirs, strict=True), *zip(found, expected, strict=True)):
+        bound = 2e-5 * float(other.detach().abs().max()) if other.numel() else 0.0
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("lstm", [False, True])
+def test_second_derivatives_through_time_go_through_the_steps(lstm: bool) -> None:
+    torch.manual_seed(0)
+    heads = Heads(1, 1, 3, 3)
+    inputs, found = walk_inputs(lstm, heads, steps=3), []
+    directions = [torch.randn(x.shape) for x in by(stepwise, inputs, heads)]
+    for function in (walk, stepwise):
+        gradients = torch.autograd.grad(by(function, inputs, heads), inputs, directions, create_graph=True)
+        total = torch.stack([g.square().sum() for g in gradients]).sum()
+        found.append(torch.autograd.grad(total, inputs, materialize_grads=True))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()) if other.numel() else 0)
+
+
+def test_a_machine_takes_all_steps_at_once_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kernels it gives what it gives without them, state and gradients too."""
+    torch.manual_seed(0)
+    net, x = NTM(3, 8, num_slots=6, slot_size=4, num_read_heads=2, initial_memory="learned"), torch.randn(4, 5, 3)
+    found = []
+    for kernels in (True, False):
+        if not kernels:
+            monkeypatch.setenv("ZOO_KERNELS", "0")
+        output, state = net(x)
+        total = output.square().sum() + state.memory.square().sum() + state.reads.sum() + state.weights.square().sum()
+        found.append((output, *state[:3], *torch.autograd.grad(total, net.parameters())))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

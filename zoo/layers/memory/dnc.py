@@ -25,7 +25,7 @@ from torch import Tensor
 
 from zoo.layers.memory.addressing import content_weights, read, write
 from zoo.layers.memory.allocation import allocation, link, precede, use
-from zoo.layers.memory.machine import Hidden, MemoryMachine
+from zoo.layers.memory.machine import Hidden, MemoryMachine, control
 
 __all__ = ["DNC", "DNCState"]
 
@@ -98,7 +98,7 @@ class DNC(MemoryMachine):
 
     def step(self, a: Tensor, state: DNCState) -> DNCState:
         heads = self.num_read_heads
-        hidden = self.control(a, state.reads, state.hidden)
+        hidden = control(a, state.reads, state.hidden, self.weight_r)
         keys, strength, gates, written, modes = self.interface(hidden[0]).split(self._sizes, dim=1)
         keys, strength, gates = keys.unflatten(1, (heads + 1, -1)), 1 + F.softplus(strength), gates.sigmoid()
         free, allocate, writes, erase = gates.split([heads, 1, 1, self.slot_size], dim=1)

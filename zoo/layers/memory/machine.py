@@ -13,10 +13,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["MemoryMachine"]
+__all__ = ["Hidden", "MemoryMachine", "control"]
 
 Hidden = tuple[Tensor, ...]
 """The controller's state: (h,) of a feed-forward one, (h, c) of an LSTM; (B, C) each."""
+
+
+def control(a: Tensor, reads: Tensor, hidden: Hidden, weight: Tensor) -> Hidden:
+    """Return the controller's state after it has seen an input and what was read before.
+
+    Args:
+        a: W_x x + b, (B, G C).
+        reads: what was read, (B, R W).
+        hidden: the state before.
+        weight: (G C, R W + C), or (C, R W) of a feed-forward controller.
+    """
+    if len(hidden) == 1:
+        return (torch.addmm(a, reads, weight.T).tanh(),)
+    h, c = hidden
+    gates = torch.addmm(a, torch.cat([reads, h], dim=1), weight.T)
+    size = h.shape[1]
+    i, o, f = gates[:, : 3 * size].sigmoid().chunk(3, dim=1)
+    c = torch.addcmul(f * c, i, gates[:, 3 * size :].tanh())
+    return o * c.tanh(), c
 
 
 class MemoryMachine(nn.Module):
@@ -93,17 +112,6 @@ class MemoryMachine(nn.Module):
         zeros = self.weight_x.new_zeros(rows, self.hidden_size)
         return (zeros, zeros) if self.controller == "lstm" else (zeros,)
 
-    def control(self, a: Tensor, reads: Tensor, hidden: Hidden) -> Hidden:
-        """Return the controller's state after it has seen an input and what was read before, (B, C) each."""
-        if self.controller == "feedforward":
-            return (torch.addmm(a, reads, self.weight_r.T).tanh(),)
-        h, c = hidden
-        gates = torch.addmm(a, torch.cat([reads, h], dim=1), self.weight_r.T)
-        size = self.hidden_size
-        i, o, f = gates[:, : 3 * size].sigmoid().chunk(3, dim=1)
-        c = torch.addcmul(f * c, i, gates[:, 3 * size :].tanh())
-        return o * c.tanh(), c
-
     def steps(self, x: Tensor, state: Any = None) -> Iterator[Any]:
         """Yield the state after each step of x (B, T, D)."""
         state = self.begin(len(x)) if state is None else state
@@ -121,15 +129,15 @@ class MemoryMachine(nn.Module):
         Returns:
             What the controller holds and what was read at each step, (B, T, C + R W), and the last state.
         """
-        hidden, reads = [], []
         with torch.autocast(x.device.type, enabled=False):  # places are not to be lost in mixed precision
-            last = self.begin(len(x)) if state is None else state
-            for last in self.steps(x.to(self.weight_x.dtype), last):  # noqa: B020 - the state goes in, and comes out
-                hidden.append(last.hidden[0])
-                reads.append(last.reads)
-        if not hidden:
-            return x.new_zeros(len(x), 0, self.output_size), last
-        return torch.cat([torch.stack(hidden, dim=1), torch.stack(reads, dim=1)], dim=-1), last
+            return self.run(x.to(self.weight_x.dtype), self.begin(len(x)) if state is None else state)
+
+    def run(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Return what `forward` does, by steps."""
+        held = [x.new_empty(len(x), 0, self.output_size)]
+        for state in self.steps(x, state):  # noqa: B020 - it goes in, and comes out
+            held.append(torch.cat([state.hidden[0], state.reads], dim=1).unsqueeze(1))
+        return torch.cat(held, dim=1), state
 
     def extra_repr(self) -> str:
         """The sizes."""

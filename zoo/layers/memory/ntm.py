@@ -22,11 +22,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.memory.addressing import read
 from zoo.layers.memory.heads import Heads, move
-from zoo.layers.memory.machine import Hidden, MemoryMachine
+from zoo.layers.memory.machine import Hidden, MemoryMachine, control
+from zoo.layers.memory.walk import walk, walkable
 
 __all__ = ["NTM", "NTMState"]
 
@@ -132,6 +134,18 @@ class NTM(MemoryMachine):
         return NTMState(memory, weights, reads, self.rest(rows))
 
     def step(self, a: Tensor, state: NTMState) -> NTMState:
-        hidden = self.control(a, state.reads, state.hidden)
+        hidden = control(a, state.reads, state.hidden, self.weight_r)
         memory, weights, reads = move(state.memory, state.weights, self.interface(hidden[0]), self.heads)
         return NTMState(memory, weights, reads, hidden)
+
+    def run(self, x: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
+        weights = self.weight_r, self.interface.weight, self.interface.bias
+        if not walkable(x, state.memory, *weights):
+            return super().run(x, state)
+        h, *cell = state.hidden
+        held, memory, places, last = walk(
+            F.linear(x, self.weight_x, self.bias), weights, state.memory, state.weights,
+            torch.cat([h, state.reads], dim=1), cell[0] if cell else h.new_empty(len(h), 0), self.heads,
+        )  # fmt: skip
+        h, reads = held[:, -1].split([self.hidden_size, state.reads.shape[1]], dim=1)
+        return held, NTMState(memory, places, reads, (h, last) if cell else (h,))
