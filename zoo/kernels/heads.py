@@ -1,7 +1,8 @@
 """A step of all heads of a Neural Turing Machine and its way back: operators over `heads.c`, for float32 on a CPU.
 
 `zoo::heads_forward` and `zoo::heads_backward` are what `zoo.layers.memory.heads` has as a formula in torch operations,
-which is taken where there is no kernel (`available(…)`), and which joins the two for autograd.
+which is taken where there is no kernel (`available(…)`), and which joins the two for autograd. The memories that they
+return lie with their slots side by side, as the kernel wants them in the next step.
 
 Letters: B rows, H = R + Q heads that read and write, N slots of W numbers, S shifts, P numbers that the heads are told.
 """
@@ -36,7 +37,7 @@ class _Move(ctypes.Structure):
 def available(memory: Tensor) -> bool:
     """Return whether the kernel takes such memories."""
     fits = memory.dtype == torch.float32 and memory.device.type == "cpu"
-    return fits and function("heads_forward", _Move) is not None
+    return fits and function("heads_step", _Move) is not None
 
 
 def _forward(
@@ -45,7 +46,7 @@ def _forward(
     _check(memory, weights, told, reading, writing, shifts)
     after, places, reads = _fake_forward(memory, weights, told, reading, writing, shifts)
     inputs = {"memory": memory, "weights": weights, "told": told}
-    _call("heads_forward", (reading, writing, shifts), inputs, {"after": after, "places": places, "reads": reads})
+    _call("heads_step", (reading, writing, shifts), inputs, {"after": after, "places": places, "reads": reads})
     return after, places, reads
 
 
@@ -62,7 +63,7 @@ def _backward(
     inputs = {"memory": memory, "weights": weights, "told": told, **{name: given for name, (given, _) in like.items()}}
     found = _fake_backward(memory, weights, told)
     outputs = dict(zip(("d_memory", "d_weights", "d_told"), found, strict=True))
-    _call("heads_backward", (reading, writing, shifts), inputs, outputs)
+    _call("heads_step_back", (reading, writing, shifts), inputs, outputs)
     return found
 
 
@@ -84,9 +85,9 @@ def _check(memory: Tensor, weights: Tensor, told: Tensor, reading: int, writing:
 def _call(name: str, numbers: tuple[int, int, int], inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
     kernel = function(name, _Move)
     if kernel is None:
-        raise RuntimeError(f"zoo::{name} has no kernel here: take zoo.layers.memory.heads.move")
-    dense = {key: x.contiguous() for key, x in inputs.items()}
-    rows, slots, width = dense["memory"].shape
+        raise RuntimeError("zoo::heads has no kernel here: take zoo.layers.memory.heads.move")
+    dense = {key: (x.mT if key in ("memory", "d_after") else x).contiguous() for key, x in inputs.items()}
+    rows, width, slots = dense["memory"].shape
     threads = min(torch.get_num_threads(), rows) if rows * slots * width > _ALONE else 1
     pointers = {key: x.data_ptr() for key, x in (dense | outputs).items()}
     kernel(_Move(rows, slots, width, *numbers, threads, **pointers))
@@ -96,11 +97,11 @@ def _fake_forward(
     memory: Tensor, weights: Tensor, told: Tensor, reading: int, writing: int, shifts: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     reads = memory.new_empty(memory.shape[0], reading * memory.shape[2])
-    return memory.new_empty(memory.shape), memory.new_empty(weights.shape), reads
+    return memory.new_empty(memory.mT.shape).mT, memory.new_empty(weights.shape), reads
 
 
 def _fake_backward(memory: Tensor, weights: Tensor, told: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return memory.new_empty(memory.shape), memory.new_empty(weights.shape), memory.new_empty(told.shape)
+    return memory.new_empty(memory.mT.shape).mT, memory.new_empty(weights.shape), memory.new_empty(told.shape)
 
 
 def _define(name: str, schema: str, run: Any, fake: Any) -> Any:

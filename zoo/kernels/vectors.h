@@ -112,3 +112,26 @@ INLINE vec tanh_(vec x) {
     vec e = above(x);
     return e / (e + 2.0f);
 }
+
+/* log(x) = e ln 2 + 2 artanh(s) with x = 2^e m, m from 1/sqrt 2 to sqrt 2 and s = (m - 1) / (m + 1), for normal x > 0. */
+INLINE vec log_(vec x) {
+    const ivec e = ((ivec)x - 0x3f3504f3) >> 23; /* of x / (1 / sqrt 2), rounded down */
+    const vec m = (vec)((ivec)x - (e << 23)), s = (m - 1.0f) / (m + 1.0f), z = s * s;
+    vec p = set(2.0f / 9) * z + 2.0f / 7;
+    p = p * z + 2.0f / 5;
+    p = p * z + 2.0f / 3;
+    p = p * z * s + 2.0f * s;
+    const vec n = __builtin_convertvector(e, vec);
+    return n * 0.693145752f + (n * 1.42860677e-6f + p);
+}
+
+INLINE vec root(vec x) {
+#if defined(__AVX512F__)
+    return (vec)_mm512_sqrt_ps((__m512)x);
+#elif defined(__AVX__)
+    return (vec)_mm256_sqrt_ps((__m256)x);
+#else
+    for (int lane = 0; lane < LANES; lane++) x[lane] = __builtin_sqrtf(x[lane]);
+    return x;
+#endif
+}
