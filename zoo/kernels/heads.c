@@ -13,11 +13,11 @@
 #define EPSILON 1e-6f /* as in addressing.py */
 
 typedef struct {
-    int64_t rows, slots, width, reading, writing, shifts, threads;
+    int64_t rows, slots, width, reading, writing, shifts, apart, threads; /* apart: from what a row reads to the next */
     const float *memory, *weights, *told;      /* (B, W, N), (B, H, N), (B, P) */
     float *after, *places, *reads;             /* (B, W, N), (B, H, N), (B, R W), of the step */
     const float *d_after, *d_places, *d_reads; /* of the way back, like these */
-    float *d_memory, *d_weights, *d_told;      /* like the inputs */
+    float *d_memory, *d_weights, *d_told;      /* like the inputs; the first two may lie where d_after and d_places do */
 } Move;
 
 /* What a step computes of one row. */
@@ -207,7 +207,7 @@ KERNEL(heads_step, Move) {
             for (int64_t w = 0; w < W; w++) {
                 float *after = m->after + (row * W + w) * N;
                 write_to(m, &s, w, after);
-                for (int64_t r = 0; r < R; r++) m->reads[(row * R + r) * W + w] = dot(s.places + r * N, after, N);
+                for (int64_t r = 0; r < R; r++) m->reads[row * m->apart + r * W + w] = dot(s.places + r * N, after, N);
             }
             memcpy(m->places + row * H * N, s.places, H * N * sizeof(float));
         }
@@ -219,11 +219,11 @@ KERNEL(heads_step, Move) {
 /* Back through reading and writing: s->d_places, the gradients of what is erased and added, and that of the memory. */
 static void unwrite(const Move *m, Step *s, int64_t row, float *d_erase, float *d_add) {
     const int64_t R = m->reading, Q = m->writing, H = R + Q, N = m->slots, W = m->width;
-    const float *memory = m->memory + row * W * N, *d_reads = m->d_reads + row * R * W;
+    const float *memory = m->memory + row * W * N, *d_reads = m->d_reads + row * m->apart;
     memcpy(s->d_places, m->d_places + row * H * N, H * N * sizeof(float));
     for (int64_t w = 0; w < W; w++) {
         float *d = m->d_memory + (row * W + w) * N;
-        memcpy(d, m->d_after + (row * W + w) * N, N * sizeof(float));
+        memmove(d, m->d_after + (row * W + w) * N, N * sizeof(float));
         write_to(m, s, w, s->line);
         for (int64_t r = 0; r < R; r++) {
             add_to(s->d_places + r * N, d_reads[r * W + w], s->line, N);

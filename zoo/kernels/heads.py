@@ -10,6 +10,7 @@ Letters: B rows, H = R + Q heads that read and write, N slots of W numbers, S sh
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from zoo.kernels import function
 
-__all__ = ["available", "heads_backward", "heads_forward"]
+__all__ = ["HeadsSteps", "available", "heads_backward", "heads_forward"]
 
 _LIBRARY = torch.library.Library("zoo", "FRAGMENT")
 _INPUTS = "Tensor memory, Tensor weights, Tensor told, int reading, int writing, int shifts"
@@ -28,7 +29,10 @@ class _Move(ctypes.Structure):
     """The struct of heads.c."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("rows", "slots", "width", "reading", "writing", "shifts", "threads")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("rows", "slots", "width", "reading", "writing", "shifts", "apart", "threads")
+        ),
         *((name, ctypes.c_void_p) for name in ("memory", "weights", "told", "after", "places", "reads")),
         *((name, ctypes.c_void_p) for name in ("d_after", "d_places", "d_reads", "d_memory", "d_weights", "d_told")),
     ]
@@ -83,14 +87,57 @@ def _check(memory: Tensor, weights: Tensor, told: Tensor, reading: int, writing:
 
 
 def _call(name: str, numbers: tuple[int, int, int], inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
+    dense = {key: (x.mT if key in ("memory", "d_after") else x).contiguous() for key, x in inputs.items()}
+    pointers = {key: x.data_ptr() for key, x in (dense | outputs).items()}
+    _kernel(name)(_task(dense["memory"], numbers, numbers[0] * dense["memory"].shape[1], **pointers))
+
+
+def _kernel(name: str) -> Callable[[_Move], None]:
     kernel = function(name, _Move)
     if kernel is None:
         raise RuntimeError("zoo::heads has no kernel here: take zoo.layers.memory.heads.move")
-    dense = {key: (x.mT if key in ("memory", "d_after") else x).contiguous() for key, x in inputs.items()}
-    rows, width, slots = dense["memory"].shape
-    threads = min(torch.get_num_threads(), rows) if rows * slots * width > _ALONE else 1
-    pointers = {key: x.data_ptr() for key, x in (dense | outputs).items()}
-    kernel(_Move(rows, slots, width, *numbers, threads, **pointers))
+    return kernel
+
+
+def _task(dense: Tensor, numbers: tuple[int, int, int], apart: int, **pointers: int) -> _Move:
+    """The struct for memories (B, W, N), with `apart` numbers from what a row reads to the next."""
+    rows, width, slots = dense.shape
+    threads = min(torch.get_num_threads(), rows) if dense.numel() > _ALONE else 1
+    return _Move(rows, slots, width, *numbers, apart, threads, **pointers)
+
+
+class HeadsSteps:
+    """The steps of a sequence, or the way back through them: a call of the kernel each, and nothing else.
+
+    Args:
+        back: whether it is the way back.
+        numbers: R, Q and S.
+        tensors: of each field of the struct, a tensor (T, …) and which of its parts step t is to take: t + that,
+            modulo T. All are dense within a part, but for a row of reads, which may be part of a longer one.
+    """
+
+    def __init__(self, back: bool, numbers: tuple[int, int, int], **tensors: tuple[Tensor, int]) -> None:
+        memory, weights, told = (tensors[name][0][0] for name in ("memory", "weights", "told"))
+        _check(memory.mT, weights, told, *numbers)
+        reads = tensors["d_reads" if back else "reads"][0]
+        for name, (x, _) in tensors.items():
+            dense = x[0].is_contiguous() if x is not reads else x.stride(2) == 1
+            if not dense or x.dtype != torch.float32 or x.device.type != "cpu":
+                raise RuntimeError(f"zoo::heads: {name} must be dense, float32 and on the CPU")
+        self.kernel, self.task = (
+            _kernel("heads_step_back" if back else "heads_step"),
+            _task(memory, numbers, reads.stride(1)),
+        )
+        self.tensors = tensors  # whose numbers the kernel writes to
+        self.fields = [
+            (name, x.data_ptr(), 4 * x.stride(0), ahead, len(x)) for name, (x, ahead) in tensors.items()
+        ]  # fmt: skip
+
+    def __call__(self, t: int) -> None:
+        """Take step t."""
+        for name, first, apart, ahead, count in self.fields:
+            setattr(self.task, name, first + (t + ahead) % count * apart)
+        self.kernel(self.task)
 
 
 def _fake_forward(

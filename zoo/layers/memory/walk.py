@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.kernels.heads import available, heads_backward, heads_forward
+from zoo.kernels.heads import HeadsSteps, available
 from zoo.layers.memory.heads import Heads, move
 from zoo.layers.memory.machine import Hidden, control
 from zoo.layers.usable import transformed
@@ -78,7 +78,9 @@ def walk(
         cell: c of an LSTM before it, (B, C); (B, 0) for a feed-forward controller.
         heads: how many there are.
     """
-    walked: Walked = _Walk.apply(a, *weights, memory, places, start, cell, heads)
+    inputs = (a, *weights, memory, places, start, cell)
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    walked: Walked = _Walk.apply(*inputs, heads, keep)
     return walked
 
 
@@ -153,54 +155,67 @@ class _Walk(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, a: Tensor, weight: Tensor, told_weight: Tensor, told_bias: Tensor, memory: Tensor, places: Tensor,
-        start: Tensor, cell: Tensor, heads: Heads,
+        start: Tensor, cell: Tensor, heads: Heads, keep: bool,
     ) -> Walked:  # fmt: skip
         (rows, steps, width), size = a.shape, told_weight.shape[1]
         held, cells = a.new_empty(steps + 1, *start.shape), a.new_empty(steps + 1, *cell.shape)
-        held[0], cells[0] = start, cell
+        kept = steps + 1 if keep else 2  # of memories and places, which then take turns
+        memories, whereabouts = a.new_empty(kept, *memory.mT.shape), a.new_empty(kept, *places.shape)
+        for all_steps, first in ((held, start), (cells, cell), (memories, memory.mT), (whereabouts, places)):
+            all_steps[0] = first
         sums, told = a.new_empty(steps, rows, width), a.new_empty(steps, rows, len(told_bias))
         controller = _controller(sums, held, cells)
+        move = HeadsSteps(
+            False, (heads.reading, heads.writing, heads.shifts), memory=(memories, 0), after=(memories, 1),
+            weights=(whereabouts, 0), places=(whereabouts, 1), told=(told, 0), reads=(held[1:, :, size:], 0),
+        )  # fmt: skip
         seen, weight_s = _seen(held, weight, size)
-        kept, numbers = [], (heads.reading, heads.writing, heads.shifts)
-        each = a.unbind(1), seen.unbind(0), held[1:, :, size:].unbind(0), sums.unbind(0), told.unbind(0)
-        for t, (now, s, reads, z, says) in enumerate(zip(*each, strict=False)):
+        for t, (now, s, z, says) in enumerate(
+            zip(a.unbind(1), seen.unbind(0), sums.unbind(0), told.unbind(0), strict=False)
+        ):
             torch.addmm(now, s, weight_s.T, out=z)
             torch.addmm(told_bias, controller.step(t), told_weight.T, out=says)
-            kept += [memory, places]
-            memory, places, found = heads_forward(memory, places, says, *numbers)
-            reads.copy_(found)
+            move(t)
         ctx.heads = heads
-        ctx.save_for_backward(a, weight, told_weight, told_bias, start, cell, held, cells, sums, told, *kept)
-        return held[1:].transpose(0, 1), memory, places, cells[-1].clone()
+        inputs = a, weight, told_weight, told_bias, memory, places, start, cell
+        ctx.save_for_backward(*inputs, held, cells, sums, told, memories, whereabouts)
+        last = steps % kept
+        return held[1:].transpose(0, 1), memories[last].mT.clone(), whereabouts[last].clone(), cells[-1].clone()
 
     @staticmethod
     def backward(ctx: Any, d_held: Tensor, d_memory: Tensor, d_places: Tensor, d_cell: Tensor) -> tuple[Any, ...]:
-        a, weight, told_weight, told_bias, start, cell, held, cells, sums, told, *kept = ctx.saved_tensors
+        *inputs, held, cells, sums, told, memories, places = ctx.saved_tensors
+        a, weight, told_weight, _, _, _, start, _ = inputs
+        heads: Heads = ctx.heads
         if torch.is_grad_enabled():  # a second derivative is wanted
-            given = (a, weight, told_weight, told_bias, *kept[:2], start, cell)
-            x = [value if value.requires_grad else value.detach().requires_grad_() for value in given]
-            outputs = stepwise(x[0], (x[1], x[2], x[3]), *x[4:], heads=ctx.heads)
-            return *torch.autograd.grad(outputs, x, (d_held, d_memory, d_places, d_cell), create_graph=True), None
+            x = [value if value.requires_grad else value.detach().requires_grad_() for value in inputs]
+            outputs = stepwise(x[0], (x[1], x[2], x[3]), *x[4:], heads=heads)
+            found = torch.autograd.grad(outputs, x, (d_held, d_memory, d_places, d_cell), create_graph=True)
+            return *found, None, None
         with torch.autocast(a.device.type, enabled=False):
-            size, numbers = told_weight.shape[1], (ctx.heads.reading, ctx.heads.writing, ctx.heads.shifts)
+            size = told_weight.shape[1]
             d_held = torch.cat([torch.zeros_like(start)[None], d_held.transpose(0, 1)])  # (T + 1, B, C + R W)
+            d_memory, d_places = d_memory.mT.clone(memory_format=torch.contiguous_format)[None], d_places.clone()[None]
             d_sums, d_told = torch.empty_like(sums), torch.empty_like(told)
-            (seen, weight_s), (d_seen, _) = _seen(held, weight, size), _seen(d_held, weight, size)
+            move_back = HeadsSteps(
+                True, (heads.reading, heads.writing, heads.shifts), memory=(memories, 0), weights=(places, 0),
+                told=(told, 0), d_after=(d_memory, 0), d_memory=(d_memory, 0), d_places=(d_places, 0),
+                d_weights=(d_places, 0), d_reads=(d_held[1:, :, size:], 0), d_told=(d_told, 0),
+            )  # fmt: skip
             controller = _controller(sums, held, cells)
             controller.turn(d_cell)
-            each = d_held[1:, :, :size], d_held[1:, :, size:], d_seen, d_sums, d_told, told
-            parts = [*zip(*map(Tensor.unbind, each), strict=False)]
+            (seen, weight_s), (d_seen, _) = _seen(held, weight, size), _seen(d_held, weight, size)
+            parts = [*zip(*map(Tensor.unbind, (d_held[1:, :, :size], d_seen, d_sums, d_told)), strict=False)]
             for t in reversed(range(len(parts))):
-                d_h, d_reads, d_s, d_z, d_says, says = parts[t]
-                inputs = kept[2 * t], kept[2 * t + 1], says
-                d_memory, d_places, found = heads_backward(*inputs, *numbers, d_memory, d_places, d_reads)
-                controller.back(t, d_h.addmm_(d_says.copy_(found), told_weight), d_z)
+                d_h, d_s, d_z, d_says = parts[t]
+                move_back(t)
+                controller.back(t, d_h.addmm_(d_says, told_weight), d_z)
                 d_s.addmm_(d_z, weight_s)
             d_weight = d_sums.flatten(0, 1).T @ seen[:-1].flatten(0, 1)
             d_told_weight = d_told.flatten(0, 1).T @ held[1:, :, :size].flatten(0, 1)
         d_weight = d_weight.roll(-size, 1) if seen is held else d_weight
         outer = d_sums.transpose(0, 1), d_weight, d_told_weight, d_told.sum((0, 1))
-        return *outer, d_memory, d_places, d_held[0], controller.d_cell, None
+        return *outer, d_memory[0].mT, d_places[0], d_held[0], controller.d_cell, None, None
 
 
 def _controller(sums: Tensor, held: Tensor, cells: Tensor) -> _Feedforward | _LSTM:
