@@ -189,7 +189,7 @@ class _Walk(torch.autograd.Function):
         heads: Heads = ctx.heads
         if torch.is_grad_enabled():  # a second derivative is wanted
             x = [value if value.requires_grad else value.detach().requires_grad_() for value in inputs]
-            outputs = stepwise(x[0], (x[1], x[2], x[3]), *x[4:], heads=heads)
+            outputs = stepwise(x[0], (x[1], x[2], x[3]), x[4], x[5], x[6], x[7], heads)
             found = torch.autograd.grad(outputs, x, (d_held, d_memory, d_places, d_cell), create_graph=True)
             return *found, None, None
         with torch.autocast(a.device.type, enabled=False):
