@@ -124,6 +124,7 @@ def test_the_wheel_names_its_commands_and_its_licence(unpacked: Path) -> None:
     assert "zoo = zoo.training.main:main" in commands
     assert "zoo-evaluate = zoo.training.main:evaluate" in commands
     assert "zoo-predict = zoo.training.main:predict" in commands
+    assert "zoo-demo = zoo.training.main:demo" in commands
     metadata = (info / "METADATA").read_text()
     assert "License-Expression: Apache-2.0" in metadata
     assert (info / "licenses" / "LICENSE").is_file()

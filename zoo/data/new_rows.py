@@ -21,7 +21,7 @@ from zoo.data.spec import DataSpec
 from zoo.data.tables import CsvFormat, ParquetFiles, find_files, header_of, open_csv
 from zoo.errors import ZooError
 
-__all__ = ["read_new_rows"]
+__all__ = ["new_files", "read_images", "read_new_rows"]
 
 _LINES = 4096
 _IMAGES = 256
@@ -63,7 +63,7 @@ def read_new_rows(
     if spec.kind == "image" and not str(files[0]).endswith(".npy"):
         for i in range(0, len(files), _IMAGES):
             part = files[i : i + _IMAGES]
-            yield _images(part, spec), part[0], {"path": part}
+            yield read_images(part, spec, preprocessing), part[0], {"path": part}
 
 
 def new_files(path: str | list[str], spec: DataSpec, preprocessing: Preprocessing) -> list[str]:
@@ -188,10 +188,12 @@ def _windows(file: str, spec: DataSpec, options: dict[str, Any]) -> Iterator[np.
     yield np.lib.stride_tricks.sliding_window_view(values, window)[:, :, None].copy()
 
 
-def _images(files: list[str], spec: DataSpec) -> Any:
+def read_images(files: list[str], spec: DataSpec, preprocessing: Preprocessing) -> Any:
+    """Return image files (N, C, H, W) in the size, the channels and the units of the training images."""
     import torch
 
     from zoo.data.image_folder import Decoder
 
     channels, height, width = spec.shape
-    return Decoder([Path(file) for file in files], (height, width), channels)[torch.arange(len(files))]
+    pixels = Decoder([Path(file) for file in files], (height, width), channels)[torch.arange(len(files))]
+    return pixels if preprocessing.white == 255 else pixels * (preprocessing.white / 255)

@@ -94,6 +94,13 @@ class Preprocessing:
         tensor = to_tensor(x, where, missing=self.missing).to(spec.torch_dtype)
         return self.scaled(inputs_from(_in_shape(tensor, spec), spec, missing=self.missing))
 
+    @property
+    def white(self) -> float:
+        """The brightest pixel of images: 255 of bytes, or what images that begin at 0 are divided by, as digits are."""
+        if self.scaling is None or bool(self.scaling.mean.any()):
+            return 255.0
+        return float(self.scaling.std.max())
+
     def scaled(self, batch: Batch) -> Batch:
         """Return the batch with its inputs scaled."""
         return batch if self.scaling is None else self.scaling(batch)

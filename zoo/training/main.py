@@ -1,5 +1,5 @@
-"""The commands `train`, `evaluate` and `predict`, for train.py, evaluate.py, predict.py and their console-script twins,
-and `zoo`, which has them all.
+"""The commands `train`, `evaluate`, `predict` and `demo`, for train.py, evaluate.py, predict.py, demo.py and their
+console-script twins, and `zoo`, which has them all.
 
 Nothing heavy is imported here: `--help` and a mistyped option answer before Lightning is loaded, and Ctrl-C while Hydra
 is loaded is an exit code too.
@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
     from zoo.training.sweep import Outcome, Sweep
 
-__all__ = ["config_dir", "evaluate", "main", "predict", "train"]
+__all__ = ["config_dir", "demo", "evaluate", "main", "predict", "train"]
 
 
-COMMANDS = ("train", "evaluate", "predict", "list", "help")
+JOBS = ("train", "evaluate", "predict", "demo")
+COMMANDS = (*JOBS, "list", "help")
 
 
 def main() -> int:
@@ -52,9 +53,8 @@ def main() -> int:
         del sys.argv[1:2]
     else:
         command = os.environ.get("ZOO_COMMAND", command) if "LOCAL_RANK" in os.environ else command
-    jobs = {"train": train, "evaluate": evaluate, "predict": predict}
-    if command in jobs:
-        return jobs[command]()
+    if command in JOBS:
+        return _entry(command)()
     if command == "list":
         return _guarded(lambda: _list(sys.argv[1].removeprefix("list=") if sys.argv[1:] else "models"))
     if command in ("help", "-h", "--help"):
@@ -69,7 +69,7 @@ def _explain(about: list[str]) -> None:
         from zoo.training.reference import print_commands
 
         return print_commands()
-    command = about[0] if about[0] in ("train", "evaluate", "predict") else "train"
+    command = about[0] if about[0] in JOBS else "train"
     return _help(command, [word for word in about if word != command])
 
 
@@ -80,12 +80,16 @@ def _refuse(command: str) -> None:
 def _complete(arguments: list[str]) -> int:
     """Print what a shell may go on with: commands, or what Hydra knows of the one that stands there."""
     words = os.environ["COMP_LINE"].split(" ")
-    if len(words) < 3 or words[1] not in ("train", "evaluate", "predict"):
+    if len(words) < 3 or words[1] not in JOBS:
         print(" ".join(name for name in COMMANDS if len(words) < 3 and name.startswith(words[-1])))
         return 0
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    return {"train": train, "evaluate": evaluate, "predict": predict}[words[1]]()
+    return _entry(words[1])()
+
+
+def _entry(command: str) -> Callable[[], int]:
+    return {"train": train, "evaluate": evaluate, "predict": predict, "demo": demo}[command]
 
 
 def train() -> int:
@@ -118,6 +122,11 @@ def quoted_text(argument: str) -> str:
 def predict() -> int:
     """Predict new rows with a finished run as the command line says; return the exit code."""
     return _run("predict", _predict_job)
+
+
+def demo() -> int:
+    """Show a finished run in the browser as the command line says; return the exit code."""
+    return _run("demo", _demo_job)
 
 
 def _run(command: str, job: Callable[[DictConfig], Any]) -> int:
@@ -176,6 +185,13 @@ def _predict_job(config: DictConfig) -> None:
 
     _show_notes(to_errors=config.output == "-")
     predict_run(config)
+
+
+def _demo_job(config: DictConfig) -> None:
+    from zoo.training.demo.command import demo_run
+
+    _show_notes()
+    demo_run(config)
 
 
 def _list(what: str) -> None:

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     from zoo.models.base import ZooModel
 
-__all__ = ["predict_run"]
+__all__ = ["predict_files", "predict_run", "write_tables", "written_forms"]
 
+FORMS = ("delimiter", "encoding", "columns", "null_values", "column")  # how files are written
 _BEHIND = 4  # tables that wait to be written
 
 
@@ -46,28 +47,23 @@ def predict_run(config: DictConfig) -> None:
         raise ZooError(
             f"{run} is of an earlier version and keeps no preprocessing: train it again to predict raw rows."
         )
-    trained: dict[str, Any] = {}
-    if (run / "config.yaml").is_file():
-        trained = read_config(run / "config.yaml")["data"]
-    forms = ("delimiter", "encoding", "columns", "null_values", "column")
+    settings = read_config(run / "config.yaml") if (run / "config.yaml").is_file() else {}
     given = {key: value for key, value in options["data"].items() if value is not None}
     path = given.pop("path", None)
     if path is None:
         raise ZooError("data.path is missing: pass data.path=FILE of new rows, or data.path=- for standard input.")
-    unknown = set(given) - set(forms)
+    unknown = set(given) - set(FORMS)
     if unknown:
-        raise ZooError(f"predict has no data.{min(unknown)}: it takes data.path and {', '.join(forms)}.")
+        raise ZooError(f"predict has no data.{min(unknown)}: it takes data.path and {', '.join(FORMS)}.")
     assert model.spec is not None
     if "column" in given and model.spec.kind != "series":
         raise ZooError("data.column names the column of a series, and this run was trained on none: leave it out.")
     check_delimiter(given.get("delimiter"))
     _check_output(output, new_files(path, model.spec, model.preprocessing), run)
-    forms_of_run = {key: trained[key] for key in forms if key in trained}
     model.to(device_of(options["accelerator"]))
     if model.spec.kind == "tabular":
         torch.set_num_threads(1)  # the cores read the table meanwhile, and threads of both would wait for each other
-    tables = _predictions(model, path, {**forms_of_run, **given}, batch_size)
-    count = _write(tables, output)
+    count = write_tables(predict_files(model, path, {**written_forms(settings), **given}, batch_size), output)
     if output != "-":
         print(f"{count:,} predictions in {output}")
 
@@ -80,7 +76,24 @@ def _check_output(output: str, new: list[str], run: Path) -> None:
             raise ZooError(f"output={output} holds {what}, which the answers would replace: name another file.")
 
 
-def _predictions(model: ZooModel, path: Any, options: dict[str, Any], batch_size: int) -> Iterator[pa.Table]:
+def written_forms(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return how the files of a run were written, which new ones are taken to be as well.
+
+    Args:
+        settings: the run's config; may be empty.
+    """
+    return {key: value for key, value in settings.get("data", {}).items() if key in FORMS}
+
+
+def predict_files(model: ZooModel, path: Any, options: dict[str, Any], batch_size: int = 65536) -> Iterator[pa.Table]:
+    """Yield what a model says of the rows of files, some at a time.
+
+    Args:
+        model: a trained model with its preprocessing.
+        path: files, as `data.path` names them.
+        options: how they are written, as `written_forms` returns it.
+        batch_size: rows at a time.
+    """
     import pyarrow as pa
 
     assert model.spec is not None
@@ -92,7 +105,7 @@ def _predictions(model: ZooModel, path: Any, options: dict[str, Any], batch_size
         yield table
 
 
-def _write(tables: Iterator[pa.Table], output: str) -> int:
+def write_tables(tables: Iterator[pa.Table], output: str) -> int:
     """Write tables as they come, to a Parquet file, a CSV file or standard output; return the number of rows.
 
     A file is whole or absent: it gets its name at the end.

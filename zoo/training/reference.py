@@ -81,7 +81,7 @@ def print_key(
     Args:
         key: such as `optimizer.lr`, `optimizer` or `optimizer=sgd`.
         chosen: the choices of the command line, such as `{"model": "lstm"}`, to which the answer is held.
-        command: `train`, `evaluate` or `predict`.
+        command: `train`, `evaluate`, `predict` or `demo`.
         console: where; standard output by default.
 
     Raises:
@@ -203,6 +203,7 @@ ABOUT = {
     "predict": (
         "Predict new rows with a finished run, streamed: CSV, Parquet, NumPy, images, text, baskets or standard input."
     ),
+    "demo": "Show a finished run in the browser: draw a digit, fill in a row, type a prompt or click points.",
 }
 LISTED = "List models, data, optimizers, schedulers, regularization or experiments."
 EXPLAINED = "Explain a command, a key of the config such as optimizer.lr, or the keys of a choice such as model=mlp."
@@ -226,6 +227,7 @@ EXAMPLES = {
         ("run=runs/mlp/iris/2026-01-31_12-00-00 data.path=new.csv output=answers.parquet", ""),
         ("run=runs/mlp/iris/2026-01-31_12-00-00 data.path=- < new.csv", "standard input"),
     ),
+    "demo": (("run=runs/cnn/digits/2026-01-31_12-00-00", ""),),
 }
 
 

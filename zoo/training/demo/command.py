@@ -1,0 +1,79 @@
+"""The command `demo`: a finished run as a page in the browser, served to this machine alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from zoo.checks import Range, check_type
+from zoo.errors import ZooError
+from zoo.training.checkpoint import find_checkpoint, load_model
+from zoo.training.demo.pages import make_page, page_of
+from zoo.training.demo.subject import Subject
+from zoo.training.plugins import import_plugins
+from zoo.training.run import device_of
+
+__all__ = ["HOST", "demo_run", "serve"]
+
+HOST = "127.0.0.1"
+
+
+def demo_run(config: DictConfig) -> None:
+    """Load the run's model, serve its page, and wait until the user ends it."""
+    options: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    port = check_type("port", options["port"], Annotated[int, Range(1, 65535)])
+    browser = check_type("browser", options["browser"], bool)
+    run = Path(options["run"])
+    import_plugins(options["plugins"])
+    model = load_model(find_checkpoint(run, options["checkpoint"]))
+    page_of(model)  # before anything slow: that there is one
+    check_gradio()
+    model.to(device_of(options["accelerator"]))
+    with tempfile.TemporaryDirectory(prefix="zoo-demo-") as folder:
+        subject = Subject.of(model, run, Path(folder))
+        page, address = serve(subject, port, browser)
+        print(f"{subject.title}: {address} (Ctrl-C ends it)", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print()
+        finally:
+            page.close(verbose=False)
+
+
+def check_gradio() -> None:
+    """Raise one line where Gradio is not installed."""
+    if importlib.util.find_spec("gradio") is None:
+        raise ZooError("The demo is a page of Gradio, which is not installed: pip install 'zoo[demo]'.")
+
+
+def serve(subject: Subject, port: int, browser: bool = False) -> tuple[Any, str]:
+    """Serve a run's page to this machine, and to it alone; return the page, which is to be closed, and its address.
+
+    Nothing in the page is loaded from elsewhere, and nothing of it is told elsewhere.
+
+    Raises:
+        ZooError: if another program listens at the port.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(subject.folder)
+    import gradio as gr
+
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none of the network
+    page = make_page(subject)
+    try:
+        _, address, _ = page.launch(
+            server_name=HOST, server_port=port, inbrowser=browser, share=False, quiet=True, prevent_thread_lock=True,
+            footer_links=[], ssr_mode=False, enable_monitoring=False, theme=gr.themes.Default(**fonts),
+        )  # fmt: skip
+    except OSError as error:
+        if "port" not in str(error):
+            raise
+        raise ZooError(f"port={port} is taken: pass another, such as port={port % 65535 + 1}.") from None
+    return page, address
