@@ -176,12 +176,15 @@ def test_without_training_rows_the_mean_that_the_model_scales_by_stands_in() -> 
 def test_an_empty_field_is_a_missing_value() -> None:
     x = torch.tensor([[1.0, 10], [2, 20], [6, 30]])
     model = zoo.fit(zoo.create_model("linear_regression", solver="exact"), x, [1.0, 2.0, 3.0])
-    fields = tables.fields_of(model, x)
-    with pytest.raises(ZooError, match="NaN values"):
-        say(model, tables.row_of(model, fields, [1.0, None]))
-    table = zoo.fit(zoo.create_model("linear_regression", solver="exact"), {"a": [1.0, 2, 6]}, [1.0, 2.0, 3.0])
-    with pytest.raises(ZooError, match="column 'a' lacks"):
-        say(table, tables.row_of(table, tables.fields_of(table, None), [None]))
+    with pytest.raises(ZooError, match="'feature 1' is empty: fill it in"):
+        tables.row_of(model, tables.fields_of(model, x), [1.0, None])
+    refusing = zoo.fit(zoo.create_model("naive_bayes"), TABLE, LABELS)
+    with pytest.raises(ZooError, match="column 'size' lacks 1 of 1 values"):
+        say(refusing, tables.row_of(refusing, tables.fields_of(refusing, None), [None, "red", 1]))
+    filling = zoo.fit(zoo.create_model("naive_bayes"), TABLE, LABELS, missing="median")
+    fields = tables.fields_of(filling, None)
+    answers = [say(filling, tables.row_of(filling, fields, [size, "red", 1])) for size in (None, 3.0)]
+    assert answers[0] == answers[1]
 
 
 def test_the_answer_is_that_of_predict_with_its_probabilities() -> None:
@@ -256,6 +259,26 @@ def test_a_point_moves_the_boundary_as_a_new_fit_does() -> None:
     expected = again.predict_columns(points)["probability"]
     assert torch.allclose(after.model.predict_columns(points)["probability"], expected)
     assert not torch.allclose(model.predict_columns(points)["probability"], expected)
+
+
+def test_a_class_without_a_point_keeps_its_place() -> None:
+    """A model fitted to the classes 0 and 2 numbers them 0 and 1; the picture does not."""
+    x, y = torch.tensor([[0.0, 0], [1, 0], [4, 0]]).double(), torch.tensor([0, 0, 2])
+    start = plane.Plane(zoo.fit(zoo.create_model("decision_tree"), x, torch.tensor([0, 1, 2])), x, y)
+    assert start.with_point((5.0, 1.0), 2).columns(x)["prediction"].tolist() == [0, 0, 2]
+
+
+def test_a_click_falls_where_matplotlib_puts_the_point() -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    x = torch.randn(40, 2).double() * torch.tensor([1.0, 100.0])
+    model = zoo.fit(zoo.create_model("kmeans", num_clusters=2), x)
+    figure = plane.scene(plane.Plane(model, x), model.spec)  # type: ignore[arg-type]
+    FigureCanvasAgg(figure).draw()
+    frame = plane.Frame.of(figure)
+    for point in x[:5].tolist():
+        across, up = figure.axes[0].transData.transform(point)
+        assert plane.place(frame, (across, figure.bbox.height - up)) == pytest.approx(point)
 
 
 def test_centroids_are_drawn_where_their_points_are() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import io
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from zoo.errors import ZooError
 from zoo.training.demo.subject import Subject, say
 from zoo.training.demo.widgets import drop_zone, explained, gallery
 
-__all__ = ["Sheet", "fitted", "ink_of", "shown"]
+__all__ = ["Sheet", "as_bytes", "fitted", "ink_of", "shown"]
 
 INK = 0.1  # what is fainter is no ink
 SIDE = 280  # of the canvas and of what is shown, in pixels of the screen
@@ -136,9 +137,14 @@ def _centre(mass: Tensor) -> Tensor:
     return (mass * (torch.arange(mass.shape[-1]) + 0.5)).sum(-1) / mass.sum(-1)
 
 
+def as_bytes(image: Tensor, white: float) -> Tensor:
+    """Return an image as bytes, of which the brightest is white."""
+    return image.float().div(white).clamp(0, 1).mul(255).round().byte()
+
+
 def shown(image: Tensor, white: float) -> np.ndarray:
     """Return an image (C, H, W) as bytes (h, w, 3), each pixel a square that can be seen."""
-    image = image.float().div(white).clamp(0, 1).mul(255).round().byte()
+    image = as_bytes(image, white)
     zoom = max(1, SIDE // max(image.shape[1:]))
     image = image[:3].expand(3, -1, -1) if len(image) in (1, 3) else image[:1].expand(3, -1, -1)
     return image.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2).permute(1, 2, 0).numpy()
@@ -189,8 +195,8 @@ def page(subject: Subject) -> None:
         found = gallery(model, model.prepare(row))
         return say(model, row).label, shown(image, white), gr.update(value=found, visible=bool(found))
 
-    @explained
-    def drawing(event: gr.EventData) -> tuple[Any, ...]:
+    @functools.partial(explained, event=gr.EventData)
+    def drawing(event: Any) -> tuple[Any, ...]:
         return answer(fitted(ink_of(str(event.drawing)), sheet))
 
     @explained
@@ -220,7 +226,7 @@ def page(subject: Subject) -> None:
     found = gr.Gallery(label="Where it looks", visible=False, columns=1, object_fit="contain", elem_id="pictures")
     outputs = [label, seen, found]
     if spec.shape[0] == 1:
-        canvas.input(drawing, None, outputs, show_progress="hidden")
+        canvas.input(drawing, None, outputs, show_progress="hidden", trigger_mode="always_last")
         canvas.clear(lambda: (None, None, gr.update(visible=False)), None, outputs, show_progress="hidden")
     file.change(dropped, file, outputs, show_progress="hidden")
     with gr.Accordion("Many images at once", open=False):

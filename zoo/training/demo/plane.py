@@ -7,9 +7,11 @@ Legend: N points.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from zoo.data.spec import DataSpec
 
-__all__ = ["Plane", "place", "scene", "suits"]
+__all__ = ["Frame", "Plane", "place", "scene", "suits"]
 
 POINTS = 300  # training rows among which the clicks fall
 
@@ -39,31 +41,35 @@ class Plane:
         model: the model.
         x: the points in the user's units, (N, 2), float64.
         y: their classes (N,), or None for a model that needs none.
+        codes: the classes that the model's own codes 0 … C-1 mean; None where they are the same.
     """
 
     model: ZooModel
     x: Tensor
     y: Tensor | None = None
+    codes: Tensor | None = None
 
     def with_point(self, point: tuple[float, float], label: int | None = None) -> Plane:
-        """Return the points with one more, and a model fitted anew to all."""
+        """Return the points with one more, and a new model of the same hyperparameters, fitted to all of them."""
         x = torch.cat([self.x, torch.tensor([point], dtype=self.x.dtype)])
         y = None if self.y is None else torch.cat([self.y, torch.tensor([label])])
-        return replace(self, x=x, y=y, model=refitted(self.model, x, y))
+        old = self.model
+        scaled = old.preprocessing is not None and old.preprocessing.scaling is not None
+        model = fit(create_model(old.entry.name, **old.hparams), x, y, standardize=scaled)
+        labels = model.preprocessing.labels if model.preprocessing else None  # where a class has no point
+        return Plane(model, x, y, None if labels is None or y is None else torch.tensor(labels))
 
-
-def refitted(model: ZooModel, x: Tensor, y: Tensor | None) -> ZooModel:
-    """Return a new model of the same hyperparameters, fitted to points and classes."""
-    scaled = model.preprocessing is not None and model.preprocessing.scaling is not None
-    return fit(create_model(model.entry.name, **model.hparams), x, y, standardize=scaled)
+    def columns(self, points: Tensor) -> dict[str, Tensor]:
+        """Return what the model says of points (N, 2)."""
+        found = self.model.predict_columns(points)
+        return found if self.codes is None else {"prediction": self.codes[found["prediction"]]}
 
 
 def scene(plane: Plane, spec: DataSpec) -> Figure:
     """Draw the points, and what the model makes of the plane around them."""
-    model = plane.model
     if plane.y is not None:
-        return visual.decision_boundary(model.predict_columns, plane.x, plane.y, spec)
-    return visual.clusters(plane.x, model.predict_columns(plane.x)["prediction"], centroids_of(model), spec)
+        return visual.decision_boundary(plane.columns, plane.x, plane.y, spec)
+    return visual.clusters(plane.x, plane.columns(plane.x)["prediction"], centroids_of(plane.model), spec)
 
 
 def centroids_of(model: ZooModel) -> Tensor | None:
@@ -75,21 +81,36 @@ def centroids_of(model: ZooModel) -> Tensor | None:
     return centroids * scaling.std + scaling.mean
 
 
-def place(figure: Figure, pixel: tuple[float, float]) -> tuple[float, float]:
-    """Return the point of a drawn figure's first axes that lies under a pixel, counted from the upper left.
+class Frame(NamedTuple):
+    """Where a drawn figure's first axes lie, in pixels from the upper left, and what they show.
+
+    Attributes:
+        box: left, upper, right and lower edge.
+        shown: the values at these edges.
+    """
+
+    box: tuple[float, float, float, float]
+    shown: tuple[float, float, float, float]
+
+    @classmethod
+    def of(cls, figure: Figure) -> Frame:
+        """Measure a figure that has been drawn."""
+        axes, height = figure.axes[0], figure.bbox.height
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        box = axes.bbox.x0, height - axes.bbox.y1, axes.bbox.x1, height - axes.bbox.y0
+        return cls(box, (left, high, right, low))
+
+
+def place(frame: Frame, pixel: tuple[float, float]) -> tuple[float, float]:
+    """Return the point that lies under a pixel.
 
     Example:
-        >>> from matplotlib.backends.backend_agg import FigureCanvasAgg
-        >>> with visual.new_figure(4, 3) as (figure, axes):
-        ...     _ = axes.set(xlim=(0, 10), ylim=(0, 1))
-        >>> FigureCanvasAgg(figure).draw()
-        >>> across, up = figure.axes[0].transData.transform((5.0, 0.25))
-        >>> [round(value, 6) for value in place(figure, (across, 330 - up))]
-        [5.0, 0.25]
+        >>> place(Frame((100, 10, 300, 110), (0, 1, 10, 0)), (200, 85))
+        (5.0, 0.25)
     """
-    height = figure.get_size_inches()[1] * figure.dpi
-    across, up = figure.axes[0].transData.inverted().transform((pixel[0], height - pixel[1]))
-    return float(across), float(up)
+    (left, top, right, low), (first, high, last, bottom) = frame
+    across = first + (last - first) * (pixel[0] - left) / (right - left)
+    return across, high + (bottom - high) * (pixel[1] - top) / (low - top)
 
 
 def suits(subject: Subject) -> bool:
@@ -120,16 +141,14 @@ def page(subject: Subject) -> None:
     start = beginning(subject)
     names = list(spec.class_names or map(str, range(spec.num_classes or 0)))
 
-    def picture(plane: Plane) -> Any:
-        import numpy as np
-
+    def picture(plane: Plane) -> tuple[Any, Frame]:
         figure = scene(plane, spec)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        return np.asarray(canvas.buffer_rgba())[..., :3], figure
+        return np.asarray(canvas.buffer_rgba())[..., :3], Frame.of(figure)
 
-    first, figure = picture(start)
-    state = gr.State((start, figure), time_to_live=None)
+    first, frame = picture(start)
+    state = gr.State((start, frame))
     gr.Markdown(f"A click adds a point, and the model is fitted anew to the {len(start.x):,} points that are shown.")
     with gr.Row():
         image = gr.Image(first, interactive=False, buttons=[], show_label=False, elem_id="plane", scale=4, format="png")
@@ -137,16 +156,15 @@ def page(subject: Subject) -> None:
             if start.y is None:
                 chosen = gr.State(None)
             else:
-                chosen = gr.Radio(names, value=names[0], label="Class of the next point")
+                chosen = gr.Radio(names, value=names[0], label="Class of the next point", elem_id="class")
             again = gr.Button("Begin again", elem_id="again")
 
-    @explained
-    def click(held: tuple[Plane, Figure], name: str | None, event: gr.SelectData) -> tuple[Any, ...]:
-        plane, before = held
-        label = None if name is None else names.index(name)
-        plane = plane.with_point(place(before, event.index), label)
-        pixels, figure = picture(plane)
-        return (plane, figure), pixels
+    @functools.partial(explained, event=gr.SelectData)
+    def click(held: tuple[Plane, Frame], name: str | None, event: Any) -> tuple[Any, ...]:
+        plane, frame = held
+        plane = plane.with_point(place(frame, event.index), None if name is None else names.index(name))
+        pixels, frame = picture(plane)
+        return (plane, frame), pixels
 
     image.select(click, [state, chosen], [state, image], show_progress="minimal")
-    again.click(lambda: ((start, figure), first), None, [state, image], show_progress="hidden")
+    again.click(lambda: ((start, frame), first), None, [state, image], show_progress="hidden")

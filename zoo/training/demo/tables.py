@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.spec import DataSpec
+from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.training.demo.subject import Subject, say
 from zoo.training.demo.widgets import drop_zone, explained
@@ -96,10 +97,16 @@ def row_of(model: ZooModel, fields: Sequence[Field], values: Sequence[Any]) -> A
     """Return what stands in the fields as a table of one row, or as an array where the columns have no rules.
 
     An empty field is a missing value.
+
+    Raises:
+        ZooError: for an empty field, by its name, where the model knows nothing that stands for it.
     """
     assert model.preprocessing is not None
     if model.preprocessing.encoder is not None:
         return {field.name: [value] for field, value in zip(fields, values, strict=True)}
+    empty = [field.name for field, value in zip(fields, values, strict=True) if value is None]
+    if empty and not model.preprocessing.missing:
+        raise ZooError(f"'{empty[0]}' is empty: fill it in.")
     return torch.tensor([[torch.nan if value is None else float(value) for value in values]], dtype=torch.float64)
 
 

@@ -36,8 +36,13 @@ def one_line(error: ZooError, arguments: Sequence[Any]) -> str:
     return line
 
 
-def explained(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a handler say in one line in the page what a user can get wrong; a defect keeps its traceback here."""
+def explained(function: Callable[..., Any], event: type | None = None) -> Callable[..., Any]:
+    """Let a handler say in one line in the page what a user can get wrong; a defect keeps its traceback here.
+
+    Args:
+        function: the handler.
+        event: Gradio's class of the handler's argument `event`, where it has one.
+    """
     import gradio as gr
 
     def shown(error: ZooError, arguments: tuple[Any, ...]) -> Exception:
@@ -57,7 +62,9 @@ def explained(function: Callable[..., Any]) -> Callable[..., Any]:
         except ZooError as error:
             raise shown(error, arguments) from None
 
-    return stream if inspect.isgeneratorfunction(function) else answer
+    handler = stream if inspect.isgeneratorfunction(function) else answer
+    handler.__annotations__ = {} if event is None else {"event": event}  # by which Gradio passes it
+    return handler
 
 
 def drawn(figure: Figure) -> Any:
