@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["advice", "basket_page", "forecast_picture", "numbers_of", "sequence_page", "series_page", "typed"]
 
 
+AHEAD = 30  # steps of a forecast at first
 RULES = 50  # that are shown of a basket
 
 
@@ -146,26 +147,26 @@ def series_page(subject: Subject) -> None:
     model: Any = subject.model
     column = subject.settings.get("data", {}).get("column")
     name = (subject.spec.feature_names or ("value",))[0]
-    with gr.Row():
-        with gr.Column(scale=1):
-            steps = gr.Slider(1, 365, value=30, step=1, label="steps ahead", elem_id="steps")
-            file = gr.File(label="Another series (.csv)", type="filepath", elem_id="rows", height=120)
-        with gr.Column(scale=3):
-            image = gr.Image(label="Forecast", interactive=False, buttons=[], elem_id="forecast", format="png")
-            download = gr.File(label="Forecast as CSV", interactive=False, elem_id="download", visible=False)
 
-    @explained
     def answer(path: str | None, steps: float) -> tuple[Any, ...]:
         history = history_of(subject) if path is None else read_column(Path(path), column)[1]
         if history is None:
-            return None, gr.update(visible=False)
+            return None, None
         ahead = model.forecast(history, int(steps))
         output = subject.folder / "forecast.csv"
         output.write_text("\n".join([name, *map(str, ahead.tolist())]) + "\n", encoding="utf8")
-        return drawn(forecast_picture(history, ahead, name)), gr.update(value=str(output), visible=True)
+        return drawn(forecast_picture(history, ahead, name)), str(output)
 
-    gr.on([file.change, steps.release], answer, [file, steps], [image, download], show_progress="hidden")
-    gr.context.Context.root_block.load(answer, [file, steps], [image, download], show_progress="hidden")  # type: ignore[union-attr]
+    picture, output = answer(None, AHEAD)
+    with gr.Row():
+        with gr.Column(scale=1):
+            steps = gr.Slider(1, 365, value=AHEAD, step=1, label="steps ahead", elem_id="steps")
+            file = gr.File(label="Another series (.csv)", type="filepath", elem_id="rows", height=120)
+        with gr.Column(scale=3):
+            image = gr.Image(picture, label="Forecast", interactive=False, buttons=[], elem_id="forecast", format="png")
+            download = gr.File(output, label="Forecast as CSV", interactive=False, elem_id="download")
+    changes = [file.change, steps.release]
+    gr.on(changes, explained(answer), [file, steps], [image, download], show_progress="hidden")
 
 
 def advice(model: Any, basket: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:

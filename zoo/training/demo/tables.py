@@ -5,6 +5,7 @@ Legend: N rows, F features.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.data.columns import Column
 from zoo.data.spec import DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
@@ -56,41 +58,25 @@ def fields_of(model: ZooModel, rows: Tensor | None) -> list[Field]:
     """
     assert model.spec is not None
     assert model.preprocessing is not None
-    typical = _typical(model, rows)  # (F,)
-    encoder = model.preprocessing.encoder
-    if encoder is None:
-        names = model.spec.feature_names or tuple(f"feature {number}" for number in range(len(typical)))
-        return [Field(name, _number(value)) for name, value in zip(names, typical, strict=True)]
-    found = []
-    parts = typical.split([column.width for column in encoder.features])
-    shares = None if rows is None else rows.double().nanmean(0).split([len(part) for part in parts])
-    for number, (column, part) in enumerate(zip(encoder.features, parts, strict=True)):
-        if column.kind == "number":
-            found.append(Field(column.name, _number(part[0])))
-            continue
-        names = tuple(map(str, column.categories or ()))
-        if column.coding == "onehot":
-            place = int(shares[number].argmax()) if shares else 0
-        else:
-            place = int(part[0].nan_to_num(0).clamp_min(0))
-        found.append(Field(column.name, names[place] if names else None, names))
-    return found
+    count, encoder, scaling = model.spec.num_features, model.preprocessing.encoder, model.preprocessing.scaling
+    if rows is None or not len(rows):
+        rows = (torch.zeros(()) if scaling is None else scaling.mean).expand(1, count)
+    names = model.spec.feature_names or tuple(f"feature {number}" for number in range(count))
+    columns = [Column(name, "number") for name in names] if encoder is None else encoder.features
+    parts = rows.double().split([column.width for column in columns], dim=1)
+    return [_field(column, part) for column, part in zip(columns, parts, strict=True)]
 
 
-def _typical(model: ZooModel, rows: Tensor | None) -> Tensor:
-    """Return the median of each feature, or the best that is known without training rows, (F,)."""
-    assert model.spec is not None
-    assert model.preprocessing is not None
-    if rows is not None and len(rows):
-        codes = torch.tensor([bool(names) for names in model.spec.categories or [()] * rows.shape[1]])
-        return torch.where(codes, rows.double().mode(0).values, rows.double().nanquantile(0.5, dim=0))
-    scaling = model.preprocessing.scaling
-    mean = torch.zeros(()) if scaling is None else scaling.mean.double()
-    return mean.expand(model.spec.num_features)
-
-
-def _number(value: Tensor) -> float | None:
-    return None if bool(value.isnan()) else float(f"{float(value):.6g}")
+def _field(column: Column, values: Tensor) -> Field:
+    """Return the field of a column from its coded values (N, width)."""
+    values = values[~values.isnan().any(1)]
+    if column.kind == "number":
+        median = values.quantile(0.5).item() if len(values) else None
+        return Field(column.name, None if median is None else float(f"{median:.6g}"))
+    names = tuple(map(str, column.categories or ()))
+    if column.coding != "onehot":
+        values = torch.nn.functional.one_hot(values[values >= 0].round().long(), len(names))
+    return Field(column.name, names[int(values.sum(0).argmax())] if names else None, names)
 
 
 def row_of(model: ZooModel, fields: Sequence[Field], values: Sequence[Any]) -> Any:
@@ -116,25 +102,24 @@ def page(subject: Subject) -> None:
 
     model, spec = subject.model, subject.spec
     fields = fields_of(model, subject.raw)
-    few = len(fields) <= MOST_FIELDS
+
+    def answer(*values: Any) -> Any:
+        return say(model, row_of(model, fields, values)).label
+
+    first = None
+    with contextlib.suppress(ZooError):  # a field may have to be filled in
+        first = answer(*(field.default for field in fields))
     with gr.Tabs():
-        if few:
+        if len(fields) <= MOST_FIELDS:
             with gr.Tab("Fill in a row"), gr.Row():
                 with gr.Column(scale=3):
                     boxes = _form(fields)
                 with gr.Column(scale=2):
-                    label = gr.Label(label=_asked(spec), num_top_classes=10, elem_id="answer")
+                    label = gr.Label(first, label=_asked(spec), num_top_classes=10, elem_id="answer")
+            changes = [box.change for box in boxes]
+            gr.on(changes, explained(answer), boxes, label, show_progress="hidden", trigger_mode="always_last")
         with gr.Tab("Drop a table"):
             drop_zone(subject, (".csv", ".tsv", ".parquet", ".npy"))
-    if not few:
-        return
-
-    @explained
-    def answer(*values: Any) -> Any:
-        return say(model, row_of(model, fields, values)).label
-
-    gr.on([box.change for box in boxes], answer, boxes, label, show_progress="hidden", trigger_mode="always_last")
-    gr.context.Context.root_block.load(answer, boxes, label, show_progress="hidden")  # type: ignore[union-attr]
 
 
 def _form(fields: Sequence[Field]) -> list[Any]:
