@@ -245,6 +245,36 @@ def test_the_text_grows_until_it_is_what_generate_says() -> None:
     assert found[-1] == model.generate("to be", steps=20, temperature=0.8, top_k=3, seed=4)
 
 
+def test_a_gap_is_filled_with_the_likeliest_tokens() -> None:
+    tokenizer = Tokenizer.train(["to be or not to be that is the question"], "word")
+    spec = DataSpec("tokens", (16,), "tokens", vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.to_json())
+    model = zoo.create_model("bert", spec, num_layers=1, num_heads=2, hidden_size=16).eval()
+    found = texts.filled(model, "to be ___ not to", 3)
+    ids = tokenizer.encode("to be or not to")
+    ids[2] = model.mask_token
+    shares = model(ids[None])[0, 2].softmax(-1)
+    assert list(found.values()) == pytest.approx(shares.sort(descending=True).values[:3].tolist())
+    assert list(found) == [tokenizer.vocabulary[i] for i in shares.topk(3).indices.tolist()]
+    for text in ("no gap", "two ___ of ___"):
+        with pytest.raises(ZooError, match="A text has one gap"):
+            texts.filled(model, text)
+
+
+def test_a_translation_is_that_of_predict_and_the_pair_has_its_tokens() -> None:
+    tokenizer = Tokenizer.train(["one two three"], "word", special_tokens=["pad", "unknown", "begin", "end"])
+    spec = DataSpec("pairs", (5, 6), "tokens", vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.to_json())
+    model = zoo.create_model("seq2seq", spec, hidden_size=8).eval()
+    model.preprocessing = Preprocessing()
+    said, pair = texts.translated(model, "one two")
+    assert said == model.predict(["one two"])[0]
+    assert pair.target[0, 0] == tokenizer.special("begin")
+    assert pair.y is not None
+    assert pair.y[0, -1] == tokenizer.special("end")
+    assert torch.equal(pair.target[0, 1:], pair.y[0, :-1])
+    with pytest.raises(ZooError, match="nothing to translate"):
+        texts.translated(model, " ")
+
+
 # -- the plane --------------------------------------------------------------------------------------------------------
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import shutil
+import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +25,12 @@ import pytest
 import sklearn.datasets
 import torch
 from PIL import Image
-from support import CPU, free_port, run_command
+from support import CHECKOUT, CPU, TINY, free_port, run_command, spawn
 
 import zoo
 from zoo.training.demo.command import serve
 from zoo.training.demo.images import Sheet, as_bytes, fitted, ink_of
+from zoo.training.demo.pages import make_page
 from zoo.training.demo.subject import Subject
 from zoo.training.demo.texts import going_on
 
@@ -309,3 +313,42 @@ def test_a_click_moves_the_clusters(shown: Any, tmp_path: Path) -> None:
         before = image.get_attribute("src")
         ActionChains(browser.driver).move_to_element_with_offset(image, 20, -30).click().perform()
         browser.wait(lambda: browser.find("#plane img").get_attribute("src") != before, "nothing moves")
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_serves_until_a_signal_ends_it_and_leaves_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    run = trained(tmp_path, "model=kmeans", "data=iris")
+    port = free_port()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    (tmp_path / "temporary").mkdir()
+    arguments = [f"run={run}", f"port={port}", "browser=false"]
+    process = spawn(
+        arguments, CHECKOUT, "demo", env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == f"kmeans on iris: http://127.0.0.1:{port}/ (Ctrl-C ends it)\n"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as page:
+            assert b"kmeans on iris" in page.read()
+        with pytest.raises(zoo.ZooError, match=f"port={port} is taken: pass another, such as port={port + 1}"):
+            serve(Subject.of(zoo.load_model(run), run, tmp_path), port)
+    finally:
+        process.terminate()
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143
+    assert (out, err) == ("", "")
+    assert not list((tmp_path / "temporary").glob("zoo-demo-*"))
+
+
+# -- every model ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_every_model_has_a_page(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    short = ["trainer.max_epochs=1", *(f"trainer.limit_{split}_batches=4" for split in ("train", "val", "test"))]
+    run = trained(tmp_path, f"model={name}", *TINY.get(name, []), *([] if zoo.create_model(name).streaming else short))
+    assert make_page(Subject.of(zoo.load_model(run), run, tmp_path)).fns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import tempfile
 import threading
 from pathlib import Path
@@ -38,13 +39,25 @@ def demo_run(config: DictConfig) -> None:
     with tempfile.TemporaryDirectory(prefix="zoo-demo-") as folder:
         subject = Subject.of(model, run, Path(folder))
         page, address = serve(subject, port, browser)
-        print(f"{subject.title}: {address} (Ctrl-C ends it)", flush=True)
         try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            print()
+            print(f"{subject.title}: {address} (Ctrl-C ends it)", flush=True)
+            wait()
         finally:
             page.close(verbose=False)
+
+
+def wait() -> None:
+    """Wait for Ctrl-C or SIGTERM, which end the process with their exit code."""
+
+    def end(signum: int, frame: Any) -> None:
+        raise SystemExit(128 + signum)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        threading.Event().wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check_gradio() -> None:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from zoo.data.new_rows import read_images
 from zoo.errors import ZooError
 from zoo.training.demo.subject import Subject, say
-from zoo.training.demo.widgets import drop_zone, explained, gallery
+from zoo.training.demo.widgets import explained, gallery
 
 __all__ = ["Sheet", "as_bytes", "fitted", "ink_of", "shown"]
 
@@ -229,5 +229,3 @@ def page(subject: Subject) -> None:
         canvas.input(drawing, None, outputs, show_progress="hidden", trigger_mode="always_last")
         canvas.clear(lambda: (None, None, gr.update(visible=False)), None, outputs, show_progress="hidden")
     file.change(dropped, file, outputs, show_progress="hidden")
-    with gr.Accordion("Many images at once", open=False):
-        drop_zone(subject, (".npy", "images one by one"))

@@ -35,6 +35,7 @@ def page_of(model: ZooModel) -> Callable[[Subject], None]:
         (kind == "tabular" and model.preprocessing.text is None, tabular),
         (of_texts and hasattr(model, "word_vectors"), texts.word_page),
         (of_texts and kind in ("tabular", "tokens") and said, texts.class_page),
+        (of_texts and hasattr(model, "mask_token") and spec.target == "tokens", texts.gap_page),
         (of_texts and isinstance(model, Translates), texts.translation_page),
         (of_texts and isinstance(model, Generates) and spec.target == "tokens", texts.prompt_page),
         (kind == "series" and isinstance(model, Forecasts), sequences.series_page),

@@ -9,10 +9,13 @@ import torch
 
 from zoo.data.spec import Batch
 from zoo.errors import ZooError
+from zoo.text import Tokenizer
 from zoo.training.demo.subject import Subject, say
 from zoo.training.demo.widgets import drop_zone, explained, gallery
 
-__all__ = ["class_page", "going_on", "prompt_page", "translated", "translation_page", "word_page"]
+__all__ = ["class_page", "filled", "gap_page", "going_on", "prompt_page", "translated", "translation_page", "word_page"]
+
+GAP = "___"
 
 
 def going_on(
@@ -54,6 +57,29 @@ def translated(model: Any, text: str) -> tuple[str, Batch]:
     first, end = model.begin([text]).ids[0].to(said), torch.tensor([model.end]).to(said)
     pair = batch._replace(target=torch.cat([first, said])[None], y=torch.cat([said, end])[None])
     return model.answers(columns).column("prediction")[0].as_py(), pair
+
+
+@torch.inference_mode()
+def filled(model: Any, text: str, count: int = 10) -> dict[str, float]:
+    """Return the likeliest tokens for the gap of a text, each with its probability.
+
+    Args:
+        model: a model that was trained to guess hidden tokens.
+        text: with a gap, three underscores.
+        count: how many tokens.
+
+    Raises:
+        ZooError: for a text without a gap, or with several.
+    """
+    parts = text.split(GAP)
+    if len(parts) != 2:
+        raise ZooError(f"A text has one gap, {GAP}, and this one has {len(parts) - 1}: type it where a token is to be.")
+    tokenizer = Tokenizer.from_json(model.spec.tokenizer)
+    before, after = map(tokenizer.encode, parts)
+    tokens = torch.cat([before, torch.tensor([model.mask_token]), after]).to(model.device)
+    share, number = model(tokens[None])[0, len(before)].softmax(-1).topk(count)
+    names = [name for name, _ in tokenizer.shown(number.tolist())]
+    return dict(zip(names, share.tolist(), strict=True))
 
 
 def prompt_page(subject: Subject) -> None:
@@ -101,6 +127,17 @@ def translation_page(subject: Subject) -> None:
     gr.on([go.click, source.submit], answer, source, [target, found], show_progress="hidden")
     with gr.Accordion("Many sentences at once", open=False):
         drop_zone(subject, (".txt",))
+
+
+def gap_page(subject: Subject) -> None:
+    """Add a text with a gap, and what may stand there."""
+    import gradio as gr
+
+    text = gr.Textbox(label=f"Text with a gap, {GAP}", lines=4, elem_id="source")
+    go = gr.Button("Fill it", variant="primary", elem_id="go")
+    label = gr.Label(label="Likeliest tokens", elem_id="answer")
+    answer = explained(lambda text: filled(subject.model, text))
+    gr.on([go.click, text.submit], answer, text, label, show_progress="hidden")
 
 
 def class_page(subject: Subject) -> None:
