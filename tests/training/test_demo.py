@@ -72,7 +72,7 @@ def test_an_empty_canvas_is_refused() -> None:
 
 def test_digits_are_light_ink_that_fills_its_image() -> None:
     sheet = Sheet.of((1, 8, 8), 16.0, DIGITS)
-    assert sheet == Sheet((1, 8, 8), 16.0, dark=True, share=1.0, middle=sheet.middle)
+    assert sheet == Sheet((1, 8, 8), 16.0, dark=True, share=1.0, middle=sheet.middle, pen=sheet.pen)
     rows, columns = np.indices((8, 8)) + 0.5
     mass = DIGITS[:, 0].numpy()
     for place, measured in zip((rows, columns), sheet.middle or (), strict=True):
@@ -84,7 +84,15 @@ def test_the_polarity_and_the_size_of_the_ink_are_those_of_the_training_images()
     for dark, pixels in ((True, framed), (False, 16 - framed)):
         for channels in (1, 3):
             found = Sheet.of((channels, 16, 16), 16.0, pixels.expand(-1, channels, -1, -1))
-            assert found == Sheet((channels, 16, 16), 16.0, dark, share=0.5, middle=found.middle)
+            assert found == Sheet((channels, 16, 16), 16.0, dark, share=0.5, middle=found.middle, pen=found.pen)
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_the_pen_is_as_wide_as_the_strokes(width: int) -> None:
+    strokes = torch.zeros(2, 1, 40, 40)
+    strokes[0, 0, 10 : 10 + width, 2:38] = 255
+    strokes[1, 0, 2:38, 20 : 20 + width] = 255
+    assert Sheet.of((1, 40, 40), 255.0, strokes).pen == pytest.approx(width, rel=0.15)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 8, 8), (3, 20, 32), (1, 1, 1)])

@@ -8,9 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import shutil
-import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -322,12 +320,10 @@ def test_the_command_serves_until_a_signal_ends_it_and_leaves_nothing(tmp_path: 
     pytest.importorskip("gradio", reason="gradio is not installed")
     run = trained(tmp_path, "model=kmeans", "data=iris")
     port = free_port()
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    environment = {"TMPDIR": str(tmp_path / "temporary")}
     (tmp_path / "temporary").mkdir()
     arguments = [f"run={run}", f"port={port}", "browser=false"]
-    process = spawn(
-        arguments, CHECKOUT, "demo", env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = spawn(arguments, CHECKOUT, "demo", env=environment)
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == f"kmeans on iris: http://127.0.0.1:{port}/ (Ctrl-C ends it)\n"

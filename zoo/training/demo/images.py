@@ -27,6 +27,7 @@ from zoo.training.demo.widgets import explained, gallery
 __all__ = ["Sheet", "as_bytes", "fitted", "ink_of", "shown"]
 
 INK = 0.1  # what is fainter is no ink
+PEN = 0.7  # how much of the canvas people fill: what they draw is enlarged as much as its ink falls short
 SIDE = 280  # of the canvas and of what is shown, in pixels of the screen
 
 
@@ -40,6 +41,7 @@ class Sheet:
         dark: whether light ink stands on dark ground.
         share: how much of the image's longer side the ink takes.
         middle: where its centre of mass lies, in pixels from above and from the left; None takes the image's middle.
+        pen: how wide a stroke is, in pixels.
     """
 
     shape: tuple[int, int, int]
@@ -47,6 +49,7 @@ class Sheet:
     dark: bool = True
     share: float = 0.75
     middle: tuple[float, float] | None = None
+    pen: float = 2.0
 
     @classmethod
     def of(cls, shape: tuple[int, ...], white: float, images: Tensor) -> Sheet:
@@ -55,7 +58,7 @@ class Sheet:
         >>> images = torch.zeros(1, 1, 8, 8)
         >>> images[0, 0, 2:6, 3:5] = 16
         >>> Sheet.of((1, 8, 8), 16.0, images)
-        Sheet(shape=(1, 8, 8), white=16.0, dark=True, share=0.5, middle=(4.0, 4.0))
+        Sheet(shape=(1, 8, 8), white=16.0, dark=True, share=0.5, middle=(4.0, 4.0), pen=1.333)
         """
         grey = images.float().mean(1) / white  # (N, H, W)
         border = torch.cat([grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]], dim=1)
@@ -67,7 +70,17 @@ class Sheet:
         if not len(sides):
             return cls(shape, white, dark)  # type: ignore[arg-type]
         middle = tuple(float(_centre(strength.sum(axis)).mean()) for axis in (2, 1))
-        return cls(shape, white, dark, float(sides.median()) / max(shape[1:]), middle)  # type: ignore[arg-type]
+        share = float(sides.median()) / max(shape[1:])
+        return cls(shape, white, dark, share, middle, round(_stroke(strength > 0.5), 3))  # type: ignore[arg-type]
+
+
+def _stroke(ink: Tensor) -> float:
+    """Return the width of the strokes of pictures (N, H, W) in pixels: of one of length l and width w the area is l·w and
+    the edge about 2·l.
+    """
+    framed = F.pad(ink, (1, 1, 1, 1))
+    edge = (framed[:, 1:] != framed[:, :-1]).sum() + (framed[:, :, 1:] != framed[:, :, :-1]).sum()
+    return max(1.0, 2 * float(ink.sum()) / max(1, int(edge)))
 
 
 def _extent(there: Tensor) -> Tensor:
@@ -212,10 +225,14 @@ def page(subject: Subject) -> None:
                 _, height, width = spec.shape
                 zoom = SIDE / max(height, width)
                 ground, ink = ("black", "white") if sheet.dark else ("white", "black")
-                sizes = {"width": round(zoom * width), "height": round(zoom * height), "pen": SIDE // 12}
+                sizes = {
+                    "width": round(zoom * width),
+                    "height": round(zoom * height),
+                    "pen": round(PEN * zoom * sheet.pen / sheet.share),
+                }
                 canvas = gr.HTML(
                     html_template=_CANVAS, css_template=_STYLE, js_on_load=_SCRIPT, elem_id="canvas",
-                    ground=ground, ink=ink, label="Draw", show_label=True, **sizes,
+                    ground=ground, ink=ink, **sizes,
                 )  # fmt: skip
             file = gr.File(label="Or drop an image", type="filepath", elem_id="image", height=120)
         with gr.Column():
@@ -226,6 +243,6 @@ def page(subject: Subject) -> None:
     found = gr.Gallery(label="Where it looks", visible=False, columns=1, object_fit="contain", elem_id="pictures")
     outputs = [label, seen, found]
     if spec.shape[0] == 1:
-        canvas.input(drawing, None, outputs, show_progress="hidden", trigger_mode="always_last")
+        canvas.input(drawing, None, outputs, show_progress="hidden", trigger_mode="multiple")
         canvas.clear(lambda: (None, None, gr.update(visible=False)), None, outputs, show_progress="hidden")
     file.change(dropped, file, outputs, show_progress="hidden")
