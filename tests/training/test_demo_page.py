@@ -35,7 +35,7 @@ from zoo.training.demo.texts import going_on
 pytestmark = pytest.mark.slow
 
 DRIVER, CHROMIUM = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
-PATIENCE = 60.0  # seconds that a loaded machine may take for an answer
+PATIENCE = 240.0  # seconds that a loaded machine may take for an answer
 
 
 class Browser:

@@ -58,7 +58,7 @@ class Sheet:
         >>> images = torch.zeros(1, 1, 8, 8)
         >>> images[0, 0, 2:6, 3:5] = 16
         >>> Sheet.of((1, 8, 8), 16.0, images)
-        Sheet(shape=(1, 8, 8), white=16.0, dark=True, share=0.5, middle=(4.0, 4.0), pen=1.333)
+        Sheet(shape=(1, 8, 8), white=16.0, dark=True, share=0.5, middle=(4.0, 4.0), pen=1.402)
         """
         grey = images.float().mean(1) / white  # (N, H, W)
         border = torch.cat([grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]], dim=1)
@@ -71,16 +71,14 @@ class Sheet:
             return cls(shape, white, dark)  # type: ignore[arg-type]
         middle = tuple(float(_centre(strength.sum(axis)).mean()) for axis in (2, 1))
         share = float(sides.median()) / max(shape[1:])
-        return cls(shape, white, dark, share, middle, round(_stroke(strength > 0.5), 3))  # type: ignore[arg-type]
+        return cls(shape, white, dark, share, middle, round(_stroke(strength), 3))  # type: ignore[arg-type]
 
 
 def _stroke(ink: Tensor) -> float:
-    """Return the width of the strokes of pictures (N, H, W) in pixels: of one of length l and width w the area is l·w and
-    the edge about 2·l.
-    """
+    """Return how wide strokes (N, H, W) are in pixels: of length l and width w they have mass l·w and edges of 2·l."""
     framed = F.pad(ink, (1, 1, 1, 1))
-    edge = (framed[:, 1:] != framed[:, :-1]).sum() + (framed[:, :, 1:] != framed[:, :, :-1]).sum()
-    return max(1.0, 2 * float(ink.sum()) / max(1, int(edge)))
+    down, across = framed[:, 1:, :-1] - framed[:, :-1, :-1], framed[:, :-1, 1:] - framed[:, :-1, :-1]
+    return float(2 * ink.sum() / torch.hypot(down, across).sum())
 
 
 def _extent(there: Tensor) -> Tensor:
@@ -120,12 +118,12 @@ def fitted(ink: Tensor, sheet: Sheet) -> Tensor:
 
     Example:
         >>> ink = torch.zeros(40, 40)
-        >>> ink[5:25, 30:35] = 1
-        >>> fitted(ink, Sheet((1, 4, 4), white=16, share=1.0)).int()
-        tensor([[[ 0, 16,  0,  0],
-                 [ 0, 16,  0,  0],
-                 [ 0, 16,  0,  0],
-                 [ 0, 16,  0,  0]]], dtype=torch.int32)
+        >>> ink[5:25, 30:40] = 1
+        >>> fitted(ink, Sheet((1, 4, 4), white=16, share=1.0)).round().int()
+        tensor([[[ 0, 16, 16,  0],
+                 [ 0, 16, 16,  0],
+                 [ 0, 16, 16,  0],
+                 [ 0, 16, 16,  0]]], dtype=torch.int32)
     """
     rows, columns = (side.nonzero().flatten() for side in ((ink > INK).any(1), (ink > INK).any(0)))
     if not len(rows):
@@ -236,9 +234,9 @@ def page(subject: Subject) -> None:
                 )  # fmt: skip
             file = gr.File(label="Or drop an image", type="filepath", elem_id="image", height=120)
         with gr.Column():
-            label = gr.Label(label="Answer", num_top_classes=10, elem_id="answer")
+            label = gr.Label(label="Answer", num_top_classes=5, elem_id="answer")
             seen = gr.Image(
-                label="What the model sees", interactive=False, height=SIDE, buttons=[], elem_id="seen", format="png"
+                label="What the model sees", interactive=False, height=200, buttons=[], elem_id="seen", format="png"
             )
     found = gr.Gallery(label="Where it looks", visible=False, columns=1, object_fit="contain", elem_id="pictures")
     outputs = [label, seen, found]

@@ -100,7 +100,7 @@ def sequence_page(subject: Subject) -> None:
                 number = gr.Number(0, precision=0, minimum=0, label="Held-out row", visible=subject.data is not None)
                 go = gr.Button("Answer", variant="primary", elem_id="go")
         with gr.Column():
-            label = gr.Label(label="Answer", num_top_classes=10, elem_id="answer", visible=not of_bits)
+            label = gr.Label(label="Answer", num_top_classes=5, elem_id="answer", visible=not of_bits)
             image = gr.Image(label="Answer", interactive=False, buttons=[], elem_id="bits", visible=of_bits)
     found = gr.Gallery(label="What it does", columns=1, object_fit="contain", elem_id="pictures", visible=False)
 

@@ -115,7 +115,7 @@ def page(subject: Subject) -> None:
                 with gr.Column(scale=3):
                     boxes = _form(fields)
                 with gr.Column(scale=2):
-                    label = gr.Label(first, label=_asked(spec), num_top_classes=10, elem_id="answer")
+                    label = gr.Label(first, label=_asked(spec), num_top_classes=5, elem_id="answer")
             changes = [box.change for box in boxes]
             gr.on(changes, explained(answer), boxes, label, show_progress="hidden", trigger_mode="always_last")
         with gr.Tab("Drop a table"):

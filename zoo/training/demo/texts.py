@@ -150,7 +150,7 @@ def class_page(subject: Subject) -> None:
             text = gr.Textbox(label="Text", lines=6, elem_id="source")
             go = gr.Button("Answer", variant="primary", elem_id="go")
         with gr.Column():
-            label = gr.Label(label="Answer", num_top_classes=10, elem_id="answer")
+            label = gr.Label(label="Answer", num_top_classes=5, elem_id="answer")
     found = gr.Gallery(label="Where it looks", columns=1, object_fit="contain", elem_id="pictures", visible=False)
 
     @explained
