@@ -395,7 +395,7 @@ def test_without_gradio_one_line_says_what_to_install(
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "gradio" else found(name, *a))
     assert run_command([f"run={subject.run}"], "demo") == 1
-    assert capsys.readouterr().err.splitlines()[-1].endswith("pip install 'zoo[demo]'.")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("pip install 'refzoo[demo]'.")
     assert run_command([f"run={subject.run}", "port=70000"], "demo") == 1
     assert "port must be" in capsys.readouterr().err
 

@@ -1,6 +1,6 @@
 """The demo's page as Chromium shows it, without a network: digits drawn, tables dropped, prompts gone on with.
 
-Needs gradio (`pip install 'zoo[demo]'`), selenium, and Chromium with its driver on the path.
+Needs gradio (`pip install 'refzoo[demo]'`), selenium, and Chromium with its driver on the path.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def wait() -> None:
 def check_gradio() -> None:
     """Raise one line where Gradio is not installed."""
     if importlib.util.find_spec("gradio") is None:
-        raise ZooError("The demo is a page of Gradio, which is not installed: pip install 'zoo[demo]'.")
+        raise ZooError("The demo is a page of Gradio, which is not installed: pip install 'refzoo[demo]'.")
 
 
 def serve(subject: Subject, port: int, browser: bool = False) -> tuple[Any, str]:

@@ -51,10 +51,10 @@ def fields_of(model: ZooModel, rows: Tensor | None) -> list[Field]:
 
     Example:
         >>> import zoo
-        >>> frame = {"colour": ["red", "blue", "red", "red"], "size": [1.0, 2.0, 3.0, 8.0]}
+        >>> frame = {"size": [1.0, 2.0, 3.0, 8.0]}
         >>> model = zoo.fit(zoo.create_model("decision_tree"), frame, ["a", "b", "a", "a"])
-        >>> fields_of(model, torch.tensor([[0.0, 1, 1], [1, 0, 2], [0, 1, 3], [0, 1, 8]]))
-        [Field(name='colour', default='red', choices=('blue', 'red')), Field(name='size', default=2.5, choices=())]
+        >>> fields_of(model, torch.tensor(frame["size"]).view(4, 1))
+        [Field(name='size', default=2.5, choices=())]
     """
     assert model.spec is not None
     assert model.preprocessing is not None
