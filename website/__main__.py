@@ -14,16 +14,18 @@ from website import check
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 DOCS, SITE = CHECKOUT / "docs", CHECKOUT / "site"
-MATHJAX = CHECKOUT / "website" / "node_modules" / "mathjax" / "es5"
+MODULES = CHECKOUT / "website" / "node_modules"
 
 
 def prepare() -> None:
     """Lay what is not kept in the repository into docs/: MathJax, and the pages of the examples that changed."""
-    fonts = "output/chtml/fonts/woff-v2"
     target = DOCS / "assets" / "mathjax"
-    if not (target / "tex-chtml-full.js").is_file():
-        shutil.copytree(MATHJAX / fonts, target / fonts, dirs_exist_ok=True)
-        shutil.copy(MATHJAX / "tex-chtml-full.js", target)
+    if not (target / "tex-chtml.js").is_file():
+        font = "mathjax-newcm-font"
+        shutil.copytree(MODULES / "@mathjax" / font / "chtml", target / font / "chtml")
+        shutil.copy(MODULES / "@mathjax" / font / "chtml.js", target / font)
+        shutil.copytree(MODULES / "mathjax" / "input" / "tex", target / "input" / "tex")
+        shutil.copy(MODULES / "mathjax" / "tex-chtml.js", target)
     sources = [
         *(CHECKOUT / "zoo").rglob("*.py"),
         *(CHECKOUT / "configs").rglob("*.yaml"),

@@ -24,6 +24,8 @@ class Docstrings(griffe.Extension):
         for member in node.members.values():
             if not member.is_alias:
                 self._visit(member)
+                if node.is_class and not _is_told(member):
+                    member.public = False
 
     def _list_what_is_handed_on(self, module: griffe.Object) -> None:
         lines = []
@@ -36,6 +38,12 @@ class Docstrings(griffe.Extension):
                 lines.append(f'- <a id="{module.path}.{name}"></a>{_summary(member)}')
         if lines and module.docstring:
             module.docstring.value += "\n\n" + "\n".join(lines)
+
+
+def _is_told(member: Any) -> bool:
+    """Whether a member of a class has an entry: what is called, and attributes that have a docstring."""
+    called = member.is_function and not member.is_special
+    return called or member.is_class or bool(member.docstring and not member.is_special)
 
 
 def _summary(alias: Any) -> str:

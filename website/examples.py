@@ -23,6 +23,8 @@ from typing import Any
 
 __all__ = ["cells", "run"]
 
+CHECKOUT = Path(__file__).resolve().parents[1]
+
 
 def cells(script: str) -> Iterator[tuple[str, str]]:
     """Yield (markdown, bash or python, text) of each cell.
@@ -89,9 +91,9 @@ def _run_code(text: str, namespace: dict[str, Any], name: str) -> tuple[str, lis
 
 
 def _run_commands(text: str) -> str:
-    """What commands print; the programs of this Python come first."""
+    """What commands print; the programs of this Python and the modules of this checkout come first."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    variables = {**os.environ, "PATH": path, "COLUMNS": "110", "NO_COLOR": "1"}
+    variables = {**os.environ, "PATH": path, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "110", "NO_COLOR": "1"}
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", text], capture_output=True, text=True, env=variables)
     if done.returncode:
         raise RuntimeError(f"{text}\nended with {done.returncode}:\n{done.stdout}{done.stderr}")

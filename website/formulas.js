@@ -2,14 +2,18 @@
 const formulas = JSON.parse(require("fs").readFileSync(0, "utf8"));
 const strip = (text) => text.replace(/^\\[(\[]/, "").replace(/\\[)\]]$/, "");
 
-require("mathjax/es5/node-main.js")
-  .init({ loader: { load: ["input/tex-full", "output/svg"] }, tex: { packages: { "[-]": ["noundefined", "noerrors"] }, formatError: (jax, error) => { throw error; } } })
-  .then((MathJax) => {
+const fail = (jax, error) => {
+  throw error;
+};
+const tex = { packages: { "[-]": ["noundefined", "noerrors"] }, formatError: fail };
+
+require("mathjax")
+  .init({ loader: { load: ["input/tex"] }, tex })
+  .then(async (MathJax) => {
     const refused = {};
     for (const formula of formulas) {
       try {
-        const rendered = MathJax.tex2svg(strip(formula), { display: formula.startsWith("\\[") });
-        if (MathJax.startup.adaptor.outerHTML(rendered).includes("merror")) refused[formula] = "an error";
+        await MathJax.tex2mmlPromise(strip(formula), { display: formula.startsWith("\\[") });
       } catch (error) {
         refused[formula] = error.message;
       }
