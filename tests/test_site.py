@@ -83,6 +83,22 @@ def test_the_checks_of_the_site_find_what_is_amiss(tmp_path: Path) -> None:
     assert pages[tmp_path / "index.html"].formulas == ["\\(z\\)"]
 
 
+def needs_mathjax() -> None:
+    if not (CHECKOUT / "website" / "node_modules").is_dir() or shutil.which("node") is None:
+        pytest.skip("MathJax is not there: `make docs` fetches it")
+
+
+def test_formulas_that_mathjax_refuses_are_named(tmp_path: Path) -> None:
+    needs_mathjax()
+    formulas = [r"\(\frac{1}{2}\)", r"\(\frac{1}{2\)", r"\[\nosuch x\]"]
+    text = "".join(f'<span class="arithmatex">{formula}</span>' for formula in formulas)
+    (tmp_path / "index.html").write_text(text, encoding="utf8")
+    assert list(check.refused_formulas(tmp_path, check.read(tmp_path))) == [
+        r"index.html: \(\frac{1}{2\) is refused: Missing close brace",
+        r"index.html: \[\nosuch x\] is refused: Undefined control sequence \nosuch",
+    ]
+
+
 def test_an_example_becomes_a_page(tmp_path: Path) -> None:
     script = tmp_path / "small.py"
     script.write_text('# %% [markdown]\n# # Small\n# %%\nx = 2\nprint("a")\nx + 1\n# %% language="bash"\n# echo said\n')
@@ -108,7 +124,6 @@ def test_examples_run(script: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_site_builds_and_nothing_is_amiss() -> None:
     pytest.importorskip("zensical", reason="the extra docs is not installed")
-    if not (CHECKOUT / "website" / "node_modules").is_dir() or shutil.which("node") is None:
-        pytest.skip("`make docs` fetches what this needs")
+    needs_mathjax()
     done = subprocess.run([sys.executable, "-m", "website"], cwd=CHECKOUT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]

@@ -37,7 +37,7 @@ pytestmark = [
 def source(tmp_path: Path) -> Path:
     """A copy of what is installed, so that the checkout stays as it is."""
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so")
-    for folder in ("zoo", "configs"):
+    for folder in ("zoo", "configs", "hydra_plugins"):
         shutil.copytree(CHECKOUT / folder, tmp_path / "source" / folder, ignore=ignored)
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / file, tmp_path / "source" / file)
