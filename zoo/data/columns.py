@@ -24,14 +24,15 @@ from torch import Tensor
 from zoo.data.names import listed, other_delimiter
 from zoo.errors import ZooError, nearest
 
-__all__ = ["CODINGS", "Column", "TableOptions", "clean", "plan", "settled"]
+__all__ = ["CODINGS", "FEW_VALUES", "Column", "TableOptions", "clean", "plan", "settled"]
 
 log = logging.getLogger(__name__)
 
 # What becomes of columns of text; any other value of `data.text` names the one that holds texts to read.
 CODINGS = ("auto", "refuse", "onehot", "codes")
-# How many different values a text column may have: some are coded unasked, and 10,000 more would fill the memory.
-_LIMITS = {"auto": 20, "refuse": 0, "onehot": 10_000, "codes": float("inf")}
+FEW_VALUES = 20  # of text, which are coded unasked
+# How many different values a text column may have: 10,000 more columns would fill the memory.
+_LIMITS = {"auto": FEW_VALUES, "refuse": 0, "onehot": 10_000, "codes": float("inf")}
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,30 @@ Legend: N texts.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from zoo.data.arrays import code_targets, column_names, labels_of
 from zoo.data.base import Rows
+from zoo.data.columns import FEW_VALUES
+from zoo.data.preprocessing import as_table
 from zoo.data.spec import DataSpec
 from zoo.data.splits import SplitData
 from zoo.data.text_rows import TextRows, learn_texts
 from zoo.data.text_table import TextOptions, spec_of_texts
 from zoo.errors import ZooError
 
-__all__ = ["TextArrays", "as_texts"]
+__all__ = ["TextArrays", "as_texts", "column_of_texts"]
+
+log = logging.getLogger(__name__)
+
+_VIEWS = ("tokens", "counts", "binary", "tfidf")
 
 
 def as_texts(x: Any) -> list[str] | None:
@@ -38,6 +47,26 @@ def as_texts(x: Any) -> list[str] | None:
     return texts if texts and all(isinstance(text, str) for text in texts) else None
 
 
+def column_of_texts(x: Any, text: str) -> tuple[str, list[str]] | None:
+    """Return the name of a table's only column and its texts, where these are to be read; else None.
+
+    Args:
+        x: a table, or anything else.
+        text: what texts become; `auto` reads those of more different values than are coded unasked.
+    """
+    names = column_names(x)
+    if names is None or len(names) != 1 or text not in ("auto", *_VIEWS):
+        return None
+    column = as_table(x).column(names[0])
+    if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
+        return None
+    if text == "auto":
+        if pc.count_distinct(column).as_py() <= FEW_VALUES:
+            return None
+        log.info("Column '%s' holds texts, which are read: pass text='codes' to number them.", names[0])
+    return names[0], [value or "" for value in column.to_pylist()]
+
+
 class TextArrays(SplitData):
     """Texts in a list as a DataModule; what a text becomes is learnt from the training texts.
 
@@ -46,6 +75,7 @@ class TextArrays(SplitData):
         y: targets (N,): text and integers are classes, floats are values; None without.
         weight: sample weights (N,); None for one each.
         view: what a text becomes: `tokens`, `counts`, `binary` or `tfidf`; see `zoo.data.text_view`.
+        column: what a table calls them.
         val_fraction: share of the texts held out for validation.
         **options: those of `ZooDataModule`.
 
@@ -66,11 +96,13 @@ class TextArrays(SplitData):
         weight: Tensor | None = None,
         *,
         view: str = "tokens",
+        column: str = "text",
         val_fraction: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(val_fraction=val_fraction, test_fraction=0.0, **options)
         self.texts, self.weight, self.text_options = texts, weight, TextOptions(view=view)
+        self.column = column
         self.y, self.fields = code_targets(y, len(texts))
         self.applied.labels = labels_of(y, self.fields.get("class_names"))
 
@@ -79,7 +111,7 @@ class TextArrays(SplitData):
         if "train" not in parts:
             raise ZooError("There is no text to train on.")
         training = torch.zeros(len(self.texts), dtype=torch.bool).index_fill_(0, parts["train"], True)
-        view, known = self.text_options.view_of("text"), self.known_tokenizer
+        view, known = self.text_options.view_of(self.column), self.known_tokenizer
         store, tokenizer = learn_texts(self._parts, training, self.text_options.tokenizing, view, known)
         self.applied.text = view
         rows = {name: TextRows(store, part, self.y, view, self.weight) for name, part in parts.items()}

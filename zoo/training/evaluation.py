@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from zoo.data.array_data import check_weight
 from zoo.data.arrays import to_tensor
+from zoo.data.foreign import opened
 from zoo.data.provenance import absolute_paths, digests, read_digests
 from zoo.data.registry import create_data, data_entries
 from zoo.errors import ZooError
@@ -54,7 +55,8 @@ def evaluate(
     Args:
         model: a fitted model.
         data: the user's rows, as `predict` takes them, or a DataModule of the zoo.
-        y: targets of the rows, in the user's labels; None for models that need none.
+        y: targets of the rows, in the user's labels, or the name of the table's column of them; None for models that
+            need none, and where the rows bring them.
         sample_weight: weights (N,) of the rows.
         split: which rows of a DataModule.
         batch_size: rows at a time.
@@ -75,6 +77,7 @@ def evaluate(
             raise ZooError("A DataModule brings its own targets and weights: pass y with arrays only.")
         loader = data.loader(split)
     else:
+        data, y, _ = opened(data, y)
         batch = model.prepare(data)
         if y is not None:
             batch = batch._replace(y=model.encode_targets(y, batch.size))

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from zoo.checks import Range, check_type
+from zoo.data.arrays import column_names
+from zoo.data.foreign import opened
 from zoo.errors import ZooError, nearest
 from zoo.models.base import StreamingModel, ZooModel
 
@@ -61,12 +63,15 @@ def fit(
 
     Args:
         model: a model of `zoo.create_model`, which is trained in place.
-        data: inputs (N, ...) as an array, a tensor or a table (pandas, polars, PyArrow, a dict of columns), or a
-            LightningDataModule. A table may hold text and categories. A model of sequences takes lists of different
-            lengths too, and the ids of tokens (N, T). A list of texts is read as those of `data=csv data.text=COLUMN`.
-        y: targets (N,): text and integers are classes, floats are values.
+        data: inputs (N, ...) as an array, a tensor or a table (pandas, polars, PyArrow, Hugging Face, a dict of
+            columns), or a LightningDataModule. A table may hold text and categories. A model of sequences takes lists
+            of different lengths too, and the ids of tokens (N, T). A list of texts, or a table of no other column, is
+            read as those of `data=csv data.text=COLUMN`. Torch's `Dataset` and `DataLoader` give inputs or pairs of
+            inputs and targets; they are read once and held, so that what they draw at random is drawn once.
+        y: targets (N,): text and integers are classes, floats are values; or the name of the table's column of them.
         sample_weight: weights (N,).
-        batch_size: rows a batch; by default 64 for gradient models and all rows for streaming ones.
+        batch_size: rows a batch; by default 64 for gradient models (or that of the `DataLoader`) and all rows for
+            streaming ones.
         max_epochs: passes over the data; by default 20 for gradient models, as many as are needed for streaming ones.
         validation: share of the rows kept aside for validation.
         standardize: whether each feature of rows (N, F) is scaled to mean 0 and standard deviation 1 of the training
@@ -105,6 +110,7 @@ def fit(
     if not isinstance(model, ZooModel):
         named = f"zoo.create_model('{model}')" if isinstance(model, str) else "a model of zoo.create_model"
         raise ZooError(f"zoo.fit takes a model first, not {type(model).__name__}: pass {named}.")
+    data, y, usual_size = opened(data, y, seed=seed if isinstance(seed, int) else 0)
     _check_arguments(
         model, data, y, optimizer, optimizer_options, lr, trainer_options, batch_size=batch_size, max_epochs=max_epochs,
         validation=validation, standardize=standardize, missing=missing, text=text, seed=seed, device=device,
@@ -117,6 +123,8 @@ def fit(
     model.train_by(
         replace(own, optimizer=optimizer or own.optimizer, optimizer_options=options, l1=l1, l2=l2, l1_steps="gradient")
     )
+    if batch_size is None and not model.streaming:
+        batch_size = usual_size
     coding = {"missing": missing, "text": text}
     datamodule = as_datamodule(model, data, y, sample_weight, batch_size, validation, standardize, coding, seed)
     # The caller's own random streams go on as if nothing had been drawn.
@@ -165,7 +173,8 @@ def _check_arguments(
                 raise ZooError(f"{name} does nothing for {model.entry.name}, which takes no steps: leave it out.")
     supervised = all(target in ("class", "value") for _, target in model.entry.accepts)
     if y is None and supervised and not hasattr(data, "train_dataloader"):
-        raise ZooError(f"{model.entry.name} learns from targets: pass y, as in zoo.fit(model, X, y).")
+        named = ", or y='COLUMN'" if column_names(data) is not None else ""
+        raise ZooError(f"{model.entry.name} learns from targets: pass y, as in zoo.fit(model, X, y){named}.")
 
 
 def _fit_trainer(
@@ -239,21 +248,28 @@ def as_datamodule(
         return data
     from zoo.data.array_data import ArrayData, check_weight
     from zoo.data.arrays import is_ragged, to_tensor, whole_numbers
-    from zoo.data.text_arrays import TextArrays, as_texts
+    from zoo.data.text_arrays import TextArrays, as_texts, column_of_texts
 
-    texts = as_texts(data)
+    texts, column = as_texts(data), "text"
+    if texts is None and (named := column_of_texts(data, coding["text"])) is not None:
+        column, texts = named
     if batch_size is None:
         batch_size = 64 if not model.streaming else 0 if texts is None else 1024  # bags of all texts would be large
     if texts is not None:
         view = _view(model, y, coding["text"])
         if weight is not None:
             weight = check_weight(to_tensor(weight, "weight"), len(texts))
-        found = TextArrays(texts, y, weight, view=view, val_fraction=validation, batch_size=batch_size, seed=seed)
+        found = TextArrays(
+            texts, y, weight, view=view, column=column, val_fraction=validation, batch_size=batch_size, seed=seed
+        )
         if parts is not None:
             found.divide(parts)
         return found
     if coding["text"] in _VIEWS:
-        raise ZooError(f"text='{coding['text']}' is for a list of texts: pass auto, refuse, onehot or codes.")
+        raise ZooError(
+            f"text='{coding['text']}' is for a list of texts, or a table of that column alone: pass auto, refuse, "
+            "onehot or codes."
+        )
     # Rows of integers are tokens to a model that reads tokens and no tables, and so are rows of different lengths.
     kinds = model.entry.kinds
     reads = "tokens" in kinds and axes(data) == 2 and ("tabular" not in kinds or is_ragged(data))

@@ -191,7 +191,8 @@ class ZooModel(pl.LightningModule):
 
         Args:
             x: rows as the user has them: a table, whose columns are found by name in any order, an array or a tensor
-                (N, *shape), a list of texts, a list of baskets. A `Batch` of a DataModule is prepared already.
+                (N, *shape), a list of texts, a list of baskets, or torch's `Dataset` or `DataLoader`, whose targets are
+                passed over. A `Batch` of a DataModule is prepared already.
             batch_size: rows at a time.
             raw: False for rows that are scaled and coded already.
 
@@ -251,11 +252,13 @@ class ZooModel(pl.LightningModule):
     def prepare(self, x: Any, *, raw: bool = True, where: str = "X") -> Batch:
         """Return rows as a batch that the model takes: the user's own where `raw`, else scaled and coded already."""
         from zoo.data.arrays import inputs_from
+        from zoo.data.foreign import opened
 
         self.check_fitted()
         assert self.spec is not None
         if isinstance(x, Batch):
             return x
+        x = opened(x, name=where).x
         if raw and self.preprocessing is not None:
             return self.preprocessing(x, self.spec, where)
         return inputs_from(x, self.spec, missing=self.takes_missing)
@@ -273,20 +276,23 @@ class ZooModel(pl.LightningModule):
         return targets_for(y, self.spec, labels, num_rows)
 
     @torch.inference_mode()
-    def score(self, x: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, x: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return how well the user's rows are predicted: the accuracy of classes, or R² of values (the mean over K).
 
         Args:
             x: rows, as `predict` takes them.
-            y: targets (N,) or (N, K), in the user's labels.
+            y: targets (N,) or (N, K), in the user's labels, or the name of the table's column of them; None where the
+                rows of torch's `Dataset` or `DataLoader` bring them.
             sample_weight: weights (N,).
 
         Raises:
             ZooError: for a model that predicts no targets, or a class that the training rows lacked.
         """
         from zoo.data.arrays import scored
+        from zoo.data.foreign import opened
 
         self.check_fitted()
+        x, y, _ = opened(x, y)
         assert self.spec is not None
         if self.entry.unsupervised or self.spec.target not in ("class", "value", "series"):
             raise ZooError(f"{self.entry.name} predicts no targets to compare with: zoo.evaluate says what it reached.")
