@@ -309,10 +309,13 @@ class Held(ZooDataModule):
         return spec, {"train": rows, "val": rows, "test": rows}
 
 
-def in_two_processes(work: Callable[..., None], *arguments: Any) -> None:
-    """Call a function in two processes that find each other as under torchrun.
+def in_two_processes(
+    work: Callable[..., None], *arguments: Any, codes: tuple[int, int] | None = (0, 0)
+) -> list[int | None]:
+    """Call a function in two processes that find each other as under torchrun; return their exit codes.
 
-    They are forks of this one, which has imported all that they need: that takes a fresh process longer than its work.
+    These must be `codes`, unless that is None. The processes are forks of this one, which has imported all that they
+    need: that takes a fresh process longer than its work.
     """
     fork, port = torch.multiprocessing.get_context("fork"), str(free_port())
     processes = [fork.Process(target=_work_of, args=(rank, port, work, *arguments), daemon=True) for rank in (0, 1)]
@@ -324,7 +327,9 @@ def in_two_processes(work: Callable[..., None], *arguments: Any) -> None:
         process.kill()  # where the other has failed, it would be waited for
     for process in processes:
         process.join()
-    assert [process.exitcode for process in processes] == [0, 0], "what they said stands in the captured output"
+    found = [process.exitcode for process in processes]
+    assert codes is None or found == list(codes), "what they said stands in the captured output"
+    return found
 
 
 def _work_of(rank: int, port: str, work: Callable[..., None], *arguments: Any) -> None:

@@ -44,6 +44,30 @@ def test_processes_share_the_batches_of_one(
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("world_size", [2, 3, 5])
+@pytest.mark.parametrize(("num_rows", "batch_size", "block_size"), [*SHAPES, (90, 4, 9)])
+def test_shares_are_pieces_of_one_order_and_come_in_as_many_batches_each(
+    num_rows: int, batch_size: int, block_size: int | None, world_size: int, shuffle: bool
+) -> None:
+    options = {"shuffle": shuffle, "block_size": block_size, "seed": 3}
+    order = [row for batch in batches(num_rows, batch_size, **options) for row in batch]
+    shared = {"share": True, "world_size": world_size, **options}
+    ranks = [batches(num_rows, batch_size, rank=r, **shared) for r in range(world_size)]
+    assert [row for rank in ranks for batch in rank for row in batch] == order
+    assert {len(rank) for rank in ranks} == {-(-num_rows // (batch_size * world_size))}
+    sizes = [sum(map(len, rank)) for rank in ranks]
+    assert max(sizes) - min(sizes) <= 1
+    for rank, whole in enumerate(ranks):
+        assert all(len(batch) == batch_size for batch in whole[:-2])
+        sampler = BatchSampler(num_rows, batch_size, rank=rank, **shared)
+        sampler.skip_batches = 1
+        assert [batch.tolist() for batch in sampler] == whole[1:]  # as a resumed run goes on
+        if block_size:
+            touched = {row // block_size for batch in whole for row in batch}
+            assert len(touched) <= -(-sizes[rank] // block_size) + 1
+
+
 @pytest.mark.parametrize(("num_rows", "steps"), [(7, 2), (8, 2), (9, 2), (10, 3), (11, 3)])
 def test_drop_ragged_leaves_out_a_batch_that_not_all_processes_have(num_rows: int, steps: int) -> None:
     """With 2 processes of 2 rows the last global batch needs 2 rows at least."""

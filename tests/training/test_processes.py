@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -20,9 +21,11 @@ from support import CHECKOUT, CPU, free_port, in_two_processes, run_command, spa
 
 from zoo import kernels, load_model
 from zoo.errors import ZooError
-from zoo.training import processes
+from zoo.training import links, processes
+from zoo.training.links import linked
 from zoo.training.lock import run_lock
-from zoo.training.processes import agree, global_rank
+from zoo.training.processes import agree, file_of_first, global_rank, in_world
+from zoo.training.run import check_places, check_restarts, check_trainer
 
 RUN = ["model=mlp", "data=iris", "trainer.max_epochs=1", CPU]
 TWO = ["model=mlp", "data=digits", "data.batch_size=2", "trainer.max_epochs=500", "checkpoint_seconds=0", CPU,
@@ -109,6 +112,85 @@ def test_two_processes_agree_through_the_store_that_the_first_one_opens(tmp_path
     assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text() == "7"
 
 
+@pytest.mark.parametrize(
+    ("given", "world", "said"),
+    [
+        ({}, (4, 2), {"devices": 2, "num_nodes": 2, "strategy": "ddp"}),
+        ({"devices": "auto", "strategy": "fsdp"}, (2, 1), {"devices": 1, "num_nodes": 2, "strategy": "fsdp"}),
+        ({"devices": 2, "num_nodes": 2, "strategy": "auto"}, (4, 2), {"devices": 2, "num_nodes": 2, "strategy": "ddp"}),
+        ({"devices": 3}, (4, 2), "trainer.devices=3 was asked for, and 4 processes were started, 2 on each machine"),
+        ({"num_nodes": 3}, (4, 2), "trainer.num_nodes=3 was asked for.*leave trainer.num_nodes out"),
+        ({}, (3, 2), "2 of 3 processes run on this machine: start as many on each"),
+    ],
+)
+def test_devices_nodes_and_strategy_are_those_of_the_world(
+    given: dict, world: tuple[int, int], said: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert in_world(given) == given
+    described = dict(zip(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), map(str, world), strict=True))
+    for name, value in {**described, "MASTER_ADDR": "localhost", "MASTER_PORT": "1", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    if isinstance(said, dict):
+        assert in_world(given) == said
+        return
+    with pytest.raises(ZooError, match=said):
+        in_world(given)
+
+
+def test_processes_are_counted_however_they_are_spread_over_machines(tmp_path: Path) -> None:
+    now = {"trainer": {"devices": 1, "num_nodes": 4}}
+    check_trainer(tmp_path, {"devices": 2, "num_nodes": 2}, now)
+    check_trainer(tmp_path, {"devices": 4}, now)
+    with pytest.raises(ZooError, match=r"another trainer\.devices"):
+        check_trainer(tmp_path, {"devices": 2}, now)
+
+
+def test_a_run_that_lies_with_another_process_than_the_first_is_not_begun_anew(tmp_path: Path) -> None:
+    for there in ([False, False], [True, False], [True, True]):
+        check_places(tmp_path, there)
+    with pytest.raises(ZooError, match="does on that of process 3: pass a run_dir that all machines see"):
+        check_places(tmp_path, [False, False, True])
+
+
+def test_a_run_that_would_be_started_again_needs_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_restarts(["model=mlp"])
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    check_restarts(["model=mlp", "run_dir=runs/mine"])
+    with pytest.raises(ZooError, match="pass run_dir=FOLDER"):
+        check_restarts(["model=mlp"])
+
+
+def read_of_first(folder: Path) -> None:
+    """What each of two processes does, of which the second has the first one's file, another in its place, or none."""
+    first, sent = global_rank() == 0, bytes(range(256)) * 10
+    processes._CHUNK = 1000  # bytes, of which a piece is
+    own = folder / f"{global_rank()}"  # the disk of each
+    own.mkdir()
+    os.chdir(own)
+    assert file_of_first("nothing", None) is None
+    for name, theirs in (("absent", None), ("stale", b"of another run"), ("same", sent)):
+        content = sent if first else theirs
+        if content is not None:
+            Path(name).write_bytes(content)
+        found = file_of_first(name, Path(name) if first else None)
+        assert found is not None
+        assert found.read_bytes() == sent
+        assert (found == Path(name)) == (content == sent)
+        if content != sent:
+            digest = found.with_name(f"{name}.sha256").read_text()
+            assert digest == f"{hashlib.sha256(sent).hexdigest()}  {name}\n"
+            assert content is None or Path(name).read_bytes() == content
+    agree("over", None)
+    (folder / f"done {global_rank()}").touch()
+    while not (folder / "done 1").exists():
+        time.sleep(0.01)
+
+
+def test_a_process_without_the_first_ones_disk_reads_a_copy(tmp_path: Path) -> None:
+    in_two_processes(read_of_first, tmp_path)
+
+
 # -- a process that is gone --------------------------------------------------------------------------------------------
 
 
@@ -153,6 +235,43 @@ def test_lightnings_own_watch_over_processes_which_kills_without_a_word_is_dismi
         assert not observer.is_alive()
     child.kill()
     child.wait()
+
+
+def lines() -> dict:
+    """To whom this process listens."""
+    return next(thread.lines for thread in threading.enumerate() if isinstance(thread, links._Watch))
+
+
+def part_ways(folder: Path, how: str) -> None:
+    """What each of two linked processes does: the second ends in some way, while the first has nothing to do."""
+    os.dup2(os.open(folder / f"errors {global_rank()}", os.O_CREAT | os.O_WRONLY), 2)
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    if how == "in concert":
+        links._Watch._end = lambda *arguments, **options: os._exit(9)
+    try:
+        with linked():
+            while not lines():
+                time.sleep(0.01)
+            if global_rank() == 0:
+                while lines() or how != "in concert":
+                    time.sleep(0.01)
+            elif how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif how == "raises":
+                raise ValueError("of its own")
+    except ValueError:
+        os._exit(3)
+    os._exit(0)
+
+
+@pytest.mark.parametrize(("how", "codes"), [("killed", [1, -9]), ("raises", [1, 3]), ("in concert", [0, 0])])
+def test_a_process_that_another_program_started_misses_the_other_at_once(
+    how: str, codes: list[int], tmp_path: Path
+) -> None:
+    assert in_two_processes(part_ways, tmp_path, how, codes=None) == codes
+    said = f"error: {processes.ended('process 2 of 2 has ended')}\n"
+    assert (tmp_path / "errors 0").read_text() == ("" if how == "in concert" else said)
+    assert (tmp_path / "errors 1").read_text() == ""
 
 
 # -- what may change when a run goes on ------------------------------------------------------------------------------

@@ -314,9 +314,23 @@ class ZooDataModule(pl.LightningDataModule):
         self._load()
 
     def loader(
-        self, split: str, *, shuffle: bool = False, drop_ragged: bool = False, training: bool = False
+        self,
+        split: str,
+        *,
+        shuffle: bool = False,
+        drop_ragged: bool = False,
+        training: bool = False,
+        share: bool = False,
     ) -> DataLoader:
-        """Return a loader over one split; each item is a whole `Batch`. Rows are augmented where `training`."""
+        """Return a loader over one split; each item is a whole `Batch`.
+
+        Args:
+            split: which rows.
+            shuffle: whether their order changes with the epoch.
+            drop_ragged: see `BatchSampler`.
+            training: whether rows are augmented.
+            share: whether each process reads its own part of rows that lie on disk, and no other; see `BatchSampler`.
+        """
         rows = self.rows(split)
         if training:
             rows = copy.copy(rows)  # the test may fall back to the same rows, which must hear of no epoch
@@ -332,6 +346,7 @@ class ZooDataModule(pl.LightningDataModule):
             rank=rank,
             world_size=world_size,
             drop_ragged=drop_ragged,
+            share=share and rows.block_size is not None,
             on_epoch=rows.set_epoch if training else None,
         )
         return BatchLoader(
@@ -348,16 +363,16 @@ class ZooDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         model = self.trainer.lightning_module if self.trainer else None
         streaming = getattr(model, "streaming", False)
-        loader = self.loader("train", shuffle=self.shuffle, drop_ragged=not streaming, training=True)
+        loader = self.loader("train", shuffle=self.shuffle, drop_ragged=not streaming, training=True, share=streaming)
         if self.trainer:
             fast_forward(loader.sampler, self.trainer)  # type: ignore[arg-type]
         return loader
 
     def val_dataloader(self) -> DataLoader | list:
-        return self.loader("val") if self.has("val") else []
+        return self.loader("val", share=True) if self.has("val") else []
 
     def test_dataloader(self) -> DataLoader:
-        return self.loader("test" if self.has("test") else "train")
+        return self.loader("test" if self.has("test") else "train", share=True)
 
     def predict_dataloader(self) -> DataLoader:
         return self.test_dataloader()

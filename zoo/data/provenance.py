@@ -2,7 +2,7 @@
 
 Paths are absolute in a run's config, and relative to the run's folder where the data lie in it, so that a run is
 evaluated from any folder and may be moved with its data. `data.sha256` in the run, in the format of `sha256sum`, tells
-changed files.
+changed files. A file in an object store, whose content is far, is told by its size and time.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.registry import data_entries
+from zoo.data.stores import is_stored, stamp
 
-__all__ = ["absolute_paths", "changed_files", "digests", "paths_from", "read_digests", "sha256sums"]
+__all__ = ["absolute", "absolute_paths", "changed_files", "digests", "paths_from", "read_digests", "sha256sums"]
 
 
 def absolute_paths(section: dict[str, Any], base: str | Path = ".") -> dict[str, Any]:
@@ -25,12 +26,17 @@ def absolute_paths(section: dict[str, Any], base: str | Path = ".") -> dict[str,
         >>> absolute_paths({"name": "csv", "path": "a/*.csv"}, "/data")["path"]
         '/data/a/*.csv'
     """
-    return _mapped(section, lambda path: os.path.abspath(os.path.join(base, os.path.expanduser(path))))
+    return _mapped(section, lambda path: absolute(path, base))
 
 
 def paths_from(section: dict[str, Any], run: str | Path) -> dict[str, Any]:
     """Return the options of `data` with the absolute paths that lie in the folder of the run relative to it."""
     return _mapped(section, lambda path: _within(path, Path(run)))
+
+
+def absolute(path: str, base: str | Path = ".") -> str:
+    """Return a path from `base` on; an address is one already."""
+    return path if is_stored(path) else os.path.abspath(os.path.join(base, os.path.expanduser(path)))
 
 
 def _within(path: str, run: Path) -> str:
@@ -53,9 +59,12 @@ def _mapped(section: dict[str, Any], change: Callable[[str], str]) -> dict[str, 
 
 
 def digests(files: list[str]) -> dict[str, str]:
-    """Return the SHA-256 of the content of each file."""
+    """Return the SHA-256 of the content of each file; of one in a store, that of its size and time."""
     found = {}
     for file in files:
+        if is_stored(file):
+            found[file] = stamp(file)
+            continue
         with open(file, "rb") as content:
             found[file] = hashlib.file_digest(content, "sha256").hexdigest()
     return found
@@ -63,7 +72,7 @@ def digests(files: list[str]) -> dict[str, str]:
 
 def sha256sums(found: dict[str, str], run: Path) -> str:
     """Return digests as `sha256sum` writes them, with the paths of `paths_from`."""
-    return "".join(f"{digest}  {_within(os.path.abspath(file), run)}\n" for file, digest in found.items())
+    return "".join(f"{digest}  {_within(absolute(file), run)}\n" for file, digest in found.items())
 
 
 def read_digests(run: Path) -> dict[str, str] | None:
@@ -72,7 +81,7 @@ def read_digests(run: Path) -> dict[str, str] | None:
     if not file.is_file():
         return None
     lines = [line.partition("  ") for line in file.read_text(encoding="utf-8").splitlines()]
-    return {os.path.abspath(run / path): digest for digest, _, path in lines}
+    return {absolute(path, run): digest for digest, _, path in lines}
 
 
 def changed_files(run: Path, files: list[str]) -> list[str]:
@@ -81,4 +90,4 @@ def changed_files(run: Path, files: list[str]) -> list[str]:
     if before is None:
         return []
     now = digests(files)
-    return [file for file, digest in now.items() if before.get(os.path.abspath(file)) != digest]
+    return [file for file, digest in now.items() if before.get(absolute(file)) != digest]

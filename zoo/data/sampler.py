@@ -33,7 +33,9 @@ class BatchSampler(Sampler[Tensor]):
 
     With `world_size` processes a global batch has `world_size × batch_size` rows, of which process `rank`
     takes every `world_size`-th: no row is repeated or left out, and every process gets the same number of
-    batches, the last one perhaps smaller by a row (or empty, unless `drop_ragged`).
+    batches, the last one perhaps smaller by a row (or empty, unless `drop_ragged`). Where it does not matter which
+    rows are in a batch together, each process takes its `share` of the order in one piece instead, and reads no more
+    blocks than that lies in.
 
     Args:
         num_rows: number of rows in all.
@@ -45,6 +47,7 @@ class BatchSampler(Sampler[Tensor]):
         world_size: number of processes.
         num_steps: of each row, by its number: where batches are shuffled, each is of rows of similar length.
         drop_ragged: leave out a last global batch of fewer rows than processes, for steps that all must take.
+        share: whether each process takes a piece of the order in place of a part of each batch.
         on_epoch: told of each epoch that is set, for rows that change with it.
     """
 
@@ -60,6 +63,7 @@ class BatchSampler(Sampler[Tensor]):
         world_size: int = 1,
         num_steps: Steps | None = None,
         drop_ragged: bool = False,
+        share: bool = False,
         on_epoch: Callable[[int], None] | None = None,
     ) -> None:
         self.num_rows, self.batch_size, self.shuffle, self.seed = num_rows, batch_size, shuffle, seed
@@ -67,6 +71,7 @@ class BatchSampler(Sampler[Tensor]):
         self.rank, self.world_size, self.num_steps = rank, world_size, num_steps
         ragged = num_rows % self.global_batch_size
         self.usable_rows = num_rows - ragged if drop_ragged and ragged < world_size else num_rows
+        self.share = share and world_size > 1
         self.epoch, self.on_epoch = 0, on_epoch
         self.skip_batches = 0  # consumed by the next iteration
 
@@ -85,6 +90,9 @@ class BatchSampler(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         skip, self.skip_batches = self.skip_batches, 0
+        if self.share:
+            yield from self._own_batches(skip)
+            return
         start = skip * self.global_batch_size
         pending, needed = [], min(self.global_batch_size, self.usable_rows - start)
         for rows in self._blocks(start):
@@ -100,6 +108,18 @@ class BatchSampler(Sampler[Tensor]):
             if len(rows):
                 pending.append(rows)
                 needed -= len(rows)
+
+    def _own_batches(self, skip: int) -> Iterator[Tensor]:
+        """Yield the batches of this process's piece of the order, from the `skip`-th on; the last may be empty."""
+        first, end = (self.usable_rows * rank // self.world_size for rank in (self.rank, self.rank + 1))
+        start = min(first + skip * self.batch_size, end)
+        rows, blocks = torch.empty(0, dtype=torch.int64), self._blocks(start)
+        for _ in range(skip, len(self)):
+            size = min(self.batch_size, end - start)
+            while len(rows) < size:
+                rows = torch.cat([rows, next(blocks)])
+            yield rows[:size]
+            rows, start = rows[size:], start + size
 
     def _bucketed(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Order shuffled rows such that every batch holds rows of similar length, and the batches come in any order.

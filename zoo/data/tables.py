@@ -11,6 +11,7 @@ import csv
 import errno
 import glob
 import hashlib
+import io
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from zoo.data.names import listed, other_delimiter
+from zoo.data.stores import find_stored, is_stored, modified, source_of, system_of
 from zoo.data.token_file import cache_folder
 from zoo.errors import ZooError, nearest
 
@@ -51,6 +53,8 @@ _AHEAD = 4  # tables that are made before they are asked for
 def find_files(path: str | list[str] | None, suffixes: tuple[str, ...], option: str = "path") -> list[str]:
     """Return the files that `path` means: a file, a list, a folder (its files with a suffix) or a pattern, sorted.
 
+    Each may lie in an object store: see `zoo.data.stores`.
+
     Raises:
         ZooError: if there are none, with similar names from the same folder.
     """
@@ -58,6 +62,8 @@ def find_files(path: str | list[str] | None, suffixes: tuple[str, ...], option: 
         raise ZooError(f"data.{option} is not set: pass data.{option}=FILE (or a list, a folder, a pattern).")
     if not isinstance(path, str):
         return [file for item in path for file in find_files(item, suffixes, option)]
+    if is_stored(path):
+        return find_stored(path, suffixes, option)
     path = os.path.expanduser(path)
     if os.path.isfile(path):
         return [path]
@@ -147,7 +153,7 @@ class CsvFormat:
 
 def read_csv(path: str, form: CsvFormat) -> pa.Table:
     """Return a CSV file as a table; types follow from all its rows."""
-    with _reading(path, form.columns), pa.input_stream(path) as source:
+    with _reading(path, form.columns), source_of(path) as source:
         table = pacsv.read_csv(source, **form.arguments())
         _ = table.schema.names  # which are decoded here
     if not len(table):
@@ -162,7 +168,10 @@ def header_of(source: Any, form: CsvFormat) -> list[str]:
     where = source if isinstance(source, str) else "Standard input"
     try:
         encoding = "utf-8-sig" if form.encoding in ("utf8", "utf-8") else form.encoding
-        if isinstance(source, str):
+        if is_stored(source):
+            with io.TextIOWrapper(source_of(source), encoding=encoding) as file:
+                text = file.readline()
+        elif isinstance(source, str):
             with (
                 gzip.open(source, "rt", encoding=encoding)
                 if source.endswith(".gz")
@@ -220,7 +229,7 @@ def open_csv(
     def stream(offset: int = 0, *, use_threads: bool = True) -> Iterator[pa.Table]:
         skipped = int(header and not offset)
         arguments["read_options"] = pacsv.ReadOptions(skip_rows=skipped, use_threads=use_threads, **options)
-        with pa.OSFile(source) if offset else pa.input_stream(source) as file:
+        with pa.OSFile(source) if offset else source_of(source) as file:
             if offset:
                 file.seek(offset)
             # The system gets back what is freed; the default pool would keep several times what is in use.
@@ -238,7 +247,7 @@ def open_csv(
         if not isinstance(source, str):
             yield from stream()  # not ahead: it may keep a thread waiting for ever
             return
-        plain = not source.endswith(".gz") and form.encoding in ("utf8", "utf-8")
+        plain = not (source.endswith(".gz") or is_stored(source)) and form.encoding in ("utf8", "utf-8")
         offset, rows = (yield from _in_pieces(source, parse, header)) if plain else (0, 0)
         if not plain or offset < os.path.getsize(source):
             with _rows_before(rows):
@@ -352,7 +361,7 @@ def stream_csv(paths: list[str], form: CsvFormat, folder: str | None) -> str:
     It is kept under a name that follows from the files' paths, sizes and times, in `folder` or the user's
     cache.
     """
-    stats = [(os.path.abspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
+    stats = [(path if is_stored(path) else os.path.abspath(path), *modified(path)) for path in paths]
     key = hashlib.sha256(json.dumps([stats, asdict(form)]).encode()).hexdigest()[:24]
     target = cache_folder(folder) / f"{key}.parquet"
     if target.is_file():
@@ -372,7 +381,7 @@ def stream_csv(paths: list[str], form: CsvFormat, folder: str | None) -> str:
 
 
 def _convert(paths: list[str], form: CsvFormat, target: str) -> None:
-    with _reading(paths[0], form.columns), pa.input_stream(paths[0]) as source:
+    with _reading(paths[0], form.columns), source_of(paths[0]) as source:
         schema = pacsv.open_csv(source, **form.arguments(1 << 24)).schema
     # These types are those of the first block: a column without a value yet gets numbers, most likely.
     types = {f.name: pa.float64() if pa.types.is_null(f.type) else f.type for f in schema}
@@ -384,7 +393,7 @@ def _written(paths: list[str], form: CsvFormat, types: dict[str, pa.DataType], t
     """Write the Parquet file; or, if integers turn into decimals further down, note it in `types` and return False."""
     with pq.ParquetWriter(target, pa.schema(list(types.items()))) as writer:
         for path in paths:
-            with _reading(path, list(types)), pa.input_stream(path) as source:
+            with _reading(path, list(types)), source_of(path) as source:
                 try:
                     for batch in pacsv.open_csv(source, **form.arguments(1 << 24, types)):
                         writer.write_batch(batch, row_group_size=1 << 18)
@@ -401,7 +410,25 @@ def _written(paths: list[str], form: CsvFormat, types: dict[str, pa.DataType], t
 def read_parquet(path: str, columns: list[str]) -> pa.Table:
     """Return some columns of a Parquet file as a table."""
     with _reading(path):
-        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+        where, system = _place(path)
+        return pq.read_table(where, columns=columns, filesystem=system, page_checksum_verification=True)
+
+
+def _place(path: str) -> tuple[str, Any]:
+    """Return what a file is called, and in which file system that is not this machine's."""
+    if not is_stored(path):
+        return path, None
+    system, name = system_of(path)
+    return name, system
+
+
+@contextmanager
+def _open_parquet(path: str, metadata: Any = None) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; where its `metadata` are known, they are not read again."""
+    name, system = _place(path)
+    source = name if system is None else system.open_input_file(name)
+    with pq.ParquetFile(source, metadata=metadata, pre_buffer=system is not None, page_checksum_verification=True) as f:
+        yield f
 
 
 class ParquetFiles:
@@ -415,21 +442,25 @@ class ParquetFiles:
         self.paths = paths
         self.groups: list[tuple[str, int]] = []  # (path, row group)
         self.sizes: list[int] = []  # rows of each
+        self.metadata: dict[str, Any] = {}  # of files that are far
+        schemas = []
         for path in paths:
-            with _reading(path), pq.ParquetFile(path) as file:
-                metadata, self.schema = file.metadata, file.schema_arrow
+            with _reading(path), _open_parquet(path) as file:
+                metadata = file.metadata
+                schemas.append(file.schema_arrow)
+            if is_stored(path):
+                self.metadata[path] = metadata
             filled = [g for g in range(metadata.num_row_groups) if metadata.row_group(g).num_rows]
             self.groups += [(path, g) for g in filled]
             self.sizes += [metadata.row_group(g).num_rows for g in filled]
         if not self.groups:
             raise ZooError(f"{paths[0]} holds no rows.")
-        with _reading(paths[0]):
-            self.schema = pq.read_schema(paths[0])
+        self.schema = schemas[0]
 
     def read(self, group: int, columns: list[str]) -> tuple[pa.Table, str]:
         """Return some columns of a row group, and the file that it is from."""
         path, number = self.groups[group]
-        with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with _reading(path), _open_parquet(path, self.metadata.get(path)) as file:
             there = [name for name in columns if name in file.schema_arrow.names]
             return file.read_row_group(number, columns=there), path
 
@@ -449,4 +480,4 @@ def concat(paths: list[str], read: Callable[[str], pa.Table]) -> pa.Table:
 
 def csv_bytes(path: str) -> int:
     """Return about how many bytes a CSV holds once it is unpacked."""
-    return os.path.getsize(path) * (6 if path.endswith(".gz") else 1)
+    return modified(path)[0] * (6 if path.endswith(".gz") else 1)

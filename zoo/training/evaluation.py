@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from zoo.data.array_data import check_weight
 from zoo.data.arrays import to_tensor
 from zoo.data.foreign import opened
-from zoo.data.provenance import absolute_paths, digests, read_digests
+from zoo.data.provenance import absolute, absolute_paths, digests, read_digests
 from zoo.data.registry import create_data, data_entries
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
@@ -188,7 +188,7 @@ def data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: Zo
         data = create_data(name, **options)
         data.takes_missing = model.takes_missing
     elif known is not None and "path" not in given:
-        changed = [file for file in found if known.get(str(Path(file).absolute())) != found[file]]
+        changed = [file for file in found if known.get(absolute(file)) != found[file]]
         if changed:
             log.info("%s has changed since training: rows held out now may be rows that it was trained on.", changed[0])
     data.follow(model.preprocessing, model.spec.tokenizer if model.spec else None)

@@ -14,6 +14,7 @@ from zoo.data.arrays import column_names
 from zoo.data.foreign import opened
 from zoo.errors import ZooError, nearest
 from zoo.models.base import StreamingModel, ZooModel
+from zoo.training.processes import in_world
 
 __all__ = ["as_datamodule", "fit", "fit_in_loop"]
 
@@ -182,7 +183,7 @@ def _fit_trainer(
 ) -> Any:
     from zoo.training.trainer import make_trainer
 
-    accelerator = "gpu" if device == "cuda" else device
+    accelerator, options = "gpu" if device == "cuda" else device, in_world(options)
     if (stopping := options.get("early_stopping")) is not None:
         _check_stopping(stopping, datamodule)
         if hasattr(datamodule, "spec"):

@@ -36,11 +36,12 @@ from zoo.training.checkpoint import find_checkpoint, load_checkpoint, load_model
 from zoo.training.data_files import check_unchanged, keep_digests
 from zoo.training.diagnosis import Diagnosis
 from zoo.training.history import environment, write_json
+from zoo.training.links import linked
 from zoo.training.lock import run_lock
 from zoo.training.logger import RunLogger, png_of, show_png
 from zoo.training.pictures import draw, spread
 from zoo.training.plugins import import_plugins
-from zoo.training.processes import agree, together
+from zoo.training.processes import agree, file_of_first, gathered, in_world, together
 from zoo.training.rate_finder import RangeTest, range_test
 from zoo.training.report import Course, print_end, print_metrics, print_row, print_start
 from zoo.training.run_config import read_config
@@ -110,6 +111,7 @@ def prepare(
     return data
 
 
+@linked()
 def train_run(config: DictConfig) -> Outcome:
     """Train as `config` says, going on from the last checkpoint in its folder if there is one.
 
@@ -121,9 +123,12 @@ def train_run(config: DictConfig) -> Outcome:
     import_plugins(settings["plugins"])
     settings = _without_others_options(settings, HydraConfig.get().overrides.task)
     settings["data"] = absolute_paths(settings["data"])
+    settings["trainer"], folder = in_world(settings["trainer"]), run_folder(settings)
     settings = agree("settings", settings)
+    check_restarts(HydraConfig.get().overrides.task)
     kernels.use(settings["kernels"])
-    run_dir = Path(agree("folder", run_folder(settings)))
+    run_dir = Path(agree("folder", folder))
+    check_places(run_dir, gathered("there", (Path(folder) / "checkpoints" / "last.ckpt").is_file()))
     check_unchanged(run_dir, settings["data"])
     seed_all(settings["seed"])
     model = new_model(settings)
@@ -132,7 +137,8 @@ def train_run(config: DictConfig) -> Outcome:
     share_tokenizer(data.spec.tokenizer)
     check_validation(settings, model, data)
     settings, found = _with_found_rate(model, data, settings, run_dir, HydraConfig.get().overrides.task)
-    resume = agree("checkpoint", _resume_from(run_dir, settings))
+    going_on = agree("checkpoint", _resume_from(run_dir, settings))
+    resume = file_of_first("resume", None if going_on is None else Path(going_on))
     regularization = settings["regularization"]
     course, diagnosis, trial = Course(), Diagnosis(), current()
     trainer = make_trainer(
@@ -155,8 +161,8 @@ def train_run(config: DictConfig) -> Outcome:
     )
     last = run_dir / "checkpoints" / "last.ckpt"
     with contextlib.ExitStack() as stack:
-        stack.enter_context(new_folder(run_dir, keep=lambda: model.global_step > 0 or last.exists()))
         if trainer.is_global_zero:
+            stack.enter_context(new_folder(run_dir, keep=lambda: model.global_step > 0 or last.exists()))
             stack.enter_context(run_lock(run_dir))
             keep_digests(run_dir, data)
             keep_tokenizer(run_dir, data.spec.tokenizer)
@@ -224,7 +230,7 @@ def _with_found_rate(
         raise ZooError(f"find_lr=true finds the learning rate, and {chosen} says it: leave one of the two out.")
     if settings["scheduler"]["name"] == "one_cycle":
         raise ZooError("find_lr=true finds optimizer.lr, and scheduler=one_cycle takes scheduler.max_lr: choose one.")
-    if options["devices"] not in (1, "1", "auto"):
+    if options["devices"] not in (1, "1", "auto") or options.get("num_nodes", 1) != 1:
         raise ZooError("find_lr=true runs in one process: find it with trainer.devices=1, then pass optimizer.lr.")
     saved = run_dir / "config.yaml"
     if (run_dir / "checkpoints" / "last.ckpt").exists() and saved.exists():  # going on: it was found then
@@ -372,6 +378,8 @@ def check_trainer(run_dir: Path, before: dict[str, Any], settings: dict[str, Any
     now, scheduler = settings["trainer"], settings.get("scheduler", {}).get("name")
     before = {key: value for key, value in _TRAINER_SINCE.items() if key in now} | before
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if _processes(before) == _processes(now) is not None:  # however they are spread over machines
+        changed = [key for key in changed if key not in ("devices", "num_nodes")]
     drawn = f"scheduler={scheduler}" if scheduler in SPANS_THE_RUN else ""
     if settings.get("averaging", _NO_AVERAGE)["name"] == "swa":
         drawn = drawn or "averaging=swa"
@@ -384,6 +392,32 @@ def check_trainer(run_dir: Path, before: dict[str, Any], settings: dict[str, Any
                 "choose another run_dir, or repeat that run's command to go on with it."
             )
         log.info("Going on with trainer.%s=%s, which was %s.", key, now.get(key), before.get(key))
+
+
+def _processes(trainer: dict[str, Any]) -> int | None:
+    """Over how many processes a run goes, where that is said."""
+    devices = trainer.get("devices")
+    return devices * (trainer.get("num_nodes") or 1) if isinstance(devices, int) else None
+
+
+def check_places(run_dir: Path, there: list[bool]) -> None:
+    """Raise one line where the run to go on with lies with another process than the first, which would begin anew.
+
+    Args:
+        run_dir: the folder that the first process takes.
+        there: whether each process finds a checkpoint where the command says, the first one first.
+    """
+    if any(there) and not there[0]:
+        raise ZooError(
+            f"{run_dir} holds no run on the machine of the first process, and does on that of process "
+            f"{there.index(True) + 1}: pass a run_dir that all machines see, or torchrun the same --node-rank again."
+        )
+
+
+def check_restarts(given: Iterable[str]) -> None:
+    """Raise one line where torchrun would start a run again and it would not find what the first one did."""
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS") or 0) and not any(o.startswith("run_dir=") for o in given):
+        raise ZooError("torchrun --max-restarts starts a run again, which goes on in its folder: pass run_dir=FOLDER.")
 
 
 def _finish(
@@ -400,8 +434,9 @@ def _finish(
     of = dict.fromkeys(metrics, f"last epoch, {trainer.current_epoch - 1}")
     tested_of = of_best = next(iter(of.values()), "last epoch")
     kept: tuple[str, int] | None = None
-    if not settings["trainer"]["fast_dev_run"] and (run_dir / "checkpoints").is_dir():
-        path = find_checkpoint(run_dir)
+    kept_any = not settings["trainer"]["fast_dev_run"] and (run_dir / "checkpoints").is_dir()
+    path = file_of_first("kept", find_checkpoint(run_dir) if kept_any else None)
+    if path is not None:
         best = load_checkpoint(path)
         if in_shares(model):
             model = load_model(path)  # whole: one process draws it, and translations are of different lengths
