@@ -139,9 +139,10 @@ def file_of_first(name: str, path: Path | None) -> Path | None:
     """
     if not with_store():
         return path
-    found, digest = agree(name, None if path is None else [str(path), _digest(path)]) or (None, None)
-    if found is None:
+    said = agree(name, None if path is None else [str(path), _digest(path)])
+    if said is None:
         return None
+    found, digest = said
     path, key, rank = Path(found), f"zoo/{name}/{_times_asked[name]}", global_rank()
     if rank > 0:
         lacks = _digest(path) != digest
