@@ -188,7 +188,8 @@ def test_dropout_drops_its_share_of_the_weights() -> None:
 
 @pytest.mark.parametrize("seeded", [False, True])
 def test_the_operators_are_what_torch_expects(seeded: bool) -> None:
-    q, k, v = (torch.randn(2, 3, 5, 4, requires_grad=True) for _ in range(3))
+    groups = 1 if seeded else 3
+    q, k, v = (torch.randn(2, heads, 5, 4, requires_grad=True) for heads in (3, groups, groups))
     x = Inputs(
         q, k, v, torch.randn(1, 1, 5, 5), alibi_slopes(3), torch.tensor(3) if seeded else None, 0.5, 0.3, True, 3, 0
     )

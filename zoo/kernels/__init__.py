@@ -1,21 +1,26 @@
-"""Compiled CPU kernels: one mechanism for the whole zoo.
+"""Compiled kernels: one mechanism for the whole zoo.
 
 A kernel is a C file in this folder, compiled **when the package is installed**, once for each instruction set
 (`[[tool.setuptools.ext-modules]]` in pyproject.toml), and an operator of `torch.library` beside it, which checks what
 comes in and has a form in torch operations too. Where there was no compiler, or on another processor, the torch form
-is taken, and `status()` says why. Nothing is compiled at run time, nor loaded from outside of the package.
+is taken, and `status()` says why. Nothing of it is compiled at run time, nor loaded from outside of the package.
 
-`ZOO_KERNELS=0` in the environment leaves the kernels out, `ZOO_KERNELS=avx2` takes that variant; `use(False)` leaves
-them out from Python.
+On a GPU torch operations are the path, but for attention, whose kernel is in Triton (`attention_triton.py`). Triton
+does compile at run time: when the kernel is called first, and into its own cache.
+
+`ZOO_KERNELS=0` in the environment leaves all kernels out, `ZOO_KERNELS=avx2` takes that variant on the CPU;
+`use(False)` leaves all out from Python.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.util
 import os
 import sysconfig
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +28,7 @@ import torch  # also brings the threads that the libraries are compiled for, and
 
 from zoo.errors import ZooError
 
-__all__ = ["Status", "function", "runnable", "status", "use"]
+__all__ = ["Status", "function", "on_gpu", "runnable", "status", "use"]
 
 VARIANTS = ("avx512", "avx2", "baseline", "serial")
 """From the fastest to the one that every compiler can build."""
@@ -31,16 +36,19 @@ VARIANTS = ("avx512", "avx2", "baseline", "serial")
 _FOLDER = Path(__file__).parent / "built"
 _enabled = True
 _outdated: set[str] = set()
+_refused: dict[int, str] = {}  # why a GPU runs no kernels, empty where it does
 
 
 class Status(NamedTuple):
-    """What is in use: the variant, None where torch operations stand in, and the reason for what is not."""
+    """What is in use: the variant, None where torch operations stand in, the reason for what is not, and on a GPU."""
 
     variant: str | None
     reason: str = ""
+    gpu: str = ""
 
     def __str__(self) -> str:
-        return " — ".join(filter(None, (f"kernels: {self.variant or 'none'}", self.reason)))
+        cpu = " — ".join(filter(None, (f"kernels: {self.variant or 'none'}", self.reason)))
+        return f"{cpu}; on a GPU: {self.gpu}" if self.gpu else cpu
 
 
 def status() -> Status:
@@ -57,7 +65,7 @@ def status() -> Status:
     _, variant, reason = _load(os.environ.get("ZOO_KERNELS"))
     if _outdated:
         reason = f"{', '.join(sorted(_outdated))} left out, built from other sources: install the package again"
-    return Status(variant, reason)
+    return Status(variant, reason, _gpu())
 
 
 def use(enabled: bool) -> None:
@@ -132,3 +140,54 @@ def runnable() -> tuple[str, ...]:
     """The variants that this processor can run, the fastest first."""
     capability = torch.backends.cpu.get_cpu_capability()
     return VARIANTS[{"AVX512": 0, "AVX2": 1}.get(capability, 2) :]
+
+
+# -- on a GPU ----------------------------------------------------------------------------------------------------------
+
+
+def on_gpu(index: int) -> bool:
+    """Return whether that GPU runs kernels in Triton; where not, `status()` says why.
+
+    Args:
+        index: of the device.
+    """
+    if os.environ.get("ZOO_KERNELS") == "0" or not _enabled:
+        return False
+    if index not in _refused:
+        _refused[index] = _refusal(index)
+    return not _refused[index]
+
+
+# what `torch.compiler.assume_constant_result` says, which would import the whole compiler
+on_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _refusal(index: int) -> str:
+    """Why a GPU runs no kernels in Triton, empty where it does."""
+    if _triton() is None:
+        return "triton is not installed"
+    if torch.cuda.get_device_capability(index) < (8, 0):
+        return f"triton needs compute capability 8.0, {torch.cuda.get_device_name(index)} has less"
+    try:
+        from triton.runtime import driver
+
+        driver.active.get_current_target()  # compiles what starts kernels: some machines have no compiler for it
+    except Exception as error:
+        return f"triton does not start ({type(error).__name__}: {error})"
+    return ""
+
+
+def _gpu() -> str:
+    """What runs on a GPU, as far as is known."""
+    version = _triton()
+    reason = next(filter(None, _refused.values()), "") if version else "triton is not installed"
+    return f"none — {reason}" if reason else f"triton {version}"
+
+
+@functools.cache
+def _triton() -> str | None:
+    """The version of Triton, None where there is none; it is not imported."""
+    try:
+        return metadata.version("triton") if importlib.util.find_spec("triton") else None
+    except metadata.PackageNotFoundError:  # under another name
+        return "of unknown version"

@@ -21,9 +21,11 @@ Dropout has a mask z_ij of 0 or 1 / (1 − π), drawn again from the same seed: 
 z v·do that of v·do in ds.
 
 `BlockwiseAttention` defines `zoo::attention`, one node for autograd, `torch.compile` and `torch.export`. The way back
-is the operator `zoo::attention_backward`; *its* gradient, where somebody asks for it, goes through the formula.
+is the operator `zoo::attention_backward`; *its* gradient, where somebody asks for it, goes through the formula. Both are
+in torch operations here, and in Triton (`attention_triton.py`) for what `fits_gpu` takes.
 
-Letters: B rows, H heads, T queries, S keys, d and e widths of a head of queries and of values, c the scale.
+Letters: B rows, H heads, G heads of keys and values that divide them, T queries, S keys, d and e widths of a head of
+queries and of values, c the scale.
 
 Source: Milakov & Gimelshein 2018 (running sums); Rabe & Staats 2021; Dao et al. 2022.
 """
@@ -37,13 +39,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.kernels import on_gpu
 from zoo.kernels.masks import dropout_mask
 from zoo.kernels.vmap import one_by_one
 
-__all__ = ["BlockwiseAttention", "Inputs"]
+__all__ = ["BlockwiseAttention", "Inputs", "fits_gpu", "wide"]
 
 BLOCK = 512  # queries, and keys, of a block: 1 MB of scores in single precision
 ROOM = 1 << 17  # scores of several heads at once
+WIDEST = 256  # numbers of a head that the kernels for a GPU take
 LOG2E = math.log2(math.e)  # scores count in powers of 2: 2^x takes a third of the time of e^x here
 
 _LIBRARY = torch.library.Library("zoo", "FRAGMENT")
@@ -57,8 +61,8 @@ class Inputs(NamedTuple):
     """What the operator takes."""
 
     q: Tensor  # (B, H, T, d)
-    k: Tensor  # (B, H, S, d)
-    v: Tensor  # (B, H, S, e)
+    k: Tensor  # (B, G, S, d)
+    v: Tensor  # (B, G, S, e)
     mask: Tensor | None = None  # numbers to add, (B or 1, H or 1, T or 1, S)
     slopes: Tensor | None = None  # (H,), times the distance they are taken from the scores
     seed: Tensor | None = None  # of dropout, one whole number
@@ -67,6 +71,20 @@ class Inputs(NamedTuple):
     causal: bool = False  # query t sees no key beyond offset + t
     window: int = 0  # how many keys back a query sees (and ahead, where not causal); 0 for all
     offset: int = 0
+
+
+def fits_gpu(device: torch.device, dtype: torch.dtype, *widths: int) -> bool:
+    """Return whether the kernels in Triton take heads of such widths; all else about them they take.
+
+    Double precision, wider heads, and GPUs without Triton are left to torch operations.
+    """
+    fits = device.type == "cuda" and dtype in (torch.float32, torch.float16, torch.bfloat16) and max(widths) <= WIDEST
+    return fits and on_gpu(torch.cuda.current_device() if device.index is None else device.index)
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the type in which products are summed, and λ is kept."""
+    return torch.float32 if dtype.itemsize == 2 else dtype
 
 
 class Block(NamedTuple):
@@ -112,7 +130,7 @@ class Call:
             s.add_((part if part.shape[1] == 1 else part[:, block.queries])[..., block.keys], alpha=LOG2E)
         near, far = self._reach(block)
         if x.slopes is not None:
-            s.addcmul_(x.slopes[block.heads].view(-1, 1, 1), self._distance(block).abs(), value=-LOG2E)
+            s.addcmul_(x.slopes[block.heads].view(-1, 1, 1).to(s.dtype), self._distance(block).abs(), value=-LOG2E)
         if (x.causal and near < 0) or (x.window > 0 and (far >= x.window or near <= -x.window)):
             s += self._shadow(block)
         return s
@@ -138,7 +156,7 @@ class Call:
         """How far each key lies behind each query, (t, s); the same for all blocks at that distance."""
         key = (*self._reach(block), block.keys.stop - block.keys.start)
         if key not in self._distances:
-            options: dict = {"device": self.x.q.device, "dtype": self.x.q.dtype}
+            options: dict = {"device": self.x.q.device, "dtype": wide(self.x.q.dtype)}
             places = torch.arange(block.queries.start, block.queries.stop, **options).add_(self.x.offset)
             self._distances[key] = places.unsqueeze(1) - torch.arange(block.keys.start, block.keys.stop, **options)
         return self._distances[key]
@@ -158,15 +176,49 @@ def _slices(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
+def _by_head(x: Inputs) -> Inputs:
+    """The keys and values that each head of queries sees."""
+    shared = x.q.shape[1] // max(1, x.k.shape[1])
+    return x if shared == 1 else x._replace(**{n: getattr(x, n).repeat_interleave(shared, dim=1) for n in ("k", "v")})
+
+
+def _check(x: Inputs, *rest: Tensor) -> None:
+    """Refuse what does not fit together, since a kernel would read whatever lies there; `rest` is out, λ and d_out."""
+    fits = [t.dim() == 4 and t.dtype == x.q.dtype and t.device == x.q.device for t in x[:3]]
+    if all(fits):
+        (rows, heads, queries, width), (groups, keys), other = x.q.shape, x.k.shape[1:3], x.v.shape[3]
+        fits += [x.k.shape == (rows, groups, keys, width), x.v.shape[:3] == x.k.shape[:3], heads % max(1, groups) == 0]
+        if x.mask is not None:
+            sizes = zip(x.mask.shape, (rows, heads, queries), strict=False)
+            fits += [x.mask.dim() == 4, all(m in (1, n) for m, n in sizes), x.mask.shape[-1] == keys]
+        if x.slopes is not None:
+            fits += [x.slopes.shape == (heads,)]
+        wanted = ((rows, heads, queries, other), (rows, heads, queries, 1), (rows, heads, queries, other))
+        fits += [t.shape == shape for t, shape in zip(rest, wanted, strict=False)]
+        fits += [t.device == x.q.device for t in (*x[3:5], *rest) if t is not None]
+    if not all(fits):
+        named = zip(x._fields, x[:5], strict=False)
+        given = ", ".join(f"{name} {tuple(t.shape)} {t.dtype} {t.device}" for name, t in named if t is not None)
+        raise RuntimeError(f"zoo::attention: the inputs do not fit together: {given}")
+
+
 # -- forward -----------------------------------------------------------------------------------------------------------
 
 
 def _forward(*inputs: Any) -> tuple[Tensor, Tensor]:
     """The results (B, H, T, e), and λ (B, H, T, 1): +∞ where a query sees nothing."""
     x = Inputs(*inputs)
-    call, out, norm = Call(x), _room(x.q, x.v.shape[3]), x.q.new_empty(*x.q.shape[:3], 1)
+    _check(x)
+    out, norm = _fake(*x)
+    if fits_gpu(x.q.device, x.q.dtype, x.q.shape[3], x.v.shape[3]):
+        from zoo.kernels import attention_triton
+
+        attention_triton.forward(x, out, norm)
+        return out, norm
+    x, kind = _by_head(x), wide(x.q.dtype)
+    call = Call(x)
     for row, heads, table in call.parts():
-        q, k, v = x.q[row, heads] * (x.scale * LOG2E), x.k[row, heads], x.v[row, heads]
+        q, k, v = x.q[row, heads].to(kind) * (x.scale * LOG2E), x.k[row, heads].to(kind), x.v[row, heads].to(kind)
         for some, blocks in zip(_slices(x.q.shape[2], BLOCK), table, strict=True):
             out[row, heads, some], norm[row, heads, some] = _mix(call, blocks, q[:, some], k, v)
     return out, norm
@@ -196,10 +248,30 @@ def _mix(call: Call, blocks: list[Block], q: Tensor, k: Tensor, v: Tensor) -> tu
 def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of queries, keys and values."""
     x, (out, norm, d_out) = Inputs(*arguments[:-3]), arguments[-3:]
-    call, results = Call(x), tuple(_room(t, t.shape[3]) for t in (x.q, x.k, x.v))
+    _check(x, out, norm, d_out)
+    results = _fake_backward(*arguments)
+    if fits_gpu(x.q.device, x.q.dtype, x.q.shape[3], x.v.shape[3]):
+        from zoo.kernels import attention_triton
+
+        attention_triton.backward(x, out, norm, d_out, results)
+        return results
+    if x.k.shape[1] == x.q.shape[1]:
+        _fill(x, out, norm, d_out, results)
+        return results
+    alone = _by_head(x)
+    found = tuple(_room(t, t.shape[3]) for t in alone[:3])
+    _fill(alone, out, norm, d_out, found)
+    for result, each in zip(results, found, strict=True):  # the heads that share keys
+        result.copy_(each.unflatten(1, (result.shape[1], -1)).sum(2))
+    return results
+
+
+def _fill(x: Inputs, out: Tensor, norm: Tensor, d_out: Tensor, results: tuple[Tensor, ...]) -> None:
+    """Write the gradients where each head has keys of its own."""
+    call, kind = Call(x), wide(x.q.dtype)
     for row, heads, table in call.parts():
-        q, k, v = x.q[row, heads] * (x.scale * LOG2E), x.k[row, heads], x.v[row, heads]
-        λ, up = norm[row, heads], d_out[row, heads].contiguous()
+        q, k, v = x.q[row, heads].to(kind) * (x.scale * LOG2E), x.k[row, heads].to(kind), x.v[row, heads].to(kind)
+        λ, up = norm[row, heads], d_out[row, heads].to(kind).contiguous()
         δ = (up * out[row, heads]).sum(-1, keepdim=True)
         d_q, d_k, d_v = (torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
         for block in (block for blocks in table for block in blocks):
@@ -216,7 +288,6 @@ def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
             d_v[:, part].baddbmm_(p.mT, up[:, some])
         for result, found in zip(results, (d_q.mul_(x.scale), d_k.div_(LOG2E), d_v), strict=True):
             result[row, heads] = found
-    return results  # type: ignore[return-value]
 
 
 def _room(like: Tensor, width: int) -> Tensor:
@@ -301,7 +372,7 @@ class BlockwiseAttention:
 
 def _fake(*inputs: Any) -> tuple[Tensor, Tensor]:
     x = Inputs(*inputs)
-    return _room(x.q, x.v.shape[3]), x.q.new_empty(*x.q.shape[:3], 1)
+    return _room(x.q, x.v.shape[3]), x.q.new_empty(*x.q.shape[:3], 1, dtype=wide(x.q.dtype))
 
 
 def _fake_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:

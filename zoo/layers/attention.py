@@ -23,12 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.kernels.attention import BlockwiseAttention, Inputs
+from zoo.kernels.attention import BlockwiseAttention, Inputs, fits_gpu, wide
 from zoo.layers.cache import KeyValueCache
 from zoo.layers.dropout import dropout
 from zoo.layers.linear import Linear, linear
 from zoo.layers.positions import BASE, alibi_slopes, rotate
-from zoo.layers.usable import transformed
+from zoo.layers.usable import autocast, transformed
 
 __all__ = ["MultiheadAttention", "attend", "attention_bias", "scaled_dot_product_attention"]
 
@@ -203,29 +203,38 @@ def blockwise(
     """The results by the operator `zoo::attention`, which never has all weights at once."""
     if window is not None and window < 1:
         raise ValueError(f"window must be at least 1, not {window}")
-    shared = query.shape[1] // key.shape[1]
-    key, value = (x if shared == 1 else x.repeat_interleave(shared, dim=1) for x in (key, value))
+    kind = _kind(query)
+    query, key, value = query.to(kind), key.to(kind), value.to(kind)
     mask = None if mask is None else mask.to(query.dtype)[(None,) * (4 - mask.dim())]
     seed = torch.randint(1 << 62, ()) if dropout_p > 0 else None
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    slopes = None if alibi is None else alibi.to(query)
+    slopes = None if alibi is None else alibi.to(query.device, wide(query.dtype))
     options = (scale, dropout_p, is_causal, window or 0, offset)
     return _BLOCKWISE(Inputs(query, key, value, mask, slopes, seed, *options))
 
 
 def blockwise_wins(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
-    """Whether the operator goes, and is faster: on a CPU, from some thousand scores on."""
+    """Whether the operator goes, and is faster, from some thousand scores on: on a CPU, and in Triton on a GPU."""
     (rows, heads, queries, width), groups, keys = query.shape, key.shape[1], key.shape[2]
-    if query.device.type != "cpu" or query.dtype not in (torch.float32, torch.float64):
-        return False
     if torch.compiler.is_exporting():  # for any length, and to run without the zoo
         return False
     if mask is not None and (mask.requires_grad or mask.dim() < 2 or mask.shape[-1] != keys):
         return False
     fits = key.shape[-1] == width and heads % groups == 0 and key.shape[:3] == value.shape[:3] == (rows, groups, keys)
-    if not fits or queries == 1 or transformed(query, key, value, *(() if mask is None else (mask,))):
+    if not fits or queries == 1 or heads * queries * keys < _WORTH:
         return False
-    return heads * queries * keys >= _WORTH
+    if query.device.type == "cpu":
+        if query.dtype not in (torch.float32, torch.float64):
+            return False
+    elif not fits_gpu(query.device, _kind(query), width, value.shape[-1]):
+        return False
+    return not transformed(query, key, value, *(() if mask is None else (mask,)), cast=query.device.type == "cpu")
+
+
+def _kind(x: Tensor) -> torch.dtype:
+    """The type of products with x: on a GPU that of autocast, where it is on."""
+    cast = x.is_cuda and x.dtype != torch.float64 and autocast("cuda")
+    return torch.get_autocast_dtype("cuda") if cast else x.dtype
 
 
 def fused_wins(

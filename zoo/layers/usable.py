@@ -8,24 +8,26 @@ from torch import Tensor, nn
 __all__ = ["autocast", "transformed"]
 
 
-def transformed(*tensors: Tensor) -> bool:
+def transformed(*tensors: Tensor, cast: bool = True) -> bool:
     """Whether a transform of torch is at work that an operator has no formula for, or the tensors are not plain ones.
 
     These are tracing (what is traced is to run without the zoo), forward-mode differentiation, those of `torch.func`,
-    and autocast; torch has no public name for some of them being active.
+    and autocast, unless who calls casts by itself (`cast=False`); torch has no public name for some of them
+    being active.
     """
     first = tensors[0]
+    casting = autocast(first.device.type)
     if (
         torch.jit.is_tracing()
         or torch.autograd.forward_ad._current_level >= 0
         or torch._C._are_functorch_transforms_active()
-        or autocast(first.device.type)
+        or (casting and cast)
     ):
         return True
     compiling = torch.compiler.is_compiling()
     for x in tensors:
         plain = compiling or type(x) in (Tensor, nn.Parameter)
-        if not plain or x.dtype != first.dtype or x.device != first.device:
+        if not plain or x.device != first.device or (x.dtype != first.dtype and not casting):
             return True
     return False
 

@@ -82,6 +82,8 @@ def machine(trainer: pl.Trainer) -> list[str]:
         facts.append(f"precision {trainer.precision}")
     if device.type == "cpu":
         facts.append(f"kernels {kernels.status().variant or 'none'}")
+    if device.type == "cuda":
+        facts.append(f"kernels {kernels.status().gpu or 'none'}")
     return facts
 
 

@@ -283,12 +283,14 @@ def write_environment(path: Path) -> None:
     """Record what runs here; where a resumed run takes other kernels than before, say so."""
     now = environment()
     if path.is_file():
-        before = json.loads(path.read_text()).get("kernels", {}).get("variant")
-        if before != now["kernels"]["variant"]:
+        fields = ("variant", "gpu") if torch.cuda.is_available() else ("variant",)
+        recorded = now["kernels"] | json.loads(path.read_text()).get("kernels", {"variant": None})
+        before, goes_on = (" and ".join(k[field] or "none" for field in fields) for k in (recorded, now["kernels"]))
+        if before != goes_on:
             log.warning(
                 "This run began with kernels: %s and goes on with kernels: %s, so its last digits may differ.",
-                before or "none",
-                now["kernels"]["variant"] or "none",
+                before,
+                goes_on,
             )
     write_json(path, now)
 
