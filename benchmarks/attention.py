@@ -1,4 +1,7 @@
-"""Attention and transformer layers beside torch's own: training (forward and backward), one core."""
+"""Attention and transformer layers beside torch's own: training (forward and backward), one core.
+
+Where there is a GPU: the kernels of attention in Triton beside torch's, time and memory, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import zoo.kernels
 import zoo.layers
 from benchmarks import Job
 
@@ -15,6 +19,7 @@ SIZES = [(32, 128, 256, 8), (8, 512, 256, 8), (64, 32, 128, 4), (12, 64, 128, 4)
 BOUND = 0.95  # at the first of these sizes, and wherever there is dropout
 OTHER_BOUND = 1.05
 LONG_BOUND = 1.25  # beside torch's flash kernel
+GPU_STEPS, GPU_TOKENS = (1024, 2048, 4096, 8192, 16384), 16384  # of a row, and of all rows
 
 
 def training(
@@ -82,7 +87,52 @@ def long(steps: int, is_causal: bool) -> Job:
     return Job(name, *map(run, functions), "torch's flash attention", 7, LONG_BOUND, check=agree)
 
 
+def long_on_gpu(steps: int, dtype: torch.dtype, is_causal: bool, what: str) -> Job:
+    """The function on 16 heads of 64 on a GPU: seconds `forward` or `both` ways, or the `memory` of both."""
+    torch.manual_seed(0)
+    rows = GPU_TOKENS // steps
+    q, k, v, gradient = (torch.randn(rows, 16, steps, 64, device="cuda", dtype=dtype) for _ in range(4))
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+
+    def run(function: Callable[..., Tensor]) -> Callable[[], Tensor | float]:
+        def forward() -> Tensor:
+            with torch.no_grad():
+                return function(q, k, v, is_causal=is_causal)
+
+        def both() -> Tensor:
+            return torch.cat(torch.autograd.grad(function(q, k, v, is_causal=is_causal), leaves, gradient), -1)
+
+        def memory() -> float:
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            torch.autograd.grad(function(q, k, v, is_causal=is_causal), leaves, gradient)
+            return (torch.cuda.max_memory_allocated() - before) / 1e6
+
+        return {"forward": forward, "both": both, "memory": memory}[what]  # type: ignore[return-value]
+
+    def close(ours: Tensor, peer: Tensor) -> None:
+        assert (ours - peer).norm() <= (2e-3 if dtype == torch.float16 else 2e-2) * peer.norm()
+
+    name = f"(B, H, T, d) = {(rows, 16, steps, 64)}, {str(dtype)[6:]}, causal={is_causal}, {what}"
+    functions = (zoo.layers.scaled_dot_product_attention, F.scaled_dot_product_attention)
+    unit, check = ("MB", None) if what == "memory" else ("", close)
+    return Job(name, *map(run, functions), "torch's flash attention", 11, LONG_BOUND, check=check, unit=unit)
+
+
 def jobs() -> Iterator[Job]:
+    yield from on_gpu() if torch.cuda.is_available() else on_cpu()
+
+
+def on_gpu() -> Iterator[Job]:
+    assert zoo.kernels.on_gpu(torch.cuda.current_device()), zoo.kernels.status()
+    for dtype in (torch.float16, torch.bfloat16):
+        for is_causal in (False, True):
+            for steps in GPU_STEPS:
+                for what in ("forward", "both", "memory"):
+                    yield long_on_gpu(steps, dtype, is_causal, what)
+
+
+def on_cpu() -> Iterator[Job]:
     for size in SIZES:
         for dropout, need_weights in ((0.0, True), (0.0, False), (0.1, False)):
             yield attention(size, dropout, need_weights)

@@ -416,6 +416,7 @@ def test_dropout_keeps_the_mean_and_returns_what_it_used() -> None:
         ({"num_kv_heads": 3}, "must divide num_heads"), ({"dropout": 1.5}, "in .0, 1."), ({"window": 0}, "at least 1"),
         ({"positions": "learned"}, "'rotary', 'alibi' or None"),
         ({"num_heads": 8, "positions": "rotary"}, "must be even"),
+        ({"positions": "rotary", "rotary_base": 0.0}, "rotary_base must be above 0"),
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_named(options: dict, message: str) -> None:
@@ -448,6 +449,46 @@ def test_shapes_that_no_attention_has_are_named() -> None:
             scaled_dot_product_attention(q, key, value)
     with pytest.raises(ValueError, match="length must be at least 0"):
         KeyValueCache().truncate(-1)
+
+
+@pytest.mark.parametrize("steps", [4, 200])  # by the formula, and by the operator
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attn_mask": torch.ones(4, 4).long()}, "booleans or floating-point numbers, not torch.int64"),
+        ({"attn_mask": torch.ones(7, 4).bool()}, r"broadcasts to \(1, 2, \d+, \d+\), not \(7, 4\)"),
+        ({"attn_mask": torch.ones(3, 1, 1, 1).bool()}, r"not \(3, 1, 1, 1\)"),
+        ({"dropout_p": 1.5}, "dropout_p must be in .0, 1., not 1.5"), ({"window": 1.5}, "at least 1, and whole"),
+        ({"alibi": torch.ones(3)}, "one slope for each head"),
+    ],
+)  # fmt: skip
+def test_arguments_that_no_attention_has_are_named(steps: int, options: dict, message: str) -> None:
+    q = torch.zeros(1, 2, steps, 8)
+    with pytest.raises(ValueError, match=message):
+        scaled_dot_product_attention(q, q, q, **options)
+
+
+def test_heads_and_axes_that_no_attention_has_are_named() -> None:
+    q = torch.zeros(1, 4, 3, 8)
+    with pytest.raises(ValueError, match="keys and values must have as many heads, not 4 and 2"):
+        scaled_dot_product_attention(q, q, q[:, :2], enable_gqa=True)
+    with pytest.raises(ValueError, match="at least two axes"):
+        scaled_dot_product_attention(q[0, 0, 0], q, q)
+
+
+def test_masks_of_what_is_broadcast() -> None:
+    """Rows of queries and heads of keys that the others have one of."""
+    shapes = ((2, 1, 3, 4), (1, 3, 5, 4), (1, 3, 5, 4))
+    fed, mask = [torch.randn(shape, dtype=DOUBLE) for shape in shapes], torch.rand(2, 3, 3, 5) > 0.2
+    oracle = F.scaled_dot_product_attention(*(x.expand(2, 3, *x.shape[2:]) for x in fed), attn_mask=mask)
+    assert relative_error(scaled_dot_product_attention(*fed, attn_mask=mask), oracle) <= 1e-12
+
+
+def test_heads_of_no_width_take_the_mean() -> None:
+    none, values = torch.zeros(1, 2, 3, 0), torch.randn(1, 2, 3, 4)
+    torch.testing.assert_close(
+        scaled_dot_product_attention(none, none, values), values.mean(2, keepdim=True).expand(1, 2, 3, 4)
+    )
 
 
 def test_repr_shows_what_is_not_at_its_default() -> None:

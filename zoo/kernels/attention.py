@@ -21,8 +21,8 @@ Dropout has a mask z_ij of 0 or 1 / (1 − π), drawn again from the same seed: 
 z v·do that of v·do in ds.
 
 `BlockwiseAttention` defines `zoo::attention`, one node for autograd, `torch.compile` and `torch.export`. The way back
-is the operator `zoo::attention_backward`; *its* gradient, where somebody asks for it, goes through the formula. Both are
-in torch operations here, and in Triton (`attention_triton.py`) for what `fits_gpu` takes.
+is the operator `zoo::attention_backward`; *its* gradient, where somebody asks for it, goes through the formula. Here
+both are torch operations; for what `fits_gpu` takes they are kernels in Triton (`attention_triton.py`).
 
 Letters: B rows, H heads, G heads of keys and values that divide them, T queries, S keys, d and e widths of a head of
 queries and of values, c the scale.

@@ -322,12 +322,12 @@ def _inputs(x: Inputs) -> tuple[Any, ...]:
 
 
 def _call(x: Inputs) -> Call:
-    near = 0 if x.causal else 1 - x.window if x.window else -FAR
+    far = min(x.window - 1, FAR) if x.window else FAR
     # Triton compiles anew for a multiple of 16
     seed, dropped = (0, 0.0) if x.seed is None else (int(x.seed) | 1, x.dropout)
     return Call(
         heads=x.q.shape[1], shared=x.q.shape[1] // max(1, x.k.shape[1]), queries=x.q.shape[2], keys=x.k.shape[2],
-        near=near, far=x.window - 1 if x.window else FAR, offset=x.offset, seed=seed,
+        near=0 if x.causal else -far, far=far, offset=x.offset, seed=seed,
         scale=x.scale, dropped=dropped, boost=1 / (1 - dropped) if dropped < 1 else 0.0,
     )  # fmt: skip
 
@@ -344,5 +344,5 @@ def _options(x: Inputs, sizes: Sizes) -> dict[str, Any]:
         "d": d, "e": e, "D": max(16, triton.next_power_of_2(d)), "E": max(16, triton.next_power_of_2(e)),
         "M": sizes.queries, "N": sizes.keys, "DROPOUT": x.seed is not None,
         "PRECISION": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee",
-        "num_warps": sizes.warps, "num_stages": sizes.stages,
+        "num_warps": sizes.warps, "num_stages": sizes.stages, "enable_fp_fusion": True,
     }  # fmt: skip

@@ -66,7 +66,7 @@ def scaled_dot_product_attention(
         (…, H, T, e); zeros where a query sees no key.
 
     Raises:
-        ValueError: shapes do not fit, or a window is below 1.
+        ValueError: shapes do not fit, a mask is of whole numbers, or dropout or window is out of its range.
 
     Source: Vaswani et al. 2017, §3.2.1.
 
@@ -75,12 +75,14 @@ def scaled_dot_product_attention(
         >>> scaled_dot_product_attention(q, k, v, is_causal=True).shape
         torch.Size([2, 4, 5, 8])
     """
-    heads, groups = (x.shape[-3] if x.dim() > 2 else 1 for x in (query, key))
-    if not enable_gqa and heads != groups and min(heads, groups) > 1:
-        raise ValueError(f"{groups} heads of keys do not fit {heads} of queries: pass enable_gqa=True")
-    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
-        shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
-        raise ValueError(f"keys must be as wide as queries and as many as values, not {shapes}")
+    _check_shapes(query, key, value, enable_gqa)
+    _check_window(window)
+    if not 0 <= dropout_p <= 1:
+        raise ValueError(f"dropout_p must be in [0, 1], not {dropout_p}")
+    if alibi is not None and tuple(alibi.shape) != (query.shape[-3] if query.dim() > 2 else 1,):
+        raise ValueError(f"alibi must be one slope for each head of {tuple(query.shape)}, not {tuple(alibi.shape)}")
+    if attn_mask is not None:
+        _check_mask(attn_mask, query, key, value)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = additive(~attn_mask, query.dtype)
     if query.dim() == 4 and blockwise_wins(query, key, value, attn_mask):
@@ -89,6 +91,42 @@ def scaled_dot_product_attention(
         query, key.shape[-2], attn_mask, is_causal=is_causal, window=window, alibi=alibi, offset=offset
     )
     return attend(query, key, value, bias, dead, scale, dropout_p)[0]
+
+
+def _check_shapes(query: Tensor, key: Tensor, value: Tensor, grouped: bool) -> None:
+    shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
+    if min(query.dim(), key.dim(), value.dim()) < 2:
+        raise ValueError(f"queries, keys and values must have at least two axes, not {shapes}")
+    heads, groups, others = (x.shape[-3] if x.dim() > 2 else 1 for x in (query, key, value))
+    if not grouped and heads != groups and min(heads, groups) > 1:
+        raise ValueError(f"{groups} heads of keys do not fit {heads} of queries: pass enable_gqa=True")
+    if groups != others and min(groups, others) > 1:
+        raise ValueError(f"keys and values must have as many heads, not {groups} and {others}")
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+        raise ValueError(f"keys must be as wide as queries and as many as values, not {shapes}")
+
+
+def _check_mask(mask: Tensor, query: Tensor, key: Tensor, value: Tensor) -> None:
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise ValueError(f"attn_mask must be of booleans or floating-point numbers, not {mask.dtype}")
+    wanted = (*query.shape[:-1], key.shape[-2])
+    if not query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:  # rows broadcast, and heads may be shared
+        rows = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])
+        heads = max(x.shape[-3] if x.dim() > 2 else 1 for x in (query, key, value))
+        wanted = (*rows, heads, *wanted[-2:])
+    pairs = zip(reversed(mask.shape), reversed(wanted), strict=False)
+    if mask.dim() > len(wanted) or not all(size in (1, whole) for size, whole in pairs):
+        raise ValueError(f"attn_mask must be of a shape that broadcasts to {tuple(wanted)}, not {tuple(mask.shape)}")
+
+
+def _check_window(window: int | None) -> None:
+    if window is not None and (window < 1 or window != int(window)):
+        raise ValueError(f"window must be at least 1, and whole, not {window}")
+
+
+def _scale(query: Tensor) -> float:
+    """1 / √d."""
+    return 1 / math.sqrt(max(1, query.shape[-1]))
 
 
 def additive(hidden: Tensor, dtype: torch.dtype) -> Tensor:
@@ -124,8 +162,7 @@ def attention_bias(
         (…, T, 1), or None where there can be none. Their result is to be replaced by zeros: a softmax of nothing but
         −∞ is NaN, and so is its gradient, even where nobody takes it.
     """
-    if window is not None and window < 1:
-        raise ValueError(f"window must be at least 1, not {window}")
+    _check_window(window)
     queries = query.shape[-2]
     bias = None if mask is None else mask.to(query.dtype)
     # one query at the end of its keys, as in decoding, sees them all
@@ -164,9 +201,9 @@ def attend(
 
     `bias` and `dead` are those of `attention_bias`.
     """
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scale = _scale(query) if scale is None else scale
     heads, groups = (x.shape[-3] if x.dim() > 2 else 1 for x in (query, key))
-    grouped = heads != groups and groups > 1
+    grouped = groups > 1 and heads not in (1, groups)
     scores = _by_group(query * scale, key.transpose(-1, -2), groups) if grouped else (query * scale) @ key.mT
     weights = torch.softmax(scores if bias is None else scores + bias, dim=-1)  # (…, H, T, S)
     weights = dropout(weights, dropout_p)
@@ -201,13 +238,12 @@ def blockwise(
     offset: int,
 ) -> Tensor:
     """The results by the operator `zoo::attention`, which never has all weights at once."""
-    if window is not None and window < 1:
-        raise ValueError(f"window must be at least 1, not {window}")
+    _check_window(window)
     kind = _kind(query)
     query, key, value = query.to(kind), key.to(kind), value.to(kind)
     mask = None if mask is None else mask.to(query.dtype)[(None,) * (4 - mask.dim())]
     seed = torch.randint(1 << 62, ()) if dropout_p > 0 else None
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scale = _scale(query) if scale is None else scale
     slopes = None if alibi is None else alibi.to(query.device, wide(query.dtype))
     options = (scale, dropout_p, is_causal, window or 0, offset)
     return _BLOCKWISE(Inputs(query, key, value, mask, slopes, seed, *options))
@@ -359,13 +395,14 @@ class MultiheadAttention(nn.Module):
             raise ValueError(f"num_kv_heads ({self.num_kv_heads}) must divide num_heads ({self.num_heads})")
         if not 0 <= self.dropout <= 1:
             raise ValueError(f"dropout must be in [0, 1], not {self.dropout}")
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"window must be at least 1, not {self.window}")
+        _check_window(self.window)
         if self.positions not in (None, "rotary", "alibi"):
             raise ValueError(f"positions must be 'rotary', 'alibi' or None, not {self.positions!r}")
         if self.positions == "rotary" and self.embed_dim // self.num_heads % 2:
             width = self.embed_dim // self.num_heads
             raise ValueError(f"rotary positions turn pairs of numbers: the width of a head must be even, not {width}")
+        if self.positions == "rotary" and not self.rotary_base > 0:
+            raise ValueError(f"rotary_base must be above 0, not {self.rotary_base}")
 
     def reset_parameters(self) -> None:
         """Draw the weights as torch does: uniform after Glorot & Bengio, biases 0."""
