@@ -1,7 +1,8 @@
 """Cases of attention that its kernels for a GPU are held to, beside softmax(QKᵀ)V in double precision.
 
-`python attention_cases.py [N]` runs them on a CPU by Triton's interpreter (and N drawn ones), in blocks of 16, so that
-short sequences have several. It has to be a process of its own: Triton reads `TRITON_INTERPRET` when it is imported.
+`python attention_cases.py interpret N` runs them, and N drawn ones, on a CPU by Triton's interpreter, in blocks of 16,
+so that short sequences have several. It is a process of its own, since Triton reads `TRITON_INTERPRET` when imported.
+`python attention_cases.py compile 90` compiles the kernels for a GPU of that capability, which need not be there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import os
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -204,7 +205,7 @@ def interpret() -> None:
     blocks.fits_gpu = lambda *_: True
 
 
-def main(drawn_cases: int) -> None:
+def run_interpreted(drawn_cases: int) -> None:
     import zoo.layers  # noqa: F401
 
     assert "triton" not in sys.modules, "importing the layers imports triton"
@@ -220,7 +221,67 @@ def main(drawn_cases: int) -> None:
     print(f"{len(cases)} cases")
 
 
+# -- its compiler ------------------------------------------------------------------------------------------------------
+
+
+class Absent:
+    """A GPU that is not there, as Triton asks for one."""
+
+    def __init__(self, capability: int) -> None:
+        from triton.backends.compiler import GPUTarget
+
+        self.target = GPUTarget("cuda", capability, 32)
+
+    def get_current_target(self):  # type: ignore[no-untyped-def]
+        return self.target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int = 0) -> int:
+        return 0
+
+
+class Compiled:
+    """A kernel that is compiled where it would be called, within the memory that the smallest GPUs share in a block."""
+
+    def __init__(self, kernel) -> None:  # type: ignore[no-untyped-def]
+        self.kernel = kernel
+
+    def __getitem__(self, grid: tuple[int, ...]):  # type: ignore[no-untyped-def]
+        return lambda *args, **options: self.compile(grid, args, options)
+
+    def compile(self, grid: tuple[int, ...], args: tuple, options: dict) -> None:
+        done = self.kernel.warmup(*args, grid=grid, **options)
+        kept = done.metadata.shared / 1024
+        print(f"{done.metadata.name}, {options['d']} wide: {kept:.0f} KB", flush=True)
+        assert kept <= 99
+
+
+def run_compiled(capability: int) -> None:
+    import triton
+
+    import zoo.kernels.attention as blocks
+    from zoo.kernels import attention_triton
+
+    triton.runtime.driver.set_active(Absent(capability))
+    for name in ("_forward", "_backward_queries", "_backward_keys"):
+        setattr(attention_triton, name, Compiled(getattr(attention_triton, name)))
+    cpu, plain = torch.device("cpu"), Case(64, 64, causal=True, layout="heads")
+    full = replace(plain, mask="weights", alibi=True, window=9, dropout=0.1, groups=1)
+    for dtype in (torch.float16, torch.float32):
+        for width in (64, 128, 256):
+            for case in (plain, full):
+                x = inputs_of(replace(case, dtype=dtype, widths=(width, width)), cpu)
+                out, norm = blocks._fake(*x)
+                attention_triton.forward(x, out, norm)
+                attention_triton.backward(x, out, norm, out, blocks._fake_backward(*x))
+
+
 if __name__ == "__main__":
-    os.environ["TRITON_INTERPRET"] = "1"
     torch.set_num_threads(1)
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+    if sys.argv[1] == "interpret":
+        os.environ["TRITON_INTERPRET"] = "1"
+        run_interpreted(int(sys.argv[2]))
+    else:
+        run_compiled(int(sys.argv[2]))

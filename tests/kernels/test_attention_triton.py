@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,12 +25,13 @@ DOUBLE = torch.float64
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def interpret(cases: int, seed: int = 0) -> None:
-    """The cases, and so many drawn ones, by Triton's interpreter in a process of its own."""
+def run(what: str, number: int, **settings: str) -> None:
+    """Interpret the cases and so many drawn ones, or compile for such a GPU, in a process of its own."""
     pytest.importorskip("triton")
-    command = [sys.executable, str(CHECKOUT / "tests" / "attention_cases.py"), str(cases)]
-    variables = {**os.environ, "PYTHONPATH": str(CHECKOUT), "SEED": str(seed), "CUDA_VISIBLE_DEVICES": ""}
-    variables.pop("ZOO_KERNELS", None)
+    command = [sys.executable, str(CHECKOUT / "tests" / "attention_cases.py"), what, str(number)]
+    variables = {**os.environ, "PYTHONPATH": str(CHECKOUT), "CUDA_VISIBLE_DEVICES": "", **settings}
+    for name in ("ZOO_KERNELS", "TRITON_INTERPRET"):
+        variables.pop(name, None)
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=3000)
     if done.returncode == UNUSABLE:
         pytest.skip(f"Triton's interpreter does not run here: {done.stdout.strip()}")
@@ -37,13 +39,19 @@ def interpret(cases: int, seed: int = 0) -> None:
 
 
 def test_interpreted_kernels_give_what_the_formula_gives() -> None:
-    interpret(0)
+    run("interpret", 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_any_interpreted_case_gives_what_the_formula_gives(seed: int) -> None:
-    interpret(100, seed)
+    run("interpret", 100, SEED=str(seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 86, 90, 100])
+def test_they_compile_for_gpus_that_are_not_here(capability: int, tmp_path: Path) -> None:
+    run("compile", capability, TRITON_CACHE_DIR=str(tmp_path))
 
 
 # -- which of them runs ------------------------------------------------------------------------------------------------
