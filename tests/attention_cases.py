@@ -44,21 +44,10 @@ class Case:
 
 
 CASES = [
-    Case(17, 34, mask="hidden", groups=1, causal=True, offset=16, layout="heads"),
-    Case(
-        17,
-        30,
-        rows=2,
-        heads=1,
-        groups=1,
-        mask="padding",
-        window=9,
-        layout="sliced",
-        dtype=torch.float16,
-        widths=(16, 17),
-    ),
-    Case(17, 16, mask="weights", window=12, causal=True, alibi=True, layout="expanded", dropout=0.3),
-    Case(16, 32, causal=True, offset=15, widths=(20, 4), groups=1, dtype=torch.bfloat16, scale=2.0),
+    Case(17, 34, mask="hidden", groups=1, causal=True, offset=17, layout="heads"),
+    Case(17, 30, 2, 1, 1, mask="padding", window=20, layout="sliced", dtype=torch.float16, widths=(16, 17)),
+    Case(17, 16, mask="weights", window=12, alibi=True, layout="expanded", dropout=0.3),
+    Case(16, 32, causal=True, window=20, offset=15, widths=(20, 4), groups=1, dtype=torch.bfloat16, scale=2.0),
     Case(5, 16, window=2, offset=30),  # nobody sees anything
 ]
 EMPTY = [Case(3, 4, rows=0), Case(3, 0), Case(0, 4), Case(3, 4, heads=0, groups=0)]
