@@ -62,7 +62,7 @@ class Sizes(NamedTuple):
 
 # By the widest head: up to 64 numbers, 128, 256. Chosen so that all fits in the 99 KB that the smallest GPUs have.
 FORWARD = {
-    2: (Sizes(128, 64, 4, 3), Sizes(128, 32, 8, 3), Sizes(64, 32, 8, 2)),  # by bytes of a number
+    2: (Sizes(128, 64, 4, 3), Sizes(128, 32, 8, 3), Sizes(64, 32, 8, 1)),  # by bytes of a number
     4: (Sizes(64, 32, 4, 2), Sizes(32, 32, 4, 2), Sizes(16, 16, 4, 2)),
 }
 BACKWARD = {
@@ -131,15 +131,16 @@ def _store(x, found, row, head, first, steps, width: tl.constexpr, BLOCK: tl.con
 def _edges(first, low, high, count, BLOCK: tl.constexpr, STEP: tl.constexpr):
     """Which of `count` others the steps first … first + BLOCK − 1 see, where each sees those `low` to `high` beyond it.
 
-    Four edges of blocks of STEP: between the first two and between the last two something is hidden from some step,
-    and in the middle nothing from any.
+    In blocks of STEP these are begin … end, of which inner … outer are seen whole. Returned is where the loop over whole
+    blocks and that over the others start and stop, and what the latter leaps over: behind which block, and how far.
     """
     last = first + BLOCK - 1
     begin = tl.maximum(first + low, 0) // STEP * STEP
     end = tl.maximum(tl.minimum(last + high + 1, count), begin)
     inner = tl.minimum(tl.cdiv(tl.maximum(last + low, 0), STEP), tl.cdiv(end, STEP)) * STEP
     outer = tl.maximum(tl.minimum(first + high + 1, count), 0) // STEP * STEP
-    return begin, inner, tl.maximum(outer, inner), end
+    outer = tl.maximum(outer, inner)
+    return (inner, begin), (outer, end - (outer - inner)), inner, outer - inner
 
 
 @triton.jit
@@ -183,14 +184,15 @@ def _forward(
     top = tl.full((M,), -float("inf"), tl.float32)  # m
     total = tl.zeros((M,), tl.float32)  # l
     mixed = tl.zeros((M, E), tl.float32)  # a
-    edges = _edges(first, call.offset - call.far, call.offset - call.near, call.keys, M, N)
-    for part in tl.static_range(3):
-        for start in range(edges[part], edges[part + 1], N):
+    starts, stops, inner, gap = _edges(first, call.offset - call.far, call.offset - call.near, call.keys, M, N)
+    for check in tl.static_range(2):  # whole blocks first
+        for at in range(starts[check], stops[check], N):
+            start = at + tl.where((check == 1) & (at >= inner), gap, 0)
             s = start + tl.arange(0, N)
             y = _load(k, row, group, start, call.keys, d, N, D)  # (N, D)
             z = _load(v, row, group, start, call.keys, e, N, E)  # (N, E)
             products = tl.dot(x, tl.trans(y), input_precision=PRECISION)  # (M, N)
-            scores = _scores(products, t[:, None], s[None, :], row, head, mask, slopes, call, part != 1)
+            scores = _scores(products, t[:, None], s[None, :], row, head, mask, slopes, call, check)
             new = tl.maximum(top, tl.max(scores, 1))
             finite = tl.where(new == -float("inf"), 0.0, new)  # −∞ − (−∞) would be NaN
             p = tl.exp2(scores - finite[:, None])
@@ -227,14 +229,15 @@ def _backward_queries(
     tl.store(delta + line + t, δ, mask=t < call.queries)
     λ = tl.load(norm + line + t, mask=t < call.queries, other=float("inf"))
     found = tl.zeros((M, D), tl.float32)
-    edges = _edges(first, call.offset - call.far, call.offset - call.near, call.keys, M, N)
-    for part in tl.static_range(3):
-        for start in range(edges[part], edges[part + 1], N):
+    starts, stops, inner, gap = _edges(first, call.offset - call.far, call.offset - call.near, call.keys, M, N)
+    for check in tl.static_range(2):  # whole blocks first
+        for at in range(starts[check], stops[check], N):
+            start = at + tl.where((check == 1) & (at >= inner), gap, 0)
             s = start + tl.arange(0, N)
             y = _load(k, row, group, start, call.keys, d, N, D)  # (N, D)
             z = _load(v, row, group, start, call.keys, e, N, E)  # (N, E)
             products = tl.dot(x, tl.trans(y), input_precision=PRECISION)  # (M, N)
-            scores = _scores(products, t[:, None], s[None, :], row, head, mask, slopes, call, part != 1)
+            scores = _scores(products, t[:, None], s[None, :], row, head, mask, slopes, call, check)
             p = tl.exp2(scores - λ[:, None])  # 0 where λ = ∞: it sees nothing
             d_p = tl.dot(up, tl.trans(z), input_precision=PRECISION)
             if DROPOUT:
@@ -256,18 +259,19 @@ def _backward_keys(
     y = _load(k, row, group, first, call.keys, d, N, D)  # (N, D)
     z = _load(v, row, group, first, call.keys, e, N, E)  # (N, E)
     found_k, found_v = tl.zeros((N, D), tl.float32), tl.zeros((N, E), tl.float32)
-    edges = _edges(first, call.near - call.offset, call.far - call.offset, call.queries, N, M)
+    starts, stops, inner, gap = _edges(first, call.near - call.offset, call.far - call.offset, call.queries, N, M)
     for head in range(group * call.shared, (group + 1) * call.shared):
         line = (tl.cast(row, tl.int64) * call.heads + head) * call.queries
-        for part in tl.static_range(3):
-            for start in range(edges[part], edges[part + 1], M):
+        for check in tl.static_range(2):  # whole blocks first
+            for at in range(starts[check], stops[check], M):
+                start = at + tl.where((check == 1) & (at >= inner), gap, 0)
                 t = start + tl.arange(0, M)
                 x = _load(q, row, head, start, call.queries, d, M, D)  # (M, D)
                 up = _load(d_out, row, head, start, call.queries, e, M, E)  # (M, E)
                 λ = tl.load(norm + line + t, mask=t < call.queries, other=float("inf"))
                 δ = tl.load(delta + line + t, mask=t < call.queries, other=0.0)
                 products = tl.dot(y, tl.trans(x), input_precision=PRECISION)  # (N, M)
-                scores = _scores(products, t[None, :], s[:, None], row, head, mask, slopes, call, part != 1)
+                scores = _scores(products, t[None, :], s[:, None], row, head, mask, slopes, call, check)
                 p = tl.exp2(scores - λ[None, :])
                 d_p = tl.dot(z, tl.trans(up), input_precision=PRECISION)
                 kept = p
