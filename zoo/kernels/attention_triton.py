@@ -131,8 +131,8 @@ def _store(x, found, row, head, first, steps, width: tl.constexpr, BLOCK: tl.con
 def _edges(first, low, high, count, BLOCK: tl.constexpr, STEP: tl.constexpr):
     """Which of `count` others the steps first … first + BLOCK − 1 see, where each sees those `low` to `high` beyond it.
 
-    In blocks of STEP these are begin … end, of which inner … outer are seen whole. Returned is where the loop over those
-    and the loop over the others start and stop, and what the latter leaps over: behind which block, and how far.
+    In blocks of STEP these are begin … end, of which inner … outer are seen whole. Returned is where the loop over
+    whole blocks and that over the others start and stop, and behind which block, and how far, the second one leaps.
     """
     last = first + BLOCK - 1
     begin = tl.maximum(first + low, 0) // STEP * STEP
