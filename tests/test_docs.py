@@ -97,6 +97,7 @@ def command_of(line: str) -> tuple[str, list[str]] | None:
     for head, name in (
         (["python", "train.py"], "train"), (["zoo-train"], "train"),
         (["python", "evaluate.py"], "evaluate"), (["zoo-evaluate"], "evaluate"),
+        (["python", "export.py"], "export"), (["zoo-export"], "export"), (["zoo", "export"], "export"),
         (["zoo", "train"], "train"), (["zoo", "evaluate"], "evaluate"), (["zoo", "help"], "help"),
         (["zoo", "list"], "list"), (["python", "-m", "zoo", "train"], "train"),
     ):  # fmt: skip
@@ -110,7 +111,9 @@ def commands() -> list[tuple[str, str, list[str]]]:
     for page in PAGES:
         for line in code_lines(page):
             if re.match(
-                r"(python (train|evaluate)\.py|zoo-(train|evaluate)|(python -m )?zoo |make (train|evaluate))\b", line
+                r"(python (train|evaluate|export)\.py|zoo-(train|evaluate|export)|(python -m )?zoo "
+                r"|make (train|evaluate))\b",
+                line,
             ):
                 command = command_of(line)
                 if command and not re.search(r"\.\.\.|…|=[A-Z]+\b", " ".join(command[1])):
@@ -155,8 +158,8 @@ def test_commands_that_the_docs_show_are_right(page: str, name: str, arguments: 
         pytest.skip("a model of the reader's own")
     sweep = {"-m", "--multirun"} & set(arguments)
     for job in combinations(overrides) if sweep else [overrides]:
-        if name == "evaluate":
-            compose(*job, name="evaluate")
+        if name in ("evaluate", "export"):
+            compose(*job, name=name)
             continue
         settings = compose(*job)
         sections = {key: dict(settings[key]) for key in ("model", "data", "optimizer", "scheduler")}

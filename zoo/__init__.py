@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from zoo.data.registry import create_data, list_data, register_data
     from zoo.data.spec import Batch, DataSpec
     from zoo.errors import ZooError
-    from zoo.registry import ModelEntry, create_model, list_models, model_entry, register_model
+    from zoo.registry import ModelEntry, list_models, model_entry, register_model
     from zoo.training.checkpoint import load_model, save_model
     from zoo.training.evaluation import evaluate
+    from zoo.training.export import export_model
     from zoo.training.fit import fit
     from zoo.training.pretrained import load_pretrained, save_pretrained
+    from zoo.training.shipped import list_pretrained
+    from zoo.training.weights import create_model
 
 __version__ = "0.1.0"
 
@@ -31,11 +34,13 @@ _HOMES = {
     "ModelEntry": "zoo.registry",
     "ZooError": "zoo.errors",
     "create_data": "zoo.data.registry",
-    "create_model": "zoo.registry",
+    "create_model": "zoo.training.weights",
     "evaluate": "zoo.training.evaluation",
+    "export_model": "zoo.training.export",
     "fit": "zoo.training.fit",
     "list_data": "zoo.data.registry",
     "list_models": "zoo.registry",
+    "list_pretrained": "zoo.training.shipped",
     "load_model": "zoo.training.checkpoint",
     "load_pretrained": "zoo.training.pretrained",
     "model_entry": "zoo.registry",
@@ -53,9 +58,11 @@ __all__ = [
     "create_data",
     "create_model",
     "evaluate",
+    "export_model",
     "fit",
     "list_data",
     "list_models",
+    "list_pretrained",
     "load_model",
     "load_pretrained",
     "model_entry",

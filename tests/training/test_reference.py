@@ -151,7 +151,7 @@ def test_help_holds_to_what_is_chosen_and_knows_near_misses() -> None:
         shown(print_key, "model.max_iter", {"model": "mlp"})
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "demo"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "demo", "export"])
 def test_help_folds(command: str) -> None:
     out = shown(print_help, command)
     assert all(len(line) <= 80 or called(command) in line for line in out.splitlines())

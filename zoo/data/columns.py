@@ -125,6 +125,17 @@ class Column:
         found = pc.index_in(values, value_set=pa.array(self.categories, kind), skip_nulls=True)
         return _tensor(pc.fill_null(found, -1)).long()
 
+    def numbers(self, values: pa.ChunkedArray) -> Tensor:
+        """Return the cleaned values as numbers, (N,): of text the place among the categories; NaN where there is none.
+
+        >>> Column("size", "text", categories=["large", "small"]).numbers(pa.chunked_array([["small", None]]))
+        tensor([1., nan], dtype=torch.float64)
+        """
+        if self.kind == "number":
+            return torch.from_numpy(values.to_numpy().astype(float))
+        codes = self.codes(values).double()
+        return codes.where(codes >= 0, math.nan)
+
     def encode(self, values: pa.ChunkedArray, out: Tensor) -> None:
         """Write the cleaned values as features into `out` (N, width)."""
         if self.kind == "number":

@@ -117,6 +117,16 @@ class TableEncoder:
             raise _missing(lacking, len(table), where, remedy)
         return self._inputs(table)
 
+    def numbers(self, table: pa.Table, where: str) -> Tensor:
+        """Return the feature columns as they stand, (N, columns): of text the place among the categories, else NaN.
+
+        Raises:
+            ZooError: for a column that is absent.
+        """
+        self.check(table.schema.names, where)
+        table = self._read(table, self.features, where)
+        return torch.stack([column.numbers(table.column(column.name)) for column in self.features], dim=1)
+
     def _read(self, table: pa.Table, columns: list[Column], where: str) -> pa.Table:
         check_columns(table.schema.names, [column.name for column in columns], table.schema.names, where, self.where)
         return pa.table({c.name: clean(table.column(c.name), c, self.options, where) for c in columns})

@@ -37,6 +37,7 @@ __all__ = [
     "metric_name",
     "pairwise_distances",
     "squared_distances",
+    "traceable_distances",
 ]
 
 Metric = str | Callable[[Tensor, Tensor], Tensor]
@@ -107,6 +108,22 @@ def pairwise_distances(a: Tensor, b: Tensor, metric: Metric = "euclidean") -> Te
     return torch.cat([_BROADCAST[metric](part[:, None], b[None]) for part in a.split(rows)])
 
 
+def traceable_distances(a: Tensor, b: Tensor, metric: str) -> Tensor:
+    """Return the same as `pairwise_distances` by plain products and differences, for a trace of any number of rows.
+
+    >>> traceable_distances(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]), "chebyshev")
+    tensor([[4.]])
+    """
+    metric = metric_name(metric)
+    a, b = euclidean_rows(a, metric), euclidean_rows(b, metric)
+    if metric in _EUCLIDEAN:
+        return from_squared(squared_distances(a, b), metric)
+    if metric in ("manhattan", "chebyshev"):
+        apart = (a[:, None] - b[None]).abs()
+        return apart.sum(-1) if metric == "manhattan" else apart.amax(-1)
+    return _BROADCAST[metric](a[:, None], b[None])
+
+
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     r"""Return ‖a − b‖² of rows (..., A, F) and (..., B, F) by one product, (..., A, B), zero or more.
 
@@ -145,7 +162,7 @@ def euclidean_rows(x: Tensor, metric: str) -> Tensor:
     x = x if x.is_floating_point() else x.double()
     if metric not in ("cosine", "correlation"):
         return x
-    largest = x.abs().amax(1, keepdim=True) if x.shape[1] else x.new_zeros(len(x), 1)
+    largest = x.abs().amax(1, keepdim=True) if x.shape[1] else x.new_zeros(x.shape[0], 1)
     x = x / torch.where(largest > 0, largest, 1.0)  # so that no square overflows, or vanishes
     if metric == "correlation":
         x = x - x.mean(1, keepdim=True)

@@ -545,7 +545,7 @@ class SVC(ClassifierMixin, _KernelMachine):
         rows = self._prediction_rows(X)
         coefficients, intercepts = self._coefficients()
         flip = 1.0 if len(self.classes_) == 2 else -1.0
-        sizes = torch.from_numpy(np.asarray(self.n_support_))
+        sizes = np.asarray(self.n_support_).tolist()
         parts = [pair_decisions(k, flip * coefficients, sizes, flip * intercepts) for k in self._kernels(rows)]
         return torch.cat(parts) if parts else intercepts.new_zeros(0, len(intercepts))
 

@@ -32,9 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AtomicCheckpointIO",
+    "check_learnt",
+    "checkpoint_of",
     "find_checkpoint",
     "load_checkpoint",
     "load_model",
+    "model_of",
     "save_checkpoint",
     "save_model",
     "write_whole",
@@ -254,15 +257,27 @@ def load_model(path: str | Path, map_location: Any = "cpu") -> ZooModel:
         >>> bool((again.predict(torch.eye(3)) == model.predict(torch.eye(3))).all())
         True
     """
+    file = find_checkpoint(path)
+    return model_of(load_checkpoint(file, map_location), file)
+
+
+def model_of(checkpoint: dict[str, Any], where: str | Path) -> ZooModel:
+    """Rebuild the model that a checkpoint holds.
+
+    Args:
+        checkpoint: what `load_checkpoint` or `checkpoint_of` returned.
+        where: what messages call it.
+
+    Raises:
+        ZooError: if it is of a model that is not registered, or does not fit.
+    """
     from zoo.data.preprocessing import Preprocessing
     from zoo.data.spec import DataSpec
     from zoo.registry import make_model
 
-    file = find_checkpoint(path)
-    checkpoint = load_checkpoint(file, map_location)
     about = checkpoint.get("zoo") if isinstance(checkpoint, dict) else None
     if not isinstance(about, dict):
-        raise ZooError(f"{file} is not a checkpoint of the zoo: it does not name its model.")
+        raise ZooError(f"{where} is not a checkpoint of the zoo: it does not name its model.")
     try:
         with BoundedBuild(checkpoint["state_dict"]):
             model = make_model(about["model"], **checkpoint.get("hyper_parameters", {}))
@@ -270,13 +285,23 @@ def load_model(path: str | Path, map_location: Any = "cpu") -> ZooModel:
         if "preprocessing" in about:  # checkpoints of before take prepared rows
             model.preprocessing = Preprocessing.from_dict(about["preprocessing"])
         _take_dtypes(model, checkpoint["state_dict"])
-        model.load_state_dict(checkpoint["state_dict"])
+        _take_state(model, checkpoint["state_dict"])
     except ZooError as error:
-        raise ZooError(f"{file}: {error}") from error
+        raise ZooError(f"{where}: {error}") from error
     except (KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise ZooError(f"{file} does not fit this version of {about.get('model')}: {reason}") from error
+        raise ZooError(f"{where} does not fit this version of {about.get('model')}: {reason}") from error
     return model.eval()
+
+
+def _take_state(model: ZooModel, state: dict[str, torch.Tensor]) -> None:
+    """Load tensors, of which those that answers do without may be absent."""
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    idle = model.idle() if model.streaming else ()  # type: ignore[operator]
+    lacking = [name for name in missing if name not in idle]
+    if lacking or unexpected:
+        what = f"it lacks {lacking[0]}" if lacking else f"it holds {unexpected[0]}, of which the model knows nothing"
+        raise RuntimeError(what)
 
 
 def _take_dtypes(model: ZooModel, state: dict[str, torch.Tensor]) -> None:
@@ -295,6 +320,18 @@ def save_model(model: ZooModel, path: str | Path) -> None:
     model.check_fitted()
     if Path(path).is_dir():
         raise ZooError(f"{path} is a folder: pass the file to write, such as {Path(path) / 'model.ckpt'}.")
+    save_checkpoint(checkpoint_of(model), path)
+
+
+def check_learnt(model: ZooModel) -> None:
+    """Raise one line for a model that has met no data, or is solved from data and has met none but their shape."""
+    model.check_fitted()
+    if model.streaming and not model._begun:
+        raise ZooError(f"This {type(model).__name__} was built and has learnt nothing: call zoo.fit(model, X) first.")
+
+
+def checkpoint_of(model: ZooModel) -> dict[str, Any]:
+    """Return what a checkpoint of a fitted model holds: its tensors, its hyperparameters, and what it was built for."""
     checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     model.on_save_checkpoint(checkpoint)
-    save_checkpoint(checkpoint, path)
+    return checkpoint

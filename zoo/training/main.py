@@ -1,4 +1,4 @@
-"""The commands `train`, `evaluate`, `predict` and `demo`, for train.py, evaluate.py, predict.py, demo.py and their
+"""The commands `train`, `evaluate`, `predict`, `demo` and `export`, for train.py, evaluate.py and so on, and their
 console-script twins, and `zoo`, which has them all.
 
 Nothing heavy is imported here: `--help` and a mistyped option answer before Lightning is loaded, and Ctrl-C while Hydra
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
     from zoo.training.sweep import Outcome, Sweep
 
-__all__ = ["config_dir", "demo", "evaluate", "main", "predict", "train"]
+__all__ = ["config_dir", "demo", "evaluate", "export", "main", "predict", "train"]
 
 
-JOBS = ("train", "evaluate", "predict", "demo")
+JOBS = ("train", "evaluate", "predict", "demo", "export")
 COMMANDS = (*JOBS, "list", "help")
 
 
@@ -89,7 +89,7 @@ def _complete(arguments: list[str]) -> int:
 
 
 def _entry(command: str) -> Callable[[], int]:
-    return {"train": train, "evaluate": evaluate, "predict": predict, "demo": demo}[command]
+    return {"train": train, "evaluate": evaluate, "predict": predict, "demo": demo, "export": export}[command]
 
 
 def train() -> int:
@@ -122,6 +122,11 @@ def quoted_text(argument: str) -> str:
 def predict() -> int:
     """Predict new rows with a finished run as the command line says; return the exit code."""
     return _run("predict", _predict_job)
+
+
+def export() -> int:
+    """Write a finished run as one file for other programs as the command line says; return the exit code."""
+    return _run("export", _export_job)
 
 
 def demo() -> int:
@@ -185,6 +190,13 @@ def _predict_job(config: DictConfig) -> None:
 
     _show_notes(to_errors=config.output == "-")
     predict_run(config)
+
+
+def _export_job(config: DictConfig) -> None:
+    from zoo.training.export import export_run
+
+    _show_notes()
+    export_run(config)
 
 
 def _demo_job(config: DictConfig) -> None:

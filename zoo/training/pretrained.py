@@ -1,36 +1,36 @@
-"""Weights that people use: folders of Hugging Face, with config.json, model.safetensors and tokenizer.json."""
+"""Weights in folders and files: those of Hugging Face, and the zoo's own, which are a file with a card beside it.
+
+The zoo's own folders hold model.safetensors (`zoo.training.weight_files`) and README.md. `gpt` and `bert` of tokens are
+written as Hugging Face has them, so that `transformers` loads them too.
+"""
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from zoo.checks import Range, check_type
-from zoo.data.spec import DataSpec
-from zoo.errors import ZooError
-from zoo.layers.lora import plain_state
+from zoo.checks import check_type
+from zoo.errors import ZooError, nearest
 from zoo.models.base import ZooModel
-from zoo.models.transformer import bert_weights, gpt2_weights
-from zoo.registry import create_model
-from zoo.text import Tokenizer
-from zoo.training.checkpoint import write_whole
+from zoo.training.cards import card, facts_of_run
+from zoo.training.checkpoint import load_model, write_whole
+from zoo.training.hugging_face import from_hub, has_form, read_folder, write_folder
+from zoo.training.shipped import check_digest, index, read_shipped
+from zoo.training.weight_files import SUFFIX, read_weights, write_weights
 
 __all__ = ["load_pretrained", "save_pretrained"]
 
-_FORMATS: dict[str, Any] = {"bert": bert_weights, "gpt2": gpt2_weights}  # by config.json's model_type
-_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt"]
+_WEIGHTS = "model.safetensors"
 
 
 def load_pretrained(path: str | Path) -> ZooModel:
-    """Read a model from a folder that `transformers` wrote, or that people published.
+    """Read a model from a folder that `save_pretrained` or `transformers` wrote, or that people published.
 
     Args:
         path: a folder with config.json, model.safetensors (one file or several) and a vocabulary; or the name of one on
-            Hugging Face's hub, where there is a network.
+            Hugging Face's hub, where there is a network; a folder or a .safetensors file of the zoo's own; or a name of
+            `zoo.list_pretrained()`.
 
     Returns:
         The model, ready to predict and to go on with texts (`model.generate`), or to be trained further.
@@ -47,167 +47,74 @@ def load_pretrained(path: str | Path) -> ZooModel:
         'gpt'
     """
     check_type("path", path, str | Path)
-    folder = Path(path)
+    text, folder = str(path), Path(path)
+    if text in index():
+        return read_shipped(text)
+    if re.match(r"https?://", text):
+        return _from_address(text)
+    if folder.suffix == SUFFIX:
+        return read_weights(folder)
+    if folder.is_file() or (folder / "checkpoints").is_dir():
+        return load_model(folder)
     if not folder.is_dir():
-        folder = _from_hub(str(path))
-    config = _read_config(folder)
-    kind = config.get("model_type")
-    form = _FORMATS.get(str(kind))
-    if form is None:
-        raise ZooError(f"{folder}/config.json is of model_type {kind!r}; the zoo reads {', '.join(_FORMATS)}.")
-    hparams, vocab_size, context = form.from_config(config)
-    check_type(f"vocab_size of {folder / 'config.json'}", vocab_size, Annotated[int, Range(1)])
-    tokenizer = _read_tokenizer(folder, vocab_size)
-    spec = DataSpec("tokens", (context,), "tokens", vocab_size=vocab_size, tokenizer=tokenizer)
-    model = create_model(form.MODEL, spec=spec, **hparams)
-    names = form.names(hparams["num_layers"], hparams.get("tie_embeddings", True))
-    tensors = form.without_prefix(_read_tensors(folder))
-    model.load_state_dict(_ours(folder, tensors, names, model, form), strict=False)
-    return model.eval()
+        if text.count("/") == 1 and text.partition("/")[0] in {key.partition("/")[0] for key in index()}:
+            raise ZooError(f"There are no weights '{text}'.{nearest(text, index())}")
+        folder = from_hub(text)
+    if not (folder / "config.json").is_file() and (folder / _WEIGHTS).is_file():
+        return read_weights(folder / _WEIGHTS)
+    return read_folder(folder)
 
 
-def save_pretrained(model: ZooModel, path: str | Path) -> None:
-    """Write a model as a folder that `transformers` loads: config.json, model.safetensors and tokenizer.json.
+def save_pretrained(model: ZooModel | str | Path, path: str | Path, *, licence: str | None = None) -> None:
+    """Write a model as a folder that `load_pretrained` reads: model.safetensors, and README.md, its card.
+
+    A `gpt`, or a `bert` that guesses tokens, becomes a folder that `transformers` loads: config.json, model.safetensors
+    and tokenizer.json.
 
     Args:
-        model: a fitted model of a kind that `load_pretrained` reads.
+        model: a fitted model, or the folder of a finished run, whose card has its metrics and the command that made it.
         path: the folder; made where it is not there.
+        licence: of the weights, for the card, such as `cc-by-4.0`.
 
     Raises:
-        ZooError: for a model of another kind.
+        ZooError: for a model that has not been fitted, a run that is not finished, or a path that is a file.
     """
-    from safetensors.torch import save_file
-
-    check_type("model", model, ZooModel)
-    form = next((form for form in _FORMATS.values() if model.entry.name == form.MODEL), None)
-    if form is None:
-        kinds = ", ".join(form.MODEL for form in _FORMATS.values())
-        raise ZooError(f"{model.entry.name} has no folder of Hugging Face's: save_pretrained writes {kinds}.")
+    check_type("model", model, ZooModel | str | Path)
+    check_type("licence", licence, str | None)
+    facts: dict[str, Any] = {"licence": licence, "place": Path(path).name}
+    if not isinstance(model, ZooModel):
+        facts |= facts_of_run(Path(model))
+        model = load_model(model)
     model.check_fitted()
     assert model.spec is not None
-    if model.spec.target != "tokens":
-        raise ZooError(
-            f"save_pretrained writes models of tokens, and this {model.entry.name} was trained for a "
-            f"{model.spec.target}: keep it with zoo.save_model."
-        )
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise ZooError(f"{folder} is a file: pass the folder to write.")
     folder.mkdir(parents=True, exist_ok=True)
-    context = int(model.context)
-    config = form.to_config(model.hparams, model.spec.vocab_size, context)
-    state, tensors = plain_state(model), {}
-    tied = model.hparams.get("tie_embeddings", True)
-    for theirs, (ours, turned) in form.names(model.hparams.num_layers, tied).items():
-        if ours in state:
-            value = state[ours].detach().cpu()
-        else:  # theirs always have a bias
-            value = torch.zeros(len(state[ours.replace("bias", "weight")]))
-        tensors[theirs] = (value.T if turned else value).contiguous()
-    if hasattr(form, "parted"):
-        tensors = form.parted(tensors)
-    if model.spec.tokenizer:
-        tokenizer = Tokenizer.from_json(model.spec.tokenizer)
-        tokenizer.save(folder / "tokenizer.json")
-        end = tokenizer.special("end")
-        config |= {"eos_token_id": end, "bos_token_id": end}
-        about: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context}
-        if end is not None:
-            about["eos_token"] = tokenizer.vocabulary[end]
-        _write_json(folder / "tokenizer_config.json", about)
-    _write_json(folder / "config.json", config)
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    if has_form(model):
+        write_folder(model, folder)
+    else:
+        write_weights(model, folder / _WEIGHTS)
+        (folder / "config.json").unlink(missing_ok=True)  # another model may have stood there
+    text = card(model, facts, (folder / _WEIGHTS).stat().st_size)
+    write_whole(folder / "README.md", lambda file: file.write(text.encode()))
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=2) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))
+def _from_address(address: str) -> ZooModel:
+    """Fetch a file, once, and check it against the digest behind its address."""
+    import torch
 
-
-def _from_hub(name: str) -> Path:
-    """Fetch the folder of a name, by the library that the tokenizers bring along."""
-    if "/" in name.strip("/") and (name.startswith((".", "/")) or name.count("/") > 1):
-        raise ZooError(f"There is no folder {name}.")
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(name, allow_patterns=_FILES))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ZooError(f"There is no folder {name}, and it cannot be fetched under that name: {reason}") from None
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    if not file.is_file():
-        raise ZooError(f"{folder} has no config.json: pass a folder that `save_pretrained` wrote.")
-    return _read_json(file)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ZooError(f"{file} is no JSON: {error}.") from None
-    if not isinstance(content, dict):
-        raise ZooError(f"{file} holds a {type(content).__name__}, not the settings of a model.")
-    return content
-
-
-def _read_tokenizer(folder: Path, vocab_size: int) -> str | None:
-    """The tokenizer as JSON; None where the folder has no vocabulary."""
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt")):
-        return None
-    tokenizer = Tokenizer.load(folder)
-    if tokenizer.vocab_size > vocab_size:
-        raise ZooError(
-            f"The vocabulary of {folder} has {tokenizer.vocab_size} tokens, and config.json says {vocab_size}."
-        )
-    return tokenizer.to_json()
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Return the tensors of model.safetensors, or of the parts that its index names."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    files = [folder / "model.safetensors"]
-    index = folder / "model.safetensors.index.json"
-    if not files[0].is_file() and index.is_file():
-        parts = _read_json(index).get("weight_map")
-        if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts.values()):
-            raise ZooError(f"{index} does not say in its weight_map which file holds which tensor.")
-        files = [folder / name for name in sorted(set(parts.values()))]
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        if not file.is_file():
-            raise ZooError(f"{folder} has no {file.name}: the zoo reads safetensors, and unpickles nothing.")
+    place, _, digest = address.partition("#sha256=")
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ZooError(f"{place} is not fetched unchecked: pass its digest too, as in {place}#sha256=<64 hex digits>.")
+    path = Path(torch.hub.get_dir(), "zoo", f"{digest}.safetensors")
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            tensors |= load_file(file)
-        except SafetensorError as error:
-            raise ZooError(f"{file} cannot be read: {error}.") from None
-    return tensors
-
-
-def _ours(
-    folder: Path, tensors: dict[str, Tensor], names: dict[str, tuple[str, bool]], model: ZooModel, form: Any
-) -> dict[str, Tensor]:
-    """Return the tensors under our names, each of the shape that the model has."""
-    shapes, found = model.state_dict(), {}
-    for theirs, (ours, turned) in names.items():
-        if theirs not in tensors:
-            raise ZooError(f"{folder} lacks the tensor {theirs}, which its config.json asks for.")
-        value = tensors[theirs].T if turned else tensors[theirs]
-        if value.shape != shapes[ours].shape:
-            wanted = tuple(reversed(shapes[ours].shape)) if turned else tuple(shapes[ours].shape)
-            have = tuple(tensors[theirs].shape)
-            raise ZooError(f"The tensor {theirs} of {folder} has shape {have}; its config.json asks for {wanted}.")
-        if not value.is_floating_point():
-            raise ZooError(
-                f"The tensor {theirs} of {folder} holds {value.dtype}: the zoo reads floating-point weights."
-            )
-        found[ours] = value.to(shapes[ours].dtype)
-    extra = next((name for name in tensors if name not in names and not form.is_buffer(name)), None)
-    if extra is not None:
-        raise ZooError(f"{folder} holds the tensor {extra}, of which its config.json knows nothing.")
-    return found
+            torch.hub.download_url_to_file(place, str(path), hash_prefix=digest, progress=False)
+        except RuntimeError as error:
+            raise ZooError(f"{place} was refused: its SHA-256 is not {digest}. Use another.") from error
+        except OSError as error:
+            raise ZooError(f"{place} cannot be fetched: {error}.") from None
+    check_digest(path, digest, "its address")
+    return read_weights(path)

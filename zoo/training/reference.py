@@ -81,7 +81,7 @@ def print_key(
     Args:
         key: such as `optimizer.lr`, `optimizer` or `optimizer=sgd`.
         chosen: the choices of the command line, such as `{"model": "lstm"}`, to which the answer is held.
-        command: `train`, `evaluate`, `predict` or `demo`.
+        command: `train`, `evaluate`, `predict`, `demo` or `export`.
         console: where; standard output by default.
 
     Raises:
@@ -204,6 +204,10 @@ ABOUT = {
         "Predict new rows with a finished run, streamed: CSV, Parquet, NumPy, images, text, baskets or standard input."
     ),
     "demo": "Show a finished run in the browser: draw a digit, fill in a row, type a prompt or click points.",
+    "export": (
+        "Write a finished run, with its preprocessing, as one file for programs without the zoo, which answers as "
+        "predict does: ONNX, torch.export or safetensors."
+    ),
 }
 LISTED = "List models, data, optimizers, schedulers, regularization or experiments."
 EXPLAINED = "Explain a command, a key of the config such as optimizer.lr, or the keys of a choice such as model=mlp."
@@ -228,6 +232,10 @@ EXAMPLES = {
         ("run=runs/mlp/iris/2026-01-31_12-00-00 data.path=- < new.csv", "standard input"),
     ),
     "demo": (("run=runs/cnn/digits/2026-01-31_12-00-00", ""),),
+    "export": (
+        ("run=runs/mlp/iris/2026-01-31_12-00-00", "export/model.onnx in the run's folder"),
+        ("run=runs/cnn/digits/2026-01-31_12-00-00 format=torch output=cnn.pt2", "for torch.export.load"),
+    ),
 }
 
 

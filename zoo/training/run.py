@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from zoo import kernels
+from zoo.data.preprocessing import Preprocessing
 from zoo.data.provenance import absolute_paths, paths_from
 from zoo.data.registry import create_data, data_options
 from zoo.errors import ZooError
@@ -51,6 +52,7 @@ from zoo.training.sweep import Outcome
 from zoo.training.tokenizers import keep_tokenizer, share_tokenizer, tokenizer_of
 from zoo.training.trainer import make_trainer, seed_all
 from zoo.training.trials import current
+from zoo.training.weights import begin_with, find_weights, trained_hyperparameters
 from zoo.training.whole_set import check_training, learning_rate
 
 __all__ = ["build", "train_run"]
@@ -82,7 +84,11 @@ def new_model(config: dict[str, Any]) -> ZooModel:
 
 
 def prepare(
-    model: ZooModel, config: dict[str, Any], tokenizer: str | None = None, rows: dict[str, Tensor] | None = None
+    model: ZooModel,
+    config: dict[str, Any],
+    tokenizer: str | None = None,
+    rows: dict[str, Tensor] | None = None,
+    learnt: Preprocessing | None = None,
 ) -> Any:
     """Give a model its recipe and the shape of its data; return the data.
 
@@ -91,6 +97,7 @@ def prepare(
         config: the resolved config.
         tokenizer: the JSON of the tokenizer that a run has learnt already.
         rows: row numbers of each split, in place of those that the data draw.
+        learnt: what the rows go through, rather than what is learnt of these.
     """
     amounts = ("l1", "l2", "mixup", "label_noise", "weight_noise")
     penalties: dict[str, Any] = {key: config["regularization"].get(key, 0.0) for key in amounts}
@@ -102,8 +109,8 @@ def prepare(
     model.train_by(Recipe(**parts, **penalties))
     data_name, data_options = named(config["data"])
     data = create_data(data_name, **data_options)
-    if tokenizer is not None:
-        data.follow(None, tokenizer)
+    if tokenizer is not None or learnt is not None:
+        data.follow(learnt, tokenizer)
     if rows is not None:
         data.divide(rows)
     data.takes_missing = model.takes_missing
@@ -131,9 +138,12 @@ def train_run(config: DictConfig) -> Outcome:
     check_places(run_dir, gathered("there", (Path(folder) / "checkpoints" / "last.ckpt").is_file()))
     check_unchanged(run_dir, settings["data"])
     seed_all(settings["seed"])
+    settings, source = _with_pretrained(settings, HydraConfig.get().overrides.task)
     model = new_model(settings)
     settings = leave_out_unused(settings, model, HydraConfig.get().overrides.task)
-    settings, data = _prepared(model, settings, tokenizer_of(run_dir), HydraConfig.get().overrides.task)
+    settings, data = _prepared(model, settings, tokenizer_of(run_dir), HydraConfig.get().overrides.task, source)
+    if source is not None:
+        begin_with(model, source, settings["pretrained"])
     share_tokenizer(data.spec.tokenizer)
     check_validation(settings, model, data)
     settings, found = _with_found_rate(model, data, settings, run_dir, HydraConfig.get().overrides.task)
@@ -189,19 +199,40 @@ def _method(settings: dict[str, Any]) -> str:
     return settings.get("training", {}).get("name", "minibatch")
 
 
+def _with_pretrained(settings: dict[str, Any], given: Iterable[str]) -> tuple[dict[str, Any], ZooModel | None]:
+    """Return the settings with the hyperparameters of the trained weights to begin with, but for those given, and the
+    trained model; None where nothing is asked for."""
+    name = settings.get("pretrained")
+    if name is None:
+        return {key: value for key, value in settings.items() if key != "pretrained"}, None
+    source = find_weights(settings["model"]["name"], name)
+    asked = {override.lstrip("+~").partition("=")[0] for override in given}
+    trained = trained_hyperparameters(source)
+    kept = {key: value for key, value in trained.items() if key in settings["model"] and f"model.{key}" not in asked}
+    return settings | {"model": settings["model"] | kept}, source
+
+
 def _prepared(
-    model: ZooModel, settings: dict[str, Any], tokenizer: str | None, given: Iterable[str]
+    model: ZooModel,
+    settings: dict[str, Any],
+    tokenizer: str | None,
+    given: Iterable[str],
+    source: ZooModel | None = None,
 ) -> tuple[dict[str, Any], Any]:
-    """Return the settings that a method of training asks for, and the data."""
+    """Return the settings that a method of training asks for, and the data, seen as by the weights to begin with."""
+    learnt = None
+    if source is not None and source.spec is not None:
+        tokenizer = tokenizer or source.spec.tokenizer
+        learnt = source.preprocessing if source.spec.kind == "image" else None
     method, usual = _method(settings), settings["data"]["batch_size"]
     if method == "minibatch":
-        return settings, prepare(model, settings, tokenizer)
+        return settings, prepare(model, settings, tokenizer, learnt=learnt)
     check_training(method, model, settings["optimizer"]["name"])
     if method == "stochastic":
         if any(override.startswith("data.batch_size=") for override in given) and usual != 1:
             raise ZooError("training=stochastic takes one row a step: leave data.batch_size out.")
         settings = settings | {"data": settings["data"] | {"batch_size": 1}}
-    data = prepare(model, settings, tokenizer)
+    data = prepare(model, settings, tokenizer, learnt=learnt)
     rate = settings["optimizer"].get("lr")
     chosen = settings.get("find_lr") or any(override.startswith("optimizer.lr=") for override in given)
     if rate is None or settings["optimizer"]["name"] == "lbfgs" or chosen:

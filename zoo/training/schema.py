@@ -96,6 +96,7 @@ class Config(TypedDict):
 
     seed: Annotated[int, Range(0, 2**32 - 1)]
     run_dir: str
+    pretrained: str | None
     checkpoint_seconds: NotNegative
     kernels: bool
     regularization: Regularization

@@ -15,7 +15,7 @@ from rich.text import Text
 
 __all__ = ["called", "duration", "make_console", "print_folded", "shown_path", "text_table"]
 
-SCRIPTS = ("train.py", "evaluate.py", "predict.py")
+SCRIPTS = ("train.py", "evaluate.py", "predict.py", "export.py")
 
 
 def make_console(file: IO[str] | None = None, *, unfolded: bool = False) -> Console:
@@ -60,7 +60,7 @@ def called(command: str) -> str:
     """Return what to type for a command of the zoo, in the way in which this one was called.
 
     Args:
-        command: `train`, `evaluate`, `predict` or `help`.
+        command: `train`, `evaluate`, `predict`, `export` or `help`.
 
     Example:
         >>> from unittest.mock import patch

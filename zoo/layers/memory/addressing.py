@@ -88,7 +88,7 @@ def shift(weights: Tensor, shifts: Tensor) -> Tensor:
     """
     slots, count = weights.shape[-1], shifts.shape[-1]
     left, right = count // 2, count - 1 - count // 2  # how far it goes to either side
-    if count > min(_BY_SUM, slots):
+    if count > _BY_SUM or count > slots:
         place = torch.arange(-left, right + 1, device=shifts.device) % slots
         ring = shifts.new_zeros(*shifts.shape[:-1], slots).index_add(-1, place, shifts)
         return torch.fft.irfft(torch.fft.rfft(weights) * torch.fft.rfft(ring), n=slots)

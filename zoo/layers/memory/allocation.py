@@ -16,6 +16,8 @@ Source: Graves et al. 2016, Methods.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,7 @@ def use(usage: Tensor, written: Tensor, read: Tensor, free: Tensor) -> Tensor:
         >>> use(torch.zeros(1, 2), torch.tensor([[0.8, 0.0]]), torch.tensor([[[1.0, 0.0]]]), torch.tensor([[0.5]]))
         tensor([[0.4000, 0.0000]])
     """
-    kept = (1 - free.unsqueeze(-1) * read).prod(dim=1)
+    kept = _product(1 - free.unsqueeze(-1) * read)
     return (usage + written - usage * written) * kept
 
 
@@ -52,7 +54,7 @@ def allocation(usage: Tensor) -> Tensor:
         tensor([[0.1250, 0.0000, 0.7500]])
     """
     ordered, order = (_EPSILON + (1 - _EPSILON) * usage).sort(dim=1)
-    before = torch.cat([torch.ones_like(ordered[:, :1]), ordered[:, :-1].cumprod(dim=1)], dim=1)
+    before = torch.cat([torch.ones_like(ordered[:, :1]), _running_product(ordered[:, :-1])], dim=1)
     return torch.zeros_like(usage).scatter(1, order, (1 - ordered) * before)
 
 
@@ -86,3 +88,13 @@ def link(links: Tensor, precedence: Tensor, written: Tensor) -> Tensor:
     later, earlier = written.unsqueeze(2), written.unsqueeze(1)  # (B, N, 1), (B, 1, N)
     moved = torch.addcmul(later * precedence.unsqueeze(1), 1 - later - earlier, links)
     return moved * (1 - torch.eye(written.shape[1], dtype=links.dtype, device=links.device))
+
+
+def _product(x: Tensor) -> Tensor:
+    """The product over the second of three dimensions; within `torch.export` by operations that other runtimes have."""
+    return functools.reduce(torch.mul, x.unbind(1)) if torch.compiler.is_exporting() else x.prod(dim=1)
+
+
+def _running_product(x: Tensor) -> Tensor:
+    """The product of the numbers above 0 up to each, (B, N), by the same."""
+    return x.log().cumsum(dim=1).exp() if torch.compiler.is_exporting() else x.cumprod(dim=1)

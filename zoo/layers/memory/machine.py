@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.loop import traced_loop
+
 __all__ = ["Hidden", "MemoryMachine", "control"]
 
 Hidden = tuple[Tensor, ...]
@@ -130,7 +132,8 @@ class MemoryMachine(nn.Module):
             What the controller holds and what was read at each step, (B, T, C + R W), and the last state.
         """
         with torch.autocast(x.device.type, enabled=False):  # places are not to be lost in mixed precision
-            return self.run(x.to(self.weight_x.dtype), self.begin(len(x)) if state is None else state)
+            x, last = x.to(self.weight_x.dtype), self.begin(x.shape[0]) if state is None else state
+            return self._traced(x, last) if torch.compiler.is_exporting() else self.run(x, last)
 
     def run(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return what `forward` does, by steps."""
@@ -138,6 +141,23 @@ class MemoryMachine(nn.Module):
         for state in self.steps(x, state):  # noqa: B020 - it goes in, and comes out
             held.append(torch.cat([state.hidden[0], state.reads], dim=1).unsqueeze(1))
         return torch.cat(held, dim=1), state
+
+    def _traced(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The same within `torch.export`, for any number of steps."""
+
+        kind, names = type(state), [name for name in state._fields if name != "hidden"]
+
+        def flat(state: Any) -> tuple[Tensor, ...]:
+            return (*[getattr(state, name) for name in names], *state.hidden)
+
+        def once(tensors: tuple[Tensor, ...], a: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+            own = dict(zip(names, tensors, strict=False))
+            new = self.step(a, kind(**own, hidden=tensors[len(names) :]))
+            return flat(new), torch.cat([new.hidden[0], new.reads], dim=-1)
+
+        last, outputs = traced_loop(once, flat(state), F.linear(x, self.weight_x, self.bias).transpose(0, 1))
+        own = dict(zip(names, last, strict=False))
+        return outputs.transpose(0, 1), kind(**own, hidden=tuple(last[len(names) :]))
 
     def extra_repr(self) -> str:
         """The sizes."""

@@ -33,6 +33,7 @@ class Recurrent(nn.Module):
     gates: int  # G
     states: int = 1  # 1 for h, 2 for (h, c)
     mode: str
+    by_steps: bool = False  # whether `torch.export` is to have torch's own operations, and no operator of the zoo's
 
     def __init__(
         self,
@@ -379,7 +380,8 @@ class Recurrent(nn.Module):
         self, x: Tensor, state: State, w: Weights, sizes: Tensor | None, reverse: bool
     ) -> tuple[Tensor, State]:
         """One direction of one layer: by the operator where there is one, else step by step."""
-        passes = None if self.layer_norm or self._noisy() else self.passes()
+        without = self.layer_norm or self._noisy() or (self.by_steps and torch.compiler.is_exporting())
+        passes = None if without else self.passes()
         if passes is not None and _usable(x, state, w):
             return passes(x, state, w, sizes, reverse)
         locked = self.variational_dropout if self.training else 0.0

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.layers.loop import traced_loop
+
 __all__ = ["State", "Weights", "affine", "identity", "part", "scan", "unrolled"]
 
 State = tuple[Tensor, ...]
@@ -75,6 +77,8 @@ def scan(
     Returns:
         h of all steps, (T, B, P) or (N, P), and each row's final state.
     """
+    if torch.compiler.is_exporting() and batch_sizes is None:
+        return _traced(step, a, state, reverse)
     steps = list(a.unbind(0) if batch_sizes is None else a.split(list(batch_sizes)))
     outputs: list[Tensor] = []
     rows = state  # of all sequences; the first len(a_t) of them are running at step t
@@ -87,6 +91,17 @@ def scan(
     if reverse:
         outputs.reverse()
     return torch.stack(outputs) if batch_sizes is None else torch.cat(outputs), rows
+
+
+def _traced(step: Callable[[Tensor, State], State], a: Tensor, state: State, reverse: bool) -> tuple[Tensor, State]:
+    """The same within `torch.export`, for any number of steps."""
+
+    def once(state: State, a_t: Tensor) -> tuple[State, Tensor]:
+        new = step(a_t, state)
+        return new, new[0]
+
+    last, outputs = traced_loop(once, state, a.flip(0) if reverse else a)
+    return outputs.flip(0) if reverse else outputs, last
 
 
 def unrolled(step: Callable[..., State]) -> Callable[..., tuple[Tensor, State]]:

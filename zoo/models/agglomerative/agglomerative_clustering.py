@@ -34,7 +34,7 @@ from zoo.models.agglomerative.dendrogram import cophenetic_correlation, cut_at_h
 from zoo.models.agglomerative.distance_matrix import condense, distance_matrix
 from zoo.models.agglomerative.linkage import check_names, linkage, power_of_two
 from zoo.models.base import StreamingModel
-from zoo.numerics.distances import pairwise_distances
+from zoo.numerics.distances import pairwise_distances, traceable_distances
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class AgglomerativeClustering(StreamingModel):
     """
 
     needs = {"num_clusters": {"distance_threshold": (None,)}}
+    answers_by = ("rows",)
 
     def __init__(
         self,
@@ -163,8 +164,19 @@ class AgglomerativeClustering(StreamingModel):
         merged = len(self.labels) - int(self.labels.max()) - 1
         return float(heights[merged : merged + 2].mean())
 
+    def before_trace(self) -> None:
+        super().before_trace()
+        metric = self.hparams.metric
+        if metric == "precomputed" or power_of_two(self.rows, metric)[1] != 1.0:
+            raise ZooError(
+                f"agglomerative_clustering of such rows (metric {metric}) is not exported: use zoo.save_model."
+            )
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest training row of each row (B, *shape), (B,), and its distance (B,)."""
+        if torch.compiler.is_exporting():  # for any number of rows
+            nearest = traceable_distances(x.flatten(1).to(self.rows.dtype), self.rows, self.hparams.metric).min(1)
+            return nearest.indices, nearest.values
         rows, scale = power_of_two(self.rows, self.hparams.metric)
         parts = (x.flatten(1) / scale).split(max(1, _BLOCK // max(1, rows.numel())))
         found = [pairwise_distances(part, rows, self.hparams.metric).min(1) for part in parts]

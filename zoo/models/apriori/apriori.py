@@ -19,7 +19,7 @@ Deviations: those of `zoo.models.apriori.itemsets` (bit strings instead of a has
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,6 +43,33 @@ __all__ = ["Apriori", "recommend"]
 SHOWN = 100
 
 
+class Advice(NamedTuple):
+    """The rules of one consequent: what a basket must hold, (R, M), the item that is then added, (R,), and how sure
+    that is, (R,)."""
+
+    wanted: Tensor
+    item: Tensor
+    confidence: Tensor
+
+    @classmethod
+    def of(cls, rules: Rules, num_items: int) -> Advice:
+        rules = rules[(rules.consequents >= 0).sum(1) == 1]
+        wanted = torch.zeros(len(rules), num_items + 1).scatter_(1, rules.antecedents % (num_items + 1), 1.0)
+        # the column more took what fills the antecedents up
+        return cls(wanted[:, :-1], rules.consequents[:, :1].flatten(), rules.confidence)
+
+    def __call__(self, baskets: Tensor) -> tuple[Tensor, Tensor]:
+        """The item for each basket (B, M), −1 where no rule applies, and the rule's confidence, 0 there."""
+        wanted, item, confidence = (column.to(baskets.device) for column in self)
+        if not len(item):
+            none = torch.zeros_like(baskets[:, 0], dtype=torch.float64)
+            return none.long() - 1, none
+        rows = baskets.float()
+        applies = (rows @ wanted.T == wanted.sum(1)) & (rows[:, item] == 0)  # (B, R)
+        score, rule = torch.where(applies, confidence, 0.0).max(1)
+        return torch.where(applies.any(1), item[rule], -1), score
+
+
 def recommend(baskets: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
     """The item that each basket lacks and that the most confident rule adds.
 
@@ -53,21 +80,9 @@ def recommend(baskets: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
     Returns:
         Item numbers, -1 where no rule applies, and the rules' confidence, 0 there, (B,) each.
     """
-    rules = rules[(rules.consequents >= 0).sum(1) == 1]
-    best, score = baskets.new_full((len(baskets),), -1, dtype=torch.int64), baskets.new_zeros(len(baskets)).double()
-    if not len(rules):
-        return best, score
-    wanted = torch.zeros(len(rules), baskets.shape[1] + 1).scatter_(1, rules.antecedents % (baskets.shape[1] + 1), 1.0)
-    wanted = wanted[:, :-1].to(baskets.device)  # (R, M); the column more took what fills the antecedents up
-    item = rules.consequents[:, 0].to(baskets.device)
-    confidence = rules.confidence.to(baskets.device)
-    chunk = max(1, (1 << 24) // len(rules))
-    for start in range(0, len(baskets), chunk):
-        rows = baskets[start : start + chunk].float()
-        applies = (rows @ wanted.T == wanted.sum(1)) & (rows[:, item] == 0)  # (B, R)
-        score[start : start + chunk], rule = torch.where(applies, confidence, 0.0).max(1)
-        best[start : start + chunk] = torch.where(applies.any(1), item[rule], -1)
-    return best, score
+    advice = Advice.of(rules, baskets.shape[1])
+    parts = [advice(part) for part in baskets.split(max(1, (1 << 24) // max(1, len(advice.item))))]
+    return torch.cat([item for item, _ in parts]), torch.cat([confidence for _, confidence in parts])
 
 
 @register_model(
@@ -103,6 +118,8 @@ class Apriori(StreamingModel):
         >>> [(row["antecedent"], row["consequent"]) for row in model.rules.table(data.spec.feature_names)]
         [('bread', 'milk'), ('milk', 'bread')]
     """
+
+    advice: Advice | None = None  # that of the rules, where the model is to be traced
 
     def __init__(
         self,
@@ -205,8 +222,15 @@ class Apriori(StreamingModel):
         baskets[rows, batch.items] = 1
         return baskets
 
+    def before_trace(self) -> None:
+        self.advice = Advice.of(self.rules, self.num_items)
+        super().before_trace()
+
     def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
-        item, confidence = recommend(self.dense(batch), self.rules)
+        if self.advice is not None:
+            item, confidence = self.advice(self.dense(batch))
+        else:
+            item, confidence = recommend(self.dense(batch), self.rules)
         return {"prediction": item, "confidence": confidence}
 
     @property

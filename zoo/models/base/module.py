@@ -423,6 +423,15 @@ class ZooModel(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._evaluation_end("test")
 
+    # -- export --------------------------------------------------------------------------------------------------
+
+    def before_trace(self) -> None:
+        """Make ready, in a copy that learns no more, for a trace: what answers take as plain numbers becomes such.
+
+        Raises:
+            ZooError: for answers that no trace holds, with the reason.
+        """
+
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

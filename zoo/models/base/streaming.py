@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class StreamingModel(ZooModel):
     """
 
     streaming = True
+    answers_by: ClassVar[tuple[str, ...]] = ()  # the accumulators that a solved model still answers by
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,6 +92,21 @@ class StreamingModel(ZooModel):
         self._pooled, self._appended = False, []
         for name, initial in self._accumulators.items():
             setattr(self, name, initial.to(self.device, copy=True))
+
+    def idle(self) -> list[str]:
+        """Return the names of the statistics in `state_dict()` that no answer needs once the model is solved."""
+        return [
+            f"{path}.{name}".lstrip(".")
+            for path, part in self.named_modules()
+            for name in vars(part).get("_accumulators", ())  # a model may hold another that it is fitted by
+            if name not in self.answers_by
+        ]
+
+    def before_trace(self) -> None:
+        super().before_trace()
+        for name in self.idle():
+            path, _, buffer = name.rpartition(".")
+            self.get_submodule(path)._buffers.pop(buffer, None)
 
     # -- the plain loop ------------------------------------------------------------------------------------------
 

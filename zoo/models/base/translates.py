@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.spec import Batch
+from zoo.errors import ZooError
 from zoo.models.base.bleu import Bleu, counts_of
 from zoo.models.base.evaluation import Pooling
 from zoo.models.base.generates import Generates, Prompts
@@ -45,6 +46,12 @@ class Translates(Generates):
 
     def output(self, batch: Batch) -> Tensor:
         return self(batch.source, batch.target, batch.source_mask)
+
+    def before_trace(self) -> None:
+        raise ZooError(
+            f"{self.entry.name} says one token after the other, as many as the text asks for, which no fixed graph "
+            "holds: keep it with zoo.save_model."
+        )
 
     # -- translating ------------------------------------------------------------------------------------------------
 

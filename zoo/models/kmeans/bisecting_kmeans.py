@@ -32,6 +32,7 @@ from zoo.errors import ZooError
 from zoo.models.base import StreamingModel
 from zoo.models.kmeans.kmeans import DRAW, MEASURE, CentroidModel, KMeans
 from zoo.models.kmeans.lloyd import assign
+from zoo.numerics.distances import squared_distances
 from zoo.numerics.hashing import content_hash, stream_key
 from zoo.registry import register_model
 
@@ -164,6 +165,8 @@ class BisectingKMeans(CentroidModel, StreamingModel):
 
     def labels(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cluster of each row (B, D), found down the tree, and the squared distance to its centroid."""
+        if torch.compiler.is_exporting():
+            return self._traced(rows.double())
         label = self._descend(rows)
         parts = zip(rows.split(_ROWS), label.split(_ROWS), strict=True)
         distance = [(part.double() - self.leaf_centroids[own]).square_().sum(1) for part, own in parts]
@@ -177,6 +180,19 @@ class BisectingKMeans(CentroidModel, StreamingModel):
             second = assign(rows[mine], self.split_centroids[split].unsqueeze(0))[0][0] == 1
             label[mine[second]] = split + 1
         return label
+
+    def before_trace(self) -> None:
+        super().before_trace()
+        self.splits = int(self.num_splits)
+        del self.split
+
+    def _traced(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of any number of rows, for a trace."""
+        label = torch.zeros_like(rows[:, 0], dtype=torch.int64)
+        for split in range(self.splits):
+            first, second = squared_distances(rows, self.split_centroids[split]).unbind(1)
+            label = torch.where((label == self.split_of[split]) & (second < first), split + 1, label)
+        return label, (rows - self.leaf_centroids[label]).square().sum(1)
 
     # -- passes --------------------------------------------------------------------------------------------------
 

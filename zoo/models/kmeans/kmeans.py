@@ -120,6 +120,9 @@ class CentroidModel(StreamingModel if TYPE_CHECKING else object):  # type: ignor
 
     def labels(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cluster of each row (B, D) and the squared distance to its centroid, both (B,)."""
+        if torch.compiler.is_exporting():  # the plain formula, for any number of rows
+            nearest = squared_distances(rows.double(), self.centroids).min(1)
+            return nearest.indices, nearest.values
         label, distance = assign(rows, self.centroids.unsqueeze(0))
         return label[0], distance[0]
 
@@ -294,6 +297,8 @@ class KMeans(CentroidModel, StreamingModel):
     @property
     def centroids(self) -> Tensor:
         """The centroids of the best restart, (K, D), float64."""
+        if torch.compiler.is_exporting():
+            return self.all_centroids.index_select(0, self.best.view(1)).squeeze(0)
         return self.all_centroids[self.best]
 
     @property

@@ -101,6 +101,8 @@ class Categorical(Likelihood):
         table = torch.cat([logs.clamp_min(SMALLEST).T, logs.new_zeros(1, len(logs))])  # (K + 1, C)
         codes = category_codes(x)
         cells = torch.where(codes < sizes, starts(sizes) + codes, len(table) - 1)
+        if torch.compiler.is_exporting():
+            return table[cells].sum(1)
         # One-hot rows, D ones in each, as a sparse matrix: many times faster than gathering rows of the table.
         crow = torch.arange(0, cells.numel() + 1, max(1, x.shape[1]), device=x.device)
         ones = torch.ones_like(cells, dtype=table.dtype)
@@ -110,6 +112,8 @@ class Categorical(Likelihood):
 def category_codes(x: Tensor) -> Tensor:
     """The numbers of categories in rows (B, D) as integers; raises unless they are whole and not negative."""
     codes = x.long()
+    if torch.compiler.is_exporting():
+        return codes
     if x.is_floating_point() and not torch.equal(codes.to(x.dtype), x):
         odd = x[codes.to(x.dtype) != x][0].item()
         raise ZooError(

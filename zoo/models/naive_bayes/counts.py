@@ -77,7 +77,7 @@ class Counts(Likelihood):
     def events(self, x: Tensor) -> Tensor:
         """The numbers that are counted, from rows (B, D)."""
         numbers = stored(x)
-        if numbers.numel():
+        if not torch.compiler.is_exporting() and numbers.numel():
             low, high = numbers.aminmax()
             if not bool(torch.isfinite(high - low)):
                 raise ZooError("The features hold NaN or infinite values: drop those rows or fill them in first.")

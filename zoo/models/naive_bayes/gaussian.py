@@ -145,7 +145,7 @@ def gaussian_log_density(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     variance = variance.clamp_min(torch.finfo(variance.dtype).tiny)
     constant = (variance.log() + math.log(2 * math.pi)).sum(1)  # (C,)
     precision = variance.reciprocal()
-    result = x.new_empty(len(x), len(mean), dtype=torch.promote_types(x.dtype, mean.dtype))
+    result = x.new_empty(x.shape[0], len(mean), dtype=torch.promote_types(x.dtype, mean.dtype))
     for rows in row_blocks(x, mean.numel()):
         squares = (x[rows].unsqueeze(1) - mean).square_().mul_(precision)  # (b, C, D)
         result[rows] = -0.5 * (squares.sum(-1) + constant)

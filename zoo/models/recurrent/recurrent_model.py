@@ -157,6 +157,14 @@ class RecurrentModel(EmbedsTokens, Forecasts, Generates):
         half = hidden.shape[-1] // 2
         return torch.cat([last[:, :half], hidden[:, 0, half:]], dim=1)
 
+    def before_trace(self) -> None:
+        super().before_trace()  # type: ignore[misc]
+        if isinstance(self.core, nn.RNNBase):  # which a trace unrolls
+            state, self.hparams.layers = self.core.state_dict(), "zoo"
+            self.core = self._make_core(self.core.input_size)
+            self.core.load_state_dict(state)
+        self.core.by_steps = True  # type: ignore[assignment]
+
     # -- the state that a model of one long text carries from batch to batch -------------------------------------
 
     @property

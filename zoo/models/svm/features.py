@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.models.svm.approximation import fourier_features, normalization, waves
-from zoo.models.svm.kernels import Kernel, check_variance
+from zoo.models.svm.kernels import check_variance
+from zoo.numerics.distances import squared_distances
 from zoo.numerics.hashing import content_hash
 
 __all__ = ["Look", "RBFFeatures"]
@@ -85,6 +86,7 @@ class RBFFeatures(nn.Module):
         seed: of the waves.
 
     Example:
+        >>> from zoo.models.svm.kernels import Kernel
         >>> features = RBFFeatures("nystroem", 2, 3, 1.0)
         >>> x = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).double()
         >>> features.learn(Look.at(x, 3))
@@ -124,7 +126,7 @@ class RBFFeatures(nn.Module):
             self.root.zero_()[:count, :count] = normalization(self._kernel(look.rows, look.rows), _SMALLEST)
 
     def _kernel(self, a: Tensor, b: Tensor) -> Tensor:
-        return Kernel("rbf", float(self.gamma))(a, b)
+        return squared_distances(a, b).mul_(-self.gamma).exp_()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return φ of rows (B, F), (B, M)."""

@@ -90,6 +90,7 @@ class KernelSVM(KernelMachine, StreamingModel):
     """
 
     num_support: Tensor
+    sizes: list[int] | None = None  # the same as plain numbers, where the machine is to be traced
     probability_slope: Tensor
     probability_offset: Tensor
 
@@ -236,7 +237,11 @@ class KernelSVM(KernelMachine, StreamingModel):
         kernel = self.kernel_with_support(x.flatten(1))
         if not self.num_classes:
             return kernel @ self.dual_coef.T + self.intercept
-        return pair_decisions(kernel, self.dual_coef, self.num_support, self.intercept)
+        return pair_decisions(kernel, self.dual_coef, self.sizes or self.num_support.tolist(), self.intercept)
+
+    def before_trace(self) -> None:
+        super().before_trace()
+        self.sizes = self.num_support.tolist()
 
     def predict_batch(self, batch: Batch) -> dict[str, Tensor]:
         decisions = self(batch.x)

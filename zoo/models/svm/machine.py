@@ -36,6 +36,7 @@ class KernelMachine(CollectsRows):
     intercept: Tensor
     gamma: Tensor
     support: Tensor
+    frozen_kernel: Kernel | None = None  # where the machine is to be traced
     needs: ClassVar[Needs] = {
         "gamma": {"kernel": WITH_GAMMA},
         "degree": {"kernel": ("poly",)},
@@ -74,11 +75,17 @@ class KernelMachine(CollectsRows):
         persistent = self.hparams.kernel == "precomputed"
         self.register_buffer("support", torch.zeros(0, dtype=torch.int64), persistent=persistent)
 
+    def before_trace(self) -> None:
+        super().before_trace()
+        self.frozen_kernel = self.kernel_now
+
     # -- the search ----------------------------------------------------------------------------------------------
 
     @property
     def kernel_now(self) -> Kernel:
         """The kernel with γ as a number."""
+        if self.frozen_kernel is not None:
+            return self.frozen_kernel
         hp = self.hparams
         return Kernel(hp.kernel, float(self.gamma), hp.degree, hp.coef0)
 

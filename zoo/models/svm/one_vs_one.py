@@ -42,18 +42,18 @@ def pairs_of(num_classes: int) -> list[tuple[int, int]]:
     return list(itertools.combinations(range(num_classes), 2))
 
 
-def pair_decisions(kernel: Tensor, coefficients: Tensor, sizes: Tensor, intercepts: Tensor) -> Tensor:
+def pair_decisions(kernel: Tensor, coefficients: Tensor, sizes: list[int], intercepts: Tensor) -> Tensor:
     """Return z of each pair, (B, P).
 
     Args:
         kernel: of rows with support vectors, (B, S).
         coefficients: (C − 1, S).
-        sizes: support vectors of each class, (C,).
+        sizes: support vectors of each of the C classes.
         intercepts: (P,).
     """
     num_classes = len(sizes)
     shares = torch.stack(
-        [part @ own.T for part, own in zip(*(t.split(sizes.tolist(), 1) for t in (kernel, coefficients)), strict=True)]
+        [part @ own.T for part, own in zip(*(t.split(sizes, 1) for t in (kernel, coefficients)), strict=True)]
     )  # (C, B, C − 1): of the support vectors of each class, against each other one
     first, second = torch.tensor(pairs_of(num_classes), device=kernel.device).T
     return shares[first, :, second - 1].T + shares[second, :, first].T + intercepts
@@ -67,7 +67,7 @@ def votes(decisions: Tensor, num_classes: int) -> Tensor:
         tensor([[0., 2., 1.]])
     """
     first, second = torch.tensor(pairs_of(num_classes), device=decisions.device).T
-    count = decisions.new_zeros(len(decisions), num_classes)
+    count = decisions.new_zeros(decisions.shape[0], num_classes)
     won = (decisions >= 0).to(decisions.dtype)
     return count.index_add_(1, second, won).index_add_(1, first, 1 - won)
 
@@ -80,6 +80,6 @@ def against_the_rest(decisions: Tensor, num_classes: int) -> Tensor:
         1
     """
     first, second = torch.tensor(pairs_of(num_classes), device=decisions.device).T
-    sums = decisions.new_zeros(len(decisions), num_classes)
+    sums = decisions.new_zeros(decisions.shape[0], num_classes)
     sums = sums.index_add_(1, second, decisions).index_add_(1, first, -decisions)
     return votes(decisions, num_classes) + sums / (3 * (sums.abs() + 1))

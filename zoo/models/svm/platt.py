@@ -89,13 +89,33 @@ def couple(pairwise: Tensor, num_classes: int) -> Tensor:
         return torch.cat([1 - pairwise, pairwise], 1)
     pairwise = pairwise.clamp(1e-7, 1 - 1e-7)
     first, second = torch.tensor(pairs_of(num_classes), device=pairwise.device).T
-    system = pairwise.new_zeros(len(pairwise), num_classes + 1, num_classes + 1)
+    system = pairwise.new_zeros(pairwise.shape[0], num_classes + 1, num_classes + 1)
     system[:, first, second] = system[:, second, first] = -pairwise * (1 - pairwise)
-    squares = pairwise.new_zeros(len(pairwise), num_classes)
+    squares = pairwise.new_zeros(pairwise.shape[0], num_classes)
     squares.index_add_(1, first, pairwise.square()).index_add_(1, second, (1 - pairwise).square())
     system[:, range(num_classes), range(num_classes)] = squares
     system[:, -1, :-1] = system[:, :-1, -1] = 1
     right = pairwise.new_zeros(num_classes + 1)
     right[-1] = 1
-    p = torch.linalg.solve(system, right.expand(len(pairwise), -1))[:, :-1].clamp_min(0)
+    solve = _eliminated if torch.compiler.is_exporting() else torch.linalg.solve
+    p = solve(system, right.expand(pairwise.shape[0], -1))[:, :-1].clamp_min(0)
     return p / p.sum(1, keepdim=True)
+
+
+def _eliminated(system: Tensor, right: Tensor) -> Tensor:
+    """The solution (B, n) of systems (B, n, n) by elimination, in operations that every runtime has.
+
+    All but the last two pivots are above 0: the system is a positive semidefinite matrix with a border of ones. The
+    last two unknowns are solved for together, since either of their pivots may be 0.
+    """
+    size = system.shape[-1]
+    table = torch.cat([system, right.unsqueeze(-1)], -1)  # (B, n, n + 1)
+    for k in range(size - 2):
+        pivot = table[:, k : k + 1] / table[:, k : k + 1, k : k + 1]  # (B, 1, n + 1)
+        rest = table - table[:, :, k : k + 1] * pivot
+        table = torch.cat([rest[:, :k], pivot, rest[:, k + 1 :]], 1)
+    (a, b), (c, d) = (table[:, row, -3:-1].unbind(-1) for row in (-2, -1))
+    u, v = table[:, -2, -1], table[:, -1, -1]
+    last = torch.stack([d * u - b * v, a * v - c * u], -1) / (a * d - b * c).unsqueeze(-1)  # (B, 2)
+    first = table[:, :-2, -1] - (table[:, :-2, -3:-1] @ last.unsqueeze(-1)).squeeze(-1)
+    return torch.cat([first, last], -1)

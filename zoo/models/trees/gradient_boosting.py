@@ -398,11 +398,11 @@ class GradientBoosting(HoldsTrees, CollectsRows, StreamingModel, GradientModel):
     def raw_output(self, x: Tensor) -> Tensor:
         """Return the sums of the trees, (B, K), of inputs (B, *shape)."""
         trees = self.trees
-        output = self.start.expand(len(x), -1)
+        output = self.start.expand(x.shape[0], -1)
         if not len(trees.root):
             return output.clone()
-        leaves = find_leaves(trees, as_rows(x).double())  # (T, B)
-        return output + trees.value[leaves, 0].view(-1, self.num_outputs, len(x)).sum(0).T
+        leaves = find_leaves(trees, as_rows(x).double(), self.turns)  # (T, B)
+        return output + trees.value[leaves, 0].view(-1, self.num_outputs, x.shape[0]).sum(0).T
 
     def staged_output(self, x: Tensor) -> Iterator[Tensor]:
         """Yield the sums of the trees, (B, K), of inputs (B, *shape) after each round."""
@@ -453,6 +453,7 @@ class GradientBoosting(HoldsTrees, CollectsRows, StreamingModel, GradientModel):
         model._keep("tree", found.trees)
         model.register_buffer("importances", _shares(found.trees, len(found.feature_names)))
         model.phase.fill_(DONE)
+        model._begun = True
         model.preprocessing = None if names is None else Preprocessing(labels=names, missing=True)
         return model.eval()
 

@@ -28,6 +28,8 @@ _Base: Any = StreamingModel if TYPE_CHECKING else object
 class HoldsTrees(_Base):
     """A mixin for streaming models whose state is `trees`."""
 
+    turns: int | None = None  # depth of the deepest leaf, where the model is to be traced
+
     def _keep(self, prefix: str, columns: Any) -> None:
         for name, value in columns._asdict().items():
             self.register_buffer(f"{prefix}_{name}", value)
@@ -39,6 +41,10 @@ class HoldsTrees(_Base):
     def trees(self) -> Trees:
         """The grown trees; of boosting those of all rounds, in a round one for each output."""
         return self._kept("tree", Trees)
+
+    def before_trace(self) -> None:
+        super().before_trace()
+        self.turns = self.trees.max_depth
 
     def apply_trees(self, x: Tensor) -> Tensor:
         """Return the leaf that inputs (B, *shape) come to in each tree, (T, B)."""

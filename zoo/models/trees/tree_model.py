@@ -576,7 +576,7 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
     def leaf_values(self, x: Tensor) -> Tensor:
         """Return the mean over trees of what the leaves of rows (B, F) predict, (B, C) or (B, K)."""
         trees = self.trees
-        leaves = find_leaves(trees, x)
+        leaves = find_leaves(trees, x, self.turns)
         return trees.value[leaves].mean(0)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -198,8 +198,16 @@ def _of_same_categories(parts: list[Trees]) -> list[Trees]:
     return found
 
 
-def find_leaves(trees: Trees, x: Tensor) -> Tensor:
-    """Return the leaf that each row x (N, F), dense or sparse, comes to in each tree, (T, N); NaN is missing."""
+def find_leaves(trees: Trees, x: Tensor, turns: int | None = None) -> Tensor:
+    """Return the leaf that each row x (N, F), dense or sparse, comes to in each tree, (T, N); NaN is missing.
+
+    Args:
+        trees: the trees.
+        x: the rows.
+        turns: depth of the deepest leaf, for a trace, which cannot look it up.
+    """
+    if torch.compiler.is_exporting() and turns is not None:
+        return _walk(trees, x, turns)
     if not trees.category.shape[1] and kernel.available(x):
         starts, columns = (x.crow_indices(), x.col_indices()) if is_sparse(x) else (None, None)
         questions = trees.root, trees.feature, trees.threshold, trees.missing_left, trees.left
@@ -210,26 +218,32 @@ def find_leaves(trees: Trees, x: Tensor) -> Tensor:
     return _walk(trees, x)
 
 
-def _walk(trees: Trees, x: Tensor) -> Tensor:
+def _walk(trees: Trees, x: Tensor, turns: int | None = None) -> Tensor:
     """The same of dense rows, in torch operations."""
-    at = trees.root.unsqueeze(1).expand(-1, len(x)).contiguous()
-    row = torch.arange(len(x), device=x.device)
+    at = trees.root.unsqueeze(1).expand(-1, x.shape[0]).contiguous()
+    row = torch.arange(x.shape[0], device=x.device)
     if trees.category.shape[1]:
         rank, unknown = _ranks(trees.category, x)
         is_category = ~trees.category[:, 0].isnan()
-    while True:
+    for _ in itertools.count() if turns is None else range(turns):
         left = trees.left[at]
         inner = left >= 0
-        if not bool(inner.any()):
-            return at
+        if turns is None and not bool(inner.any()):
+            break
         feature = trees.feature[at].clamp_min(0)
         value = x[row, feature].to(trees.threshold.dtype)
         turn, missing = value <= trees.threshold[at], value.isnan()
         if trees.category.shape[1]:
-            turn = torch.where(is_category[feature], trees.subset[at, rank[row, feature]], turn)
-            missing |= unknown[row, feature]
-        turn = torch.where(missing, trees.missing_left[at], turn)
+            turn = _chosen(is_category[feature], trees.subset[at, rank[row, feature]], turn)
+            missing = missing | unknown[row, feature]
+        turn = _chosen(missing, trees.missing_left[at], turn)
         at = torch.where(inner, left + (~turn).long(), at)
+    return at
+
+
+def _chosen(which: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """`torch.where` of booleans, which few runtimes have."""
+    return (which & one) | (~which & other)
 
 
 def _ranks(category: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

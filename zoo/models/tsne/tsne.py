@@ -373,6 +373,11 @@ class TSNE(StreamingModel):
         )
         return {"prediction": position, "kl_divergence": divergence}
 
+    def before_trace(self) -> None:
+        raise ZooError(
+            "tsne places each new row by a search of its own, which no fixed graph holds: use zoo.save_model."
+        )
+
     def check_fitted(self) -> None:
         super().check_fitted()
         if not len(self.points):

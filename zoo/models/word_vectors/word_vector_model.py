@@ -94,7 +94,10 @@ class WordVectorModel(_Base):
         for token in special_tokens(self.spec.tokenizer):
             there &= tokens != token
         weight = there.to(self.vectors.dtype)
-        sums = F.embedding_bag(tokens, self.vectors, mode="sum", per_sample_weights=weight)  # no (B, T, D) is made
+        if torch.compiler.is_exporting():
+            sums = (self.vectors[tokens] * weight.unsqueeze(-1)).sum(1)
+        else:  # no (B, T, D) is made
+            sums = F.embedding_bag(tokens, self.vectors, mode="sum", per_sample_weights=weight)
         return {"prediction": sums / weight.sum(1, keepdim=True).clamp_min(1)}
 
     def exports(self) -> Iterator[tuple[str, Callable[[IO[bytes]], None]]]:
