@@ -15,7 +15,14 @@ from markdown.treeprocessors import Treeprocessor
 __all__ = ["Links", "makeExtension", "page_of_module", "place_on_site"]
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = {"README.md": "README.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+PAGES = {  # what stands at the top of the repository
+    "README.md": "overview.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "LICENSE": "license.md",
+    "benchmarks": "benchmarks.md",
+    "benchmarks/results": "benchmarks.md",
+}
 
 
 @functools.cache
@@ -44,29 +51,29 @@ def place_on_site(link: str) -> str:
 
     >>> place_on_site("../zoo/models/pca.py")
     'api/models/pca.md#zoo.models.pca'
-    >>> place_on_site("../CHANGELOG.md"), place_on_site("docs/gpt.md#training"), place_on_site("kmeans.md")
-    ('changelog.md', 'gpt.md#training', 'kmeans.md')
+    >>> place_on_site("../README.md#models"), place_on_site("docs/gpt.md#training"), place_on_site("kmeans.md")
+    ('overview.md#models', 'gpt.md#training', 'kmeans.md')
     """
     path, mark, anchor = link.partition("#")
-    if path.startswith("docs/"):  # on a page that stands at the top of the repository
-        return path.removeprefix("docs/") + mark + anchor
-    climbs = len(re.match(r"(?:\.\./)*", path)[0]) // 3
+    climbs = len(re.match(r"(?:\.\./)*", path)[0]) // 3  # type: ignore[index]
     inside, up = path[3 * climbs :].rstrip("/"), "../" * (climbs - 1)
-    if not climbs or (DOCS / inside).exists():
-        return link
-    if inside.startswith("zoo"):
+    if not climbs and inside.startswith("docs/"):  # on a page that stands at the top of the repository
+        return link.removeprefix("docs/")
+    if inside in PAGES and not (climbs == 0 and (DOCS / inside).exists()):
+        return f"{up}{PAGES[inside]}{mark}{anchor}"
+    if climbs and inside.startswith("zoo"):
         module = inside.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         page = page_of_module(module)
         return f"{up}{page}#{module}" if page else link
-    page = "benchmarks.md" if inside.startswith("benchmarks") else PAGES.get(inside)
-    return f"{up}{page}{mark}{anchor}" if page else link
+    return link
 
 
 class _Processor(Treeprocessor):
     def run(self, root: Element) -> None:
-        for element in root.iter("a"):
-            if re.match(r"\.\./|docs/", element.get("href", "")):
-                element.set("href", place_on_site(element.get("href", "")))
+        for element in root.iter():
+            for name in {"a": ("href",), "img": ("src",)}.get(element.tag, ()):
+                if element.get(name):
+                    element.set(name, place_on_site(element.get(name, "")))
 
 
 class Links(Extension):
