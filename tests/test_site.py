@@ -68,13 +68,14 @@ def test_the_checks_of_the_site_find_what_is_amiss(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text(
         '<h1 id="top">T</h1><a href="sub/#there">a</a><a href="sub/#missing">b</a><a href="gone/">c</a>'
         '<script src="https://elsewhere.example/x.js"></script><p>$$x^2$$ and <code>$$</code> cost $5, \\(y\\)</p>'
-        '<span class="arithmatex">\\(z\\)</span>',
+        '<span class="arithmatex">\\(z\\)</span><p>[<code>x</code>][zoo.gone.x] x[i][j]</p>',
         encoding="utf8",
     )
     (tmp_path / "sub" / "index.html").write_text('<i id="there"></i><a href="../#top">up</a>', encoding="utf8")
     pages = check.read(tmp_path)
     assert sorted(check.dead_links(tmp_path, pages)) == [
         "index.html loads https://elsewhere.example/x.js",
+        "index.html: ][zoo.gone.x] names no entry",
         "index.html: gone/ leads nowhere",
         "index.html: sub/#missing leads to a page without that anchor",
     ]

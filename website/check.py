@@ -15,6 +15,7 @@ __all__ = ["Page", "dead_links", "faults", "public_names", "report"]
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 RAW = re.compile(r"\$\$|\\[(\[]|\\begin\{|```|(?<![\w$])\$[^$\s](?:[^$\n]*[^$\s])?\$(?!\w)|^::: ", re.M)
+REFERENCE = re.compile(r"\]\[\w+\.[\w.]+\]")  # of the API, to a name that has no entry
 
 
 class Page(HTMLParser):
@@ -70,6 +71,7 @@ def dead_links(site: Path, pages: dict[Path, Page]) -> Iterator[str]:
             continue
         where = file.relative_to(site)
         yield from (f"{where} loads {link}" for link in page.loaded if urlsplit(link).netloc)
+        yield from (f"{where}: {found[0]} names no entry" for found in REFERENCE.finditer("".join(page.prose)))
         for link in [*page.links, *page.loaded]:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
