@@ -1,10 +1,10 @@
 """Ours beside the peer, in one run: `python -m benchmarks [NAME...] [--quick]`.
 
-A module of this package is one benchmark. Its `jobs()` yields `Job`s: chosen cases, by the clock. Its `grid()`, where
-it has one, yields `Job`s with a place, `where`: rows, features, classes and types from small to large, on one thread by
-CPU time, of which a geometric mean, the worst and a picture are made. Ours and the peer's are called alternately after
-a warm-up of each, so that whatever else the machine does hits both alike; what counts is the median of the pairs'
-ratios. Ratios that scatter are taken again.
+A module of this package is one benchmark, or makes a `report()` of its own. Its `jobs()` yields `Job`s: chosen cases,
+by the clock. Its `grid()`, where it has one, yields `Job`s with a place, `where`: rows, features, classes and types
+from small to large, on one thread by CPU time, of which a geometric mean, the worst and a picture are made. Ours and
+the peer's are called alternately after a warm-up of each, so that whatever else the machine does hits both alike; what
+counts is the median of the pairs' ratios. Ratios that scatter are taken again.
 """
 
 from __future__ import annotations

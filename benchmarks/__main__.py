@@ -52,11 +52,16 @@ def device_file() -> str:
 
 def write(name: str, rows: list[str], said: str = "") -> Path:
     """Replace the section of one benchmark in the device's file, leaving the others as they are."""
+    return keep(name, f"{said}{circumstances()}\n\n{HEADER}" + "\n".join(rows))
+
+
+def keep(name: str, section: str) -> Path:
+    """Put a section of that name in the device's file, leaving the others as they are."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{device_file()}.md"
     text = path.read_text() if path.exists() else f"# {device_name()}\n\nWritten by `python -m benchmarks`.\n"
     sections = dict(re.findall(r"^## (\S+)\n\n(.*?)(?=^## |\Z)", text, re.M | re.S))
-    sections[name] = f"{said}{circumstances()}\n\n{HEADER}" + "\n".join(rows) + "\n\n"
+    sections[name] = f"{section}\n\n"
     head = text.split("\n## ")[0].rstrip() + "\n\n"
     path.write_text(head + "".join(f"## {key}\n\n{sections[key]}" for key in sorted(sections)).rstrip() + "\n")
     return path
@@ -81,6 +86,10 @@ def main(arguments: list[str]) -> int:
         return 1
     for name in chosen or names():
         module = importlib.import_module(f"benchmarks.{name}")
+        if hasattr(module, "report"):
+            if not quick:
+                print(f"{(text := module.report())}\n\nwritten to {keep(name, text)}\n")
+            continue
         if not quick:
             results = measured(name, module.jobs())
             print(f"written to {write(name, [row(result) for result in results])}\n")

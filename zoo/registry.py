@@ -96,8 +96,7 @@ class ModelEntry:
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """The constructor's keyword arguments with their defaults."""
-        parameters = inspect.signature(self.cls).parameters.values()
-        return {p.name: p.default for p in parameters}
+        return dict(_defaults(self.cls))
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -275,6 +274,11 @@ def make_model(name: str, **hparams: Any) -> ZooModel:
         hparams[key] = check_type(f"model.{key}", value, annotations.get(key, Any))
     model: ZooModel = entry.cls(**hparams)
     return model
+
+
+@functools.cache
+def _defaults(cls: type) -> dict[str, Any]:
+    return {p.name: p.default for p in inspect.signature(cls).parameters.values()}
 
 
 @functools.cache

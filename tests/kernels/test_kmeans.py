@@ -13,9 +13,10 @@ from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 from zoo import kernels as all_kernels
-from zoo.kernels.kmeans import kmeans_draw, kmeans_iterate
+from zoo.kernels.kmeans import kmeans_draw
 from zoo.models.kmeans.lloyd import lloyd
 from zoo.models.kmeans.seeding import kmeans_plusplus
+from zoo.numerics.hashing import content_hash
 
 
 def a_case(seed: int) -> tuple[Tensor, Tensor | None, int, int]:
@@ -68,20 +69,26 @@ def test_the_operators_are_what_torch_expects(kernels: str) -> None:
     norm, content, offset = x.square().sum(1), torch.arange(9), torch.arange(8).view(4, 2)
     if kernels == "0":
         with pytest.raises(RuntimeError, match="needs the compiled kernels"):
-            kmeans_draw(x, norm, content, offset, None, 3, 1e-15)
+            kmeans_draw(x, norm, content, offset, None, 3, 1e-15, 1)
         return
     utilities = ("test_schema", "test_faketensor")
     torch.library.opcheck(
-        torch.ops.zoo.kmeans_draw.default, (x, norm, content, offset, None, 3, 1e-15), test_utils=utilities
-    )
-    torch.library.opcheck(
-        torch.ops.zoo.kmeans_iterate.default, (x, x[0], x[:4].view(2, 2, 3), norm, 5, 0.0, 1e-16), test_utils=utilities
+        torch.ops.zoo.kmeans_draw.default, (x, norm, content, offset, None, 3, 1e-15, 1), test_utils=utilities
     )
     for wrong in ((x.float(), norm, content, offset), (x, norm[1:], content, offset), (x, norm, content, offset[0])):
         with pytest.raises(RuntimeError, match="zoo::kmeans"):
-            kmeans_draw(*wrong, None, 3, 1e-15)
-    with pytest.raises(RuntimeError, match="zoo::kmeans_iterate"):
-        kmeans_iterate(x, x[0], x[:4], None, 5, 0.0, 1e-16)
+            kmeans_draw(*wrong, None, 3, 1e-15, 1)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_threads_draw_the_same_rows(kernels: str, weighted: bool) -> None:
+    if kernels == "0":
+        pytest.skip("torch's own threads")
+    for rows in (1, 2, 70, 1000):
+        x = torch.randn(rows, 5, dtype=torch.float64)
+        weight = (torch.rand(rows, dtype=torch.float64) * (torch.arange(rows) % 3)) + 1e-3 if weighted else None
+        numbers = x.square().sum(1), content_hash(x), torch.arange(12).view(6, 2), weight, 4, 1e-15
+        assert torch.equal(kmeans_draw(x, *numbers, 1), kmeans_draw(x, *numbers, 3))
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ METHODS = ("centroid", "median")
 ALL = (*METHODS, *kernel.CHAINED)
 
 
-@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("method", [*ALL, "single"])
 @pytest.mark.parametrize(("rows", "features"), [(1, 3), (2, 1), (3, 2), (50, 1), (90, 5)])
 def test_merges_and_heights_are_those_of_scipy(kernels: str, method: str, rows: int, features: int) -> None:
     for scale, offset in ((1.0, 0.0), (1e-30, 0.0), (1e30, 0.0), (1.0, 100.0)):
@@ -51,6 +51,24 @@ def test_sizes_count_and_ties_fall_alike(method: str) -> None:
     torch.testing.assert_close(squared, heights, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("precomputed", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (9, 2), (40, 7), (257, 4)], ids=str)
+def test_single_linkage_falls_as_in_scipy_where_distances_are_equal(
+    kernels: str, shape: tuple[int, int], precomputed: bool
+) -> None:
+    if kernels == "0":
+        pytest.skip("the torch form may choose among equal distances")
+    whole = torch.randint(0, 4, (2 * shape[0], shape[1]), dtype=torch.float64)[::2]
+    x = whole.T.contiguous().T
+    distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    pairs, heights = kernel.span(distances if precomputed else x, precomputed)
+    found = kernel.label_merges(pairs[(order := heights.sort(stable=True))[1]], order[0])
+    if shape[0] > 1:
+        expected = torch.from_numpy(hierarchy.linkage(x.numpy(), "single"))
+        assert torch.equal(found[:, [0, 1, 3]], expected[:, [0, 1, 3]])
+        torch.testing.assert_close(found[:, 2] if precomputed else found[:, 2].sqrt(), expected[:, 2])
+
+
 def test_what_does_not_fit_is_refused() -> None:
     matrix, sizes = torch.ones(3, 3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
     if not kernel.available(matrix):
@@ -60,6 +78,17 @@ def test_what_does_not_fit_is_refused() -> None:
             kernel.merge_closest(*wrong, False)
         with pytest.raises(RuntimeError, match="zoo::merge_chain"):
             kernel.merge_chain(*wrong, "ward")
+    pairs, utilities = torch.tensor([[0, 1], [1, 2]]), ("test_schema", "test_faketensor")
+    for wrong in (matrix.float(), matrix[0], matrix[:, :0]):
+        with pytest.raises(RuntimeError, match="zoo::span"):
+            kernel.span(wrong, False)
+    with pytest.raises(RuntimeError, match="zoo::span"):
+        kernel.span(matrix[:2], True)
+    for wrong in ((pairs + 1, sizes[1:]), (pairs - 1, sizes[1:]), (pairs, sizes), (pairs.int(), sizes[1:])):
+        with pytest.raises(RuntimeError, match="zoo::label_merges"):
+            kernel.label_merges(*wrong)
+    torch.library.opcheck(torch.ops.zoo.span, (matrix, False), test_utils=utilities)
+    torch.library.opcheck(torch.ops.zoo.label_merges, (pairs, sizes[1:]), test_utils=utilities)
     torch.library.opcheck(
         torch.ops.zoo.merge_closest.default, (matrix, sizes, True), test_utils=("test_schema", "test_faketensor")
     )
@@ -71,8 +100,12 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
     script = """
 import torch
-from zoo.kernels.linkage import CHAINED, merge_chain, merge_closest
-for size in (1, 2, 3, 70):
+from zoo.kernels.linkage import CHAINED, label_merges, merge_chain, merge_closest, span
+for size in (1, 2, 3, 8, 9, 70):
+    for features in (1, 2, 7):
+        label_merges(*span(torch.randn(size, features, dtype=torch.float64), False))
+    label_merges(*span(torch.rand(size, size, dtype=torch.float64), True))
+    span(torch.full((size, 3), torch.nan, dtype=torch.float64), False)
     for median in (False, True):
         for spread in (1, 1000):
             matrix = torch.randint(1, 1 + spread, (size, size), dtype=torch.float64)

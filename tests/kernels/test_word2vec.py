@@ -155,7 +155,7 @@ def test_the_operator_is_traced(kernels: str) -> None:
     needs_kernel(kernels)
     case = Case(11)
     arguments = (*case.tables, *case.windows, case.drawn, 5.0, True, 0.1, 2.0, 4)
-    torch.library.opcheck(word2vec_steps, arguments, test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(torch.ops.zoo.word2vec_steps, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
 @pytest.mark.slow

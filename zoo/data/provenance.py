@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zoo.data.registry import data_entries
+from zoo.data.registry import data_entry
 from zoo.data.stores import is_stored, stamp
 
 __all__ = ["absolute", "absolute_paths", "changed_files", "digests", "paths_from", "read_digests", "sha256sums"]
@@ -45,7 +45,7 @@ def _within(path: str, run: Path) -> str:
 
 
 def _mapped(section: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    entry = data_entries().get(str(section.get("name")))
+    entry = data_entry(str(section.get("name")))
     is_path: Callable[[str, Any], bool] = getattr(entry and entry.cls, "is_path", lambda option, value: False)
     changed = dict(section)
     for key, value in section.items():

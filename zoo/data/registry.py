@@ -15,13 +15,13 @@ from zoo.errors import ZooError, nearest, unknown_name
 if TYPE_CHECKING:
     from zoo.data.base import ZooDataModule
 
-__all__ = ["DataEntry", "create_data", "data_options", "list_data", "register_data"]
+__all__ = ["DataEntry", "create_data", "data_entry", "data_options", "list_data", "register_data"]
 
 DataClass = TypeVar("DataClass", bound=type)
 
 _REGISTRY: dict[str, DataEntry] = {}
 
-_MODULES: tuple[str, ...] = (
+_MODULES: tuple[str, ...] = (  # the quickest to import first: a name is looked for in one after the other
     "zoo.data.bundled",
     "zoo.data.synthetic",
     "zoo.data.files",
@@ -72,6 +72,15 @@ def data_entries() -> dict[str, DataEntry]:
     return _REGISTRY
 
 
+def data_entry(name: str) -> DataEntry | None:
+    """Return the registered DataModule of a name, or None; what comes after it is not imported."""
+    for module in _MODULES:
+        if name in _REGISTRY:
+            break
+        importlib.import_module(module)
+    return _REGISTRY.get(name)
+
+
 def list_data(kind: str | None = None, target: str | None = None) -> list[str]:
     """Return the sorted names of the data of a kind and with a target.
 
@@ -92,10 +101,14 @@ def data_options(name: str) -> dict[str, Any]:
     >>> "val_fraction" in data_options("iris")
     True
     """
-    entries = data_entries()
-    if name not in entries:
-        raise unknown_name("data", str(name), entries)
-    return _options(entries[name].cls)
+    return _options(_known(name).cls)
+
+
+def _known(name: str) -> DataEntry:
+    entry = data_entry(name)
+    if entry is None:
+        raise unknown_name("data", str(name), _REGISTRY)
+    return entry
 
 
 def create_data(name: str, **options: Any) -> ZooDataModule:
@@ -110,7 +123,7 @@ def create_data(name: str, **options: Any) -> ZooDataModule:
         if key not in valid:
             raise ZooError(f"data '{name}' has no option '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}.")
         options[key] = check_type(f"data.{key}", value, valid[key])
-    module = data_entries()[name].cls(**options)
+    module = _known(name).cls(**options)
     module.name = name
     return module
 

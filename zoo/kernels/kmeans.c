@@ -1,5 +1,7 @@
-/* k-means on few rows in double precision, where the cost of a call for each operation is most of it: the draws of greedy
-   k-means++ and Lloyd's iterations, from start to end.
+/* The draws of first centroids from rows in memory, in double precision: samples, and greedy k-means++ as a whole.
+
+   A row is drawn by its score, 1 / -log u times what it weighs, of which the greatest are wanted. As -log u >= 1 - u,
+   nearly all rows are passed over without a logarithm.
 
    Letters as in the Python modules: N rows, D features, R restarts, K clusters, L candidates. */
 
@@ -12,32 +14,99 @@
 #pragma GCC optimize("fp-contract=off") /* on whole numbers and ties all variants agree */
 #endif
 
+#define MOST 64   /* candidates */
+#define BLOCK 64  /* rows whose hashes are made at once */
+#define AT_ONCE 4 /* rows whose products are made at once */
+
 typedef double eight __attribute__((vector_size(64), aligned(8), may_alias));
+typedef int64_t eight_integers __attribute__((vector_size(64), aligned(8), may_alias));
 
 typedef struct {
     int64_t rows, features, restarts, clusters;
-    const double *x;      /* (N, D) */
-    const double *weight; /* (N), or NULL */
-    /* of the draws: */
-    int64_t candidates;     /* L, at most 64 */
+    int64_t candidates; /* L, at most MOST */
+    int64_t threads;
     double rounding;        /* share of squares below which a distance is 0 */
+    const double *x;        /* (N, D) */
+    const double *weight;   /* (N), or NULL */
     const double *norm;     /* (N), squares of the rows */
     const int64_t *content; /* (N), hashes of the rows */
     const int64_t *offset;  /* (K, R), of the counter */
     int64_t *chosen;        /* (R, K), rows; out */
-    /* of the iterations: */
-    int64_t max_iter;
-    double limit, eps;        /* squared movement at rest; rounding of a number */
-    const double *reference;  /* (D) */
-    double *centroids;        /* (R, K, D); in and out */
-    int64_t *own_iter;        /* (R); out, zeros before */
-    uint8_t *at_rest;         /* (R); out, zeros before */
-    int64_t *num_iter;        /* (); out */
 } KMeans;
 
-INLINE int64_t blocks_of(int64_t columns) { return (columns + 7) / 8; }
+typedef struct {
+    int64_t rows, size; /* size at most MOST */
+    int64_t offset;     /* of the counter */
+    const double *near, *weight; /* (N), or NULL */
+    const int64_t *content;      /* (N) */
+    int64_t *chosen;             /* (size), rows of greatest score; out */
+    int64_t *number;             /* (), how many there are; out */
+} Draw;
+
+/* The different rows of greatest score so far, the greatest first. */
+typedef struct {
+    int64_t number, size;
+    double best[MOST];
+    int64_t rows[MOST];
+} Sample;
 
 static double *room(int64_t count) { return aligned_alloc(64, ((size_t)count * sizeof(double) / 64 + 1) * 64); }
+
+INLINE double mass_of(const KMeans *t, int64_t row) { return t->weight ? t->weight[row] : 1.0; }
+
+/* -- draws --------------------------------------------------------------------------------------------------------- */
+
+static const uint64_t GAMMA = 0x9E3779B97F4A7C15u;
+
+/* u of a content, as `draw_scores` has it. */
+INLINE double uniform(int64_t counter) {
+    uint64_t z = (uint64_t)counter * GAMMA + GAMMA;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    z ^= z >> 31;
+    return ((double)(int64_t)(z >> 12) + 0.5) * 0x1p-52;
+}
+
+/* Take a row into the sample, if its score is among the greatest; of equal rows there is one. */
+static void offer(Sample *s, const int64_t *content, int64_t row, double score) {
+    if (!(score > 0) || (s->number == s->size && score <= s->best[s->size - 1])) return;
+    int64_t at = 0;
+    while (at < s->number && content[s->rows[at]] != content[row]) at++;
+    if (at < s->number && s->best[at] >= score) return;
+    if (at == s->number) at = s->number < s->size ? s->number++ : s->size - 1;
+    for (; at && s->best[at - 1] < score; at--) s->best[at] = s->best[at - 1], s->rows[at] = s->rows[at - 1];
+    s->best[at] = score, s->rows[at] = row;
+}
+
+/* Offer the rows from `begin` to `end`; `near` are their squared distances to what is drawn, NULL at first. */
+static void take_sample(const KMeans *t, int64_t offset, const double *near, int64_t begin, int64_t end, Sample *s) {
+    double u[BLOCK], share[BLOCK];
+    for (int64_t first = begin; first < end; first += BLOCK) {
+        const int64_t count = least(BLOCK, end - first);
+        for (int64_t i = 0; i < count; i++) u[i] = uniform((int64_t)((uint64_t)t->content[first + i] + (uint64_t)offset));
+        for (int64_t i = 0; i < count; i++) share[i] = near ? near[first + i] : 1.0;
+        for (int64_t i = 0; i < count && t->weight; i++) share[i] *= t->weight[first + i];
+        for (int64_t i = 0; i < count; i++) {
+            const double bar = s->number == s->size ? s->best[s->size - 1] * (1 - 1e-12) : 0.0;
+            if (!(share[i] > bar * (1.0 - u[i]))) continue;
+            const double mass = mass_of(t, first + i);
+            double score = 1.0 / -log(u[i]) * mass;
+            if (near) score *= near[first + i];
+            offer(s, t->content, first + i, score);
+        }
+    }
+}
+
+KERNEL(kmeans_sample, Draw) {
+    const KMeans rows = {.rows = task->rows, .weight = task->weight, .content = task->content};
+    Sample s = {.size = task->size};
+    take_sample(&rows, task->offset, task->near, 0, task->rows, &s);
+    for (int64_t i = 0; i < s.number; i++) task->chosen[i] = s.rows[i];
+    *task->number = s.number;
+    return 0;
+}
+
+/* -- candidates ---------------------------------------------------------------------------------------------------- */
 
 /* Points (C, D) with their columns in lanes, to[block][feature][8]; missing ones are zero. */
 static void turn(const double *points, int64_t count, int64_t D, double *to) {
@@ -46,164 +115,92 @@ static void turn(const double *points, int64_t count, int64_t D, double *to) {
             for (int64_t c = first; c < first + 8; c++) *to++ = c < count ? points[c * D + f] : 0.0;
 }
 
-/* Products of a row with eight points. */
-INLINE eight products(const double *row, const double *turned, int64_t D) {
-    eight even = {}, odd = {};
+/* Squared distances of `rows` rows, a constant here, to eight points, or to what is drawn where that is nearer. */
+INLINE void distances(int rows, const KMeans *t, int64_t i, const double *turned, eight square, double largest,
+                      const double *near, double *to, int64_t apart, eight *potential) {
+    const int64_t D = t->features;
+    const double *x = t->x + i * D;
+    eight even[AT_ONCE], odd[AT_ONCE];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) even[r] = odd[r] = (eight){};
     int64_t f = 0;
-    for (; f + 2 <= D; f += 2) {
-        even += row[f] * *(const eight *)(turned + 8 * f);
-        odd += row[f + 1] * *(const eight *)(turned + 8 * f + 8);
+    for (; f + 2 <= D; f += 2)
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            even[r] += x[r * D + f] * *(const eight *)(turned + 8 * f);
+            odd[r] += x[r * D + f + 1] * *(const eight *)(turned + 8 * f + 8);
+        }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+        if (f < D) even[r] += x[r * D + f] * *(const eight *)(turned + 8 * f);
+        const double norm = t->norm[i + r], none = t->rounding * (norm + largest);
+        eight d = square - 2.0 * (even[r] + odd[r]) + norm;
+        d = (eight)((eight_integers)d & ~(d <= none));
+        if (near) {
+            const eight_integers nearer = near[i + r] < d;
+            d = (eight)((nearer & (eight_integers)((eight){} + near[i + r])) | (~nearer & (eight_integers)d));
+        }
+        *(eight *)(to + (i + r) * apart) = d;
+        *potential += d * mass_of(t, i + r);
     }
-    if (f < D) even += row[f] * *(const eight *)(turned + 8 * f);
-    return even + odd;
 }
 
-/* -- greedy k-means++ ---------------------------------------------------------------------------------------------- */
-
-static const uint64_t GAMMA = 0x9E3779B97F4A7C15u;
-
-/* 1 / -log u of a content, as `draw_scores` has it. */
-INLINE double draw_score(int64_t counter) {
-    uint64_t z = (uint64_t)counter * GAMMA + GAMMA;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    z ^= z >> 31;
-    return 1.0 / -log(((double)(z >> 12) + 0.5) * 0x1p-52);
-}
-
-/* The different rows of greatest score, the greatest first; how many there are. */
-static int64_t take_sample(const KMeans *t, int64_t offset, const double *near, int64_t size, int64_t *rows) {
-    double best[64];
-    int64_t number = 0;
-    for (int64_t i = 0; i < t->rows; i++) {
-        const double mass = t->weight ? t->weight[i] : 1.0;
-        if (!(mass > 0) || (near && !(near[i] > 0))) continue;
-        double score = draw_score((int64_t)((uint64_t)t->content[i] + (uint64_t)offset)) * mass;
-        if (near) score *= near[i];
-        if (!(score > 0) || (number == size && score <= best[size - 1])) continue;
-        int64_t at = 0;
-        while (at < number && t->content[rows[at]] != t->content[i]) at++;
-        if (at < number && best[at] >= score) continue;
-        if (at == number) at = number < size ? number++ : size - 1;
-        for (; at && best[at - 1] < score; at--) best[at] = best[at - 1], rows[at] = rows[at - 1];
-        best[at] = score, rows[at] = i;
+/* Squared distances of the rows from `begin` to `end` to the candidates, (N, apart), and their sums, (apart). */
+static void measure(const KMeans *t, const Sample *s, const double *turned, double largest, const double *near,
+                    int64_t begin, int64_t end, double *distance, int64_t apart, double *potential) {
+    for (int64_t first = 0; first < s->number; first += 8) {
+        eight square = {}, sum = {};
+        for (int64_t l = first; l < s->number && l < first + 8; l++) square[l - first] = t->norm[s->rows[l]];
+        int64_t i = begin;
+        for (; i + AT_ONCE <= end; i += AT_ONCE)
+            distances(AT_ONCE, t, i, turned + first * t->features, square, largest, near, distance + first, apart, &sum);
+        for (; i < end; i++)
+            distances(1, t, i, turned + first * t->features, square, largest, near, distance + first, apart, &sum);
+        *(eight *)(potential + first) = sum;
     }
-    return number;
 }
 
 KERNEL(kmeans_draw, KMeans) {
     const int64_t N = task->rows, D = task->features, K = task->clusters, R = task->restarts, L = task->candidates;
-    const int64_t wide = blocks_of(L);
-    double *near = room(N), *distance = room(N * L), *points = room(L * D), *turned = room(wide * 8 * D);
-    const int failed = !near || !distance || !points || !turned;
+    const int64_t apart = (L + 7) / 8 * 8, T = task->threads;
+    double *near = room(N), *distance = room(N * apart), *points = room(L * D), *turned = room(apart * D);
+    double *sums = room(T * apart);
+    Sample *samples = malloc((size_t)T * sizeof *samples);
+    const int failed = !near || !distance || !points || !turned || !sums || !samples;
     double largest = 0;
     for (int64_t i = 0; i < N; i++) largest = task->norm[i] > largest ? task->norm[i] : largest;
     for (int64_t r = 0; r < R && !failed; r++)
         for (int64_t step = 0; step < K; step++) {
-            int64_t rows[64], *chosen = task->chosen + r * K;
-            const int64_t count = take_sample(task, task->offset[step * R + r], step ? near : 0, step ? L : 1, rows);
-            if (!count) { /* no row is away from those drawn: the first one again */
+            int64_t *chosen = task->chosen + r * K;
+            const double *known = step ? near : 0;
+#pragma omp parallel for num_threads(T) schedule(static, 1) if (T > 1)
+            for (int64_t t = 0; t < T; t++) {
+                samples[t].number = 0, samples[t].size = step ? L : 1;
+                take_sample(task, task->offset[step * R + r], known, N * t / T, N * (t + 1) / T, &samples[t]);
+            }
+            Sample *s = samples;
+            for (int64_t t = 1; t < T; t++)
+                for (int64_t l = 0; l < samples[t].number; l++)
+                    offer(s, task->content, samples[t].rows[l], samples[t].best[l]);
+            if (!s->number) { /* no row is away from those drawn: the first one again */
                 chosen[step] = step ? chosen[0] : 0;
                 for (int64_t i = 0; i < N && !step; i++) near[i] = 0;
                 continue;
             }
-            double potential[64] = {0};
-            for (int64_t l = 0; l < count; l++) memcpy(points + l * D, task->x + rows[l] * D, D * sizeof *points);
-            turn(points, count, D, turned);
-            for (int64_t i = 0; i < N; i++)
-                for (int64_t first = 0; first < count; first += 8) {
-                    const eight inner = products(task->x + i * D, turned + first * D, D);
-                    const double mass = task->weight ? task->weight[i] : 1.0;
-                    for (int64_t l = first; l < count && l < first + 8; l++) {
-                        double d = task->norm[rows[l]] - 2.0 * inner[l - first] + task->norm[i];
-                        d = d <= task->rounding * (task->norm[i] + largest) ? 0.0 : d;
-                        d = step && near[i] < d ? near[i] : d;
-                        distance[l * N + i] = d, potential[l] += d * mass;
-                    }
-                }
-            double least = potential[0];
-            for (int64_t l = 1; l < count; l++) least = potential[l] < least ? potential[l] : least;
+            for (int64_t l = 0; l < s->number; l++) memcpy(points + l * D, task->x + s->rows[l] * D, D * sizeof *points);
+            turn(points, s->number, D, turned);
+#pragma omp parallel for num_threads(T) schedule(static, 1) if (T > 1)
+            for (int64_t t = 0; t < T; t++)
+                measure(task, s, turned, largest, known, N * t / T, N * (t + 1) / T, distance, apart, sums + t * apart);
+            for (int64_t t = 1; t < T; t++)
+                for (int64_t l = 0; l < s->number; l++) sums[l] += sums[t * apart + l];
+            double least = sums[0];
+            for (int64_t l = 1; l < s->number; l++) least = sums[l] < least ? sums[l] : least;
             int64_t best = 0;
-            while (potential[best] > least * (1 + 1e-9)) best++;
-            chosen[step] = rows[best];
-            memcpy(near, distance + best * N, N * sizeof *near);
+            while (sums[best] > least * (1 + 1e-9)) best++;
+            chosen[step] = s->rows[best];
+            for (int64_t i = 0; i < N; i++) near[i] = distance[i * apart + best];
         }
-    free(near), free(distance), free(points), free(turned);
-    return failed;
-}
-
-/* -- Lloyd's iterations -------------------------------------------------------------------------------------------- */
-
-/* The sums of a restart's clusters, (K, D + 1), of rows and of weights. */
-static void add_up(const KMeans *t, const double *centroids, double *turned, double *bias, double *sums) {
-    const int64_t D = t->features, K = t->clusters;
-    turn(centroids, K, D, turned);
-    for (int64_t k = 0; k < K; k++) {
-        bias[k] = 0;
-        for (int64_t f = 0; f < D; f++) bias[k] += centroids[k * D + f] * centroids[k * D + f];
-        bias[k] *= -0.5;
-    }
-    memset(sums, 0, K * (D + 1) * sizeof *sums);
-    for (int64_t i = 0; i < t->rows; i++) {
-        const double *row = t->x + i * D, weight = t->weight ? t->weight[i] : 1.0;
-        double top = -INFINITY;
-        int64_t best = 0;
-        for (int64_t first = 0; first < K; first += 8) {
-            const eight score = products(row, turned + first * D, D);
-            for (int64_t k = first; k < K && k < first + 8; k++) {
-                const double s = score[k - first] + bias[k];
-                if (s > top) top = s, best = k;
-            }
-        }
-        double *to = sums + best * (D + 1);
-        for (int64_t f = 0; f < D; f++) to[f] += weight * row[f];
-        to[D] += weight;
-    }
-}
-
-KERNEL(kmeans_iterate, KMeans) {
-    const int64_t D = task->features, K = task->clusters, R = task->restarts, size = K * D;
-    double *turned = room(blocks_of(K) * 8 * D), *bias = room(K), *sums = room(R * K * (D + 1));
-    int64_t step = 0, open = R;
-    const int failed = !turned || !bias || !sums;
-    for (; step < task->max_iter && open && !failed; step++) {
-        int empty = 0;
-        for (int64_t r = 0; r < R; r++) {
-            double *mine = sums + r * K * (D + 1);
-            if (task->at_rest[r]) continue;
-            add_up(task, task->centroids + r * size, turned, bias, mine);
-            for (int64_t k = 0; k < K; k++) empty |= !(mine[k * (D + 1) + D] > 0);
-        }
-        double shift[R]; /* at most as many as there are centroids */
-        for (int64_t r = 0; r < R && !empty; r++) { /* sums become means */
-            const double *c = task->centroids + r * size;
-            shift[r] = 0;
-            for (int64_t k = 0; k < K && !task->at_rest[r]; k++) {
-                double *mean = sums + (r * K + k) * (D + 1);
-                for (int64_t f = 0; f < D; f++) {
-                    mean[f] /= mean[D];
-                    shift[r] += (mean[f] - c[k * D + f]) * (mean[f] - c[k * D + f]);
-                }
-            }
-            empty = !(shift[r] < INFINITY);
-        }
-        if (empty) break; /* or there are rows that are no numbers */
-        for (int64_t r = 0; r < R; r++) {
-            double *c = task->centroids + r * size, local = 0, whole = 0;
-            if (task->at_rest[r]) continue;
-            for (int64_t k = 0; k < K; k++)
-                for (int64_t f = 0; f < D; f++) {
-                    const double mean = sums[(r * K + k) * (D + 1) + f], there = mean + task->reference[f];
-                    local += mean * mean, whole += there * there;
-                    c[k * D + f] = mean;
-                }
-            const double rounding = 8 * task->eps * (sqrt(local) + sqrt(whole));
-            task->own_iter[r]++;
-            task->at_rest[r] = shift[r] <= rounding * rounding || shift[r] <= task->limit;
-            open -= task->at_rest[r];
-        }
-    }
-    *task->num_iter = step;
-    free(turned), free(bias), free(sums);
+    free(near), free(distance), free(points), free(turned), free(sums), free(samples);
     return failed;
 }

@@ -1,8 +1,8 @@
-"""k-means on few rows in memory: operators of `torch.library` over `kmeans.c`, for float64 on a CPU.
+"""The first centroids of rows in memory: operators of `torch.library` over `kmeans.c`, for float64 on a CPU.
 
-`zoo::kmeans_draw` makes the draws of greedy k-means++, `zoo::kmeans_iterate` Lloyd's iterations, as
-`zoo.models.kmeans.seeding` and `zoo.models.kmeans.lloyd` make them in torch operations; that form is taken where there
-is no kernel (`available(x)`). Both give the same but where rounding decides.
+`zoo::kmeans_draw` makes the draws of greedy k-means++, `zoo::kmeans_sample` those of a round, as
+`zoo.models.kmeans.seeding` makes them in torch operations; that form is taken where there is no kernel
+(`available(x)`). Both give the same but where rounding decides.
 
 Letters: N rows, D features, R restarts, K clusters.
 """
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from zoo.kernels import function
+from zoo.kernels.operators import operator
 
-__all__ = ["MOST_CANDIDATES", "available", "kmeans_draw", "kmeans_iterate"]
+__all__ = ["MOST_CANDIDATES", "available", "kmeans_draw", "kmeans_sample"]
 
 MOST_CANDIDATES = 64
 
@@ -25,14 +26,18 @@ class _KMeans(ctypes.Structure):
     """The struct of kmeans.c."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("rows", "features", "restarts", "clusters")),
-        *((name, ctypes.c_void_p) for name in ("x", "weight")),
-        ("candidates", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("rows", "features", "restarts", "clusters", "candidates", "threads")),
         ("rounding", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("norm", "content", "offset", "chosen")),
-        ("max_iter", ctypes.c_int64),
-        *((name, ctypes.c_double) for name in ("limit", "eps")),
-        *((name, ctypes.c_void_p) for name in ("reference", "centroids", "own_iter", "at_rest", "num_iter")),
+        *((name, ctypes.c_void_p) for name in ("x", "weight", "norm", "content", "offset", "chosen")),
+    ]
+
+
+class _Draw(ctypes.Structure):
+    """`Draw` of kmeans.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("rows", "size", "offset")),
+        *((name, ctypes.c_void_p) for name in ("near", "weight", "content", "chosen", "number")),
     ]
 
 
@@ -42,9 +47,53 @@ def available(x: Tensor) -> bool:
     return fits and function("kmeans_draw", _KMeans) is not None
 
 
+def _fake_sample(content: Tensor, offset: int, near: Tensor | None, weight: Tensor | None, size: int) -> Tensor:
+    return content.new_empty(torch.library.get_ctx().new_dynamic_size())
+
+
+@operator(_fake_sample)
+def kmeans_sample(content: Tensor, offset: int, near: Tensor | None, weight: Tensor | None, size: int) -> Tensor:
+    """Return the different rows of greatest score, 1 / −log u times what they weigh; of none if that is 0.
+
+    Args:
+        content: hashes of the rows, (N,), int64.
+        offset: what is added to them, which sets u.
+        near: weight of each row, (N,), float64, or None.
+        weight: another, which it is multiplied by, (N,), float64, or None.
+        size: how many rows, at most `MOST_CANDIDATES`.
+
+    Raises:
+        RuntimeError: for tensors of other types or shapes.
+    """
+    fits = content.ndim == 1 and content.dtype == torch.int64 and 0 < size <= MOST_CANDIDATES
+    for tensor in (near, weight):
+        fits = fits and (tensor is None or (tensor.shape == content.shape and tensor.dtype == torch.float64))
+    if not fits:
+        raise RuntimeError("zoo::kmeans_sample: content must be (N,), int64, weights (N,), float64, and size 1 to 64")
+    run = function("kmeans_sample", _Draw)
+    if run is None:
+        raise RuntimeError(
+            "zoo::kmeans_sample needs the compiled kernels: zoo.kernels.status() says why there are none"
+        )
+    chosen, number = torch.empty(size, dtype=torch.int64), torch.zeros((), dtype=torch.int64)
+    tensors = {"near": near, "weight": weight, "content": content, "chosen": chosen, "number": number}
+    whole = {key: t.contiguous() for key, t in tensors.items() if t is not None}  # alive until it has run
+    run(_Draw(len(content), size, offset, **{key: t.data_ptr() for key, t in whole.items()}))
+    return chosen[: int(number)].clone()
+
+
+def _fake(
+    x: Tensor, norm: Tensor, content: Tensor, offset: Tensor, weight: Tensor | None, candidates: int, rounding: float,
+    threads: int,
+) -> Tensor:  # fmt: skip
+    return content.new_empty(offset.shape[1], offset.shape[0])
+
+
+@operator(_fake)
 def kmeans_draw(
-    x: Tensor, norm: Tensor, content: Tensor, offset: Tensor, weight: Tensor | None, candidates: int, rounding: float
-) -> Tensor:
+    x: Tensor, norm: Tensor, content: Tensor, offset: Tensor, weight: Tensor | None, candidates: int, rounding: float,
+    threads: int,
+) -> Tensor:  # fmt: skip
     """Return the rows that greedy k-means++ draws, (R, K).
 
     Args:
@@ -55,110 +104,27 @@ def kmeans_draw(
         weight: of each row, (N,), float64, or None.
         candidates: rows drawn for a centroid, at most `MOST_CANDIDATES`.
         rounding: share of the squares below which a distance is 0.
+        threads: that share the rows.
 
     Raises:
         RuntimeError: for tensors of other types or shapes.
     """
-    return torch.ops.zoo.kmeans_draw(x, norm, content, offset, weight, candidates, rounding)
-
-
-def _draw(
-    x: Tensor, norm: Tensor, content: Tensor, offset: Tensor, weight: Tensor | None, candidates: int, rounding: float
-) -> Tensor:
-    _check(x, norm=(norm, torch.float64), content=(content, torch.int64), weight=(weight, torch.float64))
-    if offset.ndim != 2 or offset.dtype != torch.int64 or not 0 < candidates <= MOST_CANDIDATES:
-        raise RuntimeError("zoo::kmeans_draw: offset must be (K, R), int64, and candidates at most 64")
+    if x.ndim != 2 or x.dtype != torch.float64 or x.device.type != "cpu" or not x.numel():
+        raise RuntimeError("zoo::kmeans_draw: rows must be (N, D), float64, on the CPU")
+    vectors = ("norm", norm, torch.float64), ("content", content, torch.int64), ("weight", weight, torch.float64)
+    for name, tensor, dtype in vectors:
+        if tensor is not None and (tensor.shape != x.shape[:1] or tensor.dtype != dtype):
+            found = f"{tuple(tensor.shape)}, {tensor.dtype}"
+            raise RuntimeError(f"zoo::kmeans_draw: {name} must be (N,), {dtype}, not {found}")
+    if offset.ndim != 2 or offset.dtype != torch.int64 or not 0 < candidates <= MOST_CANDIDATES or threads < 1:
+        raise RuntimeError("zoo::kmeans_draw: offset must be (K, R), int64, candidates 1 to 64, and threads above 0")
+    run = function("kmeans_draw", _KMeans)
+    if run is None:
+        raise RuntimeError("zoo::kmeans_draw needs the compiled kernels: zoo.kernels.status() says why there are none")
     clusters, restarts = offset.shape
     chosen = torch.zeros(restarts, clusters, dtype=torch.int64)
-    inputs = {"x": x, "norm": norm, "content": content, "offset": offset, "weight": weight, "chosen": chosen}
-    _call("kmeans_draw", inputs, restarts=restarts, clusters=clusters, candidates=candidates, rounding=rounding)
-    return chosen
-
-
-def _fake_draw(
-    x: Tensor, norm: Tensor, content: Tensor, offset: Tensor, weight: Tensor | None, candidates: int, rounding: float
-) -> Tensor:
-    return content.new_empty(offset.shape[1], offset.shape[0])
-
-
-def kmeans_iterate(
-    x: Tensor, reference: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, limit: float, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Iterate until the centroids are at rest, for `max_iter` iterations, or until a cluster would be empty.
-
-    Args:
-        x: rows from the reference point, (N, D), float64.
-        reference: where that lies, (D,).
-        centroids: from the reference point, (R, K, D).
-        weight: of each row, (N,), float64, or None.
-        max_iter: iterations at most.
-        limit: Σ‖Δc‖² at which centroids are at rest.
-        eps: relative rounding of a number.
-
-    Returns:
-        Centroids (R, K, D), whether they are at rest (R,), iterations of each restart (R,) and of all ().
-
-    Raises:
-        RuntimeError: for tensors of other types or shapes.
-    """
-    return torch.ops.zoo.kmeans_iterate(x, reference, centroids, weight, max_iter, limit, eps)
-
-
-def _iterate(
-    x: Tensor, reference: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, limit: float, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    _check(x, weight=(weight, torch.float64))
-    if centroids.ndim != 3 or centroids.shape[2] != x.shape[1] or reference.shape != x.shape[1:]:
-        raise RuntimeError("zoo::kmeans_iterate: centroids must be (R, K, D) and reference (D,) for rows (N, D)")
-    if centroids.dtype != torch.float64 or reference.dtype != torch.float64:
-        raise RuntimeError("zoo::kmeans_iterate: centroids and reference must be float64")
-    restarts, clusters, _ = centroids.shape
-    found = centroids.clone(memory_format=torch.contiguous_format)
-    at_rest, own_iter = torch.zeros(restarts, dtype=torch.uint8), torch.zeros(restarts, dtype=torch.int64)
-    num_iter = torch.zeros((), dtype=torch.int64)
-    inputs = {"x": x, "reference": reference, "weight": weight, "centroids": found}
-    outputs = {"at_rest": at_rest, "own_iter": own_iter, "num_iter": num_iter}
-    numbers = {"max_iter": max_iter, "limit": limit, "eps": eps}
-    _call("kmeans_iterate", inputs | outputs, restarts=restarts, clusters=clusters, **numbers)
-    return found, at_rest.bool(), own_iter, num_iter
-
-
-def _fake_iterate(
-    x: Tensor, reference: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, limit: float, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    each = centroids.new_empty(len(centroids), dtype=torch.int64)
-    return torch.empty_like(centroids), each.new_empty(each.shape, dtype=torch.bool), each, each.new_empty(())
-
-
-def _check(x: Tensor, **columns: tuple[Tensor | None, torch.dtype]) -> None:
-    """Refuse what does not fit together, since the kernel would read whatever lies there."""
-    if x.ndim != 2 or x.dtype != torch.float64 or x.device.type != "cpu" or not x.numel():
-        raise RuntimeError("zoo::kmeans: rows must be (N, D), float64, on the CPU")
-    for name, (tensor, dtype) in columns.items():
-        if tensor is not None and (tensor.shape != x.shape[:1] or tensor.dtype != dtype):
-            raise RuntimeError(f"zoo::kmeans: {name} must be (N,), {dtype}, not {tuple(tensor.shape)}, {tensor.dtype}")
-
-
-def _call(name: str, tensors: dict[str, Tensor | None], **numbers: float) -> None:
-    run = function(name, _KMeans)
-    if run is None:
-        raise RuntimeError(f"zoo::{name} needs the compiled kernels: zoo.kernels.status() says why there are none")
+    tensors = {"x": x, "norm": norm, "content": content, "offset": offset, "weight": weight, "chosen": chosen}
     whole = {key: t.contiguous() for key, t in tensors.items() if t is not None}  # alive until it has run
-    rows, features = whole["x"].shape
     pointers = {key: t.data_ptr() for key, t in whole.items()}
-    run(_KMeans(rows=rows, features=features, **numbers, **pointers))
-
-
-# Defined without `custom_op`, whose wrappers take as long as the work on few rows.
-_LIBRARY = torch.library.Library("zoo", "FRAGMENT")
-_LIBRARY.define(
-    "kmeans_draw(Tensor x, Tensor norm, Tensor content, Tensor offset, Tensor? weight, int candidates, float rounding)"
-    " -> Tensor"
-)
-_LIBRARY.define(
-    "kmeans_iterate(Tensor x, Tensor reference, Tensor centroids, Tensor? weight, int max_iter, float limit, float eps)"
-    " -> (Tensor centroids, Tensor at_rest, Tensor own_iter, Tensor num_iter)"
-)
-for _name, _form, _shapes in (("kmeans_draw", _draw, _fake_draw), ("kmeans_iterate", _iterate, _fake_iterate)):
-    _LIBRARY.impl(_name, _form, "CPU")
-    torch.library.register_fake(f"zoo::{_name}", _shapes, lib=_LIBRARY)
+    run(_KMeans(*x.shape, restarts, clusters, candidates, threads, rounding, **pointers))
+    return chosen

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.kernels import function
+from zoo.kernels.operators import operator
 
 __all__ = ["available", "find_leaves"]
 
@@ -36,7 +37,11 @@ def available(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in dtypes and function("find_leaves", _Walk) is not None
 
 
-@torch.library.custom_op("zoo::find_leaves", mutates_args=())
+def _fake_leaves(x, starts, columns, num_features, root, feature, threshold, missing_left, left):  # type: ignore[no-untyped-def]
+    return root.new_empty(len(root), len(x) if starts is None else len(starts) - 1)
+
+
+@operator(_fake_leaves)
 def find_leaves(
     x: Tensor, starts: Tensor | None, columns: Tensor | None, num_features: int, root: Tensor, feature: Tensor,
     threshold: Tensor, missing_left: Tensor, left: Tensor,
@@ -100,11 +105,6 @@ def find_leaves(
             )
         )  # fmt: skip
     return leaf
-
-
-@find_leaves.register_fake
-def _(x, starts, columns, num_features, root, feature, threshold, missing_left, left):  # type: ignore[no-untyped-def]
-    return root.new_empty(len(root), len(x) if starts is None else len(starts) - 1)
 
 
 def _check(fits: bool, wanted: str) -> None:

@@ -133,3 +133,119 @@ KERNEL(merge_closest, Closest) {
     free(gap), free(near), free(alive);
     return failed;
 }
+
+/* -- single linkage ------------------------------------------------------------------------------------------------ */
+
+typedef double eight __attribute__((vector_size(64), aligned(8), may_alias));
+typedef int64_t eight_integers __attribute__((vector_size(64), aligned(8), may_alias));
+
+typedef struct {
+    int64_t points, features; /* N, F; no features: distances are given */
+    const double *x;          /* (N, F), or distances (N, N) */
+    int64_t *pairs;           /* (N - 1, 2): the point that was reached last, and the one reached next */
+    double *heights;          /* (N - 1): the distance of the latter to what was reached, squared where there are features */
+} Span;
+
+/* What is at hand: the points not yet reached, in no order, eight of them side by side. */
+typedef struct {
+    int64_t *names;
+    double *gaps;   /* to what was reached */
+    double *turned; /* (blocks, F, 8) */
+    double *from;   /* (F): the point reached last */
+} Unreached;
+
+/* Squared distances of the last point to eight others. */
+INLINE eight squares(const double *from, const double *turned, int64_t F) {
+    eight even = {}, odd = {};
+    int64_t f = 0;
+    for (; f + 2 <= F; f += 2) {
+        const eight a = from[f] - *(const eight *)(turned + 8 * f), b = from[f + 1] - *(const eight *)(turned + 8 * f + 8);
+        even += a * a, odd += b * b;
+    }
+    if (f < F) {
+        const eight a = from[f] - *(const eight *)(turned + 8 * f);
+        even += a * a;
+    }
+    return even + odd;
+}
+
+/* Let the points have their distance to the last one, where it is the lesser; return the least of all. */
+static double reach(const Span *t, const Unreached *u, int64_t last, int64_t count) {
+    const int64_t F = t->features;
+    eight least = (eight){} + INFINITY;
+    for (int64_t at = 0; at < count; at += 8) {
+        eight gap = *(eight *)(u->gaps + at), found = (eight){} + INFINITY;
+        if (F) found = squares(u->from, u->turned + at * F, F);
+        else
+            for (int64_t i = at; i < count && i < at + 8; i++) found[i - at] = t->x[last * t->points + u->names[i]];
+        const eight_integers nearer = found < gap;
+        gap = (eight)((nearer & (eight_integers)found) | (~nearer & (eight_integers)gap));
+        for (int64_t i = count; i < at + 8; i++) gap[i - at] = INFINITY; /* behind the last */
+        *(eight *)(u->gaps + at) = gap;
+        const eight_integers lesser = gap < least;
+        least = (eight)((lesser & (eight_integers)gap) | (~lesser & (eight_integers)least));
+    }
+    double value = least[0];
+    for (int lane = 1; lane < 8; lane++) value = least[lane] < value ? least[lane] : value;
+    return value;
+}
+
+/* The next point of Prim's tree, over and over: of equally near ones the first. */
+KERNEL(span, Span) {
+    const int64_t N = task->points, F = task->features, blocks = (N + 7) / 8;
+    Unreached u = {
+        .names = malloc(blocks * 8 * sizeof *u.names), .gaps = aligned_alloc(64, (blocks + 1) * 64),
+        .turned = aligned_alloc(64, (blocks * F + 1) * 64), .from = malloc((F + 1) * sizeof *u.from),
+    };
+    const int failed = !u.names || !u.gaps || !u.turned || !u.from;
+    for (int64_t i = 0; i < blocks * 8 && !failed; i++) {
+        u.names[i] = i + 1, u.gaps[i] = INFINITY; /* all but the first point */
+        for (int64_t f = 0; f < F; f++) u.turned[(i / 8 * F + f) * 8 + i % 8] = i + 1 < N ? task->x[(i + 1) * F + f] : 0.0;
+    }
+    int64_t last = 0, count = N - 1;
+    for (int64_t step = 0; step < N - 1 && !failed; step++) {
+        if (F) memcpy(u.from, task->x + last * F, F * sizeof *u.from);
+        const double gap = reach(task, &u, last, count);
+        int64_t next = -1;
+        for (int64_t i = 0; i < count; i++)
+            if (u.gaps[i] == gap && (next < 0 || u.names[i] < u.names[next])) next = i;
+        if (next < 0) next = 0; /* distances that are no numbers */
+        task->pairs[2 * step] = last, task->pairs[2 * step + 1] = last = u.names[next], task->heights[step] = gap;
+        const int64_t end = --count; /* the last takes its place */
+        u.names[next] = u.names[end], u.gaps[next] = u.gaps[end], u.gaps[end] = INFINITY;
+        for (int64_t f = 0; f < F; f++)
+            u.turned[(next / 8 * F + f) * 8 + next % 8] = u.turned[(end / 8 * F + f) * 8 + end % 8];
+    }
+    free(u.names), free(u.gaps), free(u.turned), free(u.from);
+    return failed;
+}
+
+/* -- names of clusters --------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int64_t merges;        /* N - 1 */
+    const int64_t *pairs;  /* (N - 1, 2): a point of each of the two clusters */
+    const double *heights; /* (N - 1) */
+    double *hierarchy;     /* (N - 1, 4): SciPy's matrix */
+} Label;
+
+static int64_t root(int64_t *parent, int64_t node) {
+    while (parent[node] != node) parent[node] = parent[parent[node]], node = parent[node];
+    return node;
+}
+
+KERNEL(label_merges, Label) {
+    const int64_t M = task->merges, nodes = 2 * M + 1;
+    int64_t *parent = malloc(nodes * sizeof *parent), *size = malloc(nodes * sizeof *size);
+    const int failed = !parent || !size;
+    for (int64_t i = 0; i < nodes && !failed; i++) parent[i] = i, size[i] = 1;
+    for (int64_t m = 0; m < M && !failed; m++) {
+        const int64_t a = root(parent, task->pairs[2 * m]), b = root(parent, task->pairs[2 * m + 1]), node = M + 1 + m;
+        double *row = task->hierarchy + 4 * m;
+        parent[a] = parent[b] = node, size[node] = size[a] + size[b];
+        row[0] = (double)(a < b ? a : b), row[1] = (double)(a < b ? b : a);
+        row[2] = task->heights[m], row[3] = (double)size[node];
+    }
+    free(parent), free(size);
+    return failed;
+}

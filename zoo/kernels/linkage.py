@@ -1,22 +1,25 @@
-"""Clusters merged on a matrix of distances: operators of `torch.library` over `linkage.c`, for float64 on a CPU.
+"""Hierarchies of clusters: operators of `torch.library` over `linkage.c`, for float64 on a CPU.
 
 `zoo::merge_closest` does what `zoo.models.agglomerative.merging.merge_closest` does in torch operations under centroid
-and median linkage, `zoo::merge_chain` what `Merger` does there along a chain; where there is no kernel
+and median linkage, `zoo::merge_chain` what `Merger` does there along a chain, `zoo::span` what `spanning_tree` does for
+single linkage, `zoo::label_merges` what `dendrogram.label_merges` does in Python; where there is no kernel
 (`available(matrix)`), those forms are taken.
 
-Letters: N clusters at the start.
+Letters: N clusters at the start, F features.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from zoo.kernels import function
+from zoo.kernels.operators import operator
 
-__all__ = ["CHAINED", "available", "merge_chain", "merge_closest"]
+__all__ = ["CHAINED", "available", "label_merges", "merge_chain", "merge_closest", "span"]
 
 CHAINED = ("complete", "average", "weighted", "ward")
 """The linkages that are merged along a chain."""
@@ -31,10 +34,25 @@ class _Closest(ctypes.Structure):
     ]
 
 
+class _Span(ctypes.Structure):
+    """`Span` of linkage.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("points", "features")),
+        *((name, ctypes.c_void_p) for name in ("x", "pairs", "heights")),
+    ]
+
+
+class _Label(ctypes.Structure):
+    """`Label` of linkage.c."""
+
+    _fields_ = [("merges", ctypes.c_int64), *((name, ctypes.c_void_p) for name in ("pairs", "heights", "hierarchy"))]
+
+
 def available(matrix: Tensor) -> bool:
     """Return whether the kernel takes such distances."""
     fits = matrix.dtype == torch.float64 and matrix.device.type == "cpu" and matrix.is_contiguous()
-    return fits and function("merge_chain", _Closest) is not None
+    return fits and function("label_merges", _Label) is not None
 
 
 def merge_closest(matrix: Tensor, sizes: Tensor, median: bool) -> tuple[Tensor, Tensor]:
@@ -82,9 +100,7 @@ def _merge(name: str, matrix: Tensor, sizes: Tensor, kind: int) -> tuple[Tensor,
             f"zoo::{name}: distances must be (N, N) and dense, sizes (N,), float64, on the CPU, not "
             f"{tuple(matrix.shape)}, {tuple(sizes.shape)}"
         )
-    run = function(name, _Closest)
-    if run is None:
-        raise RuntimeError(f"zoo::{name} needs the compiled kernels: zoo.kernels.status() says why there are none")
+    run = _kernel(name, _Closest)
     pairs, heights = torch.empty(size - 1, 2, dtype=torch.int64), matrix.new_empty(size - 1)
     sizes = sizes.clone(memory_format=torch.contiguous_format)
     run(_Closest(size, kind, matrix.data_ptr(), sizes.data_ptr(), pairs.data_ptr(), heights.data_ptr()))
@@ -93,6 +109,68 @@ def _merge(name: str, matrix: Tensor, sizes: Tensor, kind: int) -> tuple[Tensor,
 
 def _fake(matrix: Tensor, sizes: Tensor, kind: int) -> tuple[Tensor, Tensor]:
     return sizes.new_empty(len(sizes) - 1, 2, dtype=torch.int64), sizes.new_empty(len(sizes) - 1)
+
+
+def _fake_span(x: Tensor, precomputed: bool) -> tuple[Tensor, Tensor]:
+    return x.new_empty(len(x) - 1, 2, dtype=torch.int64), x.new_empty(len(x) - 1)
+
+
+@operator(_fake_span)
+def span(x: Tensor, precomputed: bool) -> tuple[Tensor, Tensor]:
+    """Return the merges of single linkage: a point of each of two clusters (N - 1, 2) and their distance (N - 1,).
+
+    They are in the order in which Prim's algorithm comes to the points; of equally near ones to the first of them.
+
+    Args:
+        x: points (N, F), float64, whose squared distances are taken; or distances (N, N), symmetric.
+        precomputed: whether these are distances.
+
+    Raises:
+        RuntimeError: for tensors of other types or shapes.
+    """
+    fits = x.ndim == 2 and len(x) > 0 and x.shape[1] > 0 and x.dtype == torch.float64 and x.device.type == "cpu"
+    if not fits or (precomputed and x.shape[0] != x.shape[1]):
+        raise RuntimeError(f"zoo::span: points must be (N, F), distances (N, N), float64, not {tuple(x.shape)}")
+    run = _kernel("span", _Span)
+    x, pairs, heights = x.contiguous(), torch.empty(len(x) - 1, 2, dtype=torch.int64), x.new_empty(len(x) - 1)
+    addresses = x.data_ptr(), pairs.data_ptr(), heights.data_ptr()
+    run(_Span(len(x), 0 if precomputed else x.shape[1], *addresses))
+    return pairs, heights
+
+
+def _fake_label(pairs: Tensor, heights: Tensor) -> Tensor:
+    return heights.new_empty(len(pairs), 4)
+
+
+@operator(_fake_label)
+def label_merges(pairs: Tensor, heights: Tensor) -> Tensor:
+    """Return the hierarchy (N - 1, 4), SciPy's matrix, of merges in the order in which they are made.
+
+    Args:
+        pairs: a point of each of the two clusters, (N - 1, 2), int64, from 0 to N - 1.
+        heights: their distance, (N - 1,), float64.
+
+    Raises:
+        RuntimeError: for tensors of other types or shapes, or points out of range.
+    """
+    fits = pairs.shape == (len(heights), 2) and pairs.dtype == torch.int64 and heights.dtype == torch.float64
+    fits = fits and heights.ndim == 1 and pairs.device.type == heights.device.type == "cpu"
+    if fits and len(pairs):
+        least, most = pairs.aminmax()
+        fits = int(least) >= 0 and int(most) <= len(pairs)
+    if not fits:
+        raise RuntimeError("zoo::label_merges: pairs must be (N - 1, 2), int64, of N points, heights (N - 1,), float64")
+    run = _kernel("label_merges", _Label)
+    pairs, heights, found = pairs.contiguous(), heights.contiguous(), heights.new_empty(len(pairs), 4)
+    run(_Label(len(pairs), pairs.data_ptr(), heights.data_ptr(), found.data_ptr()))
+    return found
+
+
+def _kernel(name: str, struct: type[ctypes.Structure]) -> Callable[[ctypes.Structure], None]:
+    run = function(name, struct)
+    if run is None:
+        raise RuntimeError(f"zoo::{name} needs the compiled kernels: zoo.kernels.status() says why there are none")
+    return run
 
 
 _LIBRARY = torch.library.Library("zoo", "FRAGMENT")

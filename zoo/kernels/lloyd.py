@@ -1,8 +1,8 @@
-"""A pass of Lloyd's algorithm over rows in memory: operators of `torch.library` over `lloyd.c`, for float32 on a CPU.
+"""Lloyd's algorithm over rows in memory: operators of `torch.library` over `lloyd.c`, for float32 and float64 on a CPU.
 
-`zoo::lloyd_statistics` adds up what `zoo.models.kmeans.lloyd` adds up in torch operations, `zoo::lloyd_assign` finds
-nearest centroids; where there is no kernel (`available(x)`), that form is taken. Labels are the same but where rounding
-decides between two centroids.
+`zoo::lloyd_statistics` adds up in one pass what `zoo.models.kmeans.lloyd` adds up in torch operations,
+`zoo::lloyd_assign` finds nearest centroids, `zoo::lloyd_iterate` makes all iterations; where there is no kernel
+(`available(x)`), that form is taken. Labels are the same but where rounding decides between two centroids.
 
 Letters: N rows, D features, R restarts, K clusters.
 """
@@ -16,37 +16,67 @@ import torch
 from torch import Tensor
 
 from zoo.kernels import function
+from zoo.kernels.operators import operator
 
-__all__ = ["available", "lloyd_assign", "lloyd_statistics"]
+__all__ = ["available", "lloyd_assign", "lloyd_iterate", "lloyd_statistics"]
+
+
+class _Rows(ctypes.Structure):
+    """`Rows` of lloyd.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("number", "features", "restarts", "clusters", "single")),
+        ("scale", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("x", "reference", "weight")),
+    ]
 
 
 class _Lloyd(ctypes.Structure):
-    """The struct of lloyd.c."""
+    """`Lloyd` of lloyd.c."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("rows", "features", "restarts", "clusters")),
-        *((name, ctypes.c_double) for name in ("scale", "rounding")),
-        *((name, ctypes.c_void_p) for name in ("x", "reference", "centroids", "weight")),
-        *((name, ctypes.c_void_p) for name in ("moments", "gain", "norm", "longest", "label", "distance")),
+        ("rows", _Rows),
+        ("rounding", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("centroids", "moments", "gain", "norm", "longest", "label", "distance")),
+    ]
+
+
+class _Iterate(ctypes.Structure):
+    """`Iterate` of lloyd.c."""
+
+    _fields_ = [
+        ("rows", _Rows),
+        *((name, ctypes.c_int64) for name in ("threads", "max_iter")),
+        *((name, ctypes.c_double) for name in ("tolerance", "eps")),
+        *((name, ctypes.c_void_p) for name in ("centroids", "label", "own_iter", "at_rest", "num_iter")),
+        *((name, ctypes.c_void_p) for name in ("nearest", "distance")),
     ]
 
 
 def available(x: Tensor) -> bool:
     """Return whether the kernel takes such rows."""
-    return x.dtype == torch.float32 and x.device.type == "cpu" and function("lloyd_statistics", _Lloyd) is not None
+    known = x.dtype in (torch.float32, torch.float64) and x.device.type == "cpu"
+    return known and function("lloyd_iterate", _Iterate) is not None
 
 
-@torch.library.custom_op("zoo::lloyd_statistics", mutates_args=())
+def _fake_statistics(
+    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, restarts: int, weight: Tensor | None
+) -> Any:
+    shapes = (restarts, centroids.shape[0] // restarts, x.shape[1] + 1), (restarts,), ()
+    return tuple(x.new_empty(shape, dtype=torch.float64) for shape in shapes)
+
+
+@operator(_fake_statistics)
 def lloyd_statistics(
     x: Tensor, reference: Tensor, scale: float, centroids: Tensor, restarts: int, weight: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sums of each cluster's rows and weights, of the rows' scores, and of their squares, all float64.
 
     Args:
-        x: rows, (N, D), float32.
-        reference: what is subtracted from them, (D,), float32.
+        x: rows, (N, D), float32 or float64.
+        reference: what is subtracted from them, (D,), of their type.
         scale: what they are multiplied by then.
-        centroids: (R*K, D + 1), float32, in the same way, with −½‖c‖² in the last column.
+        centroids: (R*K, D + 1), of their type, in the same way, with −½‖c‖² in the last column.
         restarts: R.
         weight: of each row, (N,), float64, or None.
 
@@ -59,28 +89,29 @@ def lloyd_statistics(
     clusters = _check(x, reference, centroids, restarts, weight)
     moments = torch.zeros(restarts, clusters, x.shape[1] + 1, dtype=torch.float64)
     gain, norm = torch.zeros(restarts, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    inputs = {"x": x, "reference": reference, "centroids": centroids, "weight": weight}
-    _call("lloyd_statistics", (restarts, clusters, scale), inputs, {"moments": moments, "gain": gain, "norm": norm})
+    inputs = {"centroids": centroids, "moments": moments, "gain": gain, "norm": norm}
+    _call("lloyd_statistics", _Lloyd, (x, reference, weight), (restarts, clusters, scale), inputs)
     return moments, gain, norm
 
 
-@lloyd_statistics.register_fake
-def _(x: Tensor, reference: Tensor, scale: float, centroids: Tensor, restarts: int, weight: Tensor | None) -> Any:
-    shapes = (restarts, centroids.shape[0] // restarts, x.shape[1] + 1), (restarts,), ()
-    return tuple(x.new_empty(shape, dtype=torch.float64) for shape in shapes)
+def _fake_assign(
+    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, longest: Tensor, rounding: float
+) -> Any:
+    shape = longest.shape[0], x.shape[0]
+    return x.new_empty(shape, dtype=torch.int64), x.new_empty(shape, dtype=torch.float64)
 
 
-@torch.library.custom_op("zoo::lloyd_assign", mutates_args=())
+@operator(_fake_assign)
 def lloyd_assign(
     x: Tensor, reference: Tensor, scale: float, centroids: Tensor, longest: Tensor, rounding: float
 ) -> tuple[Tensor, Tensor]:
     """Return the nearest centroid of each row and the squared distance to it, (R, N) each, int64 and float64.
 
     Args:
-        x: rows, (N, D), float32.
-        reference: what is subtracted from them, (D,), float32.
+        x: rows, (N, D), float32 or float64.
+        reference: what is subtracted from them, (D,), of their type.
         scale: what they are multiplied by then; distances are scaled so.
-        centroids: (R*K, D + 1), float32, in the same way, with −½‖c‖² in the last column.
+        centroids: (R*K, D + 1), of their type, in the same way, with −½‖c‖² in the last column.
         longest: the greatest ‖c‖² of each restart, (R,), float64.
         rounding: a distance is 0 up to this share of ‖x‖² + longest.
 
@@ -93,23 +124,66 @@ def lloyd_assign(
         raise RuntimeError(f"zoo::lloyd_assign: longest must be (R,), float64, not {tuple(longest.shape)}")
     label = torch.empty(restarts, len(x), dtype=torch.int64)
     distance = torch.empty(restarts, len(x), dtype=torch.float64)
-    inputs = {"x": x, "reference": reference, "centroids": centroids, "longest": longest}
-    numbers = restarts, clusters, scale, rounding
-    _call("lloyd_assign", numbers, inputs, {"label": label, "distance": distance})
+    tensors = {"centroids": centroids, "longest": longest, "label": label, "distance": distance}
+    _call("lloyd_assign", _Lloyd, (x, reference, None), (restarts, clusters, scale), tensors, rounding=rounding)
     return label, distance
 
 
-@lloyd_assign.register_fake
-def _(x: Tensor, reference: Tensor, scale: float, centroids: Tensor, longest: Tensor, rounding: float) -> Any:
-    shape = longest.shape[0], x.shape[0]
-    return x.new_empty(shape, dtype=torch.int64), x.new_empty(shape, dtype=torch.float64)
+def _fake_iterate(
+    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, weight: Tensor | None, max_iter: int,
+    tolerance: float, threads: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    each, all_rows = centroids.new_empty(len(centroids), dtype=torch.int64), (len(centroids), len(x))
+    found = torch.empty_like(centroids), each.new_empty(each.shape, dtype=torch.bool), each, each.new_empty(())
+    return *found, each.new_empty(all_rows), centroids.new_empty(all_rows)
+
+
+@operator(_fake_iterate)
+def lloyd_iterate(
+    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, weight: Tensor | None, max_iter: int,
+    tolerance: float, threads: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Iterate until the centroids are at rest, for `max_iter` iterations, or until a cluster would be empty.
+
+    Args:
+        x: rows, (N, D), float32 or float64.
+        reference: what is subtracted from them, (D,), of their type.
+        scale: what they are multiplied by then.
+        centroids: (R, K, D), float64, in the same way.
+        weight: of each row, (N,), float64, or None.
+        max_iter: iterations at most.
+        tolerance: Σ‖Δc‖² at which centroids are at rest, as a share of the mean variance of the features.
+        threads: that share the rows.
+
+    Returns:
+        Centroids (R, K, D), whether they are at rest (R,), iterations of each restart (R,) and of all (); and, unless
+        a cluster would be empty, the nearest centroid of each row and the squared distance to it, (R, N) each.
+
+    Raises:
+        RuntimeError: for tensors of other types or shapes.
+    """
+    fits = centroids.ndim == 3 and centroids.shape[2:] == x.shape[1:] and centroids.dtype == torch.float64
+    if not fits or threads < 1:
+        raise RuntimeError("zoo::lloyd_iterate: centroids must be (R, K, D), float64, for rows (N, D), threads above 0")
+    restarts, clusters, _ = centroids.shape
+    _check(x, reference, x.new_empty(restarts * clusters, x.shape[1] + 1), restarts, weight)
+    found = centroids.clone(memory_format=torch.contiguous_format)
+    at_rest, own_iter = torch.zeros(restarts, dtype=torch.uint8), torch.zeros(restarts, dtype=torch.int64)
+    num_iter, label = torch.zeros((), dtype=torch.int64), torch.empty(restarts, len(x), dtype=torch.int32)
+    nearest, distance = torch.empty(restarts, len(x), dtype=torch.int64), found.new_empty(restarts, len(x))
+    outputs = {"centroids": found, "label": label, "own_iter": own_iter, "at_rest": at_rest, "num_iter": num_iter}
+    outputs |= {"nearest": nearest, "distance": distance}
+    numbers = {"threads": threads, "max_iter": max_iter, "tolerance": tolerance, "eps": torch.finfo(x.dtype).eps}
+    _call("lloyd_iterate", _Iterate, (x, reference, weight), (restarts, clusters, scale), outputs, **numbers)
+    return found, at_rest.bool(), own_iter, num_iter, nearest, distance
 
 
 def _check(x: Tensor, reference: Tensor, centroids: Tensor, restarts: int, weight: Tensor | None) -> int:
     """Return K; refuse what does not fit together, since the kernel would read whatever lies there."""
-    floats = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (x, reference, centroids))
+    known = x.dtype in (torch.float32, torch.float64)
+    alike = known and all(t.dtype == x.dtype and t.device.type == "cpu" for t in (x, reference, centroids))
     width = x.shape[1] if x.ndim == 2 else 0
-    fits = floats and width > 0 and reference.shape == (width,) and centroids.ndim == 2
+    fits = alike and width > 0 and reference.shape == (width,) and centroids.ndim == 2
     fits = fits and centroids.shape[1] == width + 1 and restarts > 0 and len(centroids) > 0
     fits = fits and len(centroids) % restarts == 0
     if weight is not None:
@@ -120,12 +194,21 @@ def _check(x: Tensor, reference: Tensor, centroids: Tensor, restarts: int, weigh
     return len(centroids) // restarts
 
 
-def _call(name: str, numbers: tuple, inputs: dict[str, Tensor | None], outputs: dict[str, Tensor]) -> None:
-    run = function(name, _Lloyd)
+def _call(
+    name: str,
+    struct: type[ctypes.Structure],
+    rows: tuple[Tensor, Tensor, Tensor | None],
+    numbers: tuple[int, int, float],
+    tensors: dict[str, Tensor],
+    **others: float,
+) -> None:
+    run = function(name, struct)
     if run is None:
         raise RuntimeError(f"zoo::{name} needs the compiled kernels: zoo.kernels.status() says why there are none")
-    whole = {key: t.contiguous() for key, t in (inputs | outputs).items() if t is not None}  # alive until it has run
-    restarts, clusters, scale, *rounding = numbers
-    rows, features = whole["x"].shape
-    pointers = {key: t.data_ptr() for key, t in whole.items()}
-    run(_Lloyd(rows, features, restarts, clusters, scale, *rounding, **pointers))
+    x, reference, weight = (None if t is None else t.contiguous() for t in rows)  # alive until it has run
+    whole = {key: t.contiguous() for key, t in tensors.items()}
+    assert x is not None
+    assert reference is not None
+    addresses = x.data_ptr(), reference.data_ptr(), None if weight is None else weight.data_ptr()
+    task = _Rows(*x.shape, *numbers[:2], x.dtype == torch.float32, numbers[2], *addresses)
+    run(struct(rows=task, **others, **{key: t.data_ptr() for key, t in whole.items()}))

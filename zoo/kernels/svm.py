@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.kernels import function
+from zoo.kernels.operators import operator
 
 __all__ = ["KERNELS", "available", "dual_descent", "smo"]
 
@@ -55,7 +56,11 @@ def available(device: torch.device) -> bool:
     )
 
 
-@torch.library.custom_op("zoo::smo", mutates_args=())
+def _fake_smo(x, target, low, high, beta, kernel, gamma, degree, coef0, epsilon, tol, shrinking, max_iter, cache_rows):  # type: ignore[no-untyped-def]
+    return torch.empty_like(beta), torch.empty_like(beta), beta.new_empty(4)
+
+
+@operator(_fake_smo)
 def smo(
     x: Tensor, target: Tensor, low: Tensor, high: Tensor, beta: Tensor, kernel: int, gamma: float, degree: int,
     coef0: float, epsilon: float, tol: float, shrinking: bool, max_iter: int, cache_rows: int,
@@ -105,12 +110,14 @@ def smo(
     return beta, slope, found
 
 
-@smo.register_fake
-def _(x, target, low, high, beta, kernel, gamma, degree, coef0, epsilon, tol, shrinking, max_iter, cache_rows):  # type: ignore[no-untyped-def]
-    return torch.empty_like(beta), torch.empty_like(beta), beta.new_empty(4)
+def _fake_descent(  # type: ignore[no-untyped-def]
+    x, starts, columns, num_features, target, low, high, diagonal, beta, order, constant, epsilon, tol, relative,
+    max_iter, seed,
+):  # fmt: skip
+    return torch.empty_like(beta), x.new_empty(num_features + 1), beta.new_empty(3)
 
 
-@torch.library.custom_op("zoo::dual_descent", mutates_args=())
+@operator(_fake_descent)
 def dual_descent(
     x: Tensor, starts: Tensor | None, columns: Tensor | None, num_features: int, target: Tensor, low: Tensor,
     high: Tensor, diagonal: Tensor, beta: Tensor, order: Tensor, constant: float, epsilon: float, tol: float,
@@ -170,14 +177,6 @@ def dual_descent(
         )
     )  # fmt: skip
     return beta, weight, found
-
-
-@dual_descent.register_fake
-def _(  # type: ignore[no-untyped-def]
-    x, starts, columns, num_features, target, low, high, diagonal, beta, order, constant, epsilon, tol, relative,
-    max_iter, seed,
-):  # fmt: skip
-    return torch.empty_like(beta), x.new_empty(num_features + 1), beta.new_empty(3)
 
 
 def _check(fits: bool, operator: str, wanted: str) -> None:

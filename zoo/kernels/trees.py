@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.kernels import function
+from zoo.kernels.operators import operator
 
 __all__ = ["CRITERIA", "ENTRIES", "available", "encode_rows", "grow_trees"]
 
@@ -77,7 +78,13 @@ def available(device: torch.device) -> bool:
 # -- codes of values ---------------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("zoo::encode_rows", mutates_args=())
+def _fake_codes(x: Tensor, edges: Tensor, count: Tensor, missing: int) -> tuple[Tensor, Tensor]:
+    dtype = torch.uint8 if missing < 256 else torch.int32
+    rows = x.new_empty(x.shape if dtype == torch.uint8 else (0, 0), dtype=dtype)
+    return x.new_empty(x.shape[1], x.shape[0], dtype=dtype), rows
+
+
+@operator(_fake_codes)
 def encode_rows(x: Tensor, edges: Tensor, count: Tensor, missing: int) -> tuple[Tensor, Tensor]:
     """Return the codes of rows: how many edges are below each value, `missing` for NaN.
 
@@ -123,17 +130,40 @@ def encode_rows(x: Tensor, edges: Tensor, count: Tensor, missing: int) -> tuple[
     return columns, rows
 
 
-@encode_rows.register_fake
-def _(x: Tensor, edges: Tensor, count: Tensor, missing: int) -> tuple[Tensor, Tensor]:
-    dtype = torch.uint8 if missing < 256 else torch.int32
-    rows = x.new_empty(x.shape if dtype == torch.uint8 else (0, 0), dtype=dtype)
-    return x.new_empty(x.shape[1], x.shape[0], dtype=dtype), rows
-
-
 # -- trees -------------------------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("zoo::grow_trees", mutates_args=())
+def _fake_trees(
+    columns,
+    rows,
+    entries,
+    lower,
+    upper,
+    weight,
+    index,
+    gradient,
+    values,
+    content,
+    tree_key,
+    poisson,
+    path,
+    monotone,
+    categorical,
+    num_sums,
+    *rest,
+):  # type: ignore[no-untyped-def]
+    nodes = torch.library.get_ctx().new_dynamic_size()
+    integers = [weight.new_empty(nodes, dtype=torch.int32) for _ in range(5)]
+    reals = [lower.new_empty(nodes) for _ in range(2)]
+    leaf = (len(path), len(weight)) if rest[-1] else (0, 0)
+    return (
+        weight.new_empty(len(path) + 1), *integers, weight.new_empty(nodes, dtype=torch.uint8),
+        weight.new_empty(nodes, 0 if categorical is None else 4), *reals,
+        weight.new_empty(nodes, num_sums), weight.new_empty(leaf, dtype=torch.int32),
+    )  # fmt: skip
+
+
+@operator(_fake_trees)
 def grow_trees(
     columns: Tensor, rows: Tensor, entries: Sequence[Tensor], lower: Tensor, upper: Tensor, weight: Tensor,
     index: Tensor | None, gradient: Tensor | None, values: Tensor | None, content: Tensor | None,
@@ -289,37 +319,6 @@ def grow_trees(
         starts.append(part[0][1:] + starts[-1][-1])
     start, *columns_of_all = torch.cat(starts), *(torch.cat(column) for column in list(zip(*found, strict=True))[1:])
     return start, *columns_of_all  # type: ignore[return-value]
-
-
-@grow_trees.register_fake
-def _(
-    columns,
-    rows,
-    entries,
-    lower,
-    upper,
-    weight,
-    index,
-    gradient,
-    values,
-    content,
-    tree_key,
-    poisson,
-    path,
-    monotone,
-    categorical,
-    num_sums,
-    *rest,
-):  # type: ignore[no-untyped-def]
-    nodes = torch.library.get_ctx().new_dynamic_size()
-    integers = [weight.new_empty(nodes, dtype=torch.int32) for _ in range(5)]
-    reals = [lower.new_empty(nodes) for _ in range(2)]
-    leaf = (len(path), len(weight)) if rest[-1] else (0, 0)
-    return (
-        weight.new_empty(len(path) + 1), *integers, weight.new_empty(nodes, dtype=torch.uint8),
-        weight.new_empty(nodes, 0 if categorical is None else 4), *reals,
-        weight.new_empty(nodes, num_sums), weight.new_empty(leaf, dtype=torch.int32),
-    )  # fmt: skip
 
 
 def _check_entries(entries: Sequence[Tensor], num_rows: int, num_features: int, width: int) -> None:

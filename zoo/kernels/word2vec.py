@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.kernels import function
+from zoo.kernels.operators import operator
 
 __all__ = ["available", "word2vec_steps"]
 
@@ -40,7 +41,11 @@ def available(table: Tensor) -> bool:
     return table.dtype == torch.float32 and table.device.type == "cpu" and function("word2vec", _Word2Vec) is not None
 
 
-@torch.library.custom_op("zoo::word2vec_steps", mutates_args=("embedding", "context"))
+def _fake_steps(embedding, context, text, there, window, noise, negatives, cbow, rate, bound, blocks_per_step):  # type: ignore[no-untyped-def]
+    return embedding.new_empty(2, dtype=torch.float64)
+
+
+@operator(_fake_steps, mutates_args=("embedding", "context"))
 def word2vec_steps(
     embedding: Tensor, context: Tensor, text: Tensor, there: Tensor, window: Tensor, noise: Tensor, negatives: float,
     cbow: bool, rate: float, bound: float, blocks_per_step: int,
@@ -90,11 +95,6 @@ def word2vec_steps(
         if moved.data_ptr() != table.data_ptr():
             table.copy_(moved)
     return found
-
-
-@word2vec_steps.register_fake
-def _(embedding, context, text, there, window, noise, negatives, cbow, rate, bound, blocks_per_step):  # type: ignore[no-untyped-def]
-    return embedding.new_empty(2, dtype=torch.float64)
 
 
 def _check_inputs(

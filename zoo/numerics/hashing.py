@@ -21,6 +21,7 @@ import math
 import torch
 from torch import Tensor
 
+from zoo.kernels.hashing import available, hash_rows
 from zoo.numerics.sparse import is_sparse, stored, stored_rows
 
 __all__ = ["content_hash", "epoch_generator", "normals", "splitmix64", "stream_key", "uniforms"]
@@ -83,10 +84,15 @@ def content_hash(*parts: Tensor) -> Tensor:
     """
     sums, start = torch.zeros((), dtype=torch.int64, device=parts[0].device), 0
     for x in parts:
-        bits = stored(x).double().add(0.0).view(torch.int64)  # + 0.0 turns −0 into 0
-        bits ^= bits >> 32  # floats of few digits differ in their upper half only
         factors = splitmix64(0, torch.arange(start, start + x.shape[1], device=x.device)) | 1
         start += x.shape[1]
+        if available(x):
+            if len(parts) == 1:
+                return hash_rows(x, factors, True)
+            sums = sums + hash_rows(x, factors, False)
+            continue
+        bits = stored(x).double().add(0.0).view(torch.int64)  # + 0.0 turns −0 into 0
+        bits ^= bits >> 32  # floats of few digits differ in their upper half only
         if is_sparse(x):
             sums = sums + bits.new_zeros(len(x)).index_add_(0, stored_rows(x), bits * factors[x.col_indices()])
         else:

@@ -4,10 +4,11 @@ r"""The triangular factor of rows that arrive in batches: all that a least-squar
 \begin{bmatrix} R \\ A \end{bmatrix} = Q' R', \qquad R'^\top R' = R^\top R + A^\top A
 ```
 
-It says as much of the rows as their Gram matrix, without the square of their condition number.
+It says as much of the rows as their Gram matrix, without the square of their condition number. Where that number is
+small, the factor is Cholesky's of the Gram matrix, to some 1e-12: half the multiplications, in one pass over the rows.
 
 Source: J. Demmel, L. Grigori, M. Hoemmen and J. Langou, "Communication-optimal parallel and sequential QR and LU
-factorizations", 2012 (TSQR).
+factorizations", 2012 (TSQR); G. Golub and C. Van Loan, "Matrix Computations", 4th ed. 2013, §5.2.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["column_norms", "qr_update"]
+__all__ = ["column_norms", "condition_bound", "gram_factor", "qr_update"]
 
 # Letters: M rows of a factor, B rows, C columns.
+
+_WELL = 100.0  # condition number, the square of which costs four digits of sixteen
 
 
 def qr_update(factor: Tensor, rows: Tensor) -> Tensor:
@@ -36,6 +39,38 @@ def qr_update(factor: Tensor, rows: Tensor) -> Tensor:
     """
     factor = torch.linalg.qr(torch.cat([factor, rows]) if len(factor) else rows, mode="r").R
     return factor * torch.where(factor.diagonal() < 0, -1.0, 1.0).unsqueeze(1)
+
+
+def gram_factor(gram: Tensor) -> Tensor | None:
+    """Return the triangular factor of rows with this Gram matrix (C, C); None where that would cost too many digits.
+
+    Units of measurement cost none: the columns are compared at unit length.
+
+    Example:
+        >>> gram_factor(torch.tensor([[25.0]])), gram_factor(torch.ones(2, 2))
+        (tensor([[5.]]), None)
+    """
+    lengths = gram.diagonal().sqrt()
+    if not bool(((lengths > 1e-140) & (lengths < 1e140)).all()):
+        return None
+    unit, failed = torch.linalg.cholesky_ex(gram / torch.outer(lengths, lengths), upper=True)
+    if int(failed) or condition_bound(unit) > _WELL * len(unit) ** 0.5:
+        return None
+    return unit * lengths
+
+
+def condition_bound(factor: Tensor) -> float:
+    """Return a bound of the condition number of a triangular factor (C, C), ‖R‖ ‖R⁻¹‖ in Frobenius' norm.
+
+    Example:
+        >>> condition_bound(torch.eye(4))
+        4.0
+    """
+    if not bool((factor.diagonal() != 0).all()):
+        return float("inf")
+    identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+    inverse = torch.linalg.solve_triangular(factor, identity, upper=True)
+    return float(torch.linalg.matrix_norm(factor) * torch.linalg.matrix_norm(inverse))
 
 
 def column_norms(rows: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from zoo.data.array_data import check_weight
 from zoo.data.arrays import to_tensor
 from zoo.data.foreign import opened
 from zoo.data.provenance import absolute, absolute_paths, digests, read_digests
-from zoo.data.registry import create_data, data_entries
+from zoo.data.registry import create_data, data_entry
 from zoo.errors import ZooError
 from zoo.models.base import ZooModel
 from zoo.registry import create_model
@@ -166,7 +166,8 @@ def data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: Zo
     section = absolute_paths(trained, run)
     given = {key: value for key, value in given.items() if value is not None}
     target = given.get("target")
-    names_a_file = "target" in getattr(data_entries()[section["name"]].cls, "path_options", ())
+    entry = data_entry(section["name"])
+    names_a_file = "target" in getattr(entry and entry.cls, "path_options", ())
     if target is not None and target != trained.get("target") and not names_a_file:
         raise ZooError(
             f"data.target={target} is not what the model learnt to say, {trained.get('target')!r}: leave it out, and "

@@ -10,16 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from zoo import layers
-
 __all__ = ["Compiled", "Recomputed"]
-
-TRANSFORMER_LAYERS = (
-    layers.TransformerEncoderLayer,
-    layers.TransformerDecoderLayer,
-    nn.TransformerEncoderLayer,
-    nn.TransformerDecoderLayer,
-)
 
 
 class Compiled(Callback):
@@ -54,4 +45,8 @@ class Recomputed(Callback):
             del layer.forward
 
     def _layers(self, model: nn.Module) -> list[Any]:
-        return [module for module in model.modules() if isinstance(module, TRANSFORMER_LAYERS)]
+        from zoo import layers  # all of them: where nothing is recomputed, nobody waits for that
+
+        kinds = layers.TransformerEncoderLayer, layers.TransformerDecoderLayer
+        built_in = nn.TransformerEncoderLayer, nn.TransformerDecoderLayer
+        return [module for module in model.modules() if isinstance(module, kinds + built_in)]

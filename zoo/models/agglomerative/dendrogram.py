@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.kernels import linkage as kernel
 
 __all__ = [
     "cophenetic_correlation",
@@ -56,6 +57,8 @@ def label_merges(pairs: Tensor, heights: Tensor, ascending: bool = True) -> Tens
     if ascending:
         heights, order = heights.sort(stable=True)
         pairs = pairs[order]
+    if kernel.available(heights.double()):
+        return kernel.label_merges(pairs, heights.double())
     count = len(pairs) + 1
     parent, size = list(range(2 * count - 1)), [1] * (2 * count - 1)
     first, second = [], []

@@ -16,7 +16,7 @@ r"""Hierarchies of clusters: start with every point alone, merge the two nearest
 
 | linkage | how | memory |
 |---|---|---|
-| single | minimum spanning tree | linear in N |
+| single | minimum spanning tree: point by point, or of many points by all components at once | linear in N |
 | ward (from points) | all reciprocal nearest neighbours at once, by centres | linear in N |
 | complete, average, weighted, others | the same on a stored matrix | 8 N² bytes |
 | centroid, median | closest pair, with neighbour candidates, on a stored matrix | 8 N² bytes |
@@ -53,6 +53,7 @@ _EUCLIDEAN = ("ward", "centroid", "median")
 # The most clusters that the compiled chain merges sooner than rounds of whole-tensor operations do; Ward's rounds need
 # no matrix.
 _CHAINED = {"ward": 3000, "others": 4000}
+_SPANNED = 20_000  # the most points whose tree is grown one by one sooner than all components at once
 
 Merges = tuple[Tensor, Tensor]  # a point of each of the two clusters (N - 1, 2), their distance (N - 1,)
 
@@ -178,7 +179,7 @@ def _from_matrix(matrix: Tensor, method: str) -> Merges:
     if len(matrix) == 1:
         return torch.zeros(0, 2, dtype=torch.long, device=matrix.device), matrix[0, :0]
     if method == "single":
-        return spanning_tree(DirectDistances(matrix, "precomputed"), len(matrix), matrix.device)
+        return _span(matrix)
     if method in ("centroid", "median"):
         return _by_closest(matrix.square_(), method)
     if method == "ward":
@@ -197,10 +198,25 @@ def _by_matrix(matrix: Tensor, method: str, sizes: Tensor) -> Merges:
 
 def _single(x: Tensor, metric: Metric) -> Merges:
     if not is_euclidean(metric):
+        if len(x) <= _CHAINED["others"] and kernel.available(x.new_empty(0)):
+            return _span(distance_matrix(x, metric))
         return spanning_tree(DirectDistances(x, metric), len(x), x.device)
-    points = SquaredDistances(euclidean_rows(x, metric))
+    rows = euclidean_rows(x, metric)
+    if len(x) <= _SPANNED and kernel.available(rows):
+        largest = float(rows.abs().amax())
+        scale = 2.0 ** math.frexp(largest)[1]  # so that no square overflows or vanishes; it rounds nothing
+        pairs, squared = kernel.span(rows / scale, False)
+        return pairs, from_squared(squared * scale**2, metric)
+    points = SquaredDistances(rows)
     pairs, squared = spanning_tree(points, len(x), x.device)
     return pairs, from_squared(squared * points.scale**2, metric)
+
+
+def _span(matrix: Tensor) -> Merges:
+    """Single linkage of a matrix of distances (N, N)."""
+    if kernel.available(matrix):
+        return kernel.span(matrix, True)
+    return spanning_tree(DirectDistances(matrix, "precomputed"), len(matrix), matrix.device)
 
 
 def _by_closest(squared: Tensor, method: str) -> Merges:

@@ -29,9 +29,11 @@ from torch import Tensor
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
+from zoo.kernels.lloyd import available
 from zoo.models.base import StreamingModel
-from zoo.models.kmeans.kmeans import DRAW, MEASURE, CentroidModel, KMeans
-from zoo.models.kmeans.lloyd import assign
+from zoo.models.kmeans.kmeans import DRAW, MEASURE, CentroidModel, KMeans, warn_of_iterations
+from zoo.models.kmeans.lloyd import assign, lloyd
+from zoo.models.kmeans.seeding import kmeans_plusplus, random_rows
 from zoo.numerics.distances import squared_distances
 from zoo.numerics.hashing import content_hash, stream_key
 from zoo.registry import register_model
@@ -39,7 +41,7 @@ from zoo.registry import register_model
 __all__ = ["BisectingKMeans"]
 
 _ROWS = 4096  # whose distances are taken at once, in float64
-_IN_DOUBLE = 1 << 25  # numbers up to which rows in memory are all made double: 256 MiB
+_IN_DOUBLE = 1 << 20  # numbers up to which rows in memory are all made double: 8 MiB
 
 
 @register_model(
@@ -237,26 +239,70 @@ class BisectingKMeans(CentroidModel, StreamingModel):
             rows = rows.double()  # once, and not in each of the splits
             assert self.split.spec is not None
             self.split.spec = replace(self.split.spec, dtype="float64")
+        self.split.check_rows(rows, weight)
         label, content = self._descend(rows), content_hash(self.split.rows_of(Batch(rows)))
         while not self.done:
             current = int(self._current())
             mine = (label == current).nonzero()[:, 0]
             part = Batch(rows[mine], weight=None if weight is None else weight[mine])
-            if self.first_centroids is not None:
-                self.split.start_from(self.first_centroids(part.x, part.weight))
-                self.split.begin()
-            self.split.draw_in_memory(part, content[mine])
-            self.split.run_passes(lambda part=part: [part])
-            if self.split.row_labels is not None and self.split.row_distance is not None:
-                child, distance = self.split.row_labels[0], self.split.row_distance[0]
-            else:
-                child, distance = (found[0] for found in assign(part.x, self.split.centroids.unsqueeze(0)))
+            centroids, child, distance = self._two_of(part, content[mine])
             mass = torch.ones_like(distance) if part.weight is None else part.weight.double()
-            none = distance.new_zeros(len(self.split.centroids))
+            none = distance.new_zeros(len(centroids))
             inertia, size = none.index_add(0, child, distance * mass), none.index_add(0, child, mass)
             label[mine] = torch.where(child == 1, int(self.num_splits) + 1, current)
-            values = self._finish_split(current, inertia, size)
+            values = self._finish_split(current, centroids, inertia, size)
         return values
+
+    def _two_of(self, part: Batch, content: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Split rows in memory (B, D) with hashes (B,): centroids (2, D), labels and squared distances (B,)."""
+        starts = None if self.first_centroids is None else self.first_centroids(part.x, part.weight)
+        found = self._split_at_once(part, content, starts)
+        if found is not None:
+            return found
+        self.split = self._next_split()
+        if starts is not None:
+            self.split.start_from(starts)
+            self.split.begin()
+        self.split.draw_in_memory(part, content)
+        self.split.run_passes(lambda: [part])
+        child, distance = assign(part.x, self.split.centroids.unsqueeze(0))
+        return self.split.centroids, child[0], distance[0]
+
+    def _split_at_once(
+        self, part: Batch, content: Tensor, starts: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The same without a model and its passes, which take most of the time of few rows; None where they know more.
+
+        That is how to draw by `k-means||`, to refill an empty cluster, and to find what is wrong with the rows.
+        """
+        hp, (rows, weight) = self.hparams, (part.x, part.weight)
+        if self.spherical or hp.init == "k-means||" or min(hp.num_clusters, len(rows)) < 2 or not available(rows):
+            return None
+        if weight is not None and not bool(weight.any()):
+            return None
+        if starts is None:
+            draw = kmeans_plusplus if hp.init == "k-means++" else random_rows
+            key = stream_key(int(self.seed), int(self.num_splits)) % 2**63
+            starts = draw(rows, weight, 2, hp.num_init, key, content)
+        found = lloyd(rows, starts, weight, max_iter=hp.max_iter, tolerance=hp.tolerance)
+        if not bool(found.at_rest.all()) and found.num_iter < hp.max_iter:
+            return None
+        label, distance = found.label, found.distance
+        if label is None or distance is None:
+            label, distance = assign(rows, found.centroids)  # (R, B)
+        inertia = distance.sum(1) if weight is None else distance @ weight.to(distance.dtype)
+        if not bool(inertia.isfinite().all()):
+            return None
+        best = int((inertia <= inertia.min() * (1 + 1e-9)).int().argmax())
+        if not bool(found.at_rest[best]):
+            warn_of_iterations("bisecting_kmeans", found.num_iter)
+        return found.centroids[best], label[best], distance[best]
+
+    def _next_split(self) -> KMeans:
+        """The model that makes the split that comes now."""
+        assert self.split.spec is not None
+        split = self._new_split(stream_key(int(self.seed), int(self.num_splits)))
+        return split.build(self.split.spec).to(self.device)
 
     def _current(self) -> Tensor:
         """The cluster that is being split."""
@@ -274,16 +320,22 @@ class BisectingKMeans(CentroidModel, StreamingModel):
         if not self.split.done:
             return {"splits": self.num_splits, **{f"split_{name}": value for name, value in values.items()}}
         best = self.split.best
-        return self._finish_split(current, self.child_inertia[best], self.child_weight[best])
+        centroids = self.split.centroids
+        values = self._finish_split(current, centroids, self.child_inertia[best], self.child_weight[best])
+        if not self.done:
+            self.split = self._next_split()
+        return values
 
-    def _finish_split(self, current: int, inertia: Tensor, weight: Tensor) -> dict[str, float | Tensor]:
-        """Put two children, of inertia (2,) and weight (2,), in the place of a cluster, and begin the next split."""
+    def _finish_split(
+        self, current: int, centroids: Tensor, inertia: Tensor, weight: Tensor
+    ) -> dict[str, float | Tensor]:
+        """Put two children, of centroids (2, D), inertia (2,) and weight (2,), in the place of a cluster."""
         device, new = inertia.device, int(self.num_splits) + 1
-        places = [current, new][: self.split.centroids.shape[0]]
-        self.leaf_centroids[places] = self.split.centroids
+        places = [current, new][: len(centroids)]
+        self.leaf_centroids[places] = centroids
         self.cluster_inertia[places], self.cluster_weight[places] = inertia, weight
         if len(places) == 2:
-            self.split_centroids[new - 1], self.split_of[new - 1] = self.split.centroids, current
+            self.split_centroids[new - 1], self.split_of[new - 1] = centroids, current
             self.num_splits += 1
         exhausted = not bool((self.cluster_inertia > 0).any())
         self.finished = torch.tensor(new >= self.hparams.num_clusters - 1 or exhausted, device=device)
@@ -291,9 +343,6 @@ class BisectingKMeans(CentroidModel, StreamingModel):
             warnings.warn(
                 f"bisecting_kmeans found {new + 1} different rows only: no cluster is left to split.", stacklevel=2
             )
-        if not self.done:
-            assert self.split.spec is not None
-            self.split = self._new_split(stream_key(int(self.seed), new)).build(self.split.spec).to(device)
         if self.report is not None:
             self.report(int(self.num_splits), self.inertia)
         return {"splits": self.num_splits, "inertia": self.inertia}

@@ -40,9 +40,11 @@ from torch import Tensor
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import NotConverged, ZooError
+from zoo.kernels.lloyd import available
 from zoo.models.base import StreamingModel
 from zoo.models.base.evaluation import Pooling, Sum
 from zoo.models.kmeans.lloyd import (
+    Iterations,
     assign,
     cluster_means,
     cluster_statistics,
@@ -58,6 +60,7 @@ from zoo.models.kmeans.seeding import (
     Seeding,
     content_hash,
     draw_scores,
+    kmeans_parallel,
     kmeans_plusplus,
     merge_samples,
     random_rows,
@@ -80,7 +83,10 @@ _DRAW_ROWS = 65536  # rows hashed at once, which bounds memory
 # What a pass does, in this order.
 DRAW, WEIGH, UPDATE, MEASURE, DONE = range(5)
 
-_IN_MEMORY = 1 << 24  # multiplications of an iteration, up to which a single batch is iterated upon at once
+# Multiplications of an iteration, up to which a single batch is iterated upon at once: by the kernel, whose end Ctrl-C
+# waits for, and in torch operations, which keep copies of the rows.
+_IN_MEMORY, _IN_COPIES = 1 << 30, 1 << 24
+_IN_DOUBLE = 1 << 20  # the same, up to which rows in memory are made double
 
 
 class CentroidModel(StreamingModel if TYPE_CHECKING else object):  # type: ignore[misc]
@@ -250,7 +256,6 @@ class KMeans(CentroidModel, StreamingModel):
         self.seeding = Seeding(init if isinstance(init, str) else "given", num_clusters, num_init, oversampling, rounds)
         self.called = "kmeans"  # by messages: another model may be made of this one
         self.row_labels: Tensor | None = None  # of rows that one pass in memory labelled, (1, N)
-        self.row_distance: Tensor | None = None  # squared, to their centroids, (1, N)
 
     def initialize(self, spec: DataSpec) -> None:
         hp, num_features = self.hparams, spec.num_features
@@ -327,33 +332,32 @@ class KMeans(CentroidModel, StreamingModel):
             return super().run_passes(batches, max_passes)
         batch = self.as_batch(first[0])
         self.draw_in_memory(batch)
-        if batch.size * self.all_centroids.numel() <= _IN_MEMORY:
-            # Iterate without the cost of passes, which is most of it; what is left is to measure.
-            if int(self.phase) < UPDATE:
-                weighing = self.hparams.init == "k-means||"
-                super().run_passes(lambda: [batch], self.seeding.num_rounds - int(self.round) + weighing)
-            self._iterate(batch)
+        if batch.size * self.all_centroids.numel() <= (_IN_MEMORY if available(batch.x) else _IN_COPIES):
+            found = self._iterate(batch)  # without the cost of passes, which is most of it; what is left is to measure
             if int(self.phase) == MEASURE and self.hparams.num_init == 1:
-                return self._label(batch)
+                return self._label(batch, found)
         return super().run_passes(lambda: [batch])
 
-    def _iterate(self, batch: Batch) -> None:
+    def _iterate(self, batch: Batch) -> Iterations | None:
         hp, rows = self.hparams, self.rows_of(batch)
         if self.spherical or int(self.phase) != UPDATE or batch.size < hp.num_clusters:
-            return
-        if rows.device.type == "cpu":
-            rows = rows.double()  # which the kernel takes
+            return None
+        if rows.device.type == "cpu" and batch.size * self.all_centroids.numel() <= _IN_DOUBLE:
+            rows = rows.double()  # which costs next to nothing
         found = lloyd(rows, self.all_centroids, batch.weight, max_iter=hp.max_iter, tolerance=hp.tolerance)
         self.all_centroids, self.at_rest = found.centroids, found.at_rest
         self.num_iter.fill_(found.num_iter)
         self.own_iter = found.own_iter
         if bool(found.at_rest.all()) or found.num_iter == hp.max_iter:
             self.phase.fill_(MEASURE)
+        return found
 
-    def _label(self, batch: Batch) -> dict[str, Any]:
+    def _label(self, batch: Batch, found: Iterations | None) -> dict[str, Any]:
         """The pass that measures, from the distances of all rows, whose labels are kept."""
-        self.row_labels, distance = assign(self.rows_of(batch), self.all_centroids)
-        self.row_distance = distance
+        if found is not None and found.label is not None and found.distance is not None:
+            self.row_labels, distance = found.label, found.distance
+        else:
+            self.row_labels, distance = assign(self.rows_of(batch), self.all_centroids)
         self.num_rows = torch.full_like(self.num_rows, batch.size)
         self.inertia_sum = distance.sum(1) if batch.weight is None else distance @ batch.weight.to(distance.dtype)
         self._check_sums()
@@ -411,21 +415,24 @@ class KMeans(CentroidModel, StreamingModel):
             self._add_to_sample("drawn", drawn)
 
     def draw_in_memory(self, batch: Batch, content: Tensor | None = None) -> None:
-        """Begin with the centroids that the rounds of k-means++ or of random draws would find in these rows.
+        """Begin with the centroids that the rounds of draws would find in these rows.
 
         Args:
             batch: all rows.
             content: their hashes (B,), where these are known.
         """
         hp, rows, weight = self.hparams, self.rows_of(batch), batch.weight
-        if int(self.phase) != DRAW or hp.init not in ("k-means++", "random") or batch.size < hp.num_clusters:
+        if int(self.phase) != DRAW or int(self.round) or batch.size < hp.num_clusters:
             return
-        self._check_finite(rows)
-        self._check_weight(weight)
+        self.check_rows(rows, weight)
         if weight is not None and not bool(weight.any()):
             raise ZooError(f"{self.called} was given sample weights that are all zero.")
-        draw = kmeans_plusplus if hp.init == "k-means++" else random_rows
-        self._place(draw(rows, weight, hp.num_clusters, hp.num_init, int(self.seed), content))
+        numbers = hp.num_clusters, hp.num_init, int(self.seed), content
+        if hp.init == "k-means||":
+            drawn = kmeans_parallel(rows, weight, *numbers, oversampling=hp.oversampling, rounds=hp.rounds)
+        else:
+            drawn = (kmeans_plusplus if hp.init == "k-means++" else random_rows)(rows, weight, *numbers)
+        self._place(drawn)
 
     def _end_round(self) -> bool:
         """Take over what was drawn; return whether that was the last round."""
@@ -435,6 +442,11 @@ class KMeans(CentroidModel, StreamingModel):
         self.candidates = self.seeding.keep(int(self.round), self.pool, self.candidates, self.potential, *drawn)
         self.round += 1
         return int(self.round) == self.seeding.num_rounds
+
+    def check_rows(self, x: Tensor, weight: Tensor | None) -> None:
+        """Raise one line for rows (B, D) or weights (B,) that cannot be clustered."""
+        self._check_finite(x)
+        self._check_weight(weight)
 
     def _check_finite(self, x: Tensor) -> None:
         if not math.isfinite(x.sum()) and not bool(torch.isfinite(x).all()):  # the sum is cheaper, and may overflow
@@ -539,11 +551,7 @@ class KMeans(CentroidModel, StreamingModel):
         # Restarts that found the same clusters differ by rounding: the first of them, whatever the batches were.
         self.best = (self.all_inertia <= self.all_inertia.min() * (1 + 1e-9)).int().argmax()
         if self.done and not bool(self.at_rest[self.best]) and (self.hparams.tolerance or not self.hparams.mini_batch):
-            warnings.warn(
-                f"{self.called} has not converged in {int(self.num_iter)} iterations: raise model.max_iter.",
-                NotConverged,
-                stacklevel=2,
-            )
+            warn_of_iterations(self.called, int(self.num_iter))
         return {"inertia": self.inertia, "iterations": self.num_iter}
 
     def _update(self) -> None:
@@ -569,6 +577,13 @@ class KMeans(CentroidModel, StreamingModel):
         self.own_iter = self.own_iter + active
         if bool(self.at_rest.all()) or int(self.num_iter) >= self.hparams.max_iter:
             self.phase.fill_(MEASURE)
+
+
+def warn_of_iterations(model: str, number: int) -> None:
+    """Say that so many iterations were not enough."""
+    warnings.warn(
+        f"{model} has not converged in {number} iterations: raise model.max_iter.", NotConverged, stacklevel=3
+    )
 
 
 def to_sphere(rows: Tensor) -> Tensor:

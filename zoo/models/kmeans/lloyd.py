@@ -16,11 +16,12 @@ computed in the rows' own type, sums in float64.
 
 Letters: B rows, D features, K clusters, R restarts side by side (all of them share one pass over the rows).
 
-A pass over float32 rows on a CPU is one kernel (`zoo.kernels.lloyd`), which writes no score: half the time and less. In
-torch operations, chosen by measurement (float32, 32 features, 64 clusters, one core, a million rows): scores by oneDNN
-21 ms (by `torch.mm`, which is MKL's, 40 ms on an AMD processor), laid out (K, B) so that max-pooling finds maximum and
-index together over contiguous rows in 7 ms (`argmax`: 220 ms); adding rows to their clusters with `index_add_` 12 ms
-(one-hot matrix product: 70 ms). Threads each take a span of rows through all steps in chunks that stay in the cache,
+On a CPU a pass is one kernel (`zoo.kernels.lloyd`), which writes no score: half the time and less; and so are all
+iterations, of which each but the first moves only those rows from sum to sum that change clusters. In torch operations,
+chosen by measurement (float32, 32 features, 64 clusters, one core, a million rows): scores by oneDNN 21 ms (by
+`torch.mm`, which is MKL's, 40 ms on an AMD processor), laid out (K, B) so that max-pooling finds maximum and index
+together over contiguous rows in 7 ms (`argmax`: 220 ms); adding rows to their clusters with `index_add_` 12 ms (one-hot
+matrix product: 70 ms). Threads each take a span of rows through all steps in chunks that stay in the cache,
 which needs one rendezvous a pass where a parallel loop in each operation needs hundreds.
 
 Source: S. Lloyd, "Least squares quantization in PCM", 1957, printed 1982.
@@ -44,8 +45,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.kernels import kmeans as kernel
-from zoo.kernels.lloyd import available, lloyd_assign, lloyd_statistics
+from zoo.kernels.lloyd import available, lloyd_assign, lloyd_iterate, lloyd_statistics
 from zoo.kernels.onednn import product
 
 __all__ = [
@@ -325,15 +325,18 @@ class Iterations(NamedTuple):
         at_rest: whether the last iteration moved the centroids by less than the tolerance, (R,).
         num_iter: iterations made.
         own_iter: those that each restart took to come to rest, (R,).
+        label: the nearest of the centroids, (R, B), where they are known; None where `assign` is to find them.
+        distance: the squared distance to it, (R, B), or None.
     """
 
     centroids: Tensor
     at_rest: Tensor
     num_iter: int
     own_iter: Tensor
+    label: Tensor | None = None
+    distance: Tensor | None = None
 
 
-@serial()
 def lloyd(
     x: Tensor, centroids: Tensor, weight: Tensor | None = None, *, max_iter: int = 300, tolerance: float = 0.0
 ) -> Iterations:
@@ -351,24 +354,32 @@ def lloyd(
         >>> lloyd(x, x[None, :2]).centroids.tolist()
         [[[0.5], [10.0]]]
     """
-    reference = reference_point(centroids, x.dtype)
-    scale = unit_scale(x, centroids, reference)
-    if kernel.available(x):
-        rows, mass = x - reference, None if weight is None else weight.double()
-        if scale != 1:
-            rows *= scale
-        if mass is None:
-            flat = rows.view(-1)
-            moments, spread = torch.cat([rows.sum(0), rows.new_tensor([len(rows)])]), flat.dot(flat)
-        else:
-            moments = torch.cat([mass @ rows, mass.sum().view(1)])
-            spread = mass @ torch.linalg.vecdot(rows, rows)
-        still_below = tolerance * float(mean_variance(moments, spread))
-        numbers = max_iter, still_below, torch.finfo(x.dtype).eps
-        local, at_rest, own_iter, steps = kernel.kmeans_iterate(
-            rows, reference * scale, (centroids - reference) * scale, mass, *numbers
+    with serial() as threads:
+        reference = reference_point(centroids, x.dtype)
+        scale = unit_scale(x, centroids, reference)
+        if not available(x):
+            return _lloyd(x, centroids, weight, reference, scale, max_iter, tolerance)
+        mass, local = None if weight is None else weight.double(), (centroids - reference) * scale
+        numbers = max_iter, tolerance, max(1, _num_spans(threads, x, centroids))
+        local, at_rest, own_iter, steps, label, distance = lloyd_iterate(
+            x, reference.to(x.dtype), scale, local, mass, *numbers
         )
-        return Iterations(local / scale + reference, at_rest, int(steps), own_iter)
+        found = Iterations(local / scale + reference, at_rest, int(steps), own_iter)
+        if bool(at_rest.all()) or found.num_iter == max_iter:
+            found = found._replace(label=label, distance=distance if scale == 1 else distance.div_(scale**2))
+        return found
+
+
+def _lloyd(
+    x: Tensor,
+    centroids: Tensor,
+    weight: Tensor | None,
+    reference: Tensor,
+    scale: float,
+    max_iter: int,
+    tolerance: float,
+) -> Iterations:
+    """The same in torch operations."""
     rows = torch.cat([(x - reference.to(x.dtype)) * scale, x.new_ones(len(x), 1)], 1)  # (B, D + 1)
     massive = rows.double() if weight is None else rows.double() * weight.double().unsqueeze(1)
     spread = (massive[:, :-1] * rows[:, :-1]).sum()
@@ -468,12 +479,17 @@ if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's
     os.register_at_fork(after_in_child=_thread_pool.cache_clear)
 
 
+def _num_spans(threads: int, x: Tensor, centroids: Tensor) -> int:
+    """How many threads rows (B, D) and centroids (R, K, D) are worth; none for little work."""
+    work = len(x) * centroids.shape[0] * (8 + centroids.shape[1]) * centroids.shape[2]
+    return min(threads, work // _WORK_PER_THREAD, len(x)) if x.device.type == "cpu" else 1
+
+
 def _in_threads(
     threads: int, function: Callable[..., Result], x: Tensor, weight: Tensor | None, centroids: Tensor
 ) -> list[Result]:
     """Call `function` on as many spans of rows as there is work for, each in a thread of its own."""
-    work = len(x) * centroids.shape[0] * (8 + centroids.shape[1]) * centroids.shape[2]
-    workers = min(threads, work // _WORK_PER_THREAD, len(x)) if x.device.type == "cpu" else 1
+    workers = _num_spans(threads, x, centroids)
     if workers <= 1:
         return [function(x, weight)]
     weights = weight.tensor_split(workers) if weight is not None else [None] * workers

@@ -44,6 +44,7 @@ __all__ = [
     "Seeding",
     "content_hash",
     "draw_scores",
+    "kmeans_parallel",
     "kmeans_plusplus",
     "least_potential",
     "merge_samples",
@@ -52,7 +53,8 @@ __all__ = [
     "take_sample",
 ]
 
-_IN_ONE_CALL = 1 << 24  # multiplications, up to which threads gain nothing
+_IN_ONE_CALL = 1 << 33  # multiplications for a candidate, some seconds, which Ctrl-C waits for
+_WORK_PER_THREAD = 1 << 23  # multiplications
 _FEW = 32  # rows of a sample, up to which repeats are looked for among all pairs
 _STEP_INVERSE = pow(0x9E37_79B9_7F4A_7C15, -1, 2**64)
 
@@ -188,7 +190,8 @@ def kmeans_plusplus(
         every = range(num_restarts)
         keys = [[stream_key(seed, step, restart) for restart in every] for step in range(num_clusters)]
         arguments = norm, content, _offsets(keys, content), None if weight is None else weight.double()
-        places = kernel.kmeans_draw(space.rows, *arguments, size, 16 * torch.finfo(norm.dtype).eps)
+        threads = min(torch.get_num_threads(), 1 + space.rows.numel() * size // _WORK_PER_THREAD)
+        places = kernel.kmeans_draw(space.rows, *arguments, size, 16 * torch.finfo(norm.dtype).eps, threads)
         return space.points[places].double()
     rounding = 16 * torch.finfo(norm.dtype).eps * (norm + norm.max())
     mass = torch.ones_like(norm) if weight is None else weight.double()
@@ -214,7 +217,7 @@ class _Centred:
     def __init__(self, x: Tensor, content: Tensor | None = None) -> None:
         self.points, self.mean = x, x.mean(0, dtype=torch.float64)
         self.content = content_hash(x) if content is None else content
-        self.rows = x.double() - self.mean
+        self.rows = x - self.mean  # float64
         self.norm = torch.linalg.vecdot(self.rows, self.rows)  # (B,)
 
     def inner(self, points: Tensor) -> Tensor:
@@ -225,6 +228,50 @@ class _Centred:
         """Whether the kernel is to make so many draws of so many candidates."""
         few = self.rows.numel() * draws <= _IN_ONE_CALL and size <= kernel.MOST_CANDIDATES
         return few and kernel.available(self.rows)
+
+
+def kmeans_parallel(
+    x: Tensor,
+    weight: Tensor | None,
+    num_clusters: int,
+    num_restarts: int,
+    seed: int,
+    content: Tensor | None = None,
+    *,
+    oversampling: float = 2.0,
+    rounds: int = 2,
+) -> Tensor:
+    """Return the centroids (R, K, D) that k-means|| draws from rows in memory: those that passes would draw.
+
+    Arguments are those of `kmeans_plusplus`, and of `Seeding`.
+
+    Example:
+        >>> kmeans_parallel(torch.tensor([[0.0], [5.0]]), None, 2, 1, seed=0).sort(1).values.tolist()
+        [[[0.0], [5.0]]]
+    """
+    content = content_hash(x) if content is None else content
+    mass, size = None if weight is None else weight.double(), max(1, round(oversampling * num_clusters))
+    pool = torch.zeros(1, (1 + rounds) * size, x.shape[1], dtype=torch.float64, device=x.device)
+    for step in range(1 + rounds):
+        near = assign(x, pool[:, : step * size])[1][0] if step else None
+        rows = _sample(content, stream_key(seed, step, 0), near, mass, size)
+        first = pool[0, 0] if step else x[rows[0]].double()
+        pool[0, step * size : (step + 1) * size] = first  # which stands in where rows run out
+        pool[0, step * size : step * size + len(rows)] = x[rows].double()
+    shares = torch.bincount(assign(x, pool)[0][0], mass, minlength=pool.shape[1]).double()
+    return kmeans_plusplus(pool[0], shares, num_clusters, num_restarts, stream_key(seed, 1 + rounds) % 2**63)
+
+
+def _sample(content: Tensor, key: int, near: Tensor | None, mass: Tensor | None, size: int) -> Tensor:
+    """The different rows (L,) that a round takes, L at most `size`."""
+    if size <= kernel.MOST_CANDIDATES and kernel.available(content.new_empty(1, 1, dtype=torch.float64)):
+        return kernel.kmeans_sample(content, _signed_int64(key * _STEP_INVERSE), near, mass, size)
+    score = draw_scores(content, [key])
+    for part in (mass, near):
+        score = score if part is None else score * part
+    places = torch.arange(len(content), device=content.device).unsqueeze(1)
+    drawn = take_sample(score, content, places, size)
+    return drawn.rows[0, drawn.score[0] > 0, 0].long()
 
 
 def random_rows(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from zoo.models.linear.quadratic import minimize_quadratic
-from zoo.numerics.triangular import column_norms
+from zoo.numerics.triangular import column_norms, condition_bound
 
 __all__ = ["elastic_net_path", "largest_penalty", "solve_least_squares"]
 
@@ -51,6 +51,8 @@ def solve_least_squares(a: Tensor, b: Tensor, ridge: float = 0.0) -> tuple[Tenso
     lengths = column_norms(a)
     # Units of measurement decide no rank; of more columns than rows they cannot, and the solution is shortest at once.
     scale = _or_one(lengths.max().expand_as(lengths) if wide else lengths)
+    if (w := _of_full_rank(a / scale, b)) is not None:
+        return w / scale.unsqueeze(1), min(a.shape)
     u, s, vt = torch.linalg.svd(a / scale, full_matrices=False)
     kept = s > s[:1] * max(a.shape) * torch.finfo(s.dtype).eps
     rank, target = int(kept.sum()), _or_one(column_norms(b))
@@ -60,6 +62,18 @@ def solve_least_squares(a: Tensor, b: Tensor, ridge: float = 0.0) -> tuple[Tenso
         span = torch.linalg.qr(vt[kept].T * scale.unsqueeze(1)).Q
         w = span @ (span.T @ w)
     return w, rank
+
+
+def _of_full_rank(a: Tensor, b: Tensor) -> Tensor | None:
+    """The shortest W of least ‖A W − B‖² by a QR factorization, a tenth of the work; None where A may lack rank."""
+    tall = len(a) >= a.shape[1]
+    q, r = torch.linalg.qr(a if tall else a.T)
+    if not condition_bound(r) * max(a.shape) * torch.finfo(r.dtype).eps < 0.1:
+        return None
+    target = _or_one(column_norms(b))
+    if tall:
+        return torch.linalg.solve_triangular(r, q.T @ (b / target), upper=True) * target
+    return q @ torch.linalg.solve_triangular(r.T, b / target, upper=False) * target
 
 
 def elastic_net_path(

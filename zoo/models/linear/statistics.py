@@ -9,9 +9,12 @@ The reference r is the first row that weighs anything: differences to it are exa
 however far from zero. m are the means beside it, and [A, B] is the factor of the centred rows. Another reference
 changes the first row of R alone, by √n times the difference, so that the factors of two processes can be stacked.
 
+Of many more rows than columns, [A, B] is Cholesky's factor of the centred rows' Gram matrix, where that keeps twelve
+digits (`zoo.numerics.triangular.gram_factor`), and comes of their QR factorization else.
+
 Legend: F features, K targets, C = 1 + F + K columns, M ≤ C rows of the factor, s sample weights of sum n.
 
-Source: Demmel, Grigori, Hoemmen & Langou 2012 (TSQR).
+Source: Demmel, Grigori, Hoemmen & Langou 2012 (TSQR); Chan, Golub & LeVeque 1979 (centred Gram matrices).
 """
 
 from __future__ import annotations
@@ -21,9 +24,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.numerics.triangular import qr_update
+from zoo.numerics.moments import average, gram, mean_shift
+from zoo.numerics.triangular import gram_factor, qr_update
 
 __all__ = ["Statistics"]
+
+_TALL = 4  # rows for each column, from which on a Gram matrix is the cheaper one
+_BLOCK = 1 << 17  # numbers that are centred at once, in the cache
 
 
 class Statistics(NamedTuple):
@@ -66,15 +73,19 @@ class Statistics(NamedTuple):
         if not len(x):
             return self
         first = torch.cat([x[0], y[0]]).to(self.reference.dtype)
-        at, split = self.reference if self.num_rows else first, 1 + x.shape[1]
-        rows = at.new_empty(len(x), 1 + len(at))  # (B, C)
-        rows[:, 0] = 1
-        torch.sub(x, at[: split - 1], out=rows[:, 1:split])
-        torch.sub(y, at[split - 1 :], out=rows[:, split:])
-        if weight is not None:
-            rows *= weight.sqrt().unsqueeze(1)
+        at = self.reference if self.num_rows else first
+        found = _by_gram(x, y, weight, at) if len(x) >= _TALL * (1 + len(at)) else None
+        if found is None:
+            found = at.new_empty(len(x), 1 + len(at))  # (B, C)
+            found[:, 0] = 1
+            _measure(x, y, at, found[:, 1:])
+            if weight is not None:
+                found *= weight.sqrt().unsqueeze(1)
+            found = qr_update(self.factor, found)
+        elif len(self.factor):
+            found = qr_update(self.factor, found)
         added = len(x) if weight is None else weight.sum()
-        return Statistics(qr_update(self.factor, rows), at, self.total_weight + added, self.num_rows + len(x))
+        return Statistics(found, at, self.total_weight + added, self.num_rows + len(x))
 
     def merge(self, other: Statistics) -> Statistics:
         """Statistics of both sets of rows."""
@@ -95,6 +106,38 @@ class Statistics(NamedTuple):
         x, y = self.reference.split(sizes)
         x_mean, y_mean = (self.factor[0, 1:] / self.factor[0, 0]).split(sizes)  # beside the reference
         return y + (y_mean - x_mean @ w) - x @ w
+
+
+def _measure(x: Tensor, y: Tensor, at: Tensor, out: Tensor) -> None:
+    """Write rows [x, y] less a point to `out` (B, F + K)."""
+    torch.sub(x, at[: x.shape[1]], out=out[:, : x.shape[1]])
+    torch.sub(y, at[x.shape[1] :], out=out[:, x.shape[1] :])
+
+
+def _by_gram(x: Tensor, y: Tensor, weight: Tensor | None, at: Tensor) -> Tensor | None:
+    """The factor of [1, Z] (C, C) by the Gram matrix of Z; None where that would cost too many digits."""
+    step = max(1024, _BLOCK // len(at))
+    buffer = at.new_empty(min(step, len(x)), len(at))
+    count, mean, scatter = at.new_zeros(()), torch.zeros_like(at), at.new_zeros(len(at), len(at))
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
+        mass = None if weight is None else weight[part].to(at.dtype)
+        rows = buffer[: min(step, len(x) - start)]
+        _measure(x[part], y[part], at, rows)
+        middle = average(rows, mass)
+        rows -= middle
+        if mass is not None:
+            rows *= mass.sqrt().unsqueeze(1)
+        scatter += gram(rows)
+        added = count.new_tensor(len(rows)) if mass is None else mass.sum()
+        count, mean, joint = mean_shift(count, mean, added, middle)
+        scatter += torch.outer(joint, joint)
+    inner = gram_factor(scatter)
+    if inner is None:
+        return None
+    factor = at.new_zeros(1 + len(at), 1 + len(at))
+    factor[0, 0], factor[0, 1:], factor[1:, 1:] = count.sqrt(), count.sqrt() * mean, inner
+    return factor
 
 
 def _moved(factor: Tensor, shift: Tensor) -> Tensor:

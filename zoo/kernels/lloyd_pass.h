@@ -1,0 +1,374 @@
+/* A pass of Lloyd's algorithm over rows of one type, block by block; included once for each, with REAL and NAME(x).
+
+   A block of rows lies with its rows in the lanes, so that a score is a chain of multiplications and the greatest is
+   found by comparing vectors; no score is ever written. Sums are double. */
+
+#define LANES ((int)(VECTOR / sizeof(REAL)))
+#define ROWS_AT_ONCE (DEEP * LANES)
+
+typedef REAL NAME(vec) __attribute__((vector_size(VECTOR), aligned(sizeof(REAL)), may_alias));
+typedef REAL NAME(eight) __attribute__((vector_size(8 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+typedef INTEGER NAME(ivec) __attribute__((vector_size(VECTOR), aligned(sizeof(REAL)), may_alias));
+
+/* What a thread has at hand while it works on a block. */
+typedef struct {
+    const REAL *packed; /* of all threads: centroids in tiles, packed[restart][tile][feature][TILE], then their last column */
+    int64_t width;      /* D + 1, up to a multiple of 16 */
+    REAL *flat;         /* (ROWS_AT_ONCE, width): rows from the reference point, then 1, then 0 */
+    REAL *turned;       /* (width, ROWS_AT_ONCE) */
+    double *sums;       /* (R, K, filled): on cache lines, from which a sum that was just stored is read at once */
+    int64_t filled;     /* D + 1, up to a multiple of 8 */
+    eight norm;
+    REAL score[ROWS_AT_ONCE]; /* the greatest */
+    INTEGER best[ROWS_AT_ONCE];
+} NAME(Block);
+
+INLINE eight NAME(widen)(const REAL *from) { return __builtin_convertvector(*(const NAME(eight) *)from, eight); }
+
+/* A tile that is not full ends in clusters that score -inf, which nothing chooses. */
+static void NAME(pack)(const Rows *task, const REAL *centroids, REAL *to) {
+    const int64_t D = task->features, K = task->clusters;
+    for (int64_t restart = 0; restart < task->restarts; restart++)
+        for (int64_t first = 0; first < K; first += TILE)
+            for (int64_t f = 0; f <= D; f++)
+                for (int64_t k = first; k < first + TILE; k++)
+                    *to++ = k < K ? centroids[(restart * K + k) * (D + 1) + f] : f < D ? 0 : -INFINITY;
+}
+
+static int64_t NAME(packed_size)(const Rows *task) { return task->restarts * tiles(task) * TILE * (task->features + 1); }
+
+static int NAME(open_block)(const Rows *task, NAME(Block) *b) {
+    const int64_t D = task->features, width = (D + 16) / 16 * 16, filled = (D + 8) / 8 * 8;
+    const int64_t count = task->restarts * task->clusters * filled;
+    b->width = width, b->filled = filled, b->norm = (eight){};
+    b->flat = room(ROWS_AT_ONCE * width * sizeof(REAL)), b->turned = room(ROWS_AT_ONCE * width * sizeof(REAL));
+    b->sums = room(count * sizeof(double));
+    if (!b->flat || !b->turned || !b->sums) return 1;
+    memset(b->flat, 0, ROWS_AT_ONCE * width * sizeof(REAL));
+    for (int r = 0; r < ROWS_AT_ONCE; r++) b->flat[r * width + D] = 1;
+    memset(b->sums, 0, count * sizeof(double));
+    return 0;
+}
+
+static void NAME(close_block)(NAME(Block) *b) { free(b->flat), free(b->turned), free(b->sums); }
+
+/* to[c][r] = from[r][c] for LANES rows that are `width` apart. */
+INLINE void NAME(turn)(const REAL *from, int64_t width, REAL *to) {
+#if defined(__AVX512F__) && IS_FLOAT
+    __m512 a[16], t[16];
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; r++) a[r] = _mm512_loadu_ps(from + r * width);
+#pragma GCC unroll 8
+    for (int r = 0; r < 16; r += 2) t[r] = _mm512_unpacklo_ps(a[r], a[r + 1]), t[r + 1] = _mm512_unpackhi_ps(a[r], a[r + 1]);
+#pragma GCC unroll 4
+    for (int r = 0; r < 16; r += 4)
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; h++) {
+            __m512d low = _mm512_castps_pd(t[r + h]), high = _mm512_castps_pd(t[r + h + 2]);
+            a[r + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+            a[r + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+        }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) { /* a[4 q + c] has columns c, 4 + c, 8 + c and 12 + c of rows 4 q to 4 q + 3 */
+        __m512 low = _mm512_shuffle_f32x4(a[c], a[c + 4], 0x88), high = _mm512_shuffle_f32x4(a[c + 8], a[c + 12], 0x88);
+        __m512 low_ = _mm512_shuffle_f32x4(a[c], a[c + 4], 0xdd), high_ = _mm512_shuffle_f32x4(a[c + 8], a[c + 12], 0xdd);
+        _mm512_storeu_ps(to + c * ROWS_AT_ONCE, _mm512_shuffle_f32x4(low, high, 0x88));
+        _mm512_storeu_ps(to + (c + 4) * ROWS_AT_ONCE, _mm512_shuffle_f32x4(low_, high_, 0x88));
+        _mm512_storeu_ps(to + (c + 8) * ROWS_AT_ONCE, _mm512_shuffle_f32x4(low, high, 0xdd));
+        _mm512_storeu_ps(to + (c + 12) * ROWS_AT_ONCE, _mm512_shuffle_f32x4(low_, high_, 0xdd));
+    }
+#elif defined(__AVX512F__)
+    __m512d a[8], t[8];
+#pragma GCC unroll 8
+    for (int r = 0; r < 8; r++) a[r] = _mm512_loadu_pd(from + r * width);
+#pragma GCC unroll 4
+    for (int r = 0; r < 8; r += 2) t[r] = _mm512_unpacklo_pd(a[r], a[r + 1]), t[r + 1] = _mm512_unpackhi_pd(a[r], a[r + 1]);
+#pragma GCC unroll 2
+    for (int c = 0; c < 2; c++) { /* t[2 q + c] has columns c, 2 + c, 4 + c and 6 + c of rows 2 q and 2 q + 1 */
+        __m512d low = _mm512_shuffle_f64x2(t[c], t[c + 2], 0x88), high = _mm512_shuffle_f64x2(t[c + 4], t[c + 6], 0x88);
+        __m512d low_ = _mm512_shuffle_f64x2(t[c], t[c + 2], 0xdd), high_ = _mm512_shuffle_f64x2(t[c + 4], t[c + 6], 0xdd);
+        _mm512_storeu_pd(to + c * ROWS_AT_ONCE, _mm512_shuffle_f64x2(low, high, 0x88));
+        _mm512_storeu_pd(to + (c + 2) * ROWS_AT_ONCE, _mm512_shuffle_f64x2(low_, high_, 0x88));
+        _mm512_storeu_pd(to + (c + 4) * ROWS_AT_ONCE, _mm512_shuffle_f64x2(low, high, 0xdd));
+        _mm512_storeu_pd(to + (c + 6) * ROWS_AT_ONCE, _mm512_shuffle_f64x2(low_, high_, 0xdd));
+    }
+#else
+    for (int c = 0; c < LANES; c++)
+        for (int r = 0; r < LANES; r++) to[c * ROWS_AT_ONCE + r] = from[r * width + c];
+#endif
+}
+
+/* Read the rows from `first` on; those that the block has too many of are zero. */
+static void NAME(read_rows)(const Rows *task, NAME(Block) *b, int64_t first, int64_t count) {
+    const int64_t D = task->features, width = b->width;
+    const REAL scale = (REAL)task->scale, *reference = task->reference;
+    for (int64_t r = 0; r < count; r++) {
+        const REAL *x = (const REAL *)task->x + (first + r) * D;
+        REAL *to = b->flat + r * width;
+        for (int64_t f = 0; f < D; f++) to[f] = (x[f] - reference[f]) * scale;
+    }
+    for (int64_t r = count; r < ROWS_AT_ONCE; r++) memset(b->flat + r * width, 0, D * sizeof(REAL));
+    for (int64_t f = 0; f < D; f += LANES)
+        for (int v = 0; v < DEEP; v++) NAME(turn)(b->flat + v * LANES * width + f, width, b->turned + f * ROWS_AT_ONCE + v * LANES);
+}
+
+/* The nearest of one restart's clusters to each row: that of the greatest score, the first of equal ones. */
+static void NAME(find_nearest)(const Rows *task, NAME(Block) *b, int64_t restart) {
+    typedef NAME(vec) vec;
+    typedef NAME(ivec) ivec;
+    const int64_t D = task->features, count = tiles(task);
+    const REAL *c = b->packed + restart * count * TILE * (D + 1);
+    vec best[DEEP];
+    ivec index[DEEP];
+    for (int v = 0; v < DEEP; v++) best[v] = (vec){} - (REAL)INFINITY, index[v] = (ivec){};
+    for (int64_t tile = 0; tile < count; tile++, c += TILE) {
+        vec s[TILE][DEEP];
+#pragma GCC unroll 8
+        for (int k = 0; k < TILE; k++)
+#pragma GCC unroll 2
+            for (int v = 0; v < DEEP; v++) s[k][v] = (vec){};
+        const REAL *x = b->turned;
+        for (int64_t f = 0; f < D; f++, x += ROWS_AT_ONCE, c += TILE) {
+            vec rows[DEEP];
+#pragma GCC unroll 2
+            for (int v = 0; v < DEEP; v++) rows[v] = *(const vec *)(x + v * LANES);
+#pragma GCC unroll 8
+            for (int k = 0; k < TILE; k++) {
+                vec factor = (vec){} + c[k];
+#pragma GCC unroll 2
+                for (int v = 0; v < DEEP; v++) s[k][v] += factor * rows[v];
+            }
+        }
+#pragma GCC unroll 8
+        for (int k = 0; k < TILE; k++)
+#pragma GCC unroll 2
+            for (int v = 0; v < DEEP; v++) {
+                vec score = s[k][v] + c[k];
+                ivec greater = score > best[v];
+                best[v] = (vec)((greater & (ivec)score) | (~greater & (ivec)best[v]));
+                index[v] = (greater & ((ivec){} + (INTEGER)(tile * TILE + k))) | (~greater & index[v]);
+            }
+    }
+    for (int v = 0; v < DEEP; v++)
+        memcpy(b->score + v * LANES, &best[v], sizeof(vec)), memcpy(b->best + v * LANES, &index[v], sizeof(ivec));
+}
+
+/* The sums of one restart's clusters, and with the first restart those of squares; `weighted` is a constant here. */
+INLINE void NAME(add_rows)(int weighted, const Rows *task, NAME(Block) *b, int64_t restart, int64_t first, int64_t count, double *gains) {
+    double *sums = b->sums + restart * task->clusters * b->filled, gain = 0.0;
+    eight norm = {};
+    for (int64_t r = 0; r < count; r++) {
+        const REAL *row = b->flat + r * b->width;
+        double *to = sums + b->best[r] * b->filled;
+        const double weight = weighted ? task->weight[first + r] : 1.0;
+        for (int64_t f = 0; f < b->filled; f += 8) {
+            eight value = NAME(widen)(row + f), share = value * weight;
+            *(eight *)(to + f) += share;
+            norm += share * value;
+        }
+        gain += weight * (double)b->score[r];
+    }
+    gains[restart] += gain;
+    if (!restart) b->norm += norm;
+}
+
+static int NAME(add_up)(const Lloyd *pass) {
+    const Rows *task = &pass->rows;
+    const int64_t D = task->features, clusters = task->restarts * task->clusters;
+    NAME(Block) b;
+    REAL *packed = room(NAME(packed_size)(task) * sizeof(REAL));
+    const int failed = NAME(open_block)(task, &b) || !packed;
+    if (!failed) NAME(pack)(task, pass->centroids, packed);
+    b.packed = packed;
+    for (int64_t first = 0; first < task->number && !failed; first += ROWS_AT_ONCE) {
+        const int64_t count = least(ROWS_AT_ONCE, task->number - first);
+        NAME(read_rows)(task, &b, first, count);
+        for (int64_t restart = 0; restart < task->restarts; restart++) {
+            NAME(find_nearest)(task, &b, restart);
+            if (task->weight) NAME(add_rows)(1, task, &b, restart, first, count, pass->gain);
+            else NAME(add_rows)(0, task, &b, restart, first, count, pass->gain);
+        }
+    }
+    for (int64_t k = 0; k < clusters && !failed; k++) {
+        memcpy(pass->moments + k * (D + 1), b.sums + k * b.filled, (D + 1) * sizeof(double));
+        if (k < task->clusters) *pass->norm -= b.sums[k * b.filled + D]; /* less the ones */
+    }
+    for (int lane = 0; lane < 8 && !failed; lane++) *pass->norm += b.norm[lane];
+    NAME(close_block)(&b), free(packed);
+    return failed;
+}
+
+static double NAME(square)(const REAL *row, int64_t count) {
+    eight sums = {};
+    double sum = 0.0;
+    int64_t f = 0;
+    for (; f + 8 <= count; f += 8) {
+        eight value = NAME(widen)(row + f);
+        sums += value * value;
+    }
+    for (; f < count; f++) sum += (double)row[f] * (double)row[f];
+    for (int lane = 0; lane < 8; lane++) sum += sums[lane];
+    return sum;
+}
+
+static void NAME(label_span)(const Lloyd *pass, NAME(Block) *b, int64_t begin, int64_t end) {
+    const Rows *task = &pass->rows;
+    for (int64_t first = begin; first < end; first += ROWS_AT_ONCE) {
+        const int64_t count = least(ROWS_AT_ONCE, end - first);
+        double squares[ROWS_AT_ONCE];
+        NAME(read_rows)(task, b, first, count);
+        for (int64_t r = 0; r < count; r++) squares[r] = NAME(square)(b->flat + r * b->width, task->features);
+        for (int64_t restart = 0; restart < task->restarts; restart++) {
+            NAME(find_nearest)(task, b, restart);
+            for (int64_t r = 0; r < count; r++) {
+                const int64_t at = restart * task->number + first + r;
+                const double distance = squares[r] - 2.0 * (double)b->score[r];
+                pass->label[at] = b->best[r];
+                pass->distance[at] =
+                    distance <= pass->rounding * (squares[r] + pass->longest[restart]) ? 0.0 : distance;
+            }
+        }
+    }
+}
+
+static int NAME(label_rows)(const Lloyd *pass) {
+    const Rows *task = &pass->rows;
+    NAME(Block) b;
+    REAL *packed = room(NAME(packed_size)(task) * sizeof(REAL));
+    const int failed = NAME(open_block)(task, &b) || !packed;
+    if (!failed) NAME(pack)(task, pass->centroids, packed);
+    b.packed = packed;
+    NAME(label_span)(pass, &b, 0, failed ? 0 : task->number);
+    NAME(close_block)(&b), free(packed);
+    return failed;
+}
+
+/* -- iterations ---------------------------------------------------------------------------------------------------- */
+
+/* Move the rows of a block that have another nearest centroid than before from one sum to the other. */
+static void NAME(move_rows)(const Iterate *all, NAME(Block) *b, int64_t restart, int64_t first, int64_t count, int64_t *sizes) {
+    const Rows *task = &all->rows;
+    int32_t *label = all->label + restart * task->number + first;
+    double *sums = b->sums + restart * task->clusters * b->filled;
+    for (int64_t r = 0; r < count; r++) {
+        const int64_t before = label[r], now = b->best[r];
+        if (before == now) continue;
+        const REAL *row = b->flat + r * b->width;
+        const double weight = task->weight ? task->weight[first + r] : 1.0;
+        const int64_t counts = weight > 0;
+        double *to = sums + now * b->filled, *from = sums + before * b->filled;
+        if (before < 0) {
+            for (int64_t f = 0; f < b->filled; f += 8) *(eight *)(to + f) += NAME(widen)(row + f) * weight;
+        } else {
+            for (int64_t f = 0; f < b->filled; f += 8) {
+                const eight share = NAME(widen)(row + f) * weight;
+                *(eight *)(to + f) += share;
+                *(eight *)(from + f) -= share;
+            }
+            sizes[restart * task->clusters + before] -= counts;
+        }
+        sizes[restart * task->clusters + now] += counts;
+        label[r] = (int32_t)now;
+    }
+}
+
+/* What one thread adds to the sums in one iteration. */
+static void NAME(sweep)(const Iterate *all, NAME(Block) *b, int64_t begin, int64_t end, int first_time, int64_t *sizes) {
+    const Rows *task = &all->rows;
+    for (int64_t first = begin; first < end; first += ROWS_AT_ONCE) {
+        const int64_t count = least(ROWS_AT_ONCE, end - first);
+        NAME(read_rows)(task, b, first, count);
+        for (int64_t r = 0; r < count && first_time; r++) {
+            const double weight = task->weight ? task->weight[first + r] : 1.0;
+            b->norm[0] += weight * NAME(square)(b->flat + r * b->width, task->features);
+        }
+        for (int64_t restart = 0; restart < task->restarts; restart++) {
+            if (all->at_rest[restart]) continue;
+            NAME(find_nearest)(task, b, restart);
+            NAME(move_rows)(all, b, restart, first, count, sizes);
+        }
+    }
+}
+
+/* Centroids as the rows' type has them, with what ends them. */
+static void NAME(round_centroids)(const Iterate *all, REAL *to) {
+    const int64_t D = all->rows.features, clusters = all->rows.restarts * all->rows.clusters;
+    for (int64_t k = 0; k < clusters; k++) {
+        double square = 0.0;
+        for (int64_t f = 0; f < D; f++) {
+            const REAL value = (REAL)all->centroids[k * D + f];
+            to[k * (D + 1) + f] = value;
+            square += (double)value * (double)value;
+        }
+        to[k * (D + 1) + D] = (REAL)(-0.5 * square);
+    }
+}
+
+/* The part of the rows that a thread has, in whole blocks. */
+static int64_t NAME(part)(const Iterate *all, int64_t thread) {
+    const int64_t blocks = (all->rows.number + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+    return least(blocks * thread / all->threads * ROWS_AT_ONCE, all->rows.number);
+}
+
+/* Nearest centroids and distances of all rows in the end; `longest` is room (R). */
+static void NAME(label_all)(const Iterate *all, NAME(Block) *b, REAL *rounded, REAL *packed, double *longest) {
+    const Rows *task = &all->rows;
+    const int64_t D = task->features, K = task->clusters;
+    const Lloyd pass = {.rows = *task, .rounding = 16 * all->eps, .longest = longest, .label = all->nearest, .distance = all->distance};
+    NAME(round_centroids)(all, rounded);
+    NAME(pack)(task, rounded, packed);
+    for (int64_t r = 0; r < task->restarts; r++) {
+        longest[r] = 0.0;
+        for (int64_t k = r * K; k < (r + 1) * K; k++) longest[r] = fmax(longest[r], -2.0 * (double)rounded[k * (D + 1) + D]);
+    }
+#pragma omp parallel for num_threads(all->threads) schedule(static, 1) if (all->threads > 1)
+    for (int64_t t = 0; t < all->threads; t++) NAME(label_span)(&pass, &b[t], NAME(part)(all, t), NAME(part)(all, t + 1));
+}
+
+static int NAME(iterate)(const Iterate *all) {
+    const Rows *task = &all->rows;
+    const int64_t D = task->features, clusters = task->restarts * task->clusters, threads = all->threads;
+    NAME(Block) *b = calloc((size_t)threads, sizeof *b);
+    int64_t *sizes = calloc((size_t)(threads * clusters), sizeof *sizes);
+    REAL *packed = room(NAME(packed_size)(task) * sizeof(REAL)), *rounded = room(clusters * (D + 1) * sizeof(REAL));
+    double *means = room(clusters * (D + 1) * sizeof(double)), *shift = room(task->restarts * sizeof(double));
+    int failed = !b || !sizes || !packed || !rounded || !means || !shift;
+    for (int64_t t = 0; t < threads && !failed; t++) failed = NAME(open_block)(task, &b[t]), b[t].packed = packed;
+    for (int64_t i = 0; i < task->restarts * task->number && !failed; i++) all->label[i] = -1;
+    int64_t step = 0, open = task->restarts;
+    double limit = 0.0;
+    for (; step < all->max_iter && open && !failed; step++) {
+        NAME(round_centroids)(all, rounded);
+        NAME(pack)(task, rounded, packed);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+        for (int64_t t = 0; t < threads; t++)
+            NAME(sweep)(all, &b[t], NAME(part)(all, t), NAME(part)(all, t + 1), !step, sizes + t * clusters);
+        int empty = 0;
+        for (int64_t k = 0; k < clusters; k++) {
+            int64_t size = 0;
+            double *mean = means + k * (D + 1);
+            if (all->at_rest[k / task->clusters]) continue;
+            memset(mean, 0, (D + 1) * sizeof *mean);
+            for (int64_t t = 0; t < threads; t++) {
+                size += sizes[t * clusters + k];
+                for (int64_t f = 0; f <= D; f++) mean[f] += b[t].sums[k * b[t].filled + f];
+            }
+            empty |= !size;
+        }
+        if (empty) break;
+        if (!step) {
+            double norm = 0.0;
+            for (int64_t t = 0; t < threads; t++) norm += b[t].norm[0];
+            limit = all->tolerance * mean_variance(task, means, norm);
+        }
+        if (!move_centroids(all, means, shift, limit, &open)) break; /* there are rows that are no numbers */
+    }
+    *all->num_iter = step;
+    if (!failed && (!open || step == all->max_iter)) NAME(label_all)(all, b, rounded, packed, shift);
+    for (int64_t t = 0; t < threads && b; t++) NAME(close_block)(&b[t]);
+    free(b), free(sizes), free(packed), free(rounded), free(means), free(shift);
+    return failed;
+}
+
+#undef LANES
+#undef ROWS_AT_ONCE
