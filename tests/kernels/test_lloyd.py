@@ -77,8 +77,13 @@ def test_iterations_are_passes_one_after_the_other(
         start = x[torch.randint(rows, (restarts, clusters))].double() + 0.1 * torch.randn(restarts, clusters, features)
         for threads in (1, 3):
             numbers = x, x[0], 0.5, (start - x[0]) * 0.5, weight
-            found, at_rest, own, steps = lloyd_iterate(*numbers, 30, 0.0, threads)
+            found, at_rest, own, steps, label, distance = lloyd_iterate(*numbers, 30, 0.0, threads)
             assert int(own.max()) == int(steps)
+            if bool(at_rest.all()):
+                exact = (((x.double() - x[0]) * 0.5)[None, :, None] - found[:, None]).square().sum(3)  # (R, N, K)
+                near = (1e-5 if dtype == torch.float32 else 1e-13) * max(1.0, float(exact.max()))
+                assert (exact.gather(2, label[:, :, None])[..., 0] - exact.amin(2)).max() <= near
+                assert (distance - exact.amin(2)).abs().max() <= near
             centroids = start
             for _ in range(int(steps)):  # each by the statistics of a pass
                 moments = cluster_statistics(x, centroids, weight, x[0].double()).moments
@@ -98,7 +103,7 @@ def test_a_cluster_that_loses_its_rows_is_empty_to_the_last_digit(kernels: str) 
     x = torch.tensor([[0.0], [0.1], [0.3], [9.0]], dtype=torch.float64)
     weight = torch.tensor([0.1, 0.2, 0.3, 0.7], dtype=torch.float64)
     centroids = torch.tensor([[[-1.0], [0.25], [30.0]]], dtype=torch.float64)
-    _, at_rest, _, steps = lloyd_iterate(x, x[0] * 0, 1.0, centroids, weight, 30, 0.0, 1)
+    _, at_rest, _, steps, *_ = lloyd_iterate(x, x[0] * 0, 1.0, centroids, weight, 30, 0.0, 1)
     assert not at_rest.any()
     assert int(steps) < 30
 
