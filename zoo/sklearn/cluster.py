@@ -553,7 +553,9 @@ class BisectingKMeans(_Centroids):
         model.first_centroids = model.report = None
         self.model_ = model.eval()
         self.cluster_centers_ = model.centroids.cpu().numpy().astype(X.dtype)
-        self.inertia_, self.labels_ = float(model.inertia), self._descend(rows)
+        known, model.row_labels = model.row_labels, None
+        self.inertia_ = float(model.inertia)
+        self.labels_ = self._descend(rows) if known is None else known.cpu().numpy().astype(np.int32)
         self._warn_of_few(self.labels_)
         return self
 

@@ -110,6 +110,7 @@ class BisectingKMeans(CentroidModel, StreamingModel):
         # Centroids (R, 2, D) to begin the split of some rows (B, D) with, of weight (B,), instead of drawn ones.
         self.first_centroids: Callable[[Tensor, Tensor | None], Tensor] | None = None
         self.report: Callable[[int, Tensor], None] | None = None  # told of each split and the inertia after it
+        self.row_labels: Tensor | None = None  # (N,) of the rows in memory that the last fit split
 
     def _new_split(self, key: int) -> KMeans:
         hp = self.hparams
@@ -251,6 +252,7 @@ class BisectingKMeans(CentroidModel, StreamingModel):
             inertia, size = none.index_add(0, child, distance * mass), none.index_add(0, child, mass)
             label[mine] = torch.where(child == 1, int(self.num_splits) + 1, current)
             values = self._finish_split(current, centroids, inertia, size)
+        self.row_labels = label if self.hparams.num_init == 1 else None
         return values
 
     def _two_of(self, part: Batch, content: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -286,9 +286,12 @@ def random_rows(
         [[[0.0], [5.0]]]
     """
     content = content_hash(x) if content is None else content
-    score = draw_scores(content, [stream_key(seed, 0, restart) for restart in range(num_restarts)])
-    drawn = take_sample(score if weight is None else score * weight.double(), content, x, num_clusters)
-    return torch.where((drawn.score > 0).unsqueeze(2), drawn.rows, drawn.rows[:, :1])
+    mass = None if weight is None else weight.double()
+    drawn = [
+        _sample(content, stream_key(seed, 0, restart), None, mass, num_clusters) for restart in range(num_restarts)
+    ]
+    places = [torch.cat([rows, rows[:1].expand(num_clusters - len(rows))]) for rows in drawn]
+    return x[torch.stack(places)].double()
 
 
 def least_potential(potential: Tensor, score: Tensor) -> Tensor:

@@ -51,8 +51,8 @@ def solve_least_squares(a: Tensor, b: Tensor, ridge: float = 0.0) -> tuple[Tenso
     lengths = column_norms(a)
     # Units of measurement decide no rank; of more columns than rows they cannot, and the solution is shortest at once.
     scale = _or_one(lengths.max().expand_as(lengths) if wide else lengths)
-    if (w := _of_full_rank(a / scale, b)) is not None:
-        return w / scale.unsqueeze(1), min(a.shape)
+    if (found := _of_full_rank(a / scale, b)) is not None:
+        return found / scale.unsqueeze(1), min(a.shape)
     u, s, vt = torch.linalg.svd(a / scale, full_matrices=False)
     kept = s > s[:1] * max(a.shape) * torch.finfo(s.dtype).eps
     rank, target = int(kept.sum()), _or_one(column_norms(b))
