@@ -15,6 +15,8 @@ import pytest
 from sklearn import datasets
 from support import CHECKOUT
 
+import zoo
+
 # One after the other in one process: most of what each takes is to import torch and Lightning.
 COMMANDS = """
 import sys
@@ -119,6 +121,7 @@ def test_the_wheel_holds_every_module_and_every_config(unpacked: Path) -> None:
 
 def test_the_wheel_names_its_commands_and_its_licence(unpacked: Path) -> None:
     (info,) = unpacked.glob("*.dist-info")
+    assert info.name == f"refzoo-{zoo.__version__}.dist-info"
     commands = (info / "entry_points.txt").read_text()
     assert "zoo-train = zoo.training.main:train" in commands
     assert "zoo = zoo.training.main:main" in commands
