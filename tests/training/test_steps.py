@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from support import bits
 from torch import Tensor
 
@@ -78,6 +79,26 @@ class Telling(MLP):
             self.clip_gradients(optimizer, gradient_clip_val=0.5, gradient_clip_algorithm="value")
 
 
+class Brief(MLP):
+    """A user's step that does not ask for the batch's number."""
+
+    def training_step(self, batch: Batch) -> Any:  # type: ignore[override]
+        return super().training_step(batch, 0)
+
+
+class Halved(MLP):
+    """A user's model that takes a step after every second batch, as Lightning's page on `optimizer_step` shows."""
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        if batch_idx % 2 == 0:
+            optimizer.step(closure=optimizer_closure)
+        else:
+            optimizer_closure()
+
+
+MODELS = {"mlp": MLP, "telling": Telling, "brief": Brief, "halved": Halved}
+
+
 def data() -> ArrayData:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(44, 3, generator=generator)
@@ -115,6 +136,8 @@ def run(model: Any, recipe: Recipe, options: dict[str, Any]) -> tuple[Any, ...]:
         ("mlp", Recipe(), {"accumulate_grad_batches": 2}, False),
         ("mlp", Recipe(), {"profiler": "simple"}, False),
         ("telling", Recipe("sgd", {"lr": 0.1}), {"log_every_n_steps": 1}, True),
+        ("brief", Recipe(), {}, True),
+        ("halved", Recipe(), {}, False),
     ],
 )  # fmt: skip
 def test_a_step_is_lightnings(
@@ -126,8 +149,7 @@ def test_a_step_is_lightnings(
         if not taken:
             monkeypatch.setattr(trainers, "take_plain_steps", lambda trainer: None)
         torch.manual_seed(1)
-        model = zoo.create_model("mlp", widths=[4]) if kind == "mlp" else Telling(widths=[4])
-        found.append(run(model, recipe, options))
+        found.append(run(MODELS[kind](widths=[4]), recipe, options))
     (direct, *ours), (usual, *lightnings) = found
     assert isinstance(direct, StepLoop)
     assert (direct._hooks is not None) == plain
@@ -161,3 +183,55 @@ def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
         trainer.fit(model, datamodule=data())
     assert trainer.global_step == 1
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("said", [1.0, {"los": 1.0}, (torch.ones(()), 1)])
+def test_what_is_no_loss_is_refused_as_lightning_refuses_it(said: Any) -> None:
+    class Odd(MLP):
+        def training_step(self, batch: Batch, batch_idx: int) -> Any:
+            return said
+
+    model = Odd(widths=[4])
+    trainer = trainers.make_trainer(model, max_epochs=1, progress=False, accelerator="cpu")
+    with pytest.raises(MisconfigurationException, match="training_step"):
+        trainer.fit(model, datamodule=data())
+
+
+def test_a_fit_that_was_interrupted_leaves_nothing_in_the_next_ones_losses() -> None:
+    class Interrupting(Callback):
+        def on_train_batch_end(self, trainer: Any, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 2:
+                raise RuntimeError("enough")
+
+    class Losses(Callback):
+        def on_train_batch_end(self, trainer: Any, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            losses.append((float(outputs["loss"]), batch.size))
+
+        def on_train_end(self, trainer: Any, model: Any) -> None:
+            logged.append(float(trainer.callback_metrics["train/loss"]))
+
+    losses: list[tuple[float, int]] = []
+    logged: list[float] = []
+    model, x = zoo.create_model("mlp", widths=[4]), torch.randn(20, 3)
+    with pytest.raises(RuntimeError, match="enough"):
+        zoo.fit(model, 1000 * x, torch.arange(20) % 2, batch_size=4, standardize=False, callbacks=Interrupting())
+    zoo.fit(model, x, torch.arange(20) % 2, batch_size=8, max_epochs=1, callbacks=[Losses()])
+    assert logged == [pytest.approx(sum(loss * size for loss, size in losses) / 20)]
+
+
+def test_weights_that_a_step_shakes_are_put_back_where_it_fails() -> None:
+    class Failing(MLP):
+        def training_loss(self, batch: Batch) -> Tensor:
+            loss = super().training_loss(batch)
+            loss.register_hook(lambda gradient: 1 / 0)  # in the backward pass
+            return loss
+
+    model = Failing(widths=[4])
+    model.train_by(Recipe(weight_noise=1.0))
+    trainer = trainers.make_trainer(model, max_epochs=1, progress=False, accelerator="cpu")
+    rows = data()
+    model.build(rows.spec)
+    before = bits(model.state_dict())
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit(model, datamodule=rows)
+    assert bits(model.state_dict()) == before

@@ -7,15 +7,18 @@ the step itself. Here it is asked once an epoch; counters, hooks, logged values 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loops.optimization.automatic import ClosureResult
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from torch import Tensor
 
 from zoo.data.spec import Batch
 from zoo.models.base import GradientModel
@@ -53,6 +56,8 @@ class StepLoop(_TrainingEpochLoop):
         super().on_run_start(data_fetcher)
         self._hooks = self._find_hooks() if self._is_plain(data_fetcher) else None
         self._transfers = self._finds_transfer()
+        step = self.trainer.lightning_module.training_step
+        self._numbers_batches = is_param_in_hook_signature(step, "batch_idx", min_args=2)  # a user's may not ask for it
 
     def _is_plain(self, data_fetcher: Any) -> bool:
         trainer, model = self.trainer, self.trainer.lightning_module
@@ -68,6 +73,7 @@ class StepLoop(_TrainingEpochLoop):
             and hasattr(data_fetcher, "done")
             and not hasattr(data_fetcher, "iterator_wrapper")  # a model that takes batches from the loader itself
             and not _overrides(model, "on_train_batch_start")  # it may end the epoch
+            and type(model).optimizer_step is GradientModel.optimizer_step  # a user's may leave steps out
         )
 
     def _find_hooks(self) -> Hooks:
@@ -151,8 +157,11 @@ class StepLoop(_TrainingEpochLoop):
             with torch.enable_grad():
                 model._current_fx_name = "training_step"
                 with precision.forward_context():
-                    said = model.training_step(batch, batch_idx)
-                loss = said["loss"] if isinstance(said, Mapping) else said
+                    said = model.training_step(*((batch, batch_idx) if self._numbers_batches else (batch,)))
+                loss, extra = said, {}
+                if not isinstance(said, Tensor | None):
+                    result = ClosureResult.from_training_step_output(said)  # which refuses what is no loss
+                    loss, extra = result.closure_loss, result.extra
                 progress.zero_grad.increment_ready()
                 self._call("on_before_zero_grad", optimizer)
                 progress.zero_grad.increment_started()
@@ -160,7 +169,7 @@ class StepLoop(_TrainingEpochLoop):
                 progress.zero_grad.increment_completed()
                 outputs.clear()
                 if loss is not None:
-                    outputs.update(said if isinstance(said, Mapping) else {}, loss=loss.detach())
+                    outputs.update(extra, loss=loss.detach())
                     self._call("on_before_backward", loss)
                     model._current_fx_name = "backward"
                     model.backward(loss)

@@ -77,6 +77,8 @@ class GradientModel(ZooModel):
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
+        if stage == "fit":
+            self._unlogged, self._logged_at = [], 0.0  # of a fit that was interrupted
         if stage == "fit" and isinstance(self.objective, Regression):
             scaling = None if self.streaming else getattr(self.trainer.datamodule, "target_scaling", None)
             mean, std = (None, None) if scaling is None else (scaling.mean, scaling.std)
@@ -110,8 +112,10 @@ class GradientModel(ZooModel):
         return loss if penalty is None else loss + penalty
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        super().backward(loss if self.step_weight is None else loss * self.step_weight, *args, **kwargs)
-        restore(self._undisturbed)
+        try:
+            super().backward(loss if self.step_weight is None else loss * self.step_weight, *args, **kwargs)
+        finally:
+            restore(self._undisturbed)
 
     def mixed_loss(self, batch: Batch) -> Tensor:
         """Return the loss of rows between two rows: that of both targets, each by its share."""
