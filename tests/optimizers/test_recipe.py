@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from support import CPU, run_command
 from torch import nn
 
 import zoo
 from zoo.errors import ZooError
-from zoo.optimizers import OPTIMIZERS, Lion, Muon, Recipe
+from zoo.optimizers import OPTIMIZERS, SCHEDULERS, Lion, Muon, Recipe
 from zoo.optimizers.base import RawOptimizer
 from zoo.optimizers.muon import orthogonalized
+from zoo.training.main import config_dir
 from zoo.training.run_config import read_config
 
 BUILT_IN = sorted(name for name, cls in OPTIMIZERS.items() if getattr(cls, "built_in", None))
@@ -28,6 +30,27 @@ def test_the_source_says_whose_optimizer_it_is(name: str) -> None:
     assert isinstance(Recipe(name, {"source": "zoo"}).build_optimizer(module), RawOptimizer)
     built_in: Any = OPTIMIZERS[name].built_in  # type: ignore[attr-defined]
     assert type(Recipe(name, {"source": "torch"}).build_optimizer(module)) is built_in
+
+
+def test_adafactor_takes_its_eps_from_a_config_as_a_list() -> None:
+    configured = yaml.safe_load((config_dir() / "optimizer" / "adafactor.yaml").read_text())
+    options = {key: value for key, value in configured.items() if key != "name"}
+    assert type(options["eps"]) is list
+    optimizer = Recipe("adafactor", options).build_optimizer(nn.Linear(3, 2))
+    assert optimizer.defaults["eps"] == (None, 0.001)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS.keys() - {"tsne"}))
+def test_one_cycle_is_the_rate_of_every_optimizer(name: str) -> None:
+    optimizer = Recipe(name, {"lr": 0.5}).build_optimizer(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)))
+    schedule = SCHEDULERS["one_cycle"](optimizer, 10, max_lr=0.1)
+    rates = []
+    for _ in range(9):
+        optimizer._opt_called = True  # no step is needed to ask for the rates
+        schedule.step()
+        rates.append(schedule.get_last_lr()[0])
+    assert max(rates) == pytest.approx(0.1, rel=0.05)
+    assert rates[-1] < 1e-3
 
 
 def test_a_source_that_is_none_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 from sklearn.utils import validation
 from sklearn.utils._param_validation import validate_parameter_constraints
@@ -33,6 +34,14 @@ def same(a, b):
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and a.flags.c_contiguous == b.flags.c_contiguous and np.array_equal(a, b)
     return type(a) is type(b) and (sparse.issparse(a) or a == b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_tensors_are_rows_also_with_gradients_and_of_half_precision(dtype):
+    x = torch.tensor(X, dtype=dtype, requires_grad=True)
+    y = torch.tensor(Y, dtype=dtype, requires_grad=True)
+    model, peer = zs.Ridge().fit(x, y), zs.Ridge().fit(X, Y)  # these numbers are whole in each of them
+    np.testing.assert_allclose(model.predict(x), peer.predict(X), rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # of scikit-learn, that infinities have no sum

@@ -156,6 +156,8 @@ MISTAKES = {
     "no layer": (["model=lstm", "model.hidden_size=[]"], r"model\.hidden_size"),
     "early stopping of true": (["regularization.early_stopping=true"], r"pass|choose with regularization=early_stop"),
     "clipping elsewhere": (["+trainer.gradient_clip_val=1"], r"Pass regularization\.gradient_clip_val"),
+    "clipping there": (["trainer.gradient_clip_val=1"], r"gradient_clip_val.\. Pass regularization\.gradient_clip_val"),
+    "a profiler": (["trainer.profiler=simple"], r"no key 'profiler'\. Pass \+trainer\.profiler=VALUE"),
     "two models": (["model=[mlp,cnn]"], r"a run needs one model"),
     "a kernel": (["kernels=avx"], r"kernels must be true or false"),
     "optimizer of k-means": (["model=kmeans", "optimizer.lr=0.1"], r"optimizer\.lr=0\.1 does nothing for kmeans"),

@@ -223,6 +223,23 @@ def test_an_argument_that_is_unknown_or_of_no_use_is_refused_by_name() -> None:
         zoo.fit(zoo.create_model("mlp"), x, y, lr=-1.0)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"callbacks": Callback}, r"list of Lightning's Callbacks, not the class Callback: pass Callback\(\)"),
+        ({"callbacks": "early"}, "list of Lightning's Callbacks, not 'early'"),
+        ({"gradient_clip_val": -1}, "gradient_clip_val must be a number of at least 0 or null, not -1"),
+        ({"accumulate_grad_batches": 0}, "accumulate_grad_batches must be an integer of at least 1, not 0"),
+        ({"enable_progress_bar": True}, "enable_progress_bar .* is set by the zoo; pass progress=True"),
+        ({"overfit_batches": 1}, "overfit_batches .* is set by the zoo; pass a few rows, or limit_train_batches"),
+    ],
+    ids=str,
+)
+def test_an_option_of_the_trainer_that_would_fail_in_training_is_one_line(options: dict, message: str) -> None:
+    with pytest.raises(zoo.ZooError, match=message):
+        zoo.fit(zoo.create_model("mlp", widths=[2]), torch.randn(12, 2), torch.arange(12) % 2, **options)
+
+
 def test_an_option_of_the_trainer_reaches_a_streaming_model_too() -> None:
     seen = []
 

@@ -83,7 +83,7 @@ class Adafactor(RawOptimizer):
             raise ZooError(f"beta2_decay must be at most 0, not {beta2_decay!r}.")
         if d not in Range(1):
             raise ZooError(f"d must be at least 1, not {d!r}.")
-        check_type("eps", tuple(eps), tuple[float | None, float])
+        eps = check_type("eps", tuple(eps), tuple[float | None, float])  # of a config it is a list
         if any(value is not None and value < 0 for value in eps):
             raise ZooError(f"Both eps must be at least 0, not {eps!r}.")
         super().__init__(

@@ -140,7 +140,7 @@ class Recipe:
         try:
             optimizer = factory(groups, **options)
         except (TypeError, ValueError) as error:
-            raise ZooError(f"optimizer={self.optimizer}: {error}.") from error
+            raise ZooError(f"optimizer={self.optimizer}: {str(error).rstrip('.')}.") from error
         if options.get("fused"):  # else Lightning refuses to clip gradients in mixed precision
             optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         return optimizer

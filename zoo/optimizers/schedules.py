@@ -55,7 +55,10 @@ def inverse(optimizer: Optimizer, total_steps: int, *, offset: float = 1.0) -> A
 
 def one_cycle(optimizer: Optimizer, total_steps: int, *, max_lr: float = 0.01, pct_start: float = 0.3) -> Any:
     """Rise to `max_lr` over `pct_start` of the run, then fall far below the start (Smith & Topin 2018)."""
-    return lr_scheduler.OneCycleLR(optimizer, max_lr=max_lr, total_steps=max(1, total_steps), pct_start=pct_start)
+    has_momentum = bool({"momentum", "betas"} & optimizer.defaults.keys())  # torch lets it fall while the rate rises
+    return lr_scheduler.OneCycleLR(
+        optimizer, max_lr=max_lr, total_steps=max(1, total_steps), pct_start=pct_start, cycle_momentum=has_momentum
+    )
 
 
 def plateau(

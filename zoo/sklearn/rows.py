@@ -25,6 +25,7 @@ def validate_data(estimator: Any, X: Any, y: Any = "no_validation", *, reset: bo
 
     Arrays that it would return as they are do not go through it: what it asks of them takes as long as a small fit.
     """
+    X, y = (_as_array(part) if isinstance(part, Tensor) else part for part in (X, y))
     alone = isinstance(y, str) and y == "no_validation"
     plain = _KNOWN.issuperset(checks) and _is_plain(X, **checks) and (alone or _is_plain_target(y, len(X)))
     if not plain or hasattr(estimator, "feature_names_in_"):
@@ -34,6 +35,12 @@ def validate_data(estimator: Any, X: Any, y: Any = "no_validation", *, reset: bo
     elif getattr(estimator, "n_features_in_", None) != X.shape[1]:
         return validation.validate_data(estimator, X, y, reset=reset, **checks)
     return X if alone else (X, y)
+
+
+def _as_array(tensor: Tensor) -> np.ndarray:
+    """A tensor, with gradients and on a GPU too, as NumPy has it, which has no bfloat16."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _is_plain(

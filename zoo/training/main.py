@@ -28,7 +28,7 @@ from zoo.errors import ZooError, nearest, unknown_name
 from zoo.training.catalogue import config_dir
 from zoo.training.plugins import import_plugins
 from zoo.training.processes import global_rank
-from zoo.training.schema import check_config, check_groups, module_names
+from zoo.training.schema import check_config, check_groups, instead, module_names
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -492,4 +492,5 @@ def _explain_key(error: Any) -> str:
     if key in valid:
         return " ".join(str(error).split())
     where = full.rpartition(".")[0] or "the config"
-    return f"{where} has no key '{key}'.{nearest(key, valid)} Valid: {', '.join(valid)}."
+    remedy = instead(full) or nearest(key, valid)
+    return f"{where} has no key '{key}'.{remedy} Valid: {', '.join(valid)}."

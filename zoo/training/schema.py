@@ -76,7 +76,6 @@ class MoreTrainer(TypedDict, total=False):
     min_epochs: Count | None
     min_steps: Count | None
     max_time: str | None
-    overfit_batches: Annotated[int, Range(0)] | Share
     profiler: Literal["simple", "advanced", "pytorch"] | None
     detect_anomaly: bool
     benchmark: bool
@@ -122,7 +121,20 @@ INSTEAD = {  # of a key that Lightning has and a run sets elsewhere
     "trainer.logger": "logger=NAME",
     "trainer.default_root_dir": "run_dir=FOLDER",
     "trainer.num_sanity_val_steps": "trainer.fast_dev_run=true",
+    "trainer.overfit_batches": "trainer.limit_train_batches=N data.shuffle=false",
 }
+
+
+def instead(key: str) -> str:
+    """Return what to pass in the place of a key of Lightning's Trainer that the config does not hold.
+
+    >>> instead("trainer.profiler"), instead("trainer.logger")
+    (' Pass +trainer.profiler=VALUE.', ' Pass logger=NAME.')
+    """
+    if key in INSTEAD:
+        return f" Pass {INSTEAD[key]}."
+    more = [f"trainer.{name}" for name in MoreTrainer.__annotations__]
+    return f" Pass +{key}=VALUE." if key in more else ""
 
 
 def check_config(settings: dict[str, Any]) -> None:
@@ -154,7 +166,7 @@ def _check_section(prefix: str, section: Any, declared: Any) -> None:
     for key, value in section.items():
         if key not in types | more:
             full = prefix + str(key)
-            remedy = f" Pass {INSTEAD[full]}." if full in INSTEAD else nearest(str(key), types | more)
+            remedy = instead(full) or nearest(str(key), types | more)
             raise ZooError(f"{where} has no key '{key}'.{remedy} Valid: {', '.join(types | more)}.")
         _check_value(prefix + key, value, (types | more)[key])
     for key in types:

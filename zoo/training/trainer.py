@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import lightning.pytorch as pl
 import torch
@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.profilers import AdvancedProfiler, PassThroughProfiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from zoo.checks import Range, check_type
 from zoo.errors import ZooError
 from zoo.optimizers import make_average
 from zoo.training.averaging import Averaging
@@ -39,6 +40,15 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_EPOCHS", "make_trainer", "quiet"]
 
 PROFILERS: dict[str, Any] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+OWN = {  # options of Lightning's that the zoo sets itself, or that do not fit its data, and what to do instead
+    "plugins": "it brings a checkpoint's own reading and writing: leave it out",
+    "use_distributed_sampler": "its own sampler repeats no row: leave it out",
+    "enable_progress_bar": "pass progress=True",
+    "enable_model_summary": "print(model) shows its layers: leave it out",
+    "enable_checkpointing": "zoo.save_model(model, PATH) keeps a model: leave it out",
+    "num_sanity_val_steps": "pass fast_dev_run=True in a run of its own",
+    "overfit_batches": "pass a few rows, or limit_train_batches (of a DataModule with shuffle=False)",
+}
 DEFAULT_EPOCHS = 20  # of a gradient model; a streaming model says itself when it is done
 
 
@@ -85,7 +95,7 @@ def make_trainer(
     early_stopping: dict[str, Any] | None = None,
     gradient_clip_val: float | None = None,
     gradient_clip_algorithm: str | None = None,
-    callbacks: list[Callback] | None = None,
+    callbacks: list[Callback] | Callback | None = None,
     max_epochs: int | None = None,
     strategy: str = "auto",
     devices: Any = 1,
@@ -125,6 +135,7 @@ def make_trainer(
     Raises:
         ZooError: for a combination that Lightning refuses, in one line.
     """
+    _check_options(options, gradient_clip_val)
     quiet()
     if not torch.cuda.is_available():
         # Lightning has torch ask the driver, as Adam does in every step: 0.1 ms to hear again that there is none.
@@ -137,7 +148,7 @@ def make_trainer(
     averages = [] if average is None else [Averaging(average)]  # before all who look at the weights
     best = [BestWeights()] if run_dir is None and (early_stopping if keep_best is None else keep_best) else []
     ways = [WeightPath()] if run_dir is not None and model.convex and not model.streaming else []
-    callbacks = [RandomStates(), *best, *ways, *averages, *(callbacks or []), Convergence(limit)]
+    callbacks = [RandomStates(), *best, *ways, *averages, *_listed(callbacks), Convergence(limit)]
     if whole_set:
         check_training("batch", model, model.recipe.optimizer)
         callbacks.append(WholeSet())
@@ -197,6 +208,24 @@ def make_trainer(
         raise ZooError(f"trainer: {' '.join(str(error).split())}") from error
     take_plain_steps(trainer)
     return trainer
+
+
+def _check_options(options: dict[str, Any], gradient_clip_val: Any) -> None:
+    """Raise one line for an option of Lightning's that the zoo sets itself, or at which a step would fail."""
+    for name in OWN.keys() & options.keys():
+        raise ZooError(f"{name} of Lightning's Trainer is set by the zoo; {OWN[name]}.")
+    check_type("gradient_clip_val", gradient_clip_val, Annotated[float, Range(0)] | None)
+    check_type("accumulate_grad_batches", options.get("accumulate_grad_batches", 1), Annotated[int, Range(1)])
+
+
+def _listed(callbacks: Any) -> list[Callback]:
+    """Return the user's callbacks, one or several, as a list; raise one line for what is none."""
+    found: list[Any] = [callbacks] if isinstance(callbacks, Callback | str | type) else list(callbacks or ())
+    for one in found:
+        if not isinstance(one, Callback):
+            shown = f"the class {one.__name__}: pass {one.__name__}()" if isinstance(one, type) else repr(one)
+            raise ZooError(f"callbacks must be a list of Lightning's Callbacks, not {shown}.")
+    return found
 
 
 def _early_stopping(model: ZooModel, options: dict[str, Any]) -> EarlyStopping:
