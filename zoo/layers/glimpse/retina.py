@@ -47,7 +47,7 @@ def retina(images: Tensor, places: Tensor, size: int, num_scales: int = 1, ratio
     """
     if min(size, num_scales, ratio) < 1:
         raise ValueError(f"size, num_scales and ratio must be at least 1, not {size}, {num_scales} and {ratio}")
-    if places.shape != (len(images), 2):
+    if places.shape != (images.shape[0], 2):
         raise ValueError(f"places must be of shape ({len(images)}, 2), not {tuple(places.shape)}")
     height, width = images.shape[-2:]
     points = _points(size, num_scales, ratio, images.device, images.dtype)  # (N, 2), in pixels

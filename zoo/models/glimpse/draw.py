@@ -69,7 +69,7 @@ class DRAW(LooksAtImages, GradientModel):
 
     def glance(self, x: Tensor) -> Glances:
         size = self.hparams.glimpse_size
-        state = x.new_zeros(len(x), self.hparams.hidden_size), x.new_zeros(len(x), self.hparams.hidden_size)
+        state = tuple(x.new_zeros(x.shape[0], self.hparams.hidden_size) for _ in range(2))
         centres, sides = [], []
         for _ in range(self.hparams.num_glimpses):
             window = window_of(self.attend(state[0]), x.shape[-2], x.shape[-1], size)

@@ -134,7 +134,7 @@ class RAM(LooksAtImages, GradientModel):
     def _look(self, x: Tensor, first: Tensor, noise: Tensor) -> Glances:
         """Look at images from the first places (B or 1, 2) on, with noise (B or 1, T − 1, 2) for the others."""
         h = self.hparams
-        place, state = first.expand(len(x), 2), x.new_zeros(len(x), h.hidden_size)
+        place, state = first.expand(x.shape[0], 2), x.new_zeros(x.shape[0], h.hidden_size)
         places, log_probs, baselines = [place], [], []
         for step in range(h.num_glimpses):
             state = self.core(self._seen(x, place), state)  # (B, H)
@@ -151,7 +151,7 @@ class RAM(LooksAtImages, GradientModel):
         return Glances(
             state,
             pixels(torch.stack(places, 1), *x.shape[-2:]),
-            side.expand(len(x), h.num_glimpses, h.num_scales),
+            side.expand(x.shape[0], h.num_glimpses, h.num_scales),
             torch.stack(log_probs, 1) if log_probs else None,
             torch.stack(baselines, 1) if baselines else None,
         )

@@ -159,6 +159,8 @@ class GPT(Generates, Pretrains, AttentionModel, GradientModel):
         Raises:
             ZooError: for a text longer than the context.
         """
+        if torch.compiler.is_exporting():  # for any number of steps up to the context
+            return self.logits(self.encode(tokens))
         steps = tokens.shape[1]
         beyond = max(0, steps - self.context)
         if beyond and (mask is None or bool(mask[:, self.context :].any())):
