@@ -248,6 +248,16 @@ def test_alibi_takes_the_distance_from_the_scores() -> None:
     assert relative_error(scaled_dot_product_attention(q, k, v, alibi=slopes), expected) <= 1e-12
 
 
+def test_slopes_can_learn_on_sequences_of_any_length() -> None:
+    for steps in (5, 200):
+        q, slopes = torch.randn(1, 2, steps, 4, dtype=DOUBLE), torch.rand(2, dtype=DOUBLE, requires_grad=True)
+        (gradient,) = torch.autograd.grad(scaled_dot_product_attention(q, q, q, alibi=slopes).square().sum(), slopes)
+        back = torch.arange(steps).unsqueeze(1) - torch.arange(steps)
+        bias = -slopes.view(-1, 1, 1) * back.abs()
+        (oracle,) = torch.autograd.grad(F.scaled_dot_product_attention(q, q, q, bias).square().sum(), slopes)
+        assert relative_error(gradient, oracle) <= 1e-10
+
+
 def test_slopes_of_the_paper() -> None:
     assert alibi_slopes(8).tolist() == [2.0**-h for h in range(1, 9)]
     expected = [2.0**-h for h in range(1, 9)] + [2.0 ** -(h / 2) for h in (1, 3, 5, 7)]

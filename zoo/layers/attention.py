@@ -85,7 +85,8 @@ def scaled_dot_product_attention(
         _check_mask(attn_mask, query, key, value)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = additive(~attn_mask, query.dtype)
-    if query.dim() == 4 and blockwise_wins(query, key, value, attn_mask):
+    learned = alibi is not None and alibi.requires_grad
+    if query.dim() == 4 and not learned and blockwise_wins(query, key, value, attn_mask):
         return blockwise(query, key, value, attn_mask, alibi, scale, dropout_p, is_causal, window, offset)
     bias, dead = attention_bias(
         query, key.shape[-2], attn_mask, is_causal=is_causal, window=window, alibi=alibi, offset=offset
