@@ -135,12 +135,14 @@ def check(case: Case, device: torch.device) -> None:
         up = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(device, case.dtype)
         up = up[:, :, :1].expand(out.shape) if case.layout == "expanded" else up
         found.append([out, *torch.autograd.grad(out, y[:3], up.to(out.dtype))])
+    largest = max(oracle.norm().item() for oracle in found[1])
     for mine, oracle in zip(*found, strict=True):
         assert mine.shape == oracle.shape, case
         assert mine.isfinite().all(), case
         error = (mine - oracle).norm().item()
-        # where the terms of a gradient cancel, their rounding stays
-        assert error <= BOUNDS[case.dtype] * max(oracle.norm().item(), 1.0), (case, error)
+        # δ is taken from results that are rounded to their type; where all terms of a gradient cancel, so much stays
+        floor = largest if case.dtype.itemsize == 2 or oracle.norm().item() < 1e-9 * largest else 1.0
+        assert error <= BOUNDS[case.dtype] * max(oracle.norm().item(), floor), (case, error)
 
 
 def drawn(random: random.Random) -> Case:
