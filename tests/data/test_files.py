@@ -98,6 +98,22 @@ def test_text_of_many_values_is_refused_by_name(tmp_path: Path) -> None:
     assert "data.drop=[name]" in refusal(path, text="refuse")
 
 
+@pytest.mark.parametrize("form", ["{},25", "1.{:03},5", '"1,{:03}.5"', "{} %", "{}%"])
+def test_numbers_in_another_notation_are_no_codes(tmp_path: Path, form: str) -> None:
+    path = write(tmp_path, "a;b\n" + "".join(f"{form.format(i)};x\n" for i in range(21)))
+    message = refusal(path, delimiter=";")
+    assert "Column 'a' holds text of more than 20" in message
+    assert "they are numbers, which are read with a point and without other signs: write them so" in message
+    assert "codes" not in message
+
+
+def test_columns_are_left_out_by_names_that_a_shell_hands_on(tmp_path: Path) -> None:
+    path = write(tmp_path, 'a,b c,"d,e",\n1,,,\n2,,,\n')
+    assert """or "data.drop=['b c', 'd,e', '']".""" in refusal(path)
+    _, batch = load(path, drop=["b c", "d,e", ""])
+    assert batch.x.tolist() == [[1], [2]]
+
+
 def test_text_in_a_numeric_column(tmp_path: Path) -> None:
     path = write(tmp_path, "age\n1\n2\nabc\n4\n")
     assert "Column 'age' holds numbers but also text (such as 'abc')" in refusal(path)
@@ -258,6 +274,8 @@ def test_census_with_its_own_test_file(shared_data: Path) -> None:
         ("a\n1\n", {"missing": "guess"}, "data.missing must be one of auto, refuse, mean, median, drop, zero, keep"),
         ("a\n1\n", {"encoding": "utf9"}, "table.csv cannot be read"),
         ("a;b\n1;2\n", {"target": "b"}, "has no column 'b'. Its only column is 'a;b': pass data.delimiter=';'."),
+        ("a;b\n1,0;2,5\n", {}, "Expected 1 columns, got 3: 1,0;2,5: pass data.delimiter=';' if that stands between"),
+        ("a;b\n1,0;2,5\n", {"delimiter": "|", "target": "b"}, "pass data.delimiter=';'"),
         ("a\n1\n", {"test_path": "nowhere.csv"}, "No such file: nowhere.csv (data.test_path)"),
     ],
 )

@@ -127,6 +127,7 @@ MISTAKES = {
     "incompatible data": (["model=linear_regression", "data=digits"], r"linear_regression takes tabular data with "
                           r"value targets, but was given image data \(1×8×8\) with class targets and 10 classes\. "
                           r"Data that fit: .*diabetes"),
+    "values for classes": (["model=logistic_regression", "data=diabetes"], r"by data\.task=classification"),
     "missing file": (["data=csv", "data.path=nowhere.csv", "data.target=y"], r"nowhere\.csv"),
     "missing path": (["data=csv"], r"data\.path"),
     "l2 twice": (["model=mlp", "regularization=l2", "optimizer.weight_decay=0.1"], r"both shrink the weights"),

@@ -90,6 +90,8 @@ def _as_numpy(x: Any, name: str) -> np.ndarray:
     """Return an array of numbers or text from whatever holds them."""
     if x is None:
         raise ZooError(f"{name} is None: pass an array, a tensor or a table.")
+    if np.ma.is_masked(x) and x.dtype.kind in "biuf":
+        return x.astype(np.result_type(x.dtype, np.float32)).filled(np.nan)  # what is masked is missing
     if isinstance(x, np.ndarray):
         return x
     columns = _columns(x)

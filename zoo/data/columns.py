@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 # What becomes of columns of text; any other value of `data.text` names the one that holds texts to read.
 CODINGS = ("auto", "refuse", "onehot", "codes")
 FEW_VALUES = 20  # of text, which are coded unasked
+# Numbers as people write them and no program reads them: 0,25 and 1.234,5 and 1,234.5 and 12 %.
+_NUMBER = re.compile(r"(?=.*\d)\s*[-+]?(\d+|\d{1,3}([., ']\d{3})+)?([.,]\d+)?\s*%?\s*")
 # How many different values a text column may have: 10,000 more columns would fill the memory.
 _LIMITS = {"auto": FEW_VALUES, "refuse": 0, "onehot": 10_000, "codes": float("inf")}
 
@@ -59,7 +62,10 @@ class TableOptions:
 
     def leave_out(self, *names: str) -> str:
         """Return how the user leaves columns out."""
-        return f"leave out '{', '.join(names)}'" if self.in_python else f"pass data.drop=[{','.join(names)}]"
+        if self.in_python:
+            return f"leave out '{', '.join(names)}'"
+        plain = all(re.fullmatch(r"\w+", name) for name in names)  # a shell and Hydra leave those as they are
+        return f"pass data.drop=[{','.join(names)}]" if plain else f'pass "data.drop={list(names)}"'
 
 
 def settled(options: TableOptions, takes_missing: bool) -> TableOptions:
@@ -192,9 +198,12 @@ class Column:
         if text == "auto":
             self._check_numbers(options)
         if len(self.categories) > limit:
+            remedy = f"pass {options.option('text', 'codes')} to number them"
+            if all(_is_number(value) or _NUMBER.fullmatch(value) for value in self.categories):
+                remedy = "they are numbers, which are read with a point and without other signs: write them so"
             raise ZooError(
                 f"Column '{self.name}' holds text of more than {limit} different values (such as "
-                f"{self.categories[0]!r}): pass {options.option('text', 'codes')} to number them, or {drop}."
+                f"{self.categories[0]!r}): {remedy}, or {drop}."
             )
         self.coding = "codes" if text == "codes" else "onehot"
         log.info("Column '%s' holds text: %d values, coded as %s.", self.name, len(self.categories), self.coding)

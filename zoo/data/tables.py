@@ -97,6 +97,8 @@ def _reading(path: str, names: list[str] | None = None) -> Iterator[None]:
         hint = ": the file has no line" if text == "Empty CSV file" else ""
         if isinstance(error, UnicodeError) or "UTF8" in text or (_is_utf16(path) and text.startswith("Expected")):
             text, hint = "it is not UTF-8 text", _other_encoding(path)
+        if text.startswith("Expected 1 columns") and (sign := next((sign for sign in ";\t|" if sign in text), "")):
+            hint = f": pass data.delimiter={sign!r} if that stands between the values"
         if text.startswith("Could not skip initial"):
             text = "it holds a header line but no rows"
         raise ZooError(f"{path} cannot be read: {text[:300].rstrip('.')}{hint}.") from None

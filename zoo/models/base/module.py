@@ -462,6 +462,7 @@ def check_accepts(entry: ModelEntry, spec: DataSpec) -> None:
         f"{entry.name} takes {wanted}, but was given {spec.describe()}."
         + _as_texts(entry, spec)
         + _with_target(entry, spec)
+        + _as_other_targets(entry, spec)
         + (f" Data that fit: {', '.join(fitting)}." if fitting else "")
     )
 
@@ -472,6 +473,15 @@ def _with_target(entry: ModelEntry, spec: DataSpec) -> str:
         kind == spec.kind and target in ("class", "value") for kind, target in entry.accepts
     )
     return " Pass data.target=COLUMN for a file of your own." if lacking else ""
+
+
+def _as_other_targets(entry: ModelEntry, spec: DataSpec) -> str:
+    """What to pass where the model takes the same rows with classes for values, or values for classes."""
+    if spec.target == "value" and entry.fits(spec.kind, "class"):
+        return " Numbers that stand for classes are told by data.task=classification (in Python by y of integers)."
+    if spec.target == "class" and entry.fits(spec.kind, "value"):
+        return " Integers that are values are told by data.task=regression (in Python by y of floats)."
+    return ""
 
 
 def _as_texts(entry: ModelEntry, spec: DataSpec) -> str:
