@@ -184,7 +184,8 @@ let down = false;
 pen.lineWidth = props.pen; pen.lineCap = pen.lineJoin = 'round'; pen.strokeStyle = props.ink;
 canvas.onpointerdown = event => {
     down = true; canvas.setPointerCapture(event.pointerId);
-    pen.beginPath(); pen.moveTo(...at(event)); pen.lineTo(...at(event)); pen.stroke();
+    const [x, y] = at(event);
+    pen.beginPath(); pen.moveTo(x, y); pen.lineTo(x + 0.01, y); pen.stroke();  // a dot, too, is ink
 };
 canvas.onpointermove = event => { if (down) { pen.lineTo(...at(event)); pen.stroke(); } };
 canvas.onpointerup = () => { down = false; trigger('input', { drawing: canvas.toDataURL() }); };
