@@ -277,7 +277,7 @@ def test_a_row_is_filled_in_and_a_table_dropped(shown: Any, tmp_path: Path) -> N
 def test_a_prompt_is_gone_on_with_token_by_token(shown: Any, tmp_path: Path) -> None:
     run = trained(
         tmp_path, "model=gpt", "model.hidden_size=32", "model.num_heads=2", "model.num_layers=2",
-        "data.sequence_length=64", "trainer.max_epochs=1", "trainer.limit_train_batches=30",
+        "data.sequence_length=64", "trainer.max_epochs=1", "trainer.limit_train_batches=8",
         "trainer.limit_val_batches=2", "trainer.limit_test_batches=2",
     )  # fmt: skip
     with shown(run) as (browser, subject):

@@ -149,7 +149,7 @@ def page(subject: Subject) -> None:
 
     first, frame = picture(start)
     state = gr.State((start, frame))
-    gr.Markdown(f"A click adds a point, and the model is fitted anew to the {len(start.x):,} points that are shown.")
+    gr.Markdown("A click adds a point, and the model is fitted anew to the points that are shown.")
     with gr.Row():
         image = gr.Image(first, interactive=False, buttons=[], show_label=False, elem_id="plane", scale=4, format="png")
         with gr.Column(scale=1, min_width=160):

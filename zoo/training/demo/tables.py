@@ -23,7 +23,7 @@ from zoo.training.demo.widgets import drop_zone, explained
 __all__ = ["Field", "fields_of", "row_of"]
 
 MOST_FIELDS = 64  # more are no form that anyone fills in
-ACROSS = 4  # fields side by side
+ACROSS = (2, 4)  # fields side by side of few, and of more than eight
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,11 @@ def _form(fields: Sequence[Field]) -> list[Any]:
     import gradio as gr
 
     boxes = []
-    for start in range(0, len(fields), ACROSS):
+    across = ACROSS[len(fields) > 8]
+    for start in range(0, len(fields), across):
         with gr.Row():
-            for number, field in enumerate(fields[start : start + ACROSS], start):
-                options = {"label": field.name, "elem_id": f"field_{number}", "min_width": 120}
+            for number, field in enumerate(fields[start : start + across], start):
+                options = {"label": field.name, "elem_id": f"field_{number}", "min_width": 80}
                 if field.choices:
                     boxes.append(gr.Dropdown(list(field.choices), value=field.default, **options))
                 else:

@@ -90,11 +90,11 @@ def prompt_page(subject: Subject) -> None:
         with gr.Column(scale=2):
             prompt = gr.Textbox(label="Prompt", lines=3, value="", elem_id="prompt", placeholder="may be empty")
             with gr.Row():
-                go = gr.Button("Go on", variant="primary", elem_id="go")
-                stop = gr.Button("Stop", elem_id="stop")
-            steps = gr.Slider(1, 1000, value=200, step=1, label="tokens, at most", elem_id="steps")
-            temperature = gr.Slider(0, 2, value=0.8, step=0.05, label="temperature (0: the likeliest token)")
-            top_k = gr.Slider(0, 200, value=0, step=1, label="top k (0: from all tokens)")
+                go = gr.Button("Go on", variant="primary", elem_id="go", min_width=80)
+                stop = gr.Button("Stop", elem_id="stop", min_width=80)
+            steps = gr.Slider(1, 1000, value=200, step=1, label="tokens", elem_id="steps")
+            temperature = gr.Slider(0, 2, value=0.8, step=0.05, label="temperature")
+            top_k = gr.Slider(0, 200, value=0, step=1, label="top k (0: all)")
             seed = gr.Number(0, precision=0, minimum=0, label="seed")
         with gr.Column(scale=3):
             text = gr.Textbox(label="Text", lines=22, max_lines=22, elem_id="text", buttons=["copy"])
