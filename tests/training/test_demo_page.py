@@ -274,6 +274,15 @@ def test_a_row_is_filled_in_and_a_table_dropped(shown: Any, tmp_path: Path) -> N
 # -- texts ------------------------------------------------------------------------------------------------------------
 
 
+# Notes all that is ever written into a text box.
+NOTED = """
+    const of = Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, 'value');
+    window.noted = [];
+    Object.defineProperty(arguments[0], 'value', {
+        get() { return of.get.call(this); }, set(text) { window.noted.push(text); of.set.call(this, text); },
+    });"""
+
+
 def test_a_prompt_is_gone_on_with_token_by_token(shown: Any, tmp_path: Path) -> None:
     run = trained(
         tmp_path, "model=gpt", "model.hidden_size=32", "model.num_heads=2", "model.num_layers=2",
@@ -281,18 +290,13 @@ def test_a_prompt_is_gone_on_with_token_by_token(shown: Any, tmp_path: Path) -> 
         "trainer.limit_val_batches=2", "trainer.limit_test_batches=2",
     )  # fmt: skip
     with shown(run) as (browser, subject):
+        box = browser.find("#text textarea")
+        browser.driver.execute_script(NOTED, box)
         browser.fill("#prompt textarea", "def ")
         browser.find("#go").click()
         *_, expected = going_on(subject.model, "def ")
-        states: list[str] = []
-
-        def done() -> bool:
-            state = browser.value("#text textarea")
-            if not states or state != states[-1]:
-                states.append(state)
-            return state == expected
-
-        browser.wait(done, "the text is not that of generate")
+        browser.wait(lambda: browser.value("#text textarea") == expected, "the text is not that of generate")
+        states = browser.driver.execute_script("return window.noted")
     assert expected == subject.model.generate("def ", steps=200)
     grown = [state for state in states if state not in ("", expected)]
     assert len(grown) >= 2
