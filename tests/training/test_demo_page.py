@@ -194,7 +194,9 @@ def check_digits(browser: Browser, subject: Subject, digits: np.ndarray, labels:
         browser.wait(lambda d=drawn: np.array_equal(seen_by_the_model(browser, d.shape), d), "it is not seen")
         files.append(folder / f"{number:02}.png")
         Image.fromarray(drawn).save(files[-1])
-        answers.append(answer_of(browser))
+        row = torch.from_numpy(drawn)[None, None] * (sheet.white / 255)
+        answers.append(str(int(subject.model.predict(row))))
+        browser.wait(lambda: answer_of(browser) == answers[-1], f"no {answers[-1]}")
         browser.find("#canvas button").click()
         browser.wait(lambda: not browser.all("#seen img"), "the canvas is not cleared")
     output = folder / "answers.csv"

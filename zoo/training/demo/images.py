@@ -209,7 +209,8 @@ def page(subject: Subject) -> None:
 
     @functools.partial(explained, event=gr.EventData)
     def drawing(event: Any) -> tuple[Any, ...]:
-        return answer(fitted(ink_of(str(event.drawing)), sheet))
+        image = as_bytes(fitted(ink_of(str(event.drawing)), sheet), white)
+        return answer(image * (white / 255))  # as `predict` reads the file of what is shown
 
     @explained
     def dropped(path: str | None) -> tuple[Any, ...]:
