@@ -20,6 +20,7 @@ import zoo
 from zoo.data.registry import create_data
 from zoo.optimizers import Recipe
 from zoo.registry import _REGISTRY, model_entry
+from zoo.training.cluster import asked
 from zoo.training.main import _quoted
 from zoo.training.reference import print_key
 from zoo.training.tables import LISTS
@@ -139,7 +140,7 @@ def combinations(overrides: list[str]) -> Iterator[list[str]]:
     ("page", "name", "arguments"), COMMANDS, ids=lambda value: value if isinstance(value, str) else " ".join(value)[:80]
 )
 def test_commands_that_the_docs_show_are_right(page: str, name: str, arguments: list[str]) -> None:
-    overrides = [_quoted(argument) for argument in arguments if not argument.startswith("-")]
+    overrides = [_quoted(argument) for argument in asked(arguments)[0] if not argument.startswith("-")]
     # Of an interval that is searched the ends stand for all of it.
     overrides = [re.sub(r"(?:tag\(log, )?interval\(([^,]+), ([^)]+)\)+", r"\1,\2", override) for override in overrides]
     if name == "help" or "--help" in arguments:

@@ -191,6 +191,26 @@ def test_a_process_without_the_first_ones_disk_reads_a_copy(tmp_path: Path) -> N
     in_two_processes(read_of_first, tmp_path)
 
 
+def start_again(folder: Path) -> None:
+    """What each of two processes does: it finds in the store what others said there before."""
+    from torch.distributed import rendezvous
+
+    store = next(iter(rendezvous("env://")))[0]
+    if global_rank() == 0:
+        store.set("zoo/hello/1", "of-before")
+        store.set("zoo/welcome/1", "of-before part-of-before")
+        store.set("zoo/part-of-before/1", "")
+        store.set("zoo/part-of-before/seed/0", "99")
+        store.set("ready", "")
+    store.get("ready")
+    hear(folder)
+
+
+def test_processes_that_are_started_again_hear_nothing_of_the_former_ones(tmp_path: Path) -> None:
+    in_two_processes(start_again, tmp_path)
+    assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text() == "7"
+
+
 # -- a process that is gone --------------------------------------------------------------------------------------------
 
 

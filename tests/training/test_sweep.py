@@ -85,6 +85,20 @@ def test_runs_of_different_metrics_stand_side_by_side_by_metric() -> None:
     assert out.splitlines()[1].split() == ["run", "model", "metric", "value"]
 
 
+def test_runs_in_processes_of_their_own_are_collected(tmp_path: Path) -> None:
+    parent, child = Sweep(tmp_path), Sweep(tmp_path, process=-1)
+    child.add(Run(1, {"model.depth": "2"}, failure="it stumbled"))
+    child.add(Run(0, {"model.depth": "1"}, Outcome(0.5, "val/loss", "min", {"val/loss": 0.5}, "runs/0")))
+    assert not (tmp_path / "sweep.csv").exists()
+    parent.collect()
+    assert parent.ranked == [
+        Run(0, {"model.depth": "1"}, Outcome(0.5, "val/loss", "min", {"val/loss": 0.5}, "runs/0")),
+        Run(1, {"model.depth": "2"}, failure="it stumbled"),
+    ]
+    assert isinstance(parent.ranked[0].outcome, Outcome)
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.csv"]
+
+
 def test_a_sweep_of_one_run_says_what_it_was_told() -> None:
     sweep = Sweep()
     sweep.add(Run(0, {"seed": "3"}, Outcome(1.0, "val/loss")))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import random
 import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -266,16 +268,19 @@ class SignalExit(Callback):
         last = self.checkpointer and self.checkpointer.last_path
         raise Interrupted(signum, self.trainer, last if last and last.exists() else None)
 
+    def _answer_with(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        if threading.current_thread() is threading.main_thread():  # Ray's processes train in another, and stop at once
+            for signum in self.signals:
+                signal.signal(signum, handler)
+
     def on_train_start(self, trainer: pl.Trainer, model: Any) -> None:
         self.trainer = trainer
         # Not earlier: Lightning sets its own handlers, which end the run with exit code 0, after `on_fit_start`.
-        for signum in self.signals:
-            signal.signal(signum, self._receive)
+        self._answer_with(self._receive)
 
     def on_test_start(self, trainer: pl.Trainer, model: Any) -> None:
         self.trainer = trainer
-        for signum in self.signals:
-            signal.signal(signum, self._stop_at_once)
+        self._answer_with(self._stop_at_once)
 
     def on_train_batch_end(self, trainer: pl.Trainer, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if can_stop_after(trainer, batch_idx):

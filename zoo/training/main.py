@@ -94,7 +94,19 @@ def _entry(command: str) -> Callable[[], int]:
 
 def train() -> int:
     """Train a model as the command line says; return the exit code."""
+    if any(argument.startswith("cluster") for argument in sys.argv[1:]):
+        return _guarded(_train_on_cluster)
     return _run("train", _train_job)
+
+
+def _train_on_cluster() -> None:
+    from zoo.training.cluster import asked, on_cluster
+
+    sys.argv[1:], options = asked(sys.argv[1:])
+    if options is None:
+        _hydra_main("train", _train_job, sys.argv[1:])
+    else:
+        on_cluster(train, sys.argv[1:], options)
 
 
 def evaluate() -> int:
@@ -270,6 +282,7 @@ def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str
         # Of the job nothing comes out here: it is the command line that Hydra fails at.
         raise ZooError(f"the command line is not understood: {' '.join(str(error).split())}") from error
     finally:
+        sweep.collect()
         if sweep.runs and global_rank() == 0:
             sweep.leave_nothing_if_refused()
             sweep.print()
@@ -277,8 +290,10 @@ def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str
         from zoo.training.sweep_ways import draw_ways  # Lightning has been imported by then
 
         draw_ways(sweep)
+    failed = [str(run.number) for run in sweep.runs if run.failed]
+    if failed and not failures:  # in processes of their own
+        raise ZooError(f"{len(failed)} of {len(sweep.runs)} runs failed: {', '.join(failed)}.")
     if failures:  # of a sweep, the first: the other jobs have run
-        failed = [str(run.number) for run in sweep.runs if run.failed]
         if failed and explain(failures[0]) is not None:
             raise ZooError(f"{len(failed)} of {len(sweep.runs)} runs failed: {', '.join(failed)}.") from failures[0]
         raise failures[0]

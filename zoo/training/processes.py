@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -64,7 +65,7 @@ def agree(name: str, value: Any) -> Any:
     """
     number = _times_asked[name] = _times_asked.get(name, -1) + 1
     if with_store():
-        key = f"zoo/{name}/{number}"
+        key = f"{name}/{number}"
         if global_rank() == 0:
             _store().set(key, json.dumps(value))
             return value
@@ -83,7 +84,7 @@ def gathered(name: str, value: Any) -> list[Any]:
     if not with_store():
         return [value]
     number = _times_asked[name] = _times_asked.get(name, -1) + 1
-    keys = [f"zoo/{name}/{number}/{rank}" for rank in range(int(os.environ["WORLD_SIZE"]))]
+    keys = [f"{name}/{number}/{rank}" for rank in range(int(os.environ["WORLD_SIZE"]))]
     _store().set(keys[global_rank()], json.dumps(value))
     with explained():
         return [json.loads(_store().get(key)) for key in keys]
@@ -95,10 +96,42 @@ def _store() -> Any:
         from torch.distributed import distributed_c10d, is_initialized, rendezvous
 
         if is_initialized():  # by that program, as Ray does
-            _stores.append(distributed_c10d._get_default_store())
+            store = distributed_c10d._get_default_store()
         else:
-            _stores.append(next(iter(rendezvous("env://", timeout=_PATIENCE)))[0])
+            store = next(iter(rendezvous("env://", timeout=_PATIENCE)))[0]
+        with explained():
+            _stores.append(_of_this_start(store))
     return _stores[0]
+
+
+def _of_this_start(store: Any) -> Any:
+    """Return the part of a store that no earlier processes have written to.
+
+    torchrun keeps the store when it starts processes again, with all that the former ones said. So each process says a
+    word that nobody has said before, until the first one has heard it and answered with the name of the part.
+    """
+    from torch.distributed import PrefixStore
+
+    rank, word = global_rank(), secrets.token_hex(8)
+    until = time.monotonic() + _PATIENCE.total_seconds()
+    waiting, part = set(range(1, int(os.environ["WORLD_SIZE"]))) if rank == 0 else {rank}, word
+    if rank > 0:
+        store.set(f"zoo/hello/{rank}", word)
+    while waiting:
+        for other in sorted(waiting):
+            hello, welcome = f"zoo/hello/{other}", f"zoo/welcome/{other}"
+            if rank == 0 and store.check([hello]):
+                store.set(welcome, f"{store.get(hello).decode()} {part}")
+                waiting -= {other} if store.check([f"zoo/{part}/{other}"]) else set()
+            elif rank > 0 and store.check([welcome]):
+                heard, part = store.get(welcome).decode().split()
+                if heard == word:
+                    store.set(f"zoo/{part}/{rank}", "")
+                    waiting.clear()
+        if time.monotonic() > until:
+            raise ZooError("another process of the run has not come.")
+        time.sleep(0.02)
+    return PrefixStore(f"zoo/{part}", store)
 
 
 def in_world(options: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +176,7 @@ def file_of_first(name: str, path: Path | None) -> Path | None:
     if said is None:
         return None
     found, digest = said
-    path, key, rank = Path(found), f"zoo/{name}/{_times_asked[name]}", global_rank()
+    path, key, rank = Path(found), f"{name}/{_times_asked[name]}", global_rank()
     if rank > 0:
         lacks = _digest(path) != digest
         _store().set(f"{key}/lacks/{rank}", str(lacks))

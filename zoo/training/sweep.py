@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +69,13 @@ def parts_of(overrides: Iterable[str]) -> dict[str, str]:
     return {key: value for key, _, value in parts}
 
 
+def _write(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf8", newline="")
+    os.replace(partial, path)
+
+
 @dataclass
 class Sweep:
     """The runs of a sweep, told as they end.
@@ -78,12 +86,28 @@ class Sweep:
 
     folder: Path | None = None
     runs: list[Run] = field(default_factory=list)
+    process: int = field(default_factory=os.getpid)  # that prints the table
 
     def add(self, run: Run) -> None:
-        """Take a run that has ended, and write the table anew: a sweep that is stopped has its own, too."""
+        """Take a run that has ended, and write the table anew: a sweep that is stopped has its own, too.
+
+        A run in a process of its own, which a launcher has started, leaves what it ended with for `collect`.
+        """
+        if os.getpid() != self.process and self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(self.folder / f".run_{run.number}.json", json.dumps(asdict(run)))
+            return
         self.runs.append(run)
         if self.folder is not None:
             self.write(self.folder / "sweep.csv")
+
+    def collect(self) -> None:
+        """Take the runs that have ended in processes of their own."""
+        for file in sorted(self.folder.glob(".run_*.json")) if self.folder is not None else ():
+            said = json.loads(file.read_text(encoding="utf8"))
+            outcome = said.pop("outcome")
+            self.add(Run(**said, outcome=None if outcome is None else Outcome(*outcome)))
+            file.unlink()
 
     @property
     def keys(self) -> list[str]:
@@ -119,9 +143,7 @@ class Sweep:
                 row |= run.outcome.metrics
             writer.writerow(row)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text.getvalue(), encoding="utf8", newline="")
-        os.replace(partial, path)
+        _write(path, text.getvalue())
 
     def leave_nothing_if_refused(self) -> None:
         """Take the sweep's folder away if none of its runs came to an end; what others wrote there stays."""

@@ -22,6 +22,7 @@ from zoo.training.averaging import Averaging
 from zoo.training.best_weights import BestWeights
 from zoo.training.callbacks import Checkpointer, RandomStates, SignalExit
 from zoo.training.checkpoint import AtomicCheckpointIO
+from zoo.training.cluster import environments
 from zoo.training.convergence import Convergence
 from zoo.training.execution import Compiled, Recomputed
 from zoo.training.gauges import Gauges, Histograms, LossByRows
@@ -193,7 +194,7 @@ def make_trainer(
             max_epochs=max_epochs,
             strategy=chosen,
             devices=devices,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *environments()],
             use_distributed_sampler=False,  # ours repeats no row and shuffles only where told to
             enable_checkpointing=checkpointer is not None,
             enable_model_summary=False,
