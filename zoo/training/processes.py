@@ -33,6 +33,7 @@ __all__ = [
     "gathered",
     "global_rank",
     "in_world",
+    "meet_again",
     "together",
     "with_store",
 ]
@@ -132,6 +133,22 @@ def _of_this_start(store: Any) -> Any:
             raise ZooError("another process of the run has not come.")
         time.sleep(0.02)
     return PrefixStore(f"zoo/{part}", store)
+
+
+def meet_again(device: Any) -> None:
+    """Let processes that torchrun has started again join their group, which torch would look for among the former ones.
+
+    Args:
+        device: of this process.
+    """
+    if not with_store() or not any(gathered("restarts", int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0))):
+        return
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        backend = distributed.get_default_backend_for_device(device)
+        world_size = int(os.environ["WORLD_SIZE"])
+        distributed.init_process_group(backend, store=_store(), rank=global_rank(), world_size=world_size)
 
 
 def in_world(options: dict[str, Any]) -> dict[str, Any]:

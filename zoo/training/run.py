@@ -42,7 +42,7 @@ from zoo.training.lock import run_lock
 from zoo.training.logger import RunLogger, png_of, show_png
 from zoo.training.pictures import draw, spread
 from zoo.training.plugins import import_plugins
-from zoo.training.processes import agree, file_of_first, gathered, in_world, together
+from zoo.training.processes import agree, file_of_first, gathered, in_world, meet_again, together
 from zoo.training.rate_finder import RangeTest, range_test
 from zoo.training.report import Course, print_end, print_metrics, print_row, print_start
 from zoo.training.run_config import read_config
@@ -189,6 +189,7 @@ def train_run(config: DictConfig) -> Outcome:
                 show_png(writer.experiment, "learning_rate_range_test", png_of(found.picture()), 0)
         if settings.get("check_gradients") and trainer.is_global_zero:
             check_first(model, data)
+        meet_again(trainer.strategy.root_device)
         with together(trainer):
             trainer.fit(model, datamodule=data, ckpt_path=resume)
         return _finish(trainer, model, data, settings, run_dir, course, diagnosis)
