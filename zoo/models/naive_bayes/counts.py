@@ -146,7 +146,7 @@ class Bernoulli(Counts):
 
     def events(self, x: Tensor) -> Tensor:
         numbers = stored(x)
-        if bool(numbers.isnan().any()):
+        if not torch.compiler.is_exporting() and bool(numbers.isnan().any()):
             raise ZooError("The features hold NaN values: drop those rows or fill them in first.")
         if self.threshold is None:
             return x

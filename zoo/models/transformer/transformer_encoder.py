@@ -217,7 +217,7 @@ class TransformerEncoderModel(Forecasts, Pretrains, AttentionModel, GradientMode
             steps = steps.masked_fill(~mask.unsqueeze(-1), 0.0)  # whatever stands there, 0 · NaN is not 0
         embedded = self.embedding(steps)
         if self.cls is not None:
-            embedded = torch.cat([self.cls.expand(len(embedded), 1, -1), embedded], 1)
+            embedded = torch.cat([self.cls.expand(embedded.shape[0], 1, -1), embedded], 1)
             mask = None if mask is None else F.pad(mask, (1, 0), value=True)
         if isinstance(self.positions, LearnedPositionalEncoding) and embedded.shape[1] > self.positions.max_length:
             before = int(self.cls is not None)
