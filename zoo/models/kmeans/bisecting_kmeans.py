@@ -304,7 +304,8 @@ class BisectingKMeans(CentroidModel, StreamingModel):
         """The model that makes the split that comes now."""
         assert self.split.spec is not None
         split = self._new_split(stream_key(int(self.seed), int(self.num_splits)))
-        return split.build(self.split.spec).to(self.device)
+        split.build(self.split.spec)
+        return split.to(self.device)
 
     def _current(self) -> Tensor:
         """The cluster that is being split."""
