@@ -172,7 +172,7 @@ canvas { display: block; width: ${width}px; height: ${height}px; max-width: 100%
          border: 1px solid #999; border-radius: 8px; cursor: crosshair; touch-action: none; }
 button { margin-top: 8px; padding: 4px 14px; border: 1px solid #999; border-radius: 6px; }
 """
-# A drawing is its opacity: ink on nothing. It goes to the server when the pen is lifted.
+# A drawing is its opacity: ink on nothing. It goes to the server when the pen stays lifted: several at once would race.
 _SCRIPT = """
 const canvas = element.querySelector('canvas'), pen = canvas.getContext('2d');
 const at = event => {
@@ -188,7 +188,9 @@ canvas.onpointerdown = event => {
     pen.beginPath(); pen.moveTo(x, y); pen.lineTo(x + 0.01, y); pen.stroke();  // a dot, too, is ink
 };
 canvas.onpointermove = event => { if (down) { pen.lineTo(...at(event)); pen.stroke(); } };
-canvas.onpointerup = () => { down = false; trigger('input', { drawing: canvas.toDataURL() }); };
+let waiting;
+const send = () => trigger('input', { drawing: canvas.toDataURL() });
+canvas.onpointerup = () => { down = false; clearTimeout(waiting); waiting = setTimeout(send, 150); };
 element.querySelector('button').onclick = () => { pen.clearRect(0, 0, canvas.width, canvas.height); trigger('clear'); };
 """
 
