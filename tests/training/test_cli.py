@@ -408,7 +408,7 @@ def test_a_run_says_where_it_came_from_and_of_what_its_numbers_are(finished: Pat
     environment = json.loads((finished / "environment.json").read_text())
     assert "model=mlp" in environment["command"]
     assert environment["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert set(environment["kernels"]) == {"variant", "reason"}
+    assert set(environment["kernels"]) == {"variant", "reason", "gpu"}
     end = json.loads((finished / "metrics.json").read_text())
     assert end["of"]["test/loss"] == "best checkpoint, epoch 0"
     assert end["of"]["train/loss"] == "last epoch, 0"

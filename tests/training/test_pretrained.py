@@ -86,7 +86,7 @@ def test_wrong_names_and_altered_files_are_one_line(tmp_path: Path, monkeypatch:
         ("mlp", "cnn/digits", "holds weights of cnn, not of mlp"),
         ("cnn", "https://127.0.0.1/x.safetensors", "is not fetched unchecked"),
         ("cnn", "https://127.0.0.1:9/x.safetensors#sha256=" + 64 * "0", "cannot be fetched"),
-        ("cnn", "nowhere/at/all", "There is no folder nowhere/at/all"),
+        ("cnn", "nowhere/at/all", "There is no file or folder nowhere/at/all"),
         ("cnn", "nowhere.safetensors", "There are no weights 'nowhere.safetensors'"),
         ("cnn", str(tmp_path), "has no config.json"),
     ):

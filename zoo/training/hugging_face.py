@@ -97,7 +97,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def from_hub(name: str) -> Path:
     """Fetch the folder of a name, by the library that the tokenizers bring along."""
     if "/" in name.strip("/") and (name.startswith((".", "/")) or name.count("/") > 1):
-        raise ZooError(f"There is no folder {name}.")
+        raise ZooError(f"There is no file or folder {name}.")
     try:
         from huggingface_hub import snapshot_download
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,9 @@ __all__ = ["begin_with", "create_model", "find_weights", "trained_hyperparameter
 log = logging.getLogger("zoo")
 
 
-def create_model(name: str, spec: DataSpec | None = None, *, pretrained: str | None = None, **hparams: Any) -> ZooModel:
+def create_model(
+    name: str, spec: DataSpec | None = None, *, pretrained: str | Path | None = None, **hparams: Any
+) -> ZooModel:
     """Create a registered model by name, with weights at random or with trained ones.
 
     Args:
@@ -44,6 +47,9 @@ def create_model(name: str, spec: DataSpec | None = None, *, pretrained: str | N
     """
     if pretrained is None:
         return create_new(name, spec, **hparams)
+    if not isinstance(pretrained, str | os.PathLike):
+        raise ZooError(f"pretrained must be a name of zoo.list_pretrained(), a file or a folder, not {pretrained!r}.")
+    pretrained = os.fspath(pretrained)
     own = "pretrained" in model_entry(name).hyperparameters
     if own and not is_named(name, pretrained) and _holds_checkpoint(pretrained):
         return create_new(name, spec, pretrained=pretrained, **hparams)

@@ -108,7 +108,7 @@ def test_what_pre_training_learnt_is_fine_tuned_and_goes_along(tmp_path: Path) -
     (tmp_path / "pre.ckpt").unlink()
     again = load_model(tmp_path / "tuned.ckpt")
     assert torch.equal(again.predict(texts), tuned.predict(texts))
-    with pytest.raises(zoo.ZooError, match=r"model\.pretrained=.* is no checkpoint"):
+    with pytest.raises(zoo.ZooError, match=r"no file or folder .*pre\.ckpt"):
         zoo.create_model("bert", CLASSES, **options)
 
 

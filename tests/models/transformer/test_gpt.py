@@ -188,7 +188,7 @@ def test_a_wrong_or_missing_tensor_is_one_line(change: Any, said: str, tmp_path:
 def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(zoo.ZooError, match=r"has no config\.json"):
         zoo.load_pretrained(tmp_path)
-    with pytest.raises(zoo.ZooError, match=r"There is no folder \./nowhere"):
+    with pytest.raises(zoo.ZooError, match=r"There is no file or folder \./nowhere"):
         zoo.load_pretrained("./nowhere")
     zoo.save_pretrained(sharp().float(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

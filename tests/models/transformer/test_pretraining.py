@@ -125,7 +125,7 @@ def test_what_is_no_run_to_begin_with_is_one_line(tmp_path: Path) -> None:
     spec = zoo.DataSpec("tokens", (4,), "tokens", vocab_size=5)
     (tmp_path / "junk.ckpt").write_bytes(b"junk" * 50)
     (tmp_path / "config.json").write_text("{}")
-    for path, said in (("junk.ckpt", "is no whole checkpoint"), ("", "make one of it with zoo.save_model")):
+    for path, said in (("junk.ckpt", "is no whole checkpoint"), ("", "is of model_type None; the zoo reads")):
         with pytest.raises(zoo.ZooError, match=said):
             zoo.create_model("gpt", spec, pretrained=str(tmp_path / path))
 
