@@ -24,9 +24,9 @@ from zoo.data.array_data import ArrayData
 
 BATCH, EPOCHS, CLASSES = 64, 3, 10
 CASES = {  # rows, the shape of one, what is said of the model
-    "mlp": (12_800, (64,), "model.widths=[128,128]"),
-    "cnn": (3_200, (1, 8, 8), "model.channels=[16,32]"),
-    "lstm": (3_200, (8, 8), "model.hidden_size=64"),
+    "mlp": (25_600, (64,), "model.widths=[128,128]"),
+    "cnn": (12_800, (1, 8, 8), "model.channels=[16,32]"),
+    "lstm": (12_800, (8, 8), "model.hidden_size=64"),
 }
 
 
