@@ -373,3 +373,11 @@ def test_rows_whose_squares_vanish_are_refused(solver: str) -> None:
     with pytest.raises(zoo.ZooError, match="scale the data first"):
         fitted(rows_of() * 1e-200, solver=solver)
     close(fitted(rows_of() * 1e-100, solver=solver).explained_variance_ratio.sum() <= 1, True)
+
+
+@pytest.mark.parametrize("solver", ["covariance", "svd", "randomized"])
+@pytest.mark.parametrize("scale", [1e200, -1e160])
+def test_rows_whose_squares_overflow_are_one_line(solver: str, scale: float) -> None:
+    x = scale * torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(zoo.ZooError, match=r"scale the (data|features)"):
+        zoo.fit(zoo.create_model("pca", num_components=2, solver=solver), x)

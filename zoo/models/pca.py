@@ -268,6 +268,8 @@ class PCA(StreamingModel):
             raise ZooError(f"pca needs at least 2 rows to speak of variance, and was given {rows}.")
         if not bool(torch.isfinite(self.mean).all()):
             raise ZooError("pca was given NaN or infinite values: drop those rows or fill them in first.")
+        if not bool(torch.isfinite(self.spread())):
+            raise ZooError("pca was given values so large that their squares are no numbers: scale the data first.")
         if self.hparams.solver == "randomized":
             self.grow_basis()
             if not self.done:
@@ -283,6 +285,12 @@ class PCA(StreamingModel):
             "noise_variance": self.noise_variance,
             "num_components": kept,
         }
+
+    def spread(self) -> Tensor:
+        """The sum of all squared distances from the mean, which is infinite or NaN where one of them overflows."""
+        if self.hparams.solver == "covariance":
+            return self.scatter.trace()
+        return self.factor.square().sum() if self.hparams.solver == "svd" else self.trace
 
     def spectrum(self) -> tuple[Tensor, Tensor, Tensor]:
         """Eigenvalues of the scatter matrix, descending, its eigenvectors as rows, and the sum of all eigenvalues."""
