@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,3 +136,35 @@ def test_a_statistic_that_is_not_finite_is_named() -> None:
     batch.x[3, 2] = float("nan")
     with pytest.raises(zoo.ZooError, match="NaN"):
         model.fit_batches(lambda: [batch])  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_each_of_as_many_processes_goes_on_with_its_own_sums(world_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def process(rank: int, size: int) -> Any:
+        model = create("pca", default_data("pca").spec)
+        model._trainer = SimpleNamespace(world_size=size, global_rank=rank)
+        return model
+
+    first, second = process(0, 2), process(1, 2)
+    for model in (first, second):
+        model.begin()
+        model.accumulate(Batch(torch.randn(7, *first.spec.shape) + 3))
+    states = [{name: value.clone() for name, value in model._state().items()} for model in (first, second)]
+    monkeypatch.setattr(torch.distributed, "all_gather_object", lambda found, mine: found.__setitem__(slice(2), states))
+    checkpoint: dict[str, Any] = {"state_dict": first.state_dict()}
+    first.on_save_checkpoint(checkpoint)
+    rest = []
+    for rank in range(world_size):
+        model = process(rank, world_size)
+        own = {**checkpoint, "state_dict": dict(checkpoint["state_dict"])}
+        model.on_load_checkpoint(own)
+        model.load_state_dict(own["state_dict"])
+        model.on_train_start()
+        rest.append(model._state())
+    if world_size == 2:
+        assert all(torch.equal(mine[name], value) for mine, state in zip(rest, states, strict=True)
+                   for name, value in state.items())  # fmt: skip
+    else:
+        merged = first.merge(states)
+        assert all(torch.equal(rest[0][name], value) for name, value in merged.items())
+        assert all(not state["count"].any() for state in rest[1:])

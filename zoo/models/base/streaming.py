@@ -31,6 +31,7 @@ class StreamingModel(ZooModel):
         super().__init__()
         self._accumulators: dict[str, Tensor] = {}  # name → its value at the start of a pass
         self._pooled = False  # whether the accumulators hold the sums of all processes already
+        self._own = False  # whether a checkpoint gave this process what it had added up itself
         self._appended: list[dict[str, Tensor]] = []  # rows that are not yet joined to their accumulators
         self._begun = False  # whether a pass has left its traces, which another fit must not meet
 
@@ -192,11 +193,18 @@ class StreamingModel(ZooModel):
 
     def _reduced(self) -> dict[str, Tensor]:
         """The accumulators over all processes."""
+        states = self._states()
+        return states[0] if len(states) == 1 else self._merged(states)
+
+    def _states(self) -> list[dict[str, Tensor]]:
+        """The accumulators of each process; of all in one once they are pooled."""
         if self._trainer is None or self.trainer.world_size == 1 or self._pooled:
-            return self._state()
-        mine = {name: value.cpu() for name, value in self._state().items()}
+            return [self._state()]
         states: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(states, mine)
+        torch.distributed.all_gather_object(states, {name: value.cpu() for name, value in self._state().items()})
+        return states
+
+    def _merged(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {name: value.to(self.device) for name, value in self.merge(states).items()}
 
     def configure_optimizers(self) -> Any:
@@ -207,11 +215,22 @@ class StreamingModel(ZooModel):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         if self.streaming:
-            checkpoint["state_dict"].update({k: v.clone() for k, v in self._reduced().items()})
+            states = self._states()
+            whole = states[0] if len(states) == 1 else self._merged(states)
+            checkpoint["state_dict"].update({k: v.clone() for k, v in whole.items()})
+            if len(states) > 1:
+                checkpoint["zoo"]["accumulators"] = states
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        states = checkpoint["zoo"].get("accumulators", [])
+        self._own = self._trainer is not None and len(states) == self.trainer.world_size
+        if self._own:  # each process goes on with what it added up, so that the sums end in the same bits
+            checkpoint["state_dict"].update(states[self.trainer.global_rank])
 
     def on_train_start(self) -> None:
-        # A restored half-done pass holds the sum over all processes: one of them goes on with it.
-        if self.streaming and self.trainer.global_rank > 0:
+        # A half-done pass of another number of processes holds the sums over all of them: one goes on with it.
+        if self.streaming and self.trainer.global_rank > 0 and not self._own:
             self.reset_accumulators()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
