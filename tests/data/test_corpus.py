@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import itertools
+import lzma
 
 import pytest
 
@@ -61,3 +64,19 @@ def test_what_is_no_text_is_one_line(tmp_path, monkeypatch) -> None:
         Corpus([file])
     with pytest.raises(zoo.ZooError, match="No such file"):
         Corpus([tmp_path / "b.txt"])
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress), (".bz2", bz2.compress)])
+def test_packed_files_are_read_as_what_is_in_them(tmp_path, suffix, pack) -> None:
+    text = "línea une\nzwei drei\nvier 漢字\n" * 9
+    plain, packed = tmp_path / "a.txt", tmp_path / f"a.txt{suffix}"
+    plain.write_text(text, encoding="utf8")
+    packed.write_bytes(pack(text.encode()))
+    one, other = Corpus([plain, "end"]), Corpus([packed, "end"])
+    assert one.cut(0.3) == other.cut(0.3)
+    assert read(one, 7, one.size) == read(other, 7, other.size)
+    for damaged in (packed.read_bytes()[:-5], b"no such format at all"):
+        packed.write_bytes(damaged)
+        with pytest.raises(zoo.ZooError, match=r"is truncated or damaged .*: fetch it again") as caught:
+            Corpus([packed])
+        assert "\n" not in str(caught.value)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bisect
 import codecs
+import importlib
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -16,6 +18,7 @@ __all__ = ["Corpus"]
 
 _BLOCK = 1 << 20
 _FAR = 1 << 16  # how far a cut may move to the end of a line
+_PACKED = {".gz": "gzip", ".xz": "lzma", ".bz2": "bz2"}  # and the modules that unpack it
 
 
 class Corpus:
@@ -24,7 +27,7 @@ class Corpus:
     Line ends are read as `\\n`, and a mark of the byte order is left out.
 
     Args:
-        documents: UTF-8 files, or texts in memory.
+        documents: UTF-8 files, or texts in memory; a file that is packed (.gz, .xz, .bz2) is unpacked in memory.
 
     Raises:
         ZooError: for a file that cannot be read, or documents without a character.
@@ -36,7 +39,7 @@ class Corpus:
     """
 
     def __init__(self, documents: Sequence[Path | str]) -> None:
-        self.documents = [d.encode() if isinstance(d, str) else d for d in documents]
+        self.documents = [d.encode() if isinstance(d, str) else _unpacked(d) for d in documents]
         self.ends = list(accumulate(_size(document) for document in self.documents))
         self.size = self.ends[-1] if self.ends else 0
         if not self.size:
@@ -110,6 +113,18 @@ class Corpus:
                     raise ZooError(f"{where} ({error.reason} at byte {at}).") from None
                 yield text
                 place += len(block)
+
+
+def _unpacked(file: Path) -> Path | bytes:
+    """Return the content of a packed file, since places in it are none on disk; any other file as it is."""
+    if file.suffix not in _PACKED:
+        return file
+    module = importlib.import_module(_PACKED[file.suffix])
+    try:
+        with module.open(file) as packed:
+            return packed.read()
+    except (EOFError, OSError, zlib.error, getattr(module, "LZMAError", OSError)) as error:
+        raise ZooError(f"{file} is truncated or damaged ({error}): fetch it again.") from None
 
 
 def _size(document: Path | bytes) -> int:

@@ -28,12 +28,14 @@ from zoo.training.checkpoint import check_learnt, checkpoint_of, model_of
 
 __all__ = ["Input", "Portable", "Preparation"]
 
+_AS_THEY_ARE = ("tokens", "pairs", "transactions")  # kinds of data that come prepared
+
 
 class Input(NamedTuple):
     """The tensor that goes in.
 
     Attributes:
-        name: `x` for numbers, `tokens` for tokens.
+        name: `x` for numbers, `tokens` for tokens, `source` for those of what is to be translated.
         dtype: its type.
         shape: sizes, and names of those that may be any: `rows`, and `steps` of sequences.
     """
@@ -45,8 +47,8 @@ class Input(NamedTuple):
     @classmethod
     def of(cls, spec: DataSpec, preprocessing: Preprocessing | None) -> Input:
         """Return what a model that was built for `spec` takes of the user's rows."""
-        if spec.kind == "tokens":
-            return cls("tokens", torch.int64, ("rows", "steps"))
+        if spec.kind in ("tokens", "pairs"):
+            return cls("tokens" if spec.kind == "tokens" else "source", torch.int64, ("rows", "steps"))
         if spec.kind == "transactions":
             return cls("x", torch.float32, ("rows", spec.vocab_size or 0))
         encoder = None if preprocessing is None else preprocessing.encoder
@@ -165,8 +167,11 @@ class Portable(nn.Module):
 
     def _columns(self, inputs: Tensor) -> dict[str, Tensor]:
         model: Any = self.model
-        prepared = inputs if self.spec.kind in ("tokens", "transactions") else self.preparation(inputs)
-        return model.predict_batch(model.as_batch(Batch.of(self.spec.kind, prepared)))
+        prepared = inputs if self.spec.kind in _AS_THEY_ARE else self.preparation(inputs)
+        return model.predict_batch(model.as_batch(self._batch(prepared)))
+
+    def _batch(self, inputs: Tensor) -> Batch:
+        return Batch(**{self.input.name: inputs})
 
     # -- rows to try it on ---------------------------------------------------------------------------------------
 
@@ -188,7 +193,7 @@ class Portable(nn.Module):
             if "steps" in self.input.shape:
                 found = found[:, torch.arange(shape[1]) % found.shape[1]]
             return self._raw(found)
-        if self.spec.kind == "tokens":
+        if self.spec.kind in ("tokens", "pairs"):
             return torch.randint(self.spec.vocab_size or 1, shape, generator=generator)
         if self.spec.kind == "transactions":
             return (torch.rand(shape, generator=generator) < 0.3).float()
@@ -196,14 +201,14 @@ class Portable(nn.Module):
         return self._raw(torch.randn(wanted, generator=generator, dtype=self.spec.torch_dtype))
 
     def _raw(self, prepared: Tensor) -> Tensor:
-        raw = prepared if self.spec.kind in ("tokens", "transactions") else self.preparation.undone(prepared)
+        raw = prepared if self.spec.kind in _AS_THEY_ARE else self.preparation.undone(prepared)
         return raw.to(self.input.dtype)
 
     def rows(self, inputs: Tensor) -> Any:
         """Return the rows that such tensors stand for, as `predict` takes them: text for the number of a category."""
         text = self.preprocessing is not None and self.preprocessing.text is not None
-        if text:
-            return Batch.of(self.spec.kind, inputs)  # texts that have these tokens need not exist
+        if text or self.spec.kind == "pairs":
+            return self._batch(inputs)  # texts that have these tokens need not exist
         columns = self.preparation.columns
         if not columns:
             return inputs
@@ -234,8 +239,8 @@ class Portable(nn.Module):
             assert self.preprocessing.encoder is not None
             return self.preprocessing.encoder.numbers(as_table(x), "X")
         model: Any = self.model
-        batch = Preprocessing()(x, self.spec) if self.spec.kind != "tokens" else model.prepare(x)
-        if batch.mask is not None:
+        batch = model.prepare(x) if self.spec.kind in ("tokens", "pairs") else Preprocessing()(x, self.spec)
+        if batch.mask is not None or batch.source_mask is not None:
             raise ZooError("Texts and sequences of different lengths go in one length at a time: pass them apart.")
         return (model.dense(batch) if self.spec.kind == "transactions" else batch.inputs).to(self.input.dtype)
 

@@ -77,7 +77,8 @@ def scan(
     Returns:
         h of all steps, (T, B, P) or (N, P), and each row's final state.
     """
-    if torch.compiler.is_exporting() and batch_sizes is None:
+    one = isinstance(a.size(0), int) and a.size(0) == 1  # a step by itself, such as that of decoding, needs no loop
+    if torch.compiler.is_exporting() and batch_sizes is None and not one:
         return _traced(step, a, state, reverse)
     steps = list(a.unbind(0) if batch_sizes is None else a.split(list(batch_sizes)))
     outputs: list[Tensor] = []

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from zoo.data.spec import Batch
 from zoo.errors import ZooError
+from zoo.layers.loop import traced_loop
 from zoo.models.base.bleu import Bleu, counts_of
 from zoo.models.base.evaluation import Pooling
 from zoo.models.base.generates import Generates, Prompts
@@ -48,10 +50,13 @@ class Translates(Generates):
         return self(batch.source, batch.target, batch.source_mask)
 
     def before_trace(self) -> None:
-        raise ZooError(
-            f"{self.entry.name} says one token after the other, as many as the text asks for, which no fixed graph "
-            "holds: keep it with zoo.save_model."
-        )
+        super().before_trace()  # type: ignore[misc]
+        if not self.spec.tokenizer:
+            raise ZooError(f"This {self.entry.name} has no tokenizer to say how texts begin and end: use zoo.save_model.")
+        if self.hparams.layers == "torch":  # which a trace unrolls, or asks for more than it holds
+            state, self.hparams.layers = self.state_dict(), "zoo"
+            self.initialize(self.spec)
+            self.load_state_dict(state, assign=True)
 
     # -- translating ------------------------------------------------------------------------------------------------
 
@@ -81,6 +86,8 @@ class Translates(Generates):
 
     def _translated(self, batch: Batch) -> Tensor:
         """Return greedy translations, (B, T), with −100 behind their ends; T is that of the longest known target."""
+        if torch.compiler.is_exporting():
+            return self._traced(batch)
         steps, end = self.spec.shape[1], self.end
         said = torch.full((batch.size, steps), IGNORED, device=self.device)
         is_open = torch.ones(batch.size, dtype=torch.bool, device=self.device)
@@ -91,6 +98,33 @@ class Translates(Generates):
                 break
             said[:, step] = tokens.where(is_open, IGNORED)
         return said
+
+    def _traced(self, batch: Batch) -> Tensor:
+        """The same within `torch.export`, in as many steps for every batch, which stay a loop."""
+        start, steps, barred, end = self.read(batch), self.spec.shape[1], self.unsaid(), self.end
+        begin = special_of(self.tokenizer, "begin", "cls")
+        parts, tree = tree_flatten(start)
+        tokens = torch.full_like(batch.source[:, :1], begin).expand(-1, 1 if self.caches else steps + 1)  # (B, 1 or T + 1)
+
+        def state_of(kept: tuple[Tensor, ...]) -> Any:
+            rest = iter(kept)
+            return tree_unflatten([None if part is None else next(rest) for part in parts], tree)
+
+        def once(known: tuple[Tensor, ...], place: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+            tokens, is_open, *kept = known
+            logits, state = self.next_logits(tokens, state_of(kept), every=not self.caches)
+            logits = logits if self.caches else logits.index_select(1, place)[:, 0]
+            token = logits.index_fill(-1, barred, -torch.inf).argmax(-1)
+            is_open = is_open & (token != end)
+            if self.caches:
+                tokens = token.unsqueeze(1)
+            else:
+                tokens = tokens.index_copy(1, place + 1, token.unsqueeze(1))
+            kept = [part for part in tree_leaves(state) if part is not None]
+            return (tokens, is_open, *kept), token.where(is_open, IGNORED)
+
+        known = (tokens, torch.ones_like(tokens[:, 0], dtype=torch.bool), *(part for part in parts if part is not None))
+        return traced_loop(once, known, torch.arange(steps, device=tokens.device).unsqueeze(1))[1].T
 
     def predict(self, x: Any, batch_size: int = 256, *, raw: bool = True) -> Any:
         """Return the greedy translations of texts as an array of text, as `generate` does with other decodings.

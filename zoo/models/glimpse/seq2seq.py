@@ -163,7 +163,7 @@ class Seq2Seq(Translates, GradientModel):
         hidden = [bridge(part) for bridge, part in zip(self.bridges, both, strict=True)]
         hidden[0] = hidden[0].tanh()  # a cell has no bound
         projected = self.attention.project(memory)
-        return State(memory, projected, mask, tuple(hidden), memory.new_zeros(len(memory), self.hparams.hidden_size))
+        return State(memory, projected, mask, tuple(hidden), memory.new_zeros(memory.shape[0], self.hparams.hidden_size))
 
     @staticmethod
     def _both(last: Tensor) -> Tensor:
@@ -188,6 +188,10 @@ class Seq2Seq(Translates, GradientModel):
     def logits(self, readouts: Tensor) -> Tensor:
         """Return the scores (…, V) of the tokens that readouts (…, H) say."""
         return self.embedding.logits(readouts) if self.head is None else self.head(readouts)
+
+    def before_trace(self) -> None:
+        super().before_trace()
+        self.encoder.by_steps = self.decoder.by_steps = True
 
     # -- translating ---------------------------------------------------------------------------------------------
 

@@ -160,7 +160,7 @@ class TransformerModel(Translates, AttentionModel, GradientModel):
 
     @property
     def caches(self) -> bool:
-        return self.hparams.layers == "zoo"
+        return self.hparams.layers == "zoo" and not torch.compiler.is_exporting()  # a graph holds no growing cache
 
     def read(self, batch: Batch) -> State:
         return State(self.encode(batch.source, batch.source_mask), batch.source_mask)
