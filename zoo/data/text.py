@@ -238,7 +238,8 @@ class TextFile(TextData):
     """A text of your own: a file, or a folder of .txt files.
 
     Args:
-        path: the UTF-8 file, or a folder whose .txt files are joined in the order of their names.
+        path: the UTF-8 file, also packed (.gz, .xz, .bz2), or a folder whose .txt files are joined in the order of
+            their names.
         **options: those of `TextData`.
     """
 

@@ -104,22 +104,20 @@ class Translates(Generates):
         start, steps, barred, end = self.read(batch), self.spec.shape[1], self.unsaid(), self.end
         begin = special_of(self.tokenizer, "begin", "cls")
         parts, tree = tree_flatten(start)
-        tokens = torch.full_like(batch.source[:, :1], begin).expand(-1, 1 if self.caches else steps + 1)  # (B, 1 or T + 1)
+        width = 1 if self.caches else steps + 1  # without a state that knows what was said, all of it is read anew
+        tokens = torch.full_like(batch.source[:, :1], begin).expand(-1, width)
 
-        def state_of(kept: tuple[Tensor, ...]) -> Any:
+        def state_of(kept: Sequence[Tensor]) -> Any:
             rest = iter(kept)
             return tree_unflatten([None if part is None else next(rest) for part in parts], tree)
 
         def once(known: tuple[Tensor, ...], place: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
             tokens, is_open, *kept = known
             logits, state = self.next_logits(tokens, state_of(kept), every=not self.caches)
-            logits = logits if self.caches else logits.index_select(1, place)[:, 0]
-            token = logits.index_fill(-1, barred, -torch.inf).argmax(-1)
+            logits = logits if self.caches else logits.index_select(1, place).squeeze(1)
+            token = logits.index_fill(-1, barred, -torch.inf).argmax(-1)  # (B,)
             is_open = is_open & (token != end)
-            if self.caches:
-                tokens = token.unsqueeze(1)
-            else:
-                tokens = tokens.index_copy(1, place + 1, token.unsqueeze(1))
+            tokens = token.unsqueeze(1) if self.caches else tokens.index_copy(1, place + 1, token.unsqueeze(1))
             kept = [part for part in tree_leaves(state) if part is not None]
             return (tokens, is_open, *kept), token.where(is_open, IGNORED)
 
