@@ -39,8 +39,9 @@ def row(result: Result) -> str:
         return f"{amount(ratio, job.unit)} more" if job.beyond else f"{ratio:.2f}"
 
     bound = amount(job.bound, job.unit) if job.beyond else f"{job.bound:g}"
+    name = job.name.replace("|", "\\|")
     return (
-        f"| {job.name} | {ours} | {peer} | {job.peer_name} | {said(result.ratio)} "
+        f"| {name} | {ours} | {peer} | {job.peer_name} | {said(result.ratio)} "
         f"| {said(ratios[0])} to {said(ratios[-1])} | {bound}{' **missed**' if result.missed else ''} |"
     )
 

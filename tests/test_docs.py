@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
-import itertools
 import pkgutil
 import re
 import shlex
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import CHECKOUT, compose
+from pages import PAGES, code_lines, combinations, split_code
+from support import compose
 
 import zoo
 from zoo.data.registry import create_data
@@ -26,9 +26,6 @@ from zoo.training.reference import print_key
 from zoo.training.tables import LISTS
 
 MODULES = ["zoo", *(module.name for module in pkgutil.walk_packages(zoo.__path__, "zoo."))]
-PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted((CHECKOUT / "docs").glob("**/*.md"))]
-# Pages that examples were made into are theirs: tests/test_site.py
-PAGES = [page for page in PAGES if page.is_file() and not page.with_suffix(".py").is_file()]
 
 
 @pytest.fixture
@@ -61,32 +58,6 @@ def test_public_functions_have_docstrings() -> None:
             if (inspect.isfunction(value) or inspect.isclass(value)) and not value.__doc__:
                 missing.append(f"{name}.{public}")
     assert not missing
-
-
-def split_code(page: Path) -> tuple[list[tuple[str, str]], str]:
-    """The code blocks of a page as (language, code), and the prose around them."""
-    blocks: list[tuple[str, str]] = []
-    prose, language, code = [], None, []
-    for line in page.read_text().splitlines():
-        if line.startswith("```"):
-            if language is None:
-                language, code = line[3:].strip(), []
-            else:
-                blocks.append((language, "\n".join(code) + "\n"))
-                language = None
-        else:
-            (prose if language is None else code).append(line)
-    return blocks, "\n".join(prose)
-
-
-def code_lines(page: Path) -> Iterator[str]:
-    """The lines of shell blocks, and inline code, with continued lines joined."""
-    blocks, prose = split_code(page)
-    for language, code in blocks:
-        if language in ("", "bash", "sh", "shell", "console", "text"):
-            lines = code.replace("\\\n", " ").splitlines()
-            yield from (line.strip().removeprefix("$ ") for line in lines)
-    yield from re.findall(r"`([^`\n]+)`", prose)
 
 
 def command_of(line: str) -> tuple[str, list[str]] | None:
@@ -123,16 +94,6 @@ def commands() -> list[tuple[str, str, list[str]]]:
 
 
 COMMANDS = commands()
-
-
-def combinations(overrides: list[str]) -> Iterator[list[str]]:
-    """The jobs of a sweep: one override of each comma-separated list."""
-    choices = []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        parts = re.split(r",(?![^\[{(]*[\]})])", value)
-        choices.append([f"{key}={part}" for part in parts])
-    yield from (list(job) for job in itertools.product(*choices))
 
 
 @pytest.mark.usefixtures("as_it_was")

@@ -55,9 +55,9 @@ def test_every_public_name_has_a_page_of_the_api() -> None:
     assert not without, "name them in docs/api: ::: MODULE"
 
 
-@pytest.mark.parametrize("name", ["links", "docstrings", "examples"])
+@pytest.mark.parametrize("name", ["links", "docstrings", "examples", "speed"])
 def test_examples_in_docstrings(name: str) -> None:
-    pytest.importorskip({"links": "markdown", "docstrings": "griffe"}.get(name, "doctest"))
+    pytest.importorskip({"links": "markdown", "speed": "markdown", "docstrings": "griffe"}.get(name, "doctest"))
     failed, tried = doctest.testmod(importlib.import_module(f"website.{name}"))
     assert tried
     assert not failed
@@ -82,6 +82,42 @@ def test_the_checks_of_the_site_find_what_is_amiss(tmp_path: Path) -> None:
     raw = list(check.raw_formulas(tmp_path, pages))
     assert [re.search(r"'(.*)'", line)[1] for line in raw] == ["$$", "$$", "\\\\("]  # type: ignore[index]
     assert pages[tmp_path / "index.html"].formulas == ["\\(z\\)"]
+
+
+def test_pages_show_the_benchmarks_that_lie_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    markdown = pytest.importorskip("markdown", reason="Markdown comes with tensorboard")
+    from website import speed
+
+    monkeypatch.setattr(speed, "RESULTS", tmp_path)
+    page = "# Page\n\n<!-- benchmarks: kmeans -->\n\nend\n"
+
+    def shown(page: str) -> str:
+        return markdown.Markdown(extensions=["tables", "pymdownx.details", speed.Speed()]).convert(page)
+
+    assert shown(page) == "<h1>Page</h1>\n<p>end</p>"
+    head = "| job | ours | peer | whose | ratio (median) | spread | bound |\n|---|---|---|---|---|---|---|\n"
+    (tmp_path / "cpu.md").write_text(
+        f"# CPU\n\n## kmeans\n\n{head}| small | 1 s | 2 s | torch | 0.50 | 0.4 to 0.6 | 1 |\n\n"
+        f"## kmeans-grid\n\n![ratio over size](cpu-kmeans.png)\n\n{head}"
+        "| large | 2 s | 1 s | torch | 2.00 | 2 to 2 | 1 |\n\n"
+        "## scaling\n\n| what | over |\n|---|---|\n| kmeans | rows |\n"
+    )
+    found = shown(page)
+    assert '<img alt="ratio over size" src="assets/benchmarks/cpu-kmeans.png"' in found
+    assert "on CPU: kmeans: 1 job, ratio 0.50 (0.50 to 0.50)" in found
+    assert "on CPU: kmeans-grid: 1 job, ratio 2.00 (2.00 to 2.00)" in found
+    assert "<td>large</td>" in found
+    assert "scaling" not in found
+    everything = shown("<!-- benchmarks -->\n")
+    assert everything.count("<h3") == 3
+    assert '<td><a href="#kmeans-grid">kmeans-grid</a></td>' in everything
+
+
+def test_every_benchmark_that_a_page_shows_is_there() -> None:
+    asked = re.findall(r"^<!-- benchmarks: ([\w, ]+) -->$", "\n".join(p.read_text() for p in DOCS.glob("*.md")), re.M)
+    names = {name for line in asked for name in line.split(", ")}
+    assert "kmeans" in names
+    assert not [name for name in names if not (CHECKOUT / "benchmarks" / f"{name}.py").is_file()]
 
 
 def needs_mathjax() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 
-from website import check
+from website import check, examples
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 DOCS, SITE = CHECKOUT / "docs", CHECKOUT / "site"
@@ -18,7 +21,7 @@ MODULES = CHECKOUT / "website" / "node_modules"
 
 
 def prepare() -> None:
-    """Lay what is not kept in the repository into docs/: MathJax, and the pages of the examples that changed."""
+    """Lay what is not kept in the repository into docs/: MathJax, pictures of benchmarks, and examples that changed."""
     target = DOCS / "assets" / "mathjax"
     if not (target / "tex-chtml.js").is_file():
         font = "mathjax-newcm-font"
@@ -26,31 +29,50 @@ def prepare() -> None:
         shutil.copy(MODULES / "@mathjax" / font / "chtml.js", target / font)
         shutil.copytree(MODULES / "mathjax" / "input" / "tex", target / "input" / "tex")
         shutil.copy(MODULES / "mathjax" / "tex-chtml.js", target)
-    sources = [
-        *(CHECKOUT / "zoo").rglob("*.py"),
-        *(CHECKOUT / "configs").rglob("*.yaml"),
-        *(CHECKOUT / "website").glob("*.py"),
-    ]
-    changed = max(path.stat().st_mtime for path in sources)
-    scripts = [script for script in sorted((DOCS / "examples").glob("*.py")) if not _is_newer(script, changed)]
-    with ThreadPoolExecutor(max_workers=max(1, min(2, os.cpu_count() or 1))) as pool:
-        list(pool.map(_run_example, scripts))
+    pictures = DOCS / "assets" / "benchmarks"
+    shutil.rmtree(pictures, ignore_errors=True)
+    shutil.copytree(CHECKOUT / "benchmarks" / "results", pictures, ignore=shutil.ignore_patterns("*.md"))
+    stale = [script for script in (DOCS / "examples").glob("*.py") if not _is_made(script)]
+    stale.sort(key=lambda script: -script.stat().st_size)  # long ones first
+    if stale:
+        os.environ["OMP_NUM_THREADS"] = "1"  # two at a time
+        examples.load_libraries()
+        with multiprocessing.get_context("fork").Pool(min(2, os.cpu_count() or 1), maxtasksperchild=1) as pool:
+            for script, seconds in pool.imap_unordered(_make, stale):
+                print(f"{script}: {seconds:.0f} s", flush=True)
 
 
-def _is_newer(script: Path, changed: float) -> bool:
-    """Whether an example's page is newer than its script and than all that it may use."""
+@functools.cache
+def _digest_of_sources() -> str:
+    """A digest of all that an example may use: the zoo, its configs, how examples are made, and the libraries."""
+    digest = hashlib.sha256()
+    files = [Path(examples.__file__), *(CHECKOUT / "configs").rglob("*.yaml")]
+    files += [file for file in (CHECKOUT / "zoo").rglob("*") if file.suffix in (".py", ".c", ".h", ".safetensors")]
+    for file in sorted(files):
+        digest.update(f"{file.relative_to(CHECKOUT)} {file.stat().st_size} ".encode() + file.read_bytes())
+    for library in ("torch", "lightning", "scikit-learn", "matplotlib"):
+        digest.update(f"{library} {metadata.version(library)} ".encode())
+    return digest.hexdigest()
+
+
+def _mark(script: Path) -> str:
+    """What stands at the end of an example's page: of what it was made."""
+    digest = hashlib.sha256(_digest_of_sources().encode() + script.read_bytes()).hexdigest()
+    return f"<!-- made of {digest} -->"
+
+
+def _is_made(script: Path) -> bool:
     page = script.with_suffix(".md")
-    return page.is_file() and page.stat().st_mtime > max(changed, script.stat().st_mtime)
+    return page.is_file() and page.read_text(encoding="utf8").endswith(_mark(script) + "\n")
 
 
-def _run_example(script: Path) -> None:
-    begin = time.monotonic()
-    command = [sys.executable, "-m", "website.examples", str(script), str(script.with_suffix(".md"))]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1"}  # two at a time
-    done = subprocess.run(command, cwd=CHECKOUT, env=variables, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{script.name} failed:\n{done.stderr}")
-    print(f"{script.name}: {time.monotonic() - begin:.0f} s", flush=True)
+def _make(script: Path) -> tuple[str, float]:
+    """Run an example and write its page, in a process of its own."""
+    begin, page = time.monotonic(), script.with_suffix(".md")
+    examples.run(script, page)
+    with page.open("a", encoding="utf8") as file:
+        file.write(f"\n{_mark(script)}\n")
+    return script.name, time.monotonic() - begin
 
 
 def main(arguments: list[str]) -> int:

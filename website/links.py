@@ -22,6 +22,10 @@ PAGES = {  # what stands at the top of the repository
     "LICENSE": "license.md",
     "benchmarks": "benchmarks.md",
     "benchmarks/results": "benchmarks.md",
+    **{
+        f"benchmarks/results/{file.name}": "benchmarks.md"
+        for file in (DOCS.parent / "benchmarks" / "results").glob("*.md")
+    },
 }
 
 
@@ -53,12 +57,16 @@ def place_on_site(link: str) -> str:
     'api/models/pca.md#zoo.models.pca'
     >>> place_on_site("../README.md#models"), place_on_site("docs/gpt.md#training"), place_on_site("kmeans.md")
     ('overview.md#models', 'gpt.md#training', 'kmeans.md')
+    >>> place_on_site("docs/examples/own_data.py")
+    'examples/own_data.md'
     """
     path, mark, anchor = link.partition("#")
     climbs = len(re.match(r"(?:\.\./)*", path)[0]) // 3  # type: ignore[index]
     inside, up = path[3 * climbs :].rstrip("/"), "../" * (climbs - 1)
     if not climbs and inside.startswith("docs/"):  # on a page that stands at the top of the repository
-        return link.removeprefix("docs/")
+        return place_on_site(link.removeprefix("docs/"))
+    if re.fullmatch(r"examples/\w+\.py", inside):
+        return link.replace(".py", ".md")
     if inside in PAGES and not (climbs == 0 and (DOCS / inside).exists()):
         return f"{up}{PAGES[inside]}{mark}{anchor}"
     if climbs and inside.startswith("zoo"):
