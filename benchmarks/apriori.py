@@ -1,4 +1,4 @@
-"""Frequent itemsets beside mlxtend's apriori and efficient-apriori, each on baskets in the form that it takes.
+"""Frequent itemsets beside mlxtend's apriori and fpgrowth and efficient-apriori, each on baskets in the form it takes.
 
 The groceries are read from the file that `ZOO_GROCERIES` names, if it is set; the synthetic baskets are made here.
 """
@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
+import zoo
 from benchmarks import Job
-from zoo.data.transactions import BasketRows, encode_baskets
+from benchmarks._grid import name_of
+from zoo.data.transactions import BasketData, BasketRows, encode_baskets
 from zoo.models.apriori.itemsets import Level, frequent_itemsets
 
 
@@ -65,24 +68,100 @@ def jobs() -> Iterator[Job]:
             yield Job(title, ours, peer, peer_name, pairs=pairs, bound=0.5, check=check)
 
 
-def mlxtend(rows: BasketRows, support: float) -> functools.partial[int]:
-    """mlxtend's apriori on a table of truth values."""
+GRID = (  # baskets, different items, support
+    (100, 20, 0.05), (100, 200, 0.06), (1_000, 20, 0.02), (1_000, 200, 0.02), (1_000, 2_000, 0.01),
+    (10_000, 50, 0.005), (10_000, 1_000, 0.01), (100_000, 20, 0.005), (100_000, 500, 0.01), (1_000_000, 50, 0.01),
+)  # fmt: skip
+
+
+def grid() -> Iterator[Job]:
+    """Yield few and many baskets, numbered, and as lists of words from the first look at them to the itemsets.
+
+    The peer is the quickest of all on the same baskets, each in the form that it takes.
+    """
+    for count, num_items, support in GRID:
+        rows = synthetic_baskets(count, num_items)
+        where = {"rows": count, "features": num_items, "support": support}
+        peers = {"efficient-apriori": efficient(rows, support)}
+        if count * num_items <= 100_000_000:
+            peers |= {f"mlxtend ({name})": mlxtend(rows, support, name) for name in ("apriori", "fpgrowth")}
+        peer_name, peer = quickest(peers)
+        ours = functools.partial(frequent_itemsets, Batches(rows), support)
+        yield Job(
+            f"itemsets, {name_of(**where)}", ours, peer, peer_name, check=check, where=where, quick=count <= 10_000
+        )
+        if count <= 100_000:
+            yield words(rows, support, where)
+
+
+def words(rows: BasketRows, support: float, where: dict[str, Any]) -> Job:
+    """Lists of words, which are numbered first."""
+    from efficient_apriori import itemsets_from_transactions
+
+    baskets = [[f"item {item}" for item in basket] for basket in tuples(rows)]
+
+    def fit() -> int:
+        model = zoo.create_model("apriori", min_support=support)
+        return len(zoo.fit(model, BasketData(baskets), device="cpu").supports)
+
+    def efficient() -> int:
+        return sum(map(len, itemsets_from_transactions(baskets, min_support=support, max_length=20)[0].values()))
+
+    def mlxtend(name: str) -> int:
+        import pandas as pd
+        from mlxtend import frequent_patterns
+        from mlxtend.preprocessing import TransactionEncoder
+
+        encoder = TransactionEncoder()
+        table = pd.DataFrame(encoder.fit_transform(baskets), columns=encoder.columns_)
+        return len(getattr(frequent_patterns, name)(table, min_support=support))
+
+    def agree(ours: int, theirs: int) -> None:
+        assert ours == theirs
+
+    peers = {f"mlxtend ({name})": functools.partial(mlxtend, name) for name in ("apriori", "fpgrowth")}
+    peer_name, peer = quickest({"efficient-apriori": efficient, **peers})
+    title = f"lists of words, {name_of(**where)}"
+    return Job(title, fit, peer, peer_name, check=agree, where=where, quick=len(rows) <= 10_000)
+
+
+def quickest(peers: dict[str, Callable[[], Any]]) -> tuple[str, Callable[[], Any]]:
+    """The one of the least CPU time, after a call to warm up where that is short."""
+    seconds = {}
+    for name, call in peers.items():
+        for _ in range(2):
+            start = time.process_time()
+            call()
+            seconds[name] = time.process_time() - start
+            if seconds[name] > 1:
+                break
+    name = min(seconds, key=seconds.__getitem__)
+    return name, peers[name]
+
+
+def mlxtend(rows: BasketRows, support: float, name: str = "apriori") -> functools.partial[int]:
+    """mlxtend's function of that name on a table of truth values."""
     import pandas as pd
-    from mlxtend.frequent_patterns import apriori
+    from mlxtend import frequent_patterns
 
     baskets = torch.repeat_interleave(torch.arange(len(rows)), rows.lengths)
     table = torch.zeros(len(rows), int(rows.items.max()) + 1, dtype=torch.bool)
     table[baskets, rows.items.long()] = True
     frame = pd.DataFrame(table.numpy())
-    return functools.partial(lambda: len(apriori(frame, min_support=support)))
+    return functools.partial(lambda: len(getattr(frequent_patterns, name)(frame, min_support=support)))
 
 
 def efficient(rows: BasketRows, support: float) -> functools.partial[int]:
     """efficient-apriori on a list of tuples."""
     from efficient_apriori import itemsets_from_transactions
 
-    flat, ends = rows.items.tolist(), rows.lengths.cumsum(0).tolist()
-    baskets = [tuple(flat[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+    baskets = tuples(rows)
     return functools.partial(
         lambda: sum(map(len, itemsets_from_transactions(baskets, min_support=support, max_length=20)[0].values()))
     )
+
+
+def tuples(rows: BasketRows) -> list[tuple[int, ...]]:
+    """The baskets in Python."""
+    flat, ends = rows.items.tolist(), rows.lengths.cumsum(0).tolist()
+    return [tuple(flat[start:end]) for start, end in zip([0, *ends], ends, strict=False)]

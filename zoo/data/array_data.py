@@ -60,7 +60,7 @@ class ArrayData(TabularData):
         ('no', 'yes')
     """
 
-    name = "arrays"
+    name, of_python = "arrays", True
 
     def __init__(
         self,

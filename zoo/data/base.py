@@ -185,6 +185,7 @@ class ZooDataModule(pl.LightningDataModule):
 
     name: str = ""
     path_options: tuple[str, ...] = ("path",)  # the options that are paths
+    of_python: bool = False  # whether it was made of rows that the user holds in Python, which need no loader
     takes_missing: bool = False  # whether the model learns from missing values (NaN); set before anything is loaded
 
     def __init__(self, *, batch_size: int = 64, seed: int = 0, num_workers: int = 0, shuffle: bool = True) -> None:

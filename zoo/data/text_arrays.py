@@ -87,7 +87,7 @@ class TextArrays(SplitData):
         ('free', 'prize', 'see', 'you')
     """
 
-    name = "texts"
+    name, of_python = "texts", True
 
     def __init__(
         self,

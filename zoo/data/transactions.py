@@ -131,7 +131,7 @@ class BasketData(Baskets):
         (('bread', 'milk'), [0, 1])
     """
 
-    name = "baskets"
+    name, of_python = "baskets", True
 
     def __init__(self, baskets: Any, names: Sequence[str] | None = None, **options: Any) -> None:
         super().__init__(**options)

@@ -16,6 +16,7 @@ Source: Steele, Lea & Flood, "Fast splittable pseudorandom number generators", 2
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -84,7 +85,7 @@ def content_hash(*parts: Tensor) -> Tensor:
     """
     sums, start = torch.zeros((), dtype=torch.int64, device=parts[0].device), 0
     for x in parts:
-        factors = splitmix64(0, torch.arange(start, start + x.shape[1], device=x.device)) | 1
+        factors = _factors(start, start + x.shape[1], x.device)
         start += x.shape[1]
         if available(x):
             if len(parts) == 1:
@@ -98,6 +99,13 @@ def content_hash(*parts: Tensor) -> Tensor:
         else:
             sums = sums + bits.mul_(factors).sum(1)
     return splitmix64(0, sums)
+
+
+@functools.lru_cache(16)
+def _factors(start: int, stop: int, device: torch.device) -> Tensor:
+    """An odd factor for each column from `start` to `stop`, which no one writes to."""
+    with torch.inference_mode(False):  # for all that come after
+        return splitmix64(0, torch.arange(start, stop, device=device)) | 1
 
 
 def uniforms(words: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -120,20 +123,17 @@ def fit(
     options = {**(optimizer_options or {}), **({} if lr is None else {"lr": lr})}
     if optimizer is None and not options:  # the model's own choice, with the penalties of this call
         optimizer, options = model.recipe.optimizer, model.recipe.optimizer_options
-    own = model.recipe  # with the schedule that belongs to it
-    model.train_by(
-        replace(own, optimizer=optimizer or own.optimizer, optimizer_options=options, l1=l1, l2=l2, l1_steps="gradient")
-    )
+    recipe = model.recipe  # with the schedule that belongs to it
+    wanted = {"optimizer": optimizer or recipe.optimizer, "optimizer_options": options}
+    wanted |= {"l1": l1, "l2": l2, "l1_steps": "gradient"}
+    if any(getattr(recipe, name) != value for name, value in wanted.items()):  # a new one checks all that it is given
+        recipe = replace(recipe, **wanted)
+    model.train_by(recipe)
     if batch_size is None and not model.streaming:
         batch_size = usual_size
     coding = {"missing": missing, "text": text}
     datamodule = as_datamodule(model, data, y, sample_weight, batch_size, validation, standardize, coding, seed)
-    # The caller's own random streams go on as if nothing had been drawn.
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        if torch.cuda.is_available():
-            torch.manual_seed(seed)
-        else:  # without the note that it takes of where a GPU would have been seeded, which costs a millisecond
-            torch.default_generator.manual_seed(seed)
+    with _streams_of(seed):
         if (
             isinstance(model, StreamingModel)
             and model.streaming
@@ -141,6 +141,23 @@ def fit(
         ):
             return fit_in_loop(model, datamodule, max_epochs, device)
         return _fit_trainer(model, datamodule, max_epochs, device, progress, trainer_options)
+
+
+@contextlib.contextmanager
+def _streams_of(seed: int) -> Iterator[None]:
+    """Let torch draw from streams that begin at a seed; the caller's own go on as if nothing had been drawn."""
+    if torch.cuda.is_available():
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(seed)
+            yield
+        return
+    # Without the count of GPUs, and the note of where one would have been seeded, which cost a millisecond.
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
 
 
 def _check_arguments(
@@ -154,8 +171,10 @@ def _check_arguments(
     **given: Any,
 ) -> None:
     """Raise one line for an argument that is unknown, missing, out of range, or of no use to the model."""
+    defaults = _defaults()
     for name, annotation in _TYPES.items():
-        check_type(name, given[name], annotation)
+        if given[name] is not defaults[name]:
+            check_type(name, given[name], annotation)
     if not isinstance(optimizer, str | None):
         raise ZooError(f"optimizer is a name, such as 'adam' or 'sgd', not {optimizer!r}.")
     if given["device"] == "cuda" and not torch.cuda.is_available():
@@ -179,6 +198,12 @@ def _check_arguments(
     if y is None and supervised and not hasattr(data, "train_dataloader"):
         named = ", or y='COLUMN'" if column_names(data) is not None else ""
         raise ZooError(f"{model.entry.name} learns from targets: pass y, as in zoo.fit(model, X, y){named}.")
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """The arguments of `fit` with their defaults."""
+    return {name: parameter.default for name, parameter in inspect.signature(fit).parameters.items()}
 
 
 def _fit_trainer(
@@ -208,8 +233,8 @@ def _check_stopping(options: Any, datamodule: Any) -> None:
 
 
 def _comes_by_loaders(data: Any) -> bool:
-    """Whether the data are a DataModule, but for one that was made of the user's arrays."""
-    return hasattr(data, "train_dataloader") and getattr(data, "name", "") not in ("arrays", "texts")
+    """Whether the data are a DataModule, but for one that was made of what the user holds in Python."""
+    return hasattr(data, "train_dataloader") and not getattr(data, "of_python", False)
 
 
 def as_datamodule(
@@ -326,7 +351,8 @@ def fit_in_loop(model: Any, datamodule: Any, max_passes: int | None, device: str
     model.preprocessing = datamodule.preprocessing
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device)
+    if torch.device(device) != model.device:  # which takes a while where there is nothing to move
+        model.to(device)
     rows = datamodule.rows("train")
     if not datamodule.batch_size:
         everything: Any = slice(None) if isinstance(rows, TensorRows) else torch.arange(len(rows))

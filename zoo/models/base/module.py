@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ZooModel", "check_accepts"]
 
+_USUAL = Recipe()
+
 
 class ZooModel(pl.LightningModule):
     """What all models share: they are built from a `DataSpec`, predict, draw themselves and travel in checkpoints."""
@@ -56,7 +58,7 @@ class ZooModel(pl.LightningModule):
         self.spec: DataSpec | None = None
         self.given: tuple[str, ...] = ()  # hyperparameters that a user gave another value than the default
         self.preprocessing: Preprocessing | None = None  # None: rows come prepared
-        self.recipe = Recipe()
+        self.recipe = _USUAL
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_current_fx_name":  # Lightning notes some forty times a step in which hook it is
