@@ -9,8 +9,9 @@ import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 
 import benchmarks
 from benchmarks import Job, Result, circumstances, device_name, measure
@@ -79,6 +80,17 @@ def measured(name: str, jobs: Iterable[Job]) -> list[Result]:
     return results
 
 
+def grids(name: str, module: ModuleType) -> dict[str, Callable[[], Iterable[Job]]]:
+    """The grids of a benchmark by name: `grid()`, or several, each with a summary and a picture: `grid_forest()`, …"""
+    found = {key.removeprefix("grid").replace("_", "-"): make for key, make in vars(module).items() if is_grid(key)}
+    return {f"{name}{key}": make for key, make in found.items()}
+
+
+def is_grid(name: str) -> bool:
+    """Whether a function of that name yields a grid."""
+    return name == "grid" or name.startswith("grid_")
+
+
 def main(arguments: list[str]) -> int:
     quick, chosen = "--quick" in arguments, [name for name in arguments if name != "--quick"]
     unknown = sorted(set(chosen) - set(names()))
@@ -94,15 +106,14 @@ def main(arguments: list[str]) -> int:
         if not quick:
             results = measured(name, module.jobs())
             print(f"written to {write(name, [row(result) for result in results])}\n")
-        if not hasattr(module, "grid"):
-            continue
-        results = measured(f"{name}-grid", (job for job in module.grid() if job.quick or not quick))
-        print(summary(results) + "\n")
-        if not quick:
-            picture = RESULTS / f"{device_file()}-{name}.png"
-            draw(name, results, picture)
-            said = f"{summary(results)}\n\n![ratio over size]({picture.name})\n\n"
-            print(f"written to {write(f'{name}-grid', [row(result) for result in results], said)}\n")
+        for kind, grid in grids(name, module).items():
+            results = measured(f"{kind}-grid", (job for job in grid() if job.quick or not quick))
+            print(summary(results) + "\n" if results else "", end="")
+            if results and not quick:
+                picture = RESULTS / f"{device_file()}-{kind}.png"
+                draw(kind, results, picture)
+                said = f"{summary(results)}\n\n![ratio over size]({picture.name})\n\n"
+                print(f"written to {write(f'{kind}-grid', [row(result) for result in results], said)}\n")
     return 0
 
 

@@ -6,6 +6,7 @@ Where there is a GPU: the kernels of attention in Triton beside torch's, time an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 import zoo.kernels
 import zoo.layers
 from benchmarks import Job
+from benchmarks._grid import name_of
 
 SIZES = [(32, 128, 256, 8), (8, 512, 256, 8), (64, 32, 128, 4), (12, 64, 128, 4)]  # B, T, D, H
 BOUND = 0.95  # at the first of these sizes, and wherever there is dropout
@@ -141,3 +143,23 @@ def on_cpu() -> Iterator[Job]:
     for is_causal in (False, True):
         for steps in (2048, 8192):
             yield long(steps, is_causal)
+
+
+GRID = (  # rows B, width D, steps T, heads H
+    (1, 64, 16, 4), (1, 256, 128, 8), (1, 512, 1_024, 8), (4, 64, 256, 2), (8, 32, 64, 4), (12, 128, 64, 4),
+    (32, 128, 32, 4), (32, 256, 64, 8), (64, 64, 16, 4), (256, 32, 16, 2), (1_024, 16, 8, 2),
+)  # fmt: skip
+
+
+def grid() -> Iterator[Job]:
+    """Yield attention and encoder layers of all shapes, with and without dropout."""
+    if torch.cuda.is_available():
+        return
+    for rows, width, steps, heads in GRID:
+        size = (rows, steps, width, heads)
+        where = {"rows": rows, "width": width, "steps": steps, "heads": heads}
+        for dropout in (0.0, 0.1):
+            options: dict = {"where": where, "quick": rows * steps * width < 2e5, "pairs": 5}
+            of = f"dropout {dropout}, {name_of(**where, dtype='float32')}"
+            yield replace(attention(size, dropout, need_weights=False), name=f"attention, {of}", **options)
+            yield replace(encoder(size, dropout, norm_first=True), name=f"encoder layer, {of}", **options)

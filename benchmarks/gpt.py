@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import zoo
 from benchmarks import Job
+from benchmarks._grid import name_of
 from zoo.optimizers import Recipe
 
 
@@ -139,3 +140,28 @@ def same_tokens(ours: Tensor, theirs: Tensor) -> None:
 def jobs() -> Iterator[Job]:
     yield from trainings()
     yield from generations()
+
+
+GRID = (  # rows B, width, steps T, layers, heads
+    (1, 64, 32, 2, 2), (1, 256, 256, 2, 4), (4, 128, 512, 2, 4), (12, 128, 64, 4, 4), (16, 32, 16, 1, 2),
+    (64, 64, 64, 2, 4), (256, 64, 16, 2, 2), (8, 512, 64, 2, 8),
+)  # fmt: skip
+
+
+def grid() -> Iterator[Job]:
+    """Yield training steps of models of all shapes beside torch's built-ins."""
+    for rows, width, steps, depth, heads in GRID:
+        torch.manual_seed(0)
+        spec = zoo.DataSpec("tokens", (steps,), "tokens", vocab_size=100)
+        options: dict[str, Any] = {"num_layers": depth, "num_heads": heads, "hidden_size": width}
+        ours: Any = zoo.create_model("gpt", spec, bias=False, activation="gelu", **options)
+        plain = Plain(100, steps, width, heads, depth)
+        batches: Any = [tuple(torch.randint(0, 100, (2, rows, steps)))]
+        recipe = Recipe("adamw", {"lr": 1e-3, "betas": [0.9, 0.99], "weight_decay": 0.1})
+        where = {"rows": rows, "width": width, "steps": steps, "layers": depth, "dtype": "float32"}
+        yield Job(
+            f"gpt, a training step, {name_of(**where)}",
+            training(ours.train(), recipe.build_optimizer(ours), batches),
+            training(plain.train(), plain_optimizer(plain), batches),
+            "a plain loop with torch's built-ins", where=where, quick=rows * steps * width**2 * depth < 5e7,
+        )  # fmt: skip

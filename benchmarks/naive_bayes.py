@@ -10,6 +10,7 @@ import numpy as np
 import zoo
 import zoo.sklearn
 from benchmarks import Job
+from benchmarks._grid import name_of
 
 
 def jobs() -> Iterator[Job]:
@@ -70,3 +71,49 @@ def both(kind: str, name: str, x: Any, y: np.ndarray) -> Iterator[Job]:
     yield Job(
         f"{kind} predict_log_proba, {name}", log_probabilities(a), log_probabilities(b), "scikit-learn", check=close
     )
+
+
+GRID = (  # rows, features, classes
+    (100, 2, 2), (100, 50, 3), (100, 1_000, 2), (1_000, 4, 2), (1_000, 50, 10), (1_000, 2_000, 20), (10_000, 4, 2),
+    (10_000, 100, 100), (100_000, 4, 2), (100_000, 100, 10), (1_000_000, 4, 2), (1_000_000, 16, 5),
+)  # fmt: skip
+
+
+def grid() -> Iterator[Job]:
+    """Yield fits and answers of normal features and of counts, by both faces."""
+    import sklearn.naive_bayes as peers
+
+    rng = np.random.default_rng(0)
+    for rows, features, classes in GRID:
+        y = rng.integers(0, classes, rows)
+        y[:classes] = np.arange(classes)
+        normal = rng.standard_normal((rows, features)) + y[:, None] / classes
+        place = {"rows": rows, "features": features, "classes": classes}
+        options: dict[str, Any] = {"quick": rows * features <= 200_000}
+        for dtype in ("float32", "float64"):
+            x, where = normal.astype(dtype), place | {"dtype": dtype}
+            of = name_of(**where)
+            ours, peer = zoo.sklearn.GaussianNB(), peers.GaussianNB()
+            yield Job(
+                f"GaussianNB fit, {of}",
+                lambda x=x, y=y, model=ours: model.fit(x, y), lambda x=x, y=y, model=peer: model.fit(x, y),
+                "scikit-learn", where=where, **options,
+            )  # fmt: skip
+            yield Job(
+                f"naive_bayes by zoo.fit, {of}",
+                lambda x=x, y=y: zoo.fit(zoo.create_model("naive_bayes"), x, y, device="cpu"),
+                lambda x=x, y=y, model=peer: model.fit(x, y),
+                "scikit-learn", where=where, **options,
+            )  # fmt: skip
+            yield Job(
+                f"GaussianNB predict, {of}",
+                lambda x=x, model=ours: model.predict(x), lambda x=x, model=peer: model.predict(x),
+                "scikit-learn", where=where, **options,
+            )  # fmt: skip
+        counts = rng.poisson(1.0, (rows, features)).astype(float)
+        yield Job(
+            f"MultinomialNB fit, {name_of(**place, dtype='float64')}",
+            lambda x=counts, y=y: zoo.sklearn.MultinomialNB().fit(x, y),
+            lambda x=counts, y=y: peers.MultinomialNB().fit(x, y),
+            "scikit-learn", where=place, **options,
+        )  # fmt: skip

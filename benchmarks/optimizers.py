@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from benchmarks import Job
-from zoo.optimizers import SGD, Adafactor, Adagrad, Adam, AdamW, Lion, Muon, RMSprop
+from benchmarks._grid import name_of
+from zoo.optimizers import SGD, Adafactor, Adagrad, Adam, AdamW, Lion, Muon, Recipe, RMSprop
 
 CASES: list[tuple[Any, dict[str, Any]]] = [
     (SGD, {}),
@@ -28,12 +29,12 @@ CASES: list[tuple[Any, dict[str, Any]]] = [
 SHAPES = {"10 tensors": [(1000, 1000)] * 10, "200 tensors": [(316, 316), (316,)] * 100}
 
 
-def parameters(shapes: list[Any]) -> list[nn.Parameter]:
+def parameters(shapes: list[Any], dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
     """Parameters with gradients, the same in each call."""
     generator = torch.Generator().manual_seed(0)
-    held = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    held = [nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype)) for shape in shapes]
     for parameter in held:
-        parameter.grad = torch.randn(parameter.shape, generator=generator)
+        parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=dtype)
     return held
 
 
@@ -62,3 +63,25 @@ def jobs() -> Iterator[Job]:
 
 def _of(of: str) -> str:
     return f"a step, 10 million parameters in {of}, float32"
+
+
+GRID = ((1_000, 2), (1_000, 50), (10_000, 4), (100_000, 4), (100_000, 100), (1_000_000, 6), (1_000_000, 300))
+FUSED = (SGD, Adam, AdamW, Adagrad)  # of which torch has a step in one operation
+
+
+def grid() -> Iterator[Job]:
+    """Yield steps of the optimizers as a recipe makes them, beside that form of torch's which is fastest on a CPU."""
+    for count, tensors in GRID:
+        shapes = [(count // tensors // 4, 4)] * tensors
+        for dtype in (torch.float32, torch.float64):
+            where = {"parameters": count, "tensors": tensors, "dtype": str(dtype)[6:]}
+            for cls, options in CASES:
+                layers = nn.ParameterList(parameters(shapes, dtype))
+                ours = Recipe(cls.__name__.lower(), {"lr": 1e-4, **options}).build_optimizer(layers)
+                form = "fused" if cls in FUSED else "foreach"
+                peer = cls.built_in(parameters(shapes, dtype), lr=1e-4, **{form: True}, **options)
+                named = ", ".join(f"{key}={value}" for key, value in options.items())
+                yield Job(
+                    f"{cls.__name__}({named}), {name_of(**where)}", ours.step, peer.step, f"torch, {form}",
+                    where=where, quick=count <= 100_000 and dtype == torch.float32,
+                )  # fmt: skip

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import zoo.kernels
 import zoo.layers
 from benchmarks import Job
+from benchmarks._grid import name_of
 
 SIZES = [(64, 32, 128, 256), (128, 64, 256, 512), (256, 8, 64, 128), (28, 128, 28, 128)]  # T, B, D, H
 TINY = (10, 1, 10, 20)  # what a call costs, rather than what is computed
@@ -75,3 +76,31 @@ def jobs() -> Iterator[Job]:
         for size in SIZES:
             yield from pair(kind, size, "without kernels", 5, 4.0, 4.0)
     zoo.kernels.use(True)
+
+
+GRID = (  # rows B, hidden H, inputs, steps T
+    (1, 20, 10, 10), (1, 512, 64, 100), (8, 64, 8, 200), (32, 16, 4, 50), (32, 128, 128, 64), (32, 512, 256, 32),
+    (128, 64, 28, 28), (128, 256, 64, 32), (512, 32, 16, 20), (1_024, 128, 32, 16), (4_096, 8, 2, 50),
+)  # fmt: skip
+
+
+def grid() -> Iterator[Job]:
+    """Yield steps forward and backward, and forward alone, of each kind of layer."""
+    for kind in BOUNDS:
+        for rows, hidden, inputs, steps in GRID:
+            for dtype in (torch.float32, torch.float64):
+                torch.manual_seed(0)
+                modules = [getattr(home, kind)(inputs, hidden, dtype=dtype) for home in (zoo.layers, nn)]
+                modules[1].load_state_dict(modules[0].state_dict())
+                x = torch.randn(steps, rows, inputs, dtype=dtype)
+                gradient = torch.randn(steps, rows, hidden, dtype=dtype)
+                where = {"rows": rows, "hidden": hidden, "inputs": inputs, "steps": steps, "dtype": str(dtype)[6:]}
+                work = steps * rows * (inputs + hidden) * hidden
+                for way, runs in (("training", training), ("inference", inference)):
+                    if dtype == torch.float64 and way == "inference":
+                        continue
+                    ours, peer = (runs(module, x, *([gradient] if way == "training" else []), 1) for module in modules)
+                    yield Job(
+                        f"{kind} {way}, {name_of(**where)}", ours, peer, f"torch.nn.{kind}", check=agree, where=where,
+                        quick=work <= 5e7 and dtype == torch.float32,
+                    )  # fmt: skip

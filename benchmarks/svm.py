@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.datasets import make_classification
 import zoo
 import zoo.sklearn
 from benchmarks import Job
+from benchmarks._grid import name_of
 
 
 def jobs() -> Iterator[Job]:
@@ -85,3 +87,60 @@ def both(title: str, name: str, x: np.ndarray, y: np.ndarray | None = None, **op
         pairs=3,
         check=check,
     )
+
+
+LINEAR = (  # rows, features, classes
+    (100, 2, 2), (100, 50, 2), (100, 1_000, 2), (1_000, 4, 2), (1_000, 20, 10), (1_000, 2_000, 2), (10_000, 20, 2),
+    (10_000, 500, 3), (100_000, 4, 2), (100_000, 50, 2), (500_000, 8, 2),
+)  # fmt: skip
+KERNEL = (
+    (100, 2, 2), (100, 200, 2), (300, 10, 3), (1_000, 4, 2), (1_000, 20, 10), (1_000, 1_000, 2), (3_000, 50, 2),
+    (10_000, 4, 2), (10_000, 20, 2), (5_000, 300, 5),
+)  # fmt: skip
+
+
+def grid_linear() -> Iterator[Job]:
+    """Yield linear machines of classes and values by scikit-learn's names, and `svm` by `zoo.fit`."""
+    import sklearn.svm
+
+    for rows, features, classes in LINEAR:
+        exact, y = data(rows, features, classes)
+        for dtype in ("float32", "float64"):
+            x = exact.astype(dtype)
+            where = {"rows": rows, "features": features, "classes": classes, "dtype": dtype}
+            of, options = name_of(**where), {"where": where, "quick": rows * features <= 200_000}
+            yield placed(f"LinearSVC, {of}", "LinearSVC", x, y, options)
+        if classes == 2:
+            yield placed(f"LinearSVC, hinge, {of}", "LinearSVC", x, y, options, loss="hinge", C=0.1)
+            yield placed(f"LinearSVR, {of}", "LinearSVR", x, x @ np.linspace(0, 1, features) + y, options, C=0.1)
+        yield Job(
+            f"svm by zoo.fit, {of}",
+            lambda x=x, y=y: zoo.fit(zoo.create_model("svm"), x, y, device="cpu"),
+            lambda x=x, y=y: sklearn.svm.LinearSVC().fit(x, y),
+            "scikit-learn", pairs=3, **options,
+        )  # fmt: skip
+
+
+def grid_kernel() -> Iterator[Job]:
+    """Yield machines with kernels: fits of classes, values and outliers, and answers."""
+    import sklearn.svm
+
+    for rows, features, classes in KERNEL:
+        x, y = data(rows, features, classes)
+        where = {"rows": rows, "features": features, "classes": classes, "dtype": "float64"}
+        of, options = name_of(**where), {"where": where, "quick": rows <= 1_000}
+        yield placed(f"SVC, RBF, {of}", "SVC", x, y, options)
+        yield placed(f"SVC, RBF, C = 100, {of}", "SVC", x, y, options, C=100.0)
+        yield placed(f"SVC, poly, {of}", "SVC", x.astype("float32"), y, options, kernel="poly")
+        yield placed(f"SVR, RBF, {of}", "SVR", x, x[:, 0] + 0.1 * y, options)
+        yield placed(f"OneClassSVM, RBF, {of}", "OneClassSVM", x, None, options)
+        ours, theirs = (module.SVC().fit(x, y) for module in (zoo.sklearn, sklearn.svm))
+        yield Job(
+            f"SVC predict, {of}", lambda x=x, m=ours: m.predict(x), lambda x=x, m=theirs: m.predict(x), "scikit-learn",
+            pairs=3, **options,
+        )  # fmt: skip
+
+
+def placed(title: str, name: str, x: np.ndarray, y: np.ndarray | None, options: dict[str, Any], **hparams: Any) -> Job:
+    """What `both` compares, at a place of a grid."""
+    return replace(both(title, name, x, y, **hparams), check=None, **options)

@@ -15,6 +15,7 @@ import numpy as np
 
 import zoo
 from benchmarks import Job
+from benchmarks._grid import name_of
 
 FILE = Path(__file__).resolve().parents[2] / "shared" / "data" / "textclf" / "sms_spam" / "sms_spam.csv"
 FEATURES, SLACK = 10_000, 0.005
@@ -53,3 +54,53 @@ def jobs() -> Iterator[Job]:
             lambda steps=steps: make_pipeline(*steps).fit(texts, kinds),
             "scikit-learn", pairs=3, check=check,
         )  # fmt: skip
+
+
+GRID = (
+    (100, 10),
+    (100, 300),
+    (1_000, 20),
+    (1_000, 500),
+    (5_000, 20),
+    (5_000, 200),
+    (30_000, 20),
+)  # texts, words of each
+
+
+def grid() -> Iterator[Job]:
+    """Yield raw texts of few and many words to fitted models."""
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+    from sklearn.naive_bayes import MultinomialNB
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC
+
+    for rows, length in GRID:
+        texts, kinds = written(rows, length)
+        where = {"rows": rows, "words": length}
+        options: dict[str, Any] = {"pairs": 3, "where": where, "quick": rows * length <= 50_000}
+        yield Job(
+            f"naive_bayes of texts, counts, {name_of(**where)}",
+            lambda texts=texts, kinds=kinds: zoo.fit(
+                zoo.create_model("naive_bayes", likelihood="multinomial"), texts, kinds, text="counts", device="cpu"
+            ),
+            lambda texts=texts, kinds=kinds: make_pipeline(CountVectorizer(), MultinomialNB()).fit(texts, kinds),
+            "scikit-learn", **options,
+        )  # fmt: skip
+        yield Job(
+            f"svm of texts, tf-idf, {name_of(**where)}",
+            lambda texts=texts, kinds=kinds: zoo.fit(zoo.create_model("svm"), texts, kinds, text="tfidf", device="cpu"),
+            lambda texts=texts, kinds=kinds: make_pipeline(TfidfVectorizer(), LinearSVC()).fit(texts, kinds),
+            "scikit-learn", **options,
+        )  # fmt: skip
+
+
+def written(rows: int, length: int) -> tuple[list[str], list[str]]:
+    """Texts whose words are as frequent as those of people, and which of two kinds each is."""
+    rng = np.random.default_rng(0)
+    letters = rng.integers(ord("a"), ord("z") + 1, (20_000, 7))
+    words = ["".join(map(chr, row[: 2 + i % 6])) for i, row in enumerate(letters)]
+    kinds = rng.integers(0, 2, rows)
+    places = np.minimum(rng.zipf(1.3, (rows, length)), 9_999) + 10_000 * (
+        kinds[:, None] * (rng.random((rows, length)) < 0.1)
+    )
+    return [" ".join(words[i] for i in row) for row in places], [("no", "yes")[kind] for kind in kinds]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import torch
 
 import zoo
+import zoo.sklearn
 from benchmarks import Job
+from benchmarks._grid import name_of
 
 SIZES = {"small, 1,000 × 20": (1000, 20), "tall, 100,000 × 5": (100_000, 5), "wide, 2,000 × 400": (2000, 400)}
 
@@ -101,3 +104,114 @@ def _boosting(name: str, x: np.ndarray, y: np.ndarray, pairs: int) -> Iterator[J
         "LightGBM",
         pairs=pairs,
     )
+
+
+GRID = (  # rows, features, classes
+    (100, 4, 2), (100, 100, 2), (1_000, 4, 2), (1_000, 20, 10), (1_000, 1_000, 2), (10_000, 4, 2), (10_000, 50, 5),
+    (2_000, 2_000, 2), (100_000, 5, 2), (50_000, 30, 3),
+)  # fmt: skip
+MANY = (1_000_000, 4, 2)
+
+
+def places(*more: tuple[int, int, int]) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, Any], bool]]:
+    """Yield rows, classes, their place and whether they are quick, in each type."""
+    from sklearn.datasets import make_classification
+
+    for rows, features, classes in (*GRID, *more):
+        x, y = make_classification(
+            rows, features, n_informative=min(8, features - 1), n_redundant=0, n_classes=classes,
+            n_clusters_per_class=1, flip_y=0.05, random_state=0,
+        )  # fmt: skip
+        for dtype in ("float32", "float64"):
+            where = {"rows": rows, "features": features, "classes": classes, "dtype": dtype}
+            yield x.astype(dtype), y, where, rows * features <= 50_000
+
+
+def grid_tree() -> Iterator[Job]:
+    """Yield trees of all thresholds by scikit-learn's names, of classes and values, and as they come by `zoo.fit`."""
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+    for x, y, where, quick in places():
+        options: dict[str, Any] = {"where": where, "quick": quick, "pairs": 3}
+        of = name_of(**where)
+        yield Job(
+            f"DecisionTreeClassifier, {of}",
+            lambda x=x, y=y: zoo.sklearn.DecisionTreeClassifier(random_state=0).fit(x, y),
+            lambda x=x, y=y: DecisionTreeClassifier(random_state=0).fit(x, y),
+            "scikit-learn", **options,
+        )  # fmt: skip
+        if where["dtype"] == "float32":
+            yield Job(
+                f"decision_tree by zoo.fit, {of}",
+                lambda x=x, y=y: fit("decision_tree", x, y, seed=0),
+                lambda x=x, y=y: DecisionTreeClassifier(random_state=0).fit(x, y),
+                "scikit-learn", **options,
+            )  # fmt: skip
+            values = x[:, 0] + 0.5 * x[:, -1] ** 2 + y
+            yield Job(
+                f"DecisionTreeRegressor of depth 8, {of}",
+                lambda x=x, y=values: zoo.sklearn.DecisionTreeRegressor(max_depth=8, random_state=0).fit(x, y),
+                lambda x=x, y=values: DecisionTreeRegressor(max_depth=8, random_state=0).fit(x, y),
+                "scikit-learn", **options,
+            )  # fmt: skip
+
+
+def grid_forest() -> Iterator[Job]:
+    """Yield forests of 20 trees by scikit-learn's name and by `zoo.fit`."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    for x, y, where, quick in places():
+        options: dict[str, Any] = {"where": where, "quick": quick, "pairs": 3}
+        of = name_of(**where)
+        if where["dtype"] == "float64":
+            yield Job(
+                f"RandomForestClassifier, 20 trees, {of}",
+                lambda x=x, y=y: zoo.sklearn.RandomForestClassifier(20, random_state=0).fit(x, y),
+                lambda x=x, y=y: RandomForestClassifier(20, random_state=0, n_jobs=1).fit(x, y),
+                "scikit-learn", **options,
+            )  # fmt: skip
+        else:
+            yield Job(
+                f"random_forest by zoo.fit, 20 trees, {of}",
+                lambda x=x, y=y: fit("random_forest", x, y, num_trees=20, oob_score=False, seed=0),
+                lambda x=x, y=y: RandomForestClassifier(20, random_state=0, n_jobs=1).fit(x, y),
+                "scikit-learn", **options,
+            )  # fmt: skip
+
+
+def grid_boosting() -> Iterator[Job]:
+    """Yield gradient boosting of 30 rounds beside scikit-learn's, and LightGBM's where it is installed."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    rounds: dict[str, Any] = {"max_iter": 30, "early_stopping": False}
+    has_other = importlib.util.find_spec("lightgbm") is not None
+    for x, y, where, quick in places(MANY):
+        options: dict[str, Any] = {"where": where, "quick": quick, "pairs": 3}
+        of = name_of(**where)
+        if where["dtype"] == "float64":
+            yield Job(
+                f"HistGradientBoostingClassifier, 30 rounds, {of}",
+                lambda x=x, y=y: zoo.sklearn.HistGradientBoostingClassifier(**rounds).fit(x, y),
+                lambda x=x, y=y: HistGradientBoostingClassifier(**rounds).fit(x, y),
+                "scikit-learn", **options,
+            )  # fmt: skip
+        else:
+            yield Job(
+                f"gradient_boosting by zoo.fit, 30 rounds, {of}",
+                lambda x=x, y=y: fit("gradient_boosting", x, y, num_trees=30),
+                lambda x=x, y=y: HistGradientBoostingClassifier(**rounds).fit(x, y),
+                "scikit-learn", **options,
+            )  # fmt: skip
+            if has_other:
+                yield Job(
+                    f"gradient_boosting by zoo.fit, 30 rounds, {of}",
+                    lambda x=x, y=y: fit("gradient_boosting", x, y, num_trees=30),
+                    lambda x=x, y=y: lightgbm_of(x, y), "LightGBM", **options,
+                )  # fmt: skip
+
+
+def lightgbm_of(x: np.ndarray, y: np.ndarray) -> Any:
+    """30 rounds of LightGBM's on one thread."""
+    import lightgbm
+
+    return lightgbm.LGBMClassifier(n_estimators=30, verbose=-1, n_jobs=1).fit(x, y)

@@ -7,6 +7,7 @@ not be below gensim's by more than 0.02.
 
 from __future__ import annotations
 
+import importlib.util
 import lzma
 import tempfile
 from collections.abc import Iterator
@@ -14,10 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import zoo
 from benchmarks import Job
+from benchmarks._grid import name_of
 from zoo.text import WordVectors
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -34,9 +37,14 @@ def text() -> str:
 
 @cache
 def our_data() -> Any:
+    return numbered(text())
+
+
+def numbered(words: str) -> Any:
+    """Return a text as data whose words have their numbers."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "text8.txt")
-        file.write_text(text())
+        file = Path(folder, "text.txt")
+        file.write_text(words)
         data = zoo.create_data(
             "text_file", path=str(file), tokenizer="word", vocab_size=100_000, min_count=MIN_COUNT,
             sequence_length=SENTENCE, batch_size=32, val_fraction=0.0, test_fraction=0.0,
@@ -104,3 +112,38 @@ def jobs() -> Iterator[Job]:
         return
     name = f"word2vec, skip-gram of {len(text().split()):,} words, {DIMENSIONS} dimensions, {EPOCHS} epochs"
     yield Job(name, ours, gensim, f"gensim ({THREADS} threads)", pairs=3, bound=0.5, setup=new_peer, check=check)
+
+
+GRID = (  # words of the text, dimensions, epochs
+    (10_000, 16, 5), (10_000, 100, 5), (100_000, 16, 3), (100_000, 100, 3), (100_000, 300, 2), (1_000_000, 32, 1),
+    (1_000_000, 200, 1),
+)  # fmt: skip
+
+
+def grid() -> Iterator[Job]:
+    """Yield texts from short to long, whose words are as frequent as people's, in few and many dimensions."""
+    if importlib.util.find_spec("gensim") is None:
+        print("left out: there is no gensim")
+        return
+    from gensim.models import Word2Vec
+
+    for count, dimensions, epochs in GRID:
+        drawn = np.minimum(np.random.default_rng(0).zipf(1.4, count), 20_000)
+        words = [f"w{number}" for number in drawn]
+        data, cut = numbered(" ".join(words)), [words[i : i + SENTENCE] for i in range(0, count, SENTENCE)]
+        where = {"rows": count, "dimensions": dimensions}
+
+        def ours(data: Any = data, dimensions: int = dimensions, epochs: int = epochs) -> Any:
+            model = zoo.create_model("word2vec", embedding_size=dimensions, window=WINDOW, negatives=NEGATIVES)
+            return zoo.fit(model, data, max_epochs=epochs, lr=RATE, device="cpu")
+
+        def peer(cut: Any = cut, dimensions: int = dimensions, epochs: int = epochs) -> Any:
+            return Word2Vec(
+                cut, vector_size=dimensions, window=WINDOW, negative=NEGATIVES, alpha=RATE, min_count=MIN_COUNT,
+                sample=SUBSAMPLE, sg=1, workers=1, seed=1, epochs=epochs,
+            )  # fmt: skip
+
+        yield Job(
+            f"word2vec, {epochs} epochs, {name_of(**where)}", ours, peer, "gensim", pairs=3, where=where,
+            quick=count * dimensions * epochs <= 5_000_000,
+        )  # fmt: skip

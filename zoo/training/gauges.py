@@ -110,9 +110,9 @@ class LossByRows(Callback):
             self._draw(trainer, "val", float(trainer.callback_metrics["val/loss"]))
 
     def _draw(self, trainer: pl.Trainer, split: str, loss: float) -> None:
-        writer = _writer(trainer)
-        if writer is not None and trainer.is_global_zero:
-            writer.add_scalar(f"loss_by_rows/{split}", loss, self._rows)
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.log_metrics({f"loss_by_rows/{split}": loss}, step=self._rows)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self._rows, "since": self._since, "sum": self._sum}

@@ -19,42 +19,66 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SEEN = 1.0  # seconds after which TensorBoard sees what was logged
+QUEUE = 1000  # records that wait for TensorBoard's thread at most
 
 __all__ = ["LOGGERS", "RunLogger", "make_loggers", "png_of", "show_png"]
 
 
 class RunLogger(TensorBoardLogger):
-    """Lightning's logger, writing straight into the run folder and the hyperparameters once, with the final metrics."""
+    """Lightning's logger, writing straight into the run folder and the hyperparameters once, with the final metrics.
+
+    The values of steps are kept for a second, with the moments that they are of, before they go to TensorBoard's thread
+    together: each time that it wakes it takes a core from the threads of a step.
+    """
 
     def __init__(self, run_dir: str) -> None:
-        super().__init__(save_dir=run_dir, name="", version="")
+        super().__init__(save_dir=run_dir, name="", version="", max_queue=QUEUE)
         self._flushed_at = time.monotonic()
+        self._kept: list[tuple[dict[str, float], int | None, float]] = []  # values, step, seconds since 1970
+
+    @property
+    def experiment(self) -> Any:
+        """TensorBoard's writer, which has all that was logged before."""
+        writer = super().experiment
+        if self._kept:
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
+            kept, self._kept = self._kept, []
+            for values, step, moment in kept:
+                record = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+                writer._get_file_writer().add_summary(Summary(value=record), step, moment)
+        return writer
 
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
         """Do nothing: Lightning's summary of the experiment would make TensorBoard take one run's columns for all."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:  # type: ignore[override]
-        """Write the values of a step as one record, which costs little more than one value."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
+        """Take the values of a step as one record, which costs little more than one value."""
         if any(isinstance(value, dict) for value in metrics.values()):  # several curves in one chart
             super().log_metrics(dict(metrics), step)
             return
-        values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in metrics.items()]
-        self.experiment._get_file_writer().add_summary(Summary(value=values), step)
+        self._kept.append(({name: float(value) for name, value in metrics.items()}, step, time.time()))
+        self.save()
 
     @rank_zero_only
     def save(self) -> None:
-        """Let those who look on see what was written, once a second: Lightning asks at every step that is logged."""
+        """Let those who look on see what was logged, once a second: Lightning asks at every step that is logged."""
         if time.monotonic() - self._flushed_at >= SEEN:
             self.flush()
 
     @rank_zero_only
     def flush(self) -> None:
-        """Wait until all that was written is in the file."""
+        """Wait until all that was logged is in the file."""
         self._flushed_at = time.monotonic()
         self.experiment.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write the rest, however the run has ended."""
+        if self._kept:
+            self.flush()
+        super().finalize(status)
 
     @rank_zero_only
     def log_config(self, text: str) -> None:
