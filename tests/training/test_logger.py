@@ -58,7 +58,7 @@ def test_nothing_is_lost_however_a_run_ends(tmp_path: Path, status: str) -> None
 def test_what_was_logged_before_a_checkpoint_is_in_the_file_when_that_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x = torch.randn(60, 2)
+    x = torch.randn(30, 2)
     model = zoo.create_model("mlp", widths=[2])
     trainer = make_trainer(
         model, run_dir=tmp_path, max_epochs=2, accelerator="cpu", progress=False, log_every_n_steps=1,
@@ -74,4 +74,4 @@ def test_what_was_logged_before_a_checkpoint_is_in_the_file_when_that_is_there(
 
     monkeypatch.setattr(trainer, "save_checkpoint", saved)
     trainer.fit(model, datamodule=ArrayData(x, (x[:, 0] > 0).long(), batch_size=10))
-    assert len(checkpoints) > 5
+    assert len(checkpoints) > 3

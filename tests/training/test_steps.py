@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 
 import zoo
 from zoo.data.array_data import ArrayData
+from zoo.data.base import TensorRows
 from zoo.data.spec import Batch
 from zoo.models.base import gradient
 from zoo.models.mlp import MLP
@@ -235,3 +237,14 @@ def test_weights_that_a_step_shakes_are_put_back_where_it_fails() -> None:
     with pytest.raises(ZeroDivisionError):
         trainer.fit(model, datamodule=rows)
     assert bits(model.state_dict()) == before
+
+
+def test_batches_of_another_type_are_made_the_models_own_at_every_step() -> None:
+    """What came as the model takes it is passed on as it is; the batch after it may be of another type."""
+    of, batches = data(), itertools.count()
+    rows = of.rows("train")
+    assert isinstance(rows, TensorRows)
+    rows.transform = lambda batch: batch if next(batches) % 3 else batch._replace(x=batch.x.double())
+    trainer = trainers.make_trainer(MLP(), max_epochs=2, progress=False, accelerator="cpu")
+    trainer.fit(MLP(widths=[4]), datamodule=of)
+    assert trainer.global_step == next(batches)

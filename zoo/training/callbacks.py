@@ -110,15 +110,21 @@ class Checkpointer(Checkpoint):
                     "was written. Lower optimizer.lr, or clip gradients (regularization=gradient_clipping)."
                 )
 
+    def _is_time(self) -> bool:
+        return time.monotonic() - self._saved_at >= self.every_seconds
+
     def _due(self, trainer: pl.Trainer) -> bool:
-        return bool(trainer.strategy.broadcast(time.monotonic() - self._saved_at >= self.every_seconds))
+        return bool(trainer.strategy.broadcast(self._is_time()))
 
     def on_train_batch_end(self, trainer: pl.Trainer, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if can_stop_after(trainer, batch_idx) and self._due(trainer):
+        waits = trainer.world_size == 1 and not self._is_time()
+        if not waits and can_stop_after(trainer, batch_idx) and self._due(trainer):
             self.save(trainer)
-        if trainer.global_step == trainer.max_steps and not trainer.is_last_batch:
+        if trainer.global_step != trainer.max_steps:
+            return
+        if not trainer.is_last_batch:
             self._mid_epoch = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-        if trainer.global_step == trainer.max_steps and trainer.enable_validation and not trainer.should_stop:
+        if trainer.enable_validation and not trainer.should_stop:
             self._asked = trainer.should_stop = True  # else Lightning ends a run in mid-epoch without a validation
 
     def on_validation_start(self, trainer: pl.Trainer, model: Any) -> None:
@@ -283,7 +289,7 @@ class SignalExit(Callback):
         self._answer_with(self._stop_at_once)
 
     def on_train_batch_end(self, trainer: pl.Trainer, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if can_stop_after(trainer, batch_idx):
+        if (self.received or trainer.world_size > 1) and can_stop_after(trainer, batch_idx):
             self._stop_if_asked(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:

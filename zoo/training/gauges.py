@@ -99,9 +99,10 @@ class LossByRows(Callback):
         if loss is None or not isinstance(batch, Batch):
             return
         self._apart = self._apart or max(1, int(_rows_of_run(trainer, batch) / _POINTS))
-        self._rows += batch.size * trainer.world_size
-        self._sum, self._since = self._sum + loss * batch.size, self._since + batch.size
-        if self._since * trainer.world_size >= self._apart:
+        size, processes = batch.size, trainer.world_size
+        self._rows += size * processes
+        self._sum, self._since = self._sum + loss * size, self._since + size
+        if self._since * processes >= self._apart:
             self._draw(trainer, "train", self._sum / self._since)
             self._sum, self._since = 0.0, 0
 

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from torch import Tensor
 
 from zoo.data.spec import Batch
-from zoo.models.base import GradientModel
+from zoo.models.base import GradientModel, ZooModel
 
 __all__ = ["StepLoop", "take_plain_steps"]
 
@@ -34,6 +34,7 @@ _CALLED = (
     "on_before_optimizer_step",
     "on_train_batch_end",
 )
+_OF_TRANSFER = ("transfer_batch_to_device", "on_after_batch_transfer", "as_batch")
 
 
 def take_plain_steps(trainer: pl.Trainer) -> None:
@@ -51,11 +52,20 @@ class StepLoop(_TrainingEpochLoop):
 
     trainer: Any
     _hooks: Hooks | None = None  # None: steps are not plain
+    _validates: bool | None = None  # None: not within an epoch
+
+    def run(self, data_fetcher: Any) -> None:
+        try:
+            super().run(data_fetcher)
+        finally:
+            self._validates = None
 
     def on_run_start(self, data_fetcher: Any) -> None:
         super().on_run_start(data_fetcher)
         self._hooks = self._find_hooks() if self._is_plain(data_fetcher) else None
         self._transfers = self._finds_transfer()
+        self._validates = super()._should_check_val_epoch()
+        self._types: list[Any] | None = None
         step = self.trainer.lightning_module.training_step
         self._numbers_batches = is_param_in_hook_signature(step, "batch_idx", min_args=2)  # a user's may not ask for it
 
@@ -111,7 +121,18 @@ class StepLoop(_TrainingEpochLoop):
         if not self._transfers or not isinstance(batch, Batch):
             batch = model._on_before_batch_transfer(batch, dataloader_idx=0)
             return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-        return model.on_after_batch_transfer(model.transfer_batch_to_device(batch, trainer.strategy.root_device, 0), 0)
+        types = [None if column is None else (column.dtype, column.layout, column.device) for column in batch]
+        if types == self._types:  # those of the batch before, which came out as it went in
+            return batch
+        taken = model.on_after_batch_transfer(model.transfer_batch_to_device(batch, trainer.strategy.root_device, 0), 0)
+        own = all(getattr(type(model), name) is getattr(ZooModel, name) for name in _OF_TRANSFER)
+        as_it_came = own and all(before is after for before, after in zip(batch, taken, strict=True))
+        self._types = types if as_it_came else None
+        return taken
+
+    def _should_check_val_epoch(self) -> bool:
+        """Whether this epoch has a validation, which is asked at each step and the same at all of them."""
+        return super()._should_check_val_epoch() if self._validates is None else self._validates
 
     def advance(self, data_fetcher: Any) -> None:
         """Take one batch, and the step by it."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["GradientModel", "NonFiniteLossError"]
 
 
-SHOWN = 0.1  # seconds after which a loss is logged for those who look on
+SHOWN = 0.5  # seconds after which a loss is logged for those who look on
 
 
 class NonFiniteLossError(ZooError):
