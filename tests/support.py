@@ -76,10 +76,27 @@ TINY: dict[str, list[str]] = {
 }
 
 
+class _ReadOnce:
+    """In place of OmegaConf where Hydra reads files: to parse them takes a fourth of what composing does."""
+
+    @staticmethod
+    def load(file: Any) -> Any:
+        return copy.deepcopy(_content(file.name, os.fstat(file.fileno()).st_mtime_ns))
+
+
+@functools.cache
+def _content(path: str, changed: int) -> Any:
+    return OmegaConf.load(path)
+
+
+def _files_read_once() -> Any:
+    return mock.patch("hydra._internal.core_plugins.file_config_source.OmegaConf", _ReadOnce)
+
+
 @functools.cache
 def _composed(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"), _files_read_once():
         config = hydra.compose(name, list(overrides), return_hydra_config=False)
     if name == "train":
         config.run_dir = "runs/test"  # its time is known to Hydra's jobs only
@@ -98,28 +115,41 @@ def _unseen(figure: Figure, file: Any, **options: Any) -> None:
     file.write(head) if hasattr(file, "write") else Path(file).write_bytes(head)
 
 
+_save_figure = Figure.savefig
+
+
+def _roughly(figure: Figure, file: Any, **options: Any) -> None:
+    """In place of `Figure.savefig`: all is drawn, once and with few pixels."""
+    _save_figure(figure, file, format="png", dpi=50)
+
+
 @contextlib.contextmanager
 def _briefly(pictures: bool) -> Iterator[None]:
     """Leave out what takes three quarters of a tiny run and changes nothing of it.
 
     Hydra composes a config twice, first to find out whether `hydra.mode` is set in it. Pictures of the model are not
-    drawn, and others not turned into pixels, unless `pictures`; test_evaluation.py draws those of every model.
+    drawn, and others not turned into pixels, unless `pictures`; test_evaluation.py draws those of every model, roughly.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(Hydra, "get_mode", return_value=None))
-        if not pictures:
+        stack.enter_context(_files_read_once())
+        if pictures:
+            stack.enter_context(mock.patch.object(Figure, "savefig", _roughly))
+        else:
             stack.enter_context(mock.patch("zoo.training.pictures.keep_pictures", return_value=[]))
             stack.enter_context(mock.patch.object(Figure, "savefig", _unseen))
             stack.enter_context(mock.patch.object(SummaryWriter, "add_figure"))
         yield
 
 
-def run_command(arguments: Sequence[str], command: str = "train", *, pictures: bool = False) -> int:
+def run_command(
+    arguments: Sequence[str], command: str = "train", *, pictures: bool = False, script: str | None = None
+) -> int:
     """Run `train.py`, `evaluate.py` or `predict.py` in this process; return the exit code."""
     from zoo.training import main
 
     before, environment = sys.argv, dict(os.environ)
-    sys.argv = [f"{command}.py", *arguments]
+    sys.argv = [script or f"{command}.py", *arguments]
     GlobalHydra.instance().clear()
     try:
         with _briefly(pictures):
@@ -129,6 +159,33 @@ def run_command(arguments: Sequence[str], command: str = "train", *, pictures: b
         os.environ.clear()
         os.environ.update(environment)
         GlobalHydra.instance().clear()
+
+
+def run_forked(arguments: Sequence[str], cwd: Path, command: str = "train", *, path: str | None = None) -> list[str]:
+    """Run a command in a fork of this process, which has imported all, and in its folder; return what it printed.
+
+    The fork forgets nothing of this process and leaves nothing in it. `path` is a folder to import from before others.
+    """
+    printed = cwd / "printed.txt"
+
+    def work() -> None:
+        sys.stdout.flush(), sys.stderr.flush()
+        file = os.open(printed, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+        os.dup2(file, 1), os.dup2(file, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+        os.chdir(cwd)
+        sys.path[:0] = [path] if path else []
+        sys.modules["__main__"].__spec__ = None  # what starts other processes takes sys.argv[0]
+        code = run_command(arguments, command, script=str(CHECKOUT / f"{command}.py"))
+        sys.stdout.flush()
+        os._exit(code)
+
+    process = torch.multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(300)
+    process.kill()
+    assert process.exitcode == 0, printed.read_text()
+    return printed.read_text().splitlines()
 
 
 def spawn(arguments: Sequence[str], cwd: Path, command: str = "train", **options: Any) -> subprocess.Popen:

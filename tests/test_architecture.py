@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -61,10 +62,11 @@ def imports(node: ast.AST) -> Iterator[str]:
             yield from imports(child)
 
 
-ARROWS = {
-    name: {target for target in imports(ast.parse(path.read_text(encoding="utf8"))) if target.split(".")[0] == "zoo"}
-    for name, path in MODULES.items()
-}
+@functools.cache
+def arrows() -> dict[str, set[str]]:
+    """What each module imports of the zoo."""
+    trees = {name: ast.parse(path.read_text(encoding="utf8")) for name, path in MODULES.items()}
+    return {name: {to for to in imports(tree) if to.split(".")[0] == "zoo"} for name, tree in trees.items()}
 
 
 def within(name: str, group: str) -> bool:
@@ -84,7 +86,7 @@ def floor_of(group: str) -> int:
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in ("zoo", "zoo.models", "zoo.configs")])
 def test_imports_go_one_way(name: str) -> None:
     group = group_of(name)
-    for target in ARROWS[name]:
+    for target in arrows()[name]:
         if target == "zoo":
             assert floor_of(group) > floor_of("zoo.models"), f"{name} imports the package that holds it"
             continue
@@ -95,7 +97,7 @@ def test_imports_go_one_way(name: str) -> None:
 
 def test_no_import_goes_round_in_a_circle() -> None:
     """Leave out, again and again, what imports nothing that is left: a circle is what remains."""
-    left = {name: {t for t in targets if t in MODULES and t != name} for name, targets in ARROWS.items()}
+    left = {name: {t for t in targets if t in MODULES and t != name} for name, targets in arrows().items()}
     while leaves := {name for name, targets in left.items() if not targets}:
         left = {name: targets - leaves for name, targets in left.items() if name not in leaves}
     assert not left
@@ -104,7 +106,7 @@ def test_no_import_goes_round_in_a_circle() -> None:
 @pytest.mark.parametrize("room", ROOMS)
 def test_no_family_imports_another(room: str) -> None:
     for name in (name for name in MODULES if within(name, f"zoo.models.{room}")):
-        for target in ARROWS[name]:
+        for target in arrows()[name]:
             family = within(target, "zoo.models") and not within(target, "zoo.models.base")
             assert not family or within(target, f"zoo.models.{room}"), f"{name} imports {target}"
 
@@ -113,16 +115,16 @@ def test_no_family_imports_another(room: str) -> None:
 def test_what_registers_no_model_is_mathematics_alone(path: Path) -> None:
     """A file beside a model that is not a model imports torch, numerics and errors (and kernels) alone."""
     name = module_of(path)
-    if path.name == "__init__.py" or any(within(t, "zoo.models.base") or t == "zoo.registry" for t in ARROWS[name]):
+    if path.name == "__init__.py" or any(within(t, "zoo.models.base") or t == "zoo.registry" for t in arrows()[name]):
         return
     home = name.rpartition(".")[0]
     groups = ("zoo.errors", "zoo.numerics", "zoo.kernels", home)
-    assert all(any(within(target, group) for group in groups) for target in ARROWS[name]), ARROWS[name]
+    assert all(any(within(target, group) for group in groups) for target in arrows()[name]), arrows()[name]
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if within(name, "zoo.layers")])
 def test_layers_import_torch_alone(name: str) -> None:
-    assert all(within(t, "zoo.layers") or within(t, "zoo.kernels") or within(t, "zoo.errors") for t in ARROWS[name])
+    assert all(within(t, "zoo.layers") or within(t, "zoo.kernels") or within(t, "zoo.errors") for t in arrows()[name])
 
 
 def test_a_base_class_has_two_users_or_is_none() -> None:

@@ -155,7 +155,7 @@ def test_a_sweep_over_what_a_step_sees_draws_its_ways(tmp_path: Path, capsys: py
     where = [f"run_dir={tmp_path / 'run'}", f"hydra.sweep.dir={tmp_path / 'sweep'}", CPU]
     assert run_command(["-m", "training=batch,stochastic", *TOLD, *where], pictures=True) == 0
     assert "loss_surface.png" in capsys.readouterr().out
-    assert (tmp_path / "sweep" / "loss_surface.png").stat().st_size > 10_000
+    assert (tmp_path / "sweep" / "loss_surface.png").stat().st_size > 2_000  # few pixels
     check_runs(tmp_path / "run_0", tmp_path / "run_1")
     asked = ["analysis=loss_surface", f"loss_surface.runs=[{tmp_path / 'run_1'}]", "accelerator=cpu"]
     assert run_command([f"run={tmp_path / 'run_0'}", *asked], "evaluate") == 0

@@ -7,6 +7,7 @@ import hashlib
 import os
 import pickle
 import shutil
+import stat
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -73,6 +74,18 @@ class Unwritable:
 
     def __reduce__(self) -> Any:
         raise OSError(28, "No space left on device")
+
+
+def test_what_is_written_is_synced_before_the_move_and_the_move_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, replace = [], os.replace
+    kind = lambda descriptor: "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"  # noqa: E731
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append(f"sync {kind(descriptor)}"))
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append(f"move {new.suffix}"), replace(old, new)))
+    save_checkpoint({"a": torch.ones(2)}, tmp_path / "model.ckpt")
+    digests = ["sync file", "move .sha256"]
+    assert done == [*digests, "sync file", "move .ckpt", "sync folder", *digests]
 
 
 def test_a_failing_write_leaves_the_old_file_and_no_litter(file: Path) -> None:

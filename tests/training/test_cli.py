@@ -20,7 +20,7 @@ import pytest
 import torch
 from hydra.core.plugins import Plugins
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
-from support import CHECKOUT, CPU, checkpoint_bits, run_command, spawn
+from support import CHECKOUT, CPU, checkpoint_bits, run_command, run_forked, spawn
 
 import zoo
 from zoo.models.mlp import MLP
@@ -517,12 +517,9 @@ class MySoftmax(GradientModel):
 def test_a_model_of_ones_own_is_trained_and_evaluated(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each by a process that has not heard of it: one of its own, and this one."""
     (here / "my_models.py").write_text(textwrap.dedent(PLUGIN))
-    environment = {"PYTHONPATH": f"{here}{os.pathsep}{CHECKOUT}"}
     command = ["model=my_softmax", "data=iris", "plugins=[my_models]", "model.scale=2", "trainer.max_epochs=1", CPU]
-    process = spawn([*command, "run_dir=run"], here, env=environment)
-    out, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
-    assert "my_softmax on iris" in out
+    printed = run_forked([*command, "run_dir=run"], here, path=str(here))
+    assert any("my_softmax on iris" in line for line in printed)
     assert "my_softmax" not in zoo.list_models()
     monkeypatch.syspath_prepend(here)
     with mock.patch.dict(_REGISTRY):

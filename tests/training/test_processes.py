@@ -214,7 +214,59 @@ def test_processes_that_are_started_again_hear_nothing_of_the_former_ones(tmp_pa
 # -- a process that is gone --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("killed", ["second", pytest.param("first", marks=pytest.mark.slow)])
+class Watching(threading.Event):
+    """Says that the watch over the other process has begun."""
+
+    file: Path
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.file.touch()
+        return super().wait(timeout)
+
+
+def watch_over(others: list[subprocess.Popen], folder: Path) -> None:
+    """What a process of two does that has nothing to do."""
+    sys.stderr = (folder / "errors").open("w", buffering=1)
+    Watching.file = folder / "watching"
+    processes.threading.Event = Watching  # type: ignore[misc]
+    trainer: Any = SimpleNamespace(world_size=2, strategy=SimpleNamespace(launcher=SimpleNamespace(procs=others)))
+    with processes.together(trainer):
+        while not (folder / "watching").exists():
+            time.sleep(0.01)
+        for other in others:
+            other.kill()
+        time.sleep(100)
+    os._exit(0)
+
+
+def start_one(folder: Path, killed: str) -> None:
+    """What the first of two processes does, of which one is killed: the other ends with 1."""
+    if killed == "second":
+        watch_over([subprocess.Popen(["sleep", "100"])], folder)
+    elif os.fork() == 0:
+        watch_over([], folder)
+    while not (folder / "watching").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("killed", "said"),
+    [("second", "process 2 of 2 was ended by SIGKILL"), ("first", "the first of 2 processes has ended")],
+)
+def test_a_process_that_lightning_started_misses_the_other_in_a_line(killed: str, said: str, tmp_path: Path) -> None:
+    process = torch.multiprocessing.get_context("fork").Process(target=start_one, args=(tmp_path, killed))
+    process.start()
+    process.join(100)
+    assert process.exitcode == (1 if killed == "second" else -9)
+    until = time.monotonic() + 100
+    while not (tmp_path / "errors").read_text() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert (tmp_path / "errors").read_text() == f"error: {processes.ended(said)}\n"
+
+
+@pytest.mark.slow  # the test above has stand-ins for both
+@pytest.mark.parametrize("killed", ["second", "first"])
 def test_of_two_processes_the_other_ends_within_seconds_in_a_line(killed: str, tmp_path: Path) -> None:
     process = spawn([*TWO, f"run_dir={tmp_path / 'run'}"], tmp_path)
     lines: dict[str, str] = {}

@@ -22,7 +22,7 @@ from support import (
     piece_of,
     result,
     run_command,
-    spawn,
+    run_forked,
     tiny_batch,
     variant_data,
     variant_options,
@@ -121,9 +121,8 @@ def sorted_values(value: Tensor) -> Tensor:
 def test_two_processes_from_the_command_line(tmp_path: Path) -> None:
     command = ["model=linear_regression", CPU]
     assert run_command([*command, f"run_dir={tmp_path / 'one'}"]) == 0
-    process = spawn([*command, "trainer.devices=2", "trainer.strategy=ddp", f"run_dir={tmp_path / 'two'}"], tmp_path)
-    out, error = process.communicate(timeout=200)
-    assert process.returncode == 0, error
+    options = ["trainer.devices=2", "trainer.strategy=ddp", f"run_dir={tmp_path / 'two'}"]
+    out = "\n".join(run_forked([*command, *options], tmp_path))
     assert out.count("run folder") == 2  # at the start and at the end, by the first process alone
     assert out.count("ended ") == out.count("diagnosis ") == 1
     one, two = (load_model(tmp_path / n / "checkpoints" / "last.ckpt") for n in ("one", "two"))

@@ -226,13 +226,13 @@ def test_rows_whose_squares_are_no_numbers_are_refused_in_one_line(init: str, sc
 @pytest.mark.parametrize("spherical", [False, True])
 @pytest.mark.parametrize("init", INITS)
 def test_batches_order_and_processes_do_not_matter(init: str, spherical: bool, weighted: bool) -> None:
-    x = blobs(50)
-    x = torch.cat([x, x[:25]])  # some rows twice
+    x = blobs(30)
+    x = torch.cat([x, x[:15]])  # some rows twice
     order = torch.randperm(len(x))
-    weight = torch.rand(50, dtype=torch.float64)[torch.arange(len(x)) % 50] if weighted else None
+    weight = torch.rand(30, dtype=torch.float64)[torch.arange(len(x)) % 30] if weighted else None
     hparams = {"num_clusters": 6, "num_init": 3, "init": init, "spherical": spherical}
     whole = fitted(x, weight=weight, **hparams)
-    others = [fitted(x[order], size, None if weight is None else weight[order], **hparams) for size in (1, 7, 64, None)]
+    others = [fitted(x[order], size, None if weight is None else weight[order], **hparams) for size in (1, 7, None)]
     for other in [*others, fitted_by_two(x, weight, **hparams)]:
         close(other.all_centroids, whole.all_centroids)
         close(other.all_inertia, whole.all_inertia)
@@ -243,8 +243,8 @@ def test_batches_order_and_processes_do_not_matter(init: str, spherical: bool, w
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("init", INITS)
 def test_digits_in_other_batches_give_the_same_clusters(init: str, seed: int) -> None:
-    x = load("digits")[:600]
-    hparams = {"num_clusters": 10, "num_init": 3, "init": init, "seed": seed}
+    x = load("digits")[:300]
+    hparams = {"num_clusters": 10, "num_init": 2, "init": init, "seed": seed}
     whole = fitted(x, **hparams)
     for size in (13, 64):
         other = fitted(x[torch.randperm(len(x))], size, **hparams)

@@ -200,7 +200,7 @@ def test_sample_weights_are_repetitions_and_zero_leaves_a_row_out():
     ],
 )
 def test_any_batch_size_and_order_of_rows_give_the_same(load, options):
-    x, y = data(load)
+    x, y = (rows[::4] for rows in data(load))  # batches of one row are slow
     whole = fit(x, y, **options)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     for batch_size in (1, 7, 64):
