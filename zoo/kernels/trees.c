@@ -15,6 +15,8 @@
 
 #include "tree_nodes.h"
 
+enum { MOST_SUMS = 1 << 10 }; /* that a thread has on the stack */
+
 /* -- one tree ------------------------------------------------------------------------------------------------------ */
 
 static int is_closed(const Tree *t, const Node *node) {
@@ -28,13 +30,9 @@ static int is_closed(const Tree *t, const Node *node) {
     return kinds <= 1;
 }
 
-/* Rows that go left to the front, the others behind, without a branch. */
-static int64_t part(Tree *t, const Node *node) {
+/* Of n rows those that go left to their front, the others to `spare`, without a branch; returns how many go left. */
+static int64_t part_some(const Tree *t, const Best *best, uint32_t *rows, uint32_t *spare, int64_t n) {
     const Grow *g = t->g;
-    const Best *best = &node->best;
-    if (g->row_starts) return part_entries(t, node);
-    uint32_t *rows = t->rows + node->start, *spare = t->spare;
-    const int64_t n = node->end - node->start;
     const int32_t missing = (int32_t)g->width - 1, code = best->code, with_missing = best->way == 1;
     int64_t left = 0, right = 0;
     if (is_category(g, best->feature)) {
@@ -65,7 +63,30 @@ static int64_t part(Tree *t, const Node *node) {
             left += go, right += !go;
         }
     }
-    memcpy(rows + left, spare, right * sizeof *rows);
+    return left;
+}
+
+/* Rows that go left to the front, the others behind, both in the order in which they stood. */
+static int64_t part(Tree *t, const Node *node) {
+    if (t->g->row_starts) return part_entries(t, node);
+    uint32_t *rows = t->rows + node->start;
+    const int64_t n = node->end - node->start;
+    const int threads = t->num_threads > 1 && n > ROWS_FOR_THREADS ? t->num_threads : 1;
+    int64_t lefts[threads], left = 0;
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int i = 0; i < threads; i++) {
+        const int64_t from = n * i / threads, to = n * (i + 1) / threads;
+        lefts[i] = part_some(t, &node->best, rows + from, t->spare + from, to - from);
+    }
+    for (int i = 0; i < threads; i++) { /* each part lies at or behind its place */
+        if (i) memmove(rows + left, rows + n * i / threads, lefts[i] * sizeof *rows);
+        left += lefts[i];
+    }
+    for (int64_t i = 0, place = left; i < threads; i++) {
+        const int64_t from = n * i / threads, rights = n * (i + 1) / threads - from - lefts[i];
+        memcpy(rows + place, t->spare + from, rights * sizeof *rows);
+        place += rights;
+    }
     return left;
 }
 
@@ -171,21 +192,23 @@ static void settle_leaf(const Tree *t, const Node *node) {
     for (int64_t i = node->start; i < node->end; i++) leaf[t->rows[i]] = node->id;
 }
 
-static void start_rows(Tree *t) {
+/* How often a row counts in a tree. */
+INLINE int64_t factor_of(const Tree *t, int64_t row) {
+    return t->g->content ? poisson_weight(t->g, t->tree, row) : 1;
+}
+
+/* Rows [from, to) that the tree sees, from the place `number` on, and the sums of them; returns the place behind them. */
+static int64_t start_some(Tree *t, int64_t from, int64_t to, int64_t number, int64_t *sums) {
     const Grow *g = t->g;
-    const int64_t N = g->num_rows, S = g->num_sums, K = S - 1;
-    int64_t *sums = sums_of(t, 0), number = 0;
-    memset(sums, 0, S * sizeof *sums);
-    for (int64_t row = 0; row < N; row++) {
-        const int64_t factor = g->content ? poisson_weight(g, t->tree, row) : 1;
-        const int64_t weight = g->weight[row], here = weight > 0 && factor > 0;
+    const int64_t K = g->num_sums - 1;
+    for (int64_t row = from; row < to; row++) {
+        const int64_t factor = factor_of(t, row), weight = g->weight[row], here = weight > 0 && factor > 0;
         const int64_t packed = ((weight * factor) << g->count_bits) + here;
         t->weight[row] = here ? packed : 0;
         if (t->factor) t->factor[row] = factor;
         if (t->position) t->position[row] = here ? (uint32_t)number : UINT32_MAX;
-        t->rows[number] = (uint32_t)row;
-        number += here;
         if (!here) continue;
+        t->rows[number++] = (uint32_t)row;
         if (g->index) {
             sums[g->index[row]] += packed;
             continue;
@@ -194,7 +217,27 @@ static void start_rows(Tree *t) {
         for (int64_t k = 0; k < K; k++) sums[k + 1] += g->gradient[row * K + k] * factor;
         if (t->pairs) t->pairs[2 * row] = packed, t->pairs[2 * row + 1] = g->gradient[row] * factor;
     }
-    t->num_rows = number;
+    return number;
+}
+
+static void start_rows(Tree *t) {
+    const Grow *g = t->g;
+    const int64_t N = g->num_rows, S = g->num_sums;
+    const int threads = S > MOST_SUMS ? 1 : t->num_threads;
+    int64_t *sums = sums_of(t, 0), others[threads > 1 ? (threads - 1) * S : 1], first[threads + 1];
+    memset(sums, 0, S * sizeof *sums), memset(others, 0, sizeof others), memset(first, 0, sizeof first);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int i = 0; i < threads - 1; i++)
+        for (int64_t row = N * i / threads; row < N * (i + 1) / threads; row++)
+            first[i + 1] += g->weight[row] > 0 && factor_of(t, row) > 0;
+    for (int i = 0; i < threads; i++) first[i + 1] += first[i];
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int i = 0; i < threads; i++) {
+        int64_t *own = i ? others + (i - 1) * S : sums;
+        const int64_t number = start_some(t, N * i / threads, N * (i + 1) / threads, first[i], own);
+        if (i + 1 == threads) t->num_rows = number;
+    }
+    for (int64_t c = 0; c < (threads - 1) * S; c++) sums[c % S] += others[c];
 }
 
 static int grow_tree(Tree *t) {

@@ -17,8 +17,8 @@ from torch import Tensor
 from zoo.models.trees.bins import Bins, Codes
 from zoo.models.trees.criteria import Criterion, power_of_two, units_for
 from zoo.models.trees.in_memory import grow_trees
-from zoo.models.trees.losses import Loss, quantiles
-from zoo.models.trees.nodes import Limits, Nodes, RowSums, root_paths, route
+from zoo.models.trees.losses import Loss, Step, quantiles
+from zoo.models.trees.nodes import Limits, Nodes, root_paths, route
 from zoo.models.trees.sparse_codes import SparseCodes
 from zoo.models.trees.splits import Rules
 from zoo.models.trees.trees import Trees, joined, trees_of
@@ -83,15 +83,6 @@ def draw(seed: int, stream: int, content: Tensor, *position: int) -> Tensor:
     return uniforms(splitmix64(stream_key(seed, stream, *position), content), torch.float64)[0]
 
 
-def mean_losses(rows: Rows, loss: Loss, output: Tensor) -> tuple[float, float]:
-    """Return the weighted mean losses of the rows that train and of those held out, at outputs (N, K)."""
-    each = loss.of_rows(output, rows.y) * rows.weight
-    if not bool(rows.held_out.any()):
-        return float(each.sum() / rows.weight.sum()), math.nan
-    train, val = (float(each[there].sum() / rows.weight[there].sum()) for there in (~rows.held_out, rows.held_out))
-    return train, val
-
-
 def boost(rows: Rows, loss: Loss, settings: Settings, output: Tensor, first: int = 0) -> Iterator[Round]:
     """Yield rounds without end.
 
@@ -106,31 +97,32 @@ def boost(rows: Rows, loss: Loss, settings: Settings, output: Tensor, first: int
     middle, scale = loss.scaling(rows.y)
     weight_scale = power_of_two(float(rows.weight.max()))
     scaled = rows._replace(y=(rows.y - middle) / scale, weight=rows.weight / weight_scale)
+    held_out = rows.held_out if bool(rows.held_out.any()) else None
+    trains = scaled.weight if held_out is None else scaled.weight.masked_fill(held_out, 0.0)
+    weights = [trains.sum(), math.nan if held_out is None else scaled.weight[held_out].sum()]
     output, number = (output - middle) / scale, first
     while True:
-        output, trees = _grow_round(number, scaled, loss, settings, weight_scale, output)
-        train, val = mean_losses(scaled, loss, output)
-        trees, per_unit = trees._replace(value=trees.value * scale), loss.per_unit(scale)
+        grown = _grow_round(number, scaled, trains, loss, settings, weight_scale, output)
+        output, *losses = loss.add_leaves(output, [step for _, step in grown], scaled.y, scaled.weight, held_out)
+        train, val = (float(total / weight) for total, weight in zip(losses, weights, strict=True))
+        trees, per_unit = joined([tree for tree, _ in grown]), loss.per_unit(scale)
+        trees = trees._replace(value=trees.value * scale)
         whole = output if scale == 1.0 and not bool(middle) else output * scale + middle
         yield Round(trees, whole, train * per_unit, val * per_unit)
         number += 1
 
 
 def _grow_round(
-    number: int, rows: Rows, loss: Loss, settings: Settings, weight_scale: float, output: Tensor
-) -> tuple[Tensor, Trees]:
-    """A tree for each output: the outputs after them, and the trees."""
-    codes, bins, y, weight, content, held_out = rows
-    weight = weight.masked_fill(held_out, 0.0)
+    number: int, rows: Rows, trains: Tensor, loss: Loss, settings: Settings, weight_scale: float, output: Tensor
+) -> list[tuple[Trees, Step]]:
+    """A tree for each output, on rows of weights `trains` (N,), and what it adds to the outputs of the rows."""
+    codes, bins, y, _, content, _ = rows
+    weight = trains
     if settings.max_samples < 1:
         seen = draw(settings.seed, _ROWS, content, number) <= settings.max_samples
-        weight = torch.where(seen, weight, 0.0)
-    gradient, hessian = loss.derivatives(output, y)
-    grown, after = [], output.clone()
-    for k in range(output.shape[1]):
-        g, h = gradient[:, k] * weight, hessian[:, k] * weight
-        units = units_for(len(y), max(1.0, power_of_two(float(h.max()))), power_of_two(float(g.abs().max())))
-        fixed = units.fixed_weight(h).clamp_min(1) * (weight > 0)  # a row counts, however sure
+        weight = torch.where(seen, trains, 0.0)
+    grown = []
+    for k, (units, sums) in enumerate(loss.sums(output, y, weight)):
         rules = Rules(
             Criterion("newton", units, l2=settings.l2 / weight_scale),
             min_samples_leaf=settings.min_samples_leaf,
@@ -138,18 +130,17 @@ def _grow_round(
             categorical=settings.categorical,
             monotone=settings.monotone,
         )
-        sums = RowSums(fixed, None, units.fixed_gradient(g).unsqueeze(1))
         paths = root_paths(stream_key(settings.seed, _TREES, number, k) % 2**63, 1)
         nodes, leaf = grow_trees(codes, sums, bins, rules, settings.limits, num_trees=1, num_sums=2, paths=paths)
-        if not bool((leaf >= 0).all()):  # rows that the tree did not see
+        if int(leaf.amin()) < 0:  # rows that the tree did not see
             leaf = route(nodes, torch.zeros_like(leaf), codes.rows, bins, rules)
         value = None
         if loss.leaf_quantile is not None:
             value = _residual_quantiles(nodes, leaf[0], y - output[:, 0], weight, loss.leaf_quantile)
         trees = trees_of(nodes, 1, rules, bins, value, ordered=False)
-        after[:, k] += settings.learning_rate * trees.value[leaf[0], 0]
-        grown.append(trees._replace(value=trees.value * settings.learning_rate))
-    return after, joined(grown)
+        trees = trees._replace(value=trees.value * settings.learning_rate)
+        grown.append((trees, Step(leaf[0], trees.value[:, 0])))
+    return grown
 
 
 def _residual_quantiles(nodes: Nodes, leaf: Tensor, residual: Tensor, weight: Tensor, q: float) -> Tensor:

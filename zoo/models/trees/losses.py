@@ -15,18 +15,29 @@ Source: Friedman, "Greedy function approximation: a gradient boosting machine", 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.models.trees.criteria import power_of_two, units_for
+from zoo.kernels import boosting as kernel
+from zoo.models.trees.criteria import Units, power_of_two, units_for
+from zoo.models.trees.nodes import RowSums
 
-__all__ = ["OF_CLASSES", "OF_VALUES", "Loss", "quantiles"]
+__all__ = ["OF_CLASSES", "OF_VALUES", "Loss", "Step", "quantiles"]
 
 OF_CLASSES = ("log_loss",)
 OF_VALUES = ("squared_error", "absolute_error", "quantile", "poisson", "gamma")
+
+
+class Step(NamedTuple):
+    """What a tree adds to an output: the leaf of each row, (N,), and what each node adds, (M,)."""
+
+    leaf: Tensor
+    value: Tensor
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,53 @@ class Loss:
         assert self.leaf_quantile is not None
         return self.leaf_quantile - (residual < 0).double(), torch.ones_like(residual)
 
+    def sums(self, output: Tensor, y: Tensor, weight: Tensor) -> Iterator[tuple[Units, RowSums]]:
+        """Yield what the rows add to the nodes of each output's tree, and in which units.
+
+        Args:
+            output: (N, K).
+            y: targets, (N,).
+            weight: at most 1; a row of weight 0 adds nothing, (N,).
+        """
+        if self._by_kernel(output):
+            which, output = kernel.LOSSES.index(self.name), output[:, 0]
+            mean = output.sigmoid() if self.name == "log_loss" else output
+            units = _units(len(y), *kernel.largest_derivatives(which, mean, y, weight).tolist())
+            h, g = kernel.fixed_derivatives(which, mean, y, weight, units.weight, units.gradient)
+            yield units, RowSums(h, None, g.unsqueeze(1))
+            return
+        gradient, hessian = self.derivatives(output, y)
+        for k in range(self.num_outputs):
+            g, h = gradient[:, k] * weight, hessian[:, k] * weight
+            units = _units(len(y), float(h.max()), float(g.abs().max()))
+            fixed = units.fixed_weight(h).clamp_min(1) * (weight > 0)  # a row counts, however sure
+            yield units, RowSums(fixed, None, units.fixed_gradient(g).unsqueeze(1))
+
+    def add_leaves(
+        self, output: Tensor, steps: Sequence[Step], y: Tensor, weight: Tensor, held_out: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return outputs (N, K) with a step added to each, and the sums of their losses times weights (N,).
+
+        Args:
+            output: before the steps, (N, K).
+            steps: one for each output.
+            y: targets, (N,).
+            weight: of the losses, (N,).
+            held_out: rows whose losses are the second sum, not the first, (N,), bool; or None.
+        """
+        if self._by_kernel(output):
+            which, (step,) = kernel.LOSSES.index(self.name), steps
+            after, losses = kernel.add_leaves(which, output[:, 0], *step, y, weight, held_out)
+            return after.unsqueeze(1), losses[0], losses[1]
+        after = output + torch.stack([value[leaf] for leaf, value in steps], 1)
+        each = self.of_rows(after, y) * weight
+        if held_out is None:
+            return after, each.sum(), each.new_zeros(())
+        return after, each[~held_out].sum(), each[held_out].sum()
+
+    def _by_kernel(self, output: Tensor) -> bool:
+        return self.name in kernel.LOSSES and self.num_outputs == 1 and kernel.available(output)
+
     def of_rows(self, output: Tensor, y: Tensor) -> Tensor:
         """Return the loss of each row, (N,); of errors not half of it, but the mean that people know them by."""
         if self.name == "log_loss":
@@ -127,6 +185,11 @@ class Loss:
         assert self.leaf_quantile is not None
         factor = 2.0 if self.name == "absolute_error" else 1.0
         return factor * torch.maximum(self.leaf_quantile * residual, (self.leaf_quantile - 1) * residual)
+
+
+def _units(num_rows: int, hessian: float, gradient: float) -> Units:
+    """Units for the sums of so many rows, of which these are the largest."""
+    return units_for(num_rows, max(1.0, power_of_two(hessian)), power_of_two(gradient))
 
 
 def quantiles(group: Tensor, value: Tensor, weight: Tensor, q: float, num_groups: int) -> Tensor:
