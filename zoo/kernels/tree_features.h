@@ -26,6 +26,8 @@ INLINE void next_cell(Feature *f, int32_t code, const int64_t *sums) {
             const int64_t c = s->present[p];
             s->run[c * BLOCK + i] = s->left[c] += sums[c];
         }
+    else if (S == 2)
+        s->run[i] = s->left[0] += sums[0], s->run[BLOCK + i] = s->left[1] += sums[1];
     else
         for (int64_t c = 0; c < S; c++) s->run[c * BLOCK + i] = s->left[c] += sums[c];
     if (f->filled == BLOCK) {
@@ -96,6 +98,24 @@ static void by_category(Feature *f, const int64_t *histogram) {
     }
 }
 
+/* All cells of weights and gradients in one block, without a branch on what is empty, and without those that leave too
+   few rows on the left; behind the first that leaves too few on the right nothing is split. */
+static void cells_of_pairs(Feature *f, const int64_t *histogram) {
+    const Grow *g = f->g;
+    const int64_t most = to_count(g, f->total[0]) - g->min_samples_leaf, missing = g->width - 1;
+    int64_t *weight = f->s->run, *gradient = weight + BLOCK, filled = 0;
+    int64_t left = 0, slope = 0;
+    for (int64_t code = 0; code < missing; code++) {
+        const int64_t here = histogram[2 * code];
+        left += here, slope += histogram[2 * code + 1];
+        const int64_t count = to_count(g, left);
+        f->s->codes[filled] = (int32_t)code, weight[filled] = left, gradient[filled] = slope;
+        filled += (here != 0) & (count >= g->min_samples_leaf);
+        if (count > most) break;
+    }
+    f->filled = filled;
+}
+
 static void by_histogram(Feature *f, const int64_t *histogram) {
     const Grow *g = f->g;
     const int64_t S = g->num_sums, missing = g->width - 1;
@@ -105,8 +125,11 @@ static void by_histogram(Feature *f, const int64_t *histogram) {
         by_category(f, histogram);
         return;
     }
-    for (int64_t code = 0; code < missing; code++)
-        if (any(histogram + code * S, S)) next_cell(f, (int32_t)code, histogram + code * S);
+    if (S == 2 && !g->index && !f->has_missing && missing <= BLOCK)
+        cells_of_pairs(f, histogram);
+    else
+        for (int64_t code = 0; code < missing; code++)
+            if (any(histogram + code * S, S)) next_cell(f, (int32_t)code, histogram + code * S);
     finish(f);
 }
 
@@ -138,6 +161,12 @@ static void by_small_histogram(Feature *f, const Tree *t) {
         for (int64_t i = 0; i < n; i++) {
             uint8_t code = column[rows[i]];
             histogram[code * S + s->index[i]] += s->amount[i];
+            seen[code >> 6] |= (uint64_t)1 << (code & 63);
+        }
+    else if (S == 2)
+        for (int64_t i = 0; i < n; i++) {
+            uint8_t code = column[rows[i]];
+            histogram[code * 2] += s->amount[i], histogram[code * 2 + 1] += s->gradient[i];
             seen[code >> 6] |= (uint64_t)1 << (code & 63);
         }
     else

@@ -142,13 +142,15 @@ static int count_and_find(Tree *t, Node *small, Node *large, int64_t *parent) {
         const int64_t from = F * i / threads, to = F * (i + 1) / threads;
         Scratch *s = t->scratch + i;
         count_rows(t, small, small->histogram, from, to);
-        if (large)
-            for (int64_t k = from * size; k < to * size; k++) parent[k] -= small->histogram[k];
         for (int c = 0; c < 2; c++) {
             if (!both[c] || both[c]->closed) continue;
             forget(&s->best);
-            for (int64_t f = to - 1; f >= from; f--)
+            for (int64_t f = to - 1; f >= from; f--) {
+                int64_t *cells = both[c]->histogram + f * size;
+                if (c) /* what is left of the parent */
+                    for (int64_t k = 0; k < size; k++) cells[k] -= small->histogram[f * size + k];
                 look_at_feature(t, s, both[c], sums_of(t, both[c]->id), parents[c], (int32_t)f);
+            }
 #pragma omp critical(zoo_trees)
             if (better(&s->best, &both[c]->best)) take(g, &both[c]->best, &s->best);
         }

@@ -312,6 +312,8 @@ def grow_trees(
             )
         )
         found.append(_compact(result))
+    if len(found) == 1:
+        return found[0]  # type: ignore[return-value]
     if not found:
         found.append(_compact(_results(0, 0, num_sums, num_rows if leaves else 0, categorical is not None)))
     starts = [found[0][0]]
@@ -386,11 +388,14 @@ def _results(number: int, capacity: int, num_sums: int, num_rows: int, categorie
 
 def _compact(result: dict[str, Tensor]) -> tuple[Tensor, ...]:
     """The nodes that were grown, without the room behind them."""
-    number = result["num_nodes"]
+    number, leaf = result["num_nodes"], result.get("leaf", torch.empty(0, 0, dtype=torch.int32))
     columns = []
+    if len(number) == 1:
+        (count,) = number.tolist()
+        columns = [values[0, :count].clone() for name, values in result.items() if name not in ("num_nodes", "leaf")]
+        return torch.cat([number.new_zeros(1), number]), *columns, leaf
     for name, values in result.items():
         if name not in ("num_nodes", "leaf"):
             parts = [values[tree, :count] for tree, count in enumerate(number.tolist())]
             columns.append(torch.cat([values.new_empty(0, *values.shape[2:]), *parts]))
-    leaf = result.get("leaf", torch.empty(0, 0, dtype=torch.int32))
     return torch.cat([number.new_zeros(1), number.cumsum(0)]), *columns, leaf

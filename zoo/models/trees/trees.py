@@ -165,6 +165,8 @@ def joined(parts: list[Trees]) -> Trees:
             subset=torch.zeros(0, 0, dtype=torch.bool),
             category=real.view(0, 0),
         )
+    if len(parts) == 1:
+        return parts[0]
     parts = _of_same_categories(parts)
     sizes = [len(part.feature) for part in parts]
     shifted = [
