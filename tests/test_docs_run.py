@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 # What is not run here, by what a command looks like, and why.
 NOT_RUN = {
-    r"\b(NAME|…)|=\.\.\.|zoo \.\.\.": "stands for any",
+    r"\bNAME\b|…|=\.\.\.|zoo \.\.\.": "stands for any",
     r"plugins=": "trains a model of the reader's own: docs/examples/own_model.py does",
     r"^pip install": "needs the package index",
     r"^make ": "makes an environment from the package index; what it runs there is this suite, or shown by itself",
@@ -108,7 +108,8 @@ def lines_of(page: Path) -> Iterator[str]:
                 prompt, line = line.startswith("$ "), re.sub(r"(^|\s)#.*", "", line.removeprefix("$ ")).strip()
                 if line and (prompt or language in SHELL):
                     yield line
-    yield from (code for code in re.findall(r"`([^`\n]+)`", prose) if COMMAND.match(code))
+    inline = re.findall(r"`([^`\n]+)`", prose)
+    yield from (code for code in inline if COMMAND.match(code) and not re.fullmatch(r"python \w+\.py|zoo \w+", code))
 
 
 COMMANDS = [(page.name, line) for page in PAGES for line in dict.fromkeys(lines_of(page))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,5 +36,6 @@ def alignment(pairs: Sequence[tuple[Tensor, Sequence[str], Sequence[str]]]) -> F
             axis.set_yticks(range(len(said)), said)
             axis.tick_params(length=0, labelsize=max(5.0, min(9.0, 150 / max(len(said), len(read)))))
         title = "alignment: what was read (column) as each token was said (row)"
-        figure.suptitle(titled(title), x=0.01, ha="left", fontsize=11, color=INK)
+        lines = textwrap.fill(titled(title), max(20, round(11 * side * columns)))
+        figure.suptitle(lines, x=0.01, ha="left", fontsize=11, color=INK)
     return figure

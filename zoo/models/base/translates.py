@@ -52,7 +52,9 @@ class Translates(Generates):
     def before_trace(self) -> None:
         super().before_trace()  # type: ignore[misc]
         if not self.spec.tokenizer:
-            raise ZooError(f"This {self.entry.name} has no tokenizer to say how texts begin and end: use zoo.save_model.")
+            raise ZooError(
+                f"This {self.entry.name} has no tokenizer to say how texts begin and end: use zoo.save_model."
+            )
         if self.hparams.layers == "torch":  # which a trace unrolls, or asks for more than it holds
             state, self.hparams.layers = self.state_dict(), "zoo"
             self.initialize(self.spec)

@@ -14,13 +14,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from zoo.checks import Range, check_type
 from zoo.errors import ZooError
+from zoo.models.base import ZooModel
 from zoo.training.checkpoint import find_checkpoint, load_model
 from zoo.training.demo.pages import make_page, page_of
 from zoo.training.demo.subject import Subject
 from zoo.training.plugins import import_plugins
+from zoo.training.pretrained import load_pretrained
 from zoo.training.run import device_of
+from zoo.training.run_config import read_config
+from zoo.training.shipped import index
 
-__all__ = ["HOST", "demo_run", "serve"]
+__all__ = ["HOST", "demo_run", "serve", "trained"]
 
 HOST = "127.0.0.1"
 
@@ -30,20 +34,32 @@ def demo_run(config: DictConfig) -> None:
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     port = check_type("port", options["port"], Annotated[int, Range(1, 65535)])
     browser = check_type("browser", options["browser"], bool)
-    run = Path(options["run"])
     import_plugins(options["plugins"])
-    model = load_model(find_checkpoint(run, options["checkpoint"]))
+    model, settings = trained(options["run"], options["checkpoint"])
     page_of(model)  # before anything slow: that there is one
     check_gradio()
     model.to(device_of(options["accelerator"]))
     with tempfile.TemporaryDirectory(prefix="zoo-demo-") as folder:
-        subject = Subject.of(model, run, Path(folder))
+        subject = Subject(model, Path(options["run"]), Path(folder), settings)
         page, address = serve(subject, port, browser)
         try:
             print(f"{subject.title}: {address} (Ctrl-C ends it)", flush=True)
             wait()
         finally:
             page.close(verbose=False)
+
+
+def trained(name: str, which: str | None = None) -> tuple[ZooModel, dict[str, Any]]:
+    """Return the model of a run, of a checkpoint alone or of weights of the package, with the settings of its training.
+
+    >>> model, settings = trained("kmeans/digits")
+    >>> model.entry.name, settings["data"]["name"]
+    ('kmeans', 'digits')
+    """
+    if name in index() and not Path(name).exists():
+        return load_pretrained(name), {"data": index()[name]["data"]}
+    config = Path(name) / "config.yaml"
+    return load_model(find_checkpoint(name, which)), read_config(config) if config.is_file() else {}
 
 
 def wait() -> None:
@@ -84,6 +100,7 @@ def serve(subject: Subject, port: int, browser: bool = False) -> tuple[Any, str]
         _, address, _ = page.launch(
             server_name=HOST, server_port=port, inbrowser=browser, share=False, quiet=True, prevent_thread_lock=True,
             footer_links=[], ssr_mode=False, enable_monitoring=False, theme=gr.themes.Default(**fonts),
+            _frontend=False,  # does not ask for the page first, which busy machines and proxies answer too late
         )  # fmt: skip
     except OSError as error:
         if "port" not in str(error):

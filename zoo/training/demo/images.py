@@ -21,8 +21,9 @@ from torch.nn import functional as F
 
 from zoo.data.new_rows import read_images
 from zoo.errors import ZooError
+from zoo.training.demo import widgets
 from zoo.training.demo.subject import Subject, say
-from zoo.training.demo.widgets import explained, gallery
+from zoo.training.demo.widgets import explained
 
 __all__ = ["Sheet", "as_bytes", "fitted", "ink_of", "shown"]
 
@@ -206,8 +207,7 @@ def page(subject: Subject) -> None:
 
     def answer(image: Tensor) -> tuple[Any, ...]:
         row = image.unsqueeze(0)
-        found = gallery(model, model.prepare(row))
-        return say(model, row).label, shown(image, white), gr.update(value=found, visible=bool(found))
+        return say(model, row).label, shown(image, white), widgets.shown(model, model.prepare(row))
 
     @functools.partial(explained, event=gr.EventData)
     def drawing(event: Any) -> tuple[Any, ...]:
@@ -239,10 +239,9 @@ def page(subject: Subject) -> None:
             file = gr.File(label="Or drop an image", type="filepath", elem_id="image", height=120)
         with gr.Column():
             label = gr.Label(label="Answer", num_top_classes=5, elem_id="answer")
-            seen = gr.Image(
-                label="What the model sees", interactive=False, height=200, buttons=[], elem_id="seen", format="png"
-            )
-    found = gr.Gallery(label="Where it looks", visible=False, columns=1, object_fit="contain", elem_id="pictures")
+            gr.Markdown("What the model sees:")
+            seen = gr.Image(show_label=False, interactive=False, height=200, buttons=[], elem_id="seen", format="png")
+    found = widgets.gallery("Where it looks")
     outputs = [label, seen, found]
     if spec.shape[0] == 1:
         canvas.input(drawing, None, outputs, show_progress="hidden", trigger_mode="multiple")

@@ -16,7 +16,7 @@ from zoo import visual
 from zoo.data.series import read_column
 from zoo.errors import ZooError
 from zoo.training.demo.subject import Subject, say
-from zoo.training.demo.widgets import as_table, drawn, drop_zone, explained, gallery
+from zoo.training.demo.widgets import as_table, drawn, drop_zone, explained, gallery, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,14 +102,13 @@ def sequence_page(subject: Subject) -> None:
         with gr.Column():
             label = gr.Label(label="Answer", num_top_classes=5, elem_id="answer", visible=not of_bits)
             image = gr.Image(label="Answer", interactive=False, buttons=[], elem_id="bits", visible=of_bits)
-    found = gr.Gallery(label="What it does", columns=1, object_fit="contain", elem_id="pictures", visible=False)
+    found = gallery("What it does")
 
     @explained
     def answer(text: str) -> tuple[Any, ...]:
         x = numbers_of(text, spec.shape[-1])
         batch = model.prepare(x[None])
-        images = gallery(model, batch)
-        found = gr.update(value=images, visible=bool(images))
+        found = shown(model, batch)
         if of_bits:
             return None, drawn(bits_picture(x, model.predict_columns(batch)["prediction"][0])), found
         return say(model, batch).label, None, found

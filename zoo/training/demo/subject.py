@@ -36,7 +36,7 @@ class Subject:
 
     Attributes:
         model: the model.
-        run: its folder, or a checkpoint alone.
+        run: its folder, a checkpoint alone, or the name of weights that travel with the package.
         folder: where files of the page lie while it is open.
         settings: the run's config; empty for a checkpoint alone.
     """
@@ -61,7 +61,8 @@ class Subject:
     @property
     def title(self) -> str:
         """The model and its data."""
-        data = self.settings.get("data", {}).get("name")
+        of_package = bool(self.settings) and not self.run.exists()  # MODEL/DATA
+        data = self.run.name if of_package else self.settings.get("data", {}).get("name")
         return f"{self.model.entry.name} on {data}" if data else self.model.entry.name
 
     @functools.cached_property

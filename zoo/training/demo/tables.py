@@ -23,7 +23,7 @@ from zoo.training.demo.widgets import drop_zone, explained
 __all__ = ["Field", "fields_of", "row_of"]
 
 MOST_FIELDS = 64  # more are no form that anyone fills in
-ACROSS = (2, 4)  # fields side by side of few, and of more than eight
+ACROSS = (2, 3)  # fields side by side of few, and of more than eight
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ def _form(fields: Sequence[Field]) -> list[Any]:
     for start in range(0, len(fields), across):
         with gr.Row():
             for number, field in enumerate(fields[start : start + across], start):
-                options = {"label": field.name, "elem_id": f"field_{number}", "min_width": 80}
+                label = field.name.replace("_", "_\N{ZERO WIDTH SPACE}")  # where a long name may go on in a new line
+                options = {"label": label, "elem_id": f"field_{number}", "min_width": 80}
                 if field.choices:
                     boxes.append(gr.Dropdown(list(field.choices), value=field.default, **options))
                 else:

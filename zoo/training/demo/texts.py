@@ -11,7 +11,7 @@ from zoo.data.spec import Batch
 from zoo.errors import ZooError
 from zoo.text import Tokenizer
 from zoo.training.demo.subject import Subject, say
-from zoo.training.demo.widgets import drop_zone, explained, gallery
+from zoo.training.demo.widgets import drop_zone, explained, gallery, shown
 
 __all__ = ["class_page", "filled", "gap_page", "going_on", "prompt_page", "translated", "translation_page", "word_page"]
 
@@ -116,13 +116,12 @@ def translation_page(subject: Subject) -> None:
         source = gr.Textbox(label="Sentence", lines=3, elem_id="source")
         target = gr.Textbox(label="Translation", lines=3, elem_id="target")
     go = gr.Button("Translate", variant="primary", elem_id="go")
-    found = gr.Gallery(label="What it looked at", columns=1, object_fit="contain", elem_id="pictures", visible=False)
+    found = gallery("What it looked at")
 
     @explained
     def answer(text: str) -> tuple[Any, ...]:
         said, pair = translated(subject.model, text)
-        images = gallery(subject.model, pair)
-        return said, gr.update(value=images, visible=bool(images))
+        return said, shown(subject.model, pair)
 
     gr.on([go.click, source.submit], answer, source, [target, found], show_progress="hidden")
     with gr.Accordion("Many sentences at once", open=False):
@@ -151,15 +150,14 @@ def class_page(subject: Subject) -> None:
             go = gr.Button("Answer", variant="primary", elem_id="go")
         with gr.Column():
             label = gr.Label(label="Answer", num_top_classes=5, elem_id="answer")
-    found = gr.Gallery(label="Where it looks", columns=1, object_fit="contain", elem_id="pictures", visible=False)
+    found = gallery("Where it looks")
 
     @explained
     def answer(text: str) -> tuple[Any, ...]:
         if not text.strip():
             raise ZooError("There is nothing to read: type a text.")
         batch = model.prepare([text])
-        images = gallery(model, batch)
-        return say(model, batch).label, gr.update(value=images, visible=bool(images))
+        return say(model, batch).label, shown(model, batch)
 
     gr.on([go.click, text.submit], answer, text, [label, found], show_progress="hidden")
     with gr.Accordion("Many texts at once", open=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import inspect
 import io
@@ -18,7 +19,7 @@ from zoo.training.predict import predict_files, write_tables, written_forms
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["answer_file", "as_table", "drawn", "drop_zone", "explained", "gallery", "one_line"]
+__all__ = ["answer_file", "as_table", "drawn", "drop_zone", "explained", "gallery", "one_line", "shown"]
 
 SHOWN = 200  # answers of a file that the page shows
 
@@ -67,20 +68,37 @@ def explained(function: Callable[..., Any], event: type | None = None) -> Callab
     return handler
 
 
-def drawn(figure: Figure) -> Any:
-    """Return a figure as an image of Pillow."""
-    from PIL import Image
-
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file."""
     from zoo.visual import save
 
     file = io.BytesIO()
     save(figure, file)  # type: ignore[arg-type]
-    return Image.open(file).convert("RGB")
+    return file.getvalue()
 
 
-def gallery(model: ZooModel, batch: Any) -> list[tuple[Any, str]]:
-    """Return what a model shows of a row as images with captions."""
-    return [(drawn(figure), name.replace("_", " ")) for name, figure in pictures(model, batch)]
+def drawn(figure: Figure) -> Any:
+    """Return a figure as an image of Pillow."""
+    from PIL import Image
+
+    return Image.open(io.BytesIO(png(figure))).convert("RGB")
+
+
+def gallery(title: str) -> Any:
+    """Add a place for pictures under a title, hidden until there are some (`shown`)."""
+    import gradio as gr
+
+    return gr.HTML(label=title, show_label=True, container=True, visible=False, elem_id="pictures")
+
+
+def shown(model: ZooModel, batch: Any) -> dict[str, Any]:
+    """Return what fills a `gallery`: each picture that a model has of a row, as wide as the page lets it be."""
+    import gradio as gr
+
+    sources = [base64.b64encode(png(figure)).decode() for _, figure in pictures(model, batch)]
+    style = "display: block; max-width: 100%; margin: 2.2em auto 0; background: white"
+    images = "".join(f'<img style="{style}" src="data:image/png;base64,{source}">' for source in sources)
+    return gr.update(value=images, visible=bool(images))
 
 
 def as_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
