@@ -163,9 +163,8 @@ class Seq2Seq(Translates, GradientModel):
         hidden = [bridge(part) for bridge, part in zip(self.bridges, both, strict=True)]
         hidden[0] = hidden[0].tanh()  # a cell has no bound
         projected = self.attention.project(memory)
-        return State(
-            memory, projected, mask, tuple(hidden), memory.new_zeros(memory.shape[0], self.hparams.hidden_size)
-        )
+        readout = memory.new_zeros(memory.shape[0], self.hparams.hidden_size)
+        return State(memory, projected, mask, tuple(hidden), readout)
 
     @staticmethod
     def _both(last: Tensor) -> Tensor:
