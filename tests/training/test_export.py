@@ -21,8 +21,7 @@ from zoo.training.export import FORMATS, LARGEST, difference, export_model, larg
 from zoo.training.portable import Portable
 from zoo.training.weight_files import read_weights, write_weights
 
-REFUSED = {"tsne"}  # docs/export.md says why
-EXPORTED = [name for name in zoo.list_models() if name not in REFUSED]
+MODELS = zoo.list_models()
 onnx = pytest.mark.skipif(
     not all(map(has_module, ("onnx", "onnxscript", "onnxruntime"))), reason="pip install 'refzoo[onnx]'"
 )
@@ -37,7 +36,7 @@ def fitted(name: str, data: str | None = None, **hparams: Any) -> tuple[ZooModel
     return model.eval(), batch
 
 
-LOOPS = ("zoo.layers.recurrent.scan", "zoo.layers.memory.machine", "zoo.models.base.translates")
+LOOPS = ("zoo.layers.recurrent.scan", "zoo.layers.memory.machine", "zoo.models.base.translates", "zoo.models.tsne.tsne")
 
 
 def loop(step: Any, state: Any, inputs: torch.Tensor) -> tuple[Any, Any]:
@@ -62,9 +61,10 @@ def as_traced() -> Iterator[None]:
 LOAD_LONG = ("apriori",)  # its default data are read from all of the standard library
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LOAD_LONG else n for n in EXPORTED])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LOAD_LONG else n for n in MODELS])
 def test_the_portable_module_says_what_predict_says(name: str) -> None:
-    model, batch = fitted(name)
+    few: dict[str, Any] = {"num_steps": 20, "placement_steps": 20} if name == "tsne" else {}
+    model, batch = fitted(name, **few)
     portable = Portable(model)
 
     def run(raw: torch.Tensor) -> list[torch.Tensor]:
@@ -77,7 +77,7 @@ def test_the_portable_module_says_what_predict_says(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("form", [pytest.param("onnx", marks=onnx), "torch"])
 def test_every_exported_model_says_what_predict_says(name: str, form: str, tmp_path: Path) -> None:
     model, batch = fitted(name)
@@ -121,6 +121,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("seq2seq", {"input_feeding": True, "layers": "torch"}),
     ("transformer", {"norm_first": False, "tie_embeddings": False}),
     ("transformer", {"layers": "torch"}),
+    ("tsne", {"num_components": 3, "precision": "double"}),
+    ("tsne", {"metric": "cosine"}),
     ("agglomerative_clustering", {"linkage": "average", "metric": "manhattan"}),
     ("agglomerative_clustering", {"linkage": "average", "metric": "cosine"}),
 ]
@@ -226,15 +228,14 @@ def test_what_differs_is_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [("tsne", "a search of its own")],
-)
-def test_what_no_graph_holds_is_refused_in_a_line(name: str, why: str, tmp_path: Path) -> None:
-    model, _ = fitted(name)
-    with pytest.raises(zoo.ZooError, match=why):
-        export_model(model, tmp_path / "model.onnx")
-    assert not list(tmp_path.iterdir())
+def test_what_no_graph_holds_is_refused_in_a_line(tmp_path: Path) -> None:
+    apart = torch.tensor([[0.0, 1.0, 5.0], [1.0, 0.0, 4.0], [5.0, 4.0, 0.0]])
+    clusters = zoo.create_model("agglomerative_clustering", num_clusters=2, metric="precomputed", linkage="average")
+    large = zoo.create_model("tsne", perplexity=1.5, num_steps=1)
+    for model, rows, why in ((clusters, apart, "is not exported"), (large, apart * 1e9, "scale them")):
+        with pytest.raises(zoo.ZooError, match=why):
+            export_model(zoo.fit(model, rows), tmp_path / "model.onnx")
+        assert not list(tmp_path.iterdir())
 
 
 def test_unfitted_models_and_wrong_names_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

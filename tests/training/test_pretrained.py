@@ -82,7 +82,7 @@ def test_torch_hub_knows_the_models() -> None:
 def test_wrong_names_and_altered_files_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, weights, message in (
         ("cnn", "digit", r"There are no weights 'digit'. Did you mean digits\? Of cnn there are: digits"),
-        ("agglomerative_clustering", "iris", "Of agglomerative_clustering there are none"),
+        ("glove", "text8", "Of glove there are none"),
         ("mlp", "cnn/digits", "holds weights of cnn, not of mlp"),
         ("cnn", "https://127.0.0.1/x.safetensors", "is not fetched unchecked"),
         ("cnn", "https://127.0.0.1:9/x.safetensors#sha256=" + 64 * "0", "cannot be fetched"),

@@ -19,9 +19,16 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.numerics.distances import euclidean_rows, from_squared, is_euclidean, metric_name, pairwise_distances
+from zoo.numerics.distances import (
+    euclidean_rows,
+    from_squared,
+    is_euclidean,
+    metric_name,
+    pairwise_distances,
+    traceable_distances,
+)
 
-__all__ = ["nearest_neighbors"]
+__all__ = ["nearest_neighbors", "traceable_neighbors"]
 
 _SPARE = 16  # candidates beyond k, for what the matrix product's rounding may have put in the wrong order
 _CHUNK_ELEMENTS = 1 << 23  # entries of one chunk's distance matrix: 32 MB in float32
@@ -62,6 +69,24 @@ def nearest_neighbors(
     screen = _euclidean_screen if is_euclidean(metric) else _full_screen
     found = list(screen(rows, k, queries, metric))
     return torch.cat([distance for distance, _ in found]), torch.cat([index for _, index in found])
+
+
+def traceable_neighbors(rows: Tensor, k: int, queries: Tensor, metric: str = "euclidean") -> tuple[Tensor, Tensor]:
+    """Return the same as `nearest_neighbors` at once, for a trace of any number of queries.
+
+    >>> traceable_neighbors(torch.tensor([[0.0], [1.0], [3.0]]), 1, torch.tensor([[0.75]]))
+    (tensor([[0.2500]]), tensor([[1]]))
+    """
+    metric = metric_name(metric)
+    most = min(k + _SPARE, len(rows))
+    screened = queries if metric == "precomputed" else traceable_distances(queries, rows, metric)
+    distance, index = screened.topk(most, largest=False)
+    if is_euclidean(metric):
+        rows, queries = euclidean_rows(rows, metric), euclidean_rows(queries, metric)
+        distance = torch.linalg.vector_norm(rows[index] - queries[:, None], dim=2)  # (Q, M)
+        distance = distance if metric == "euclidean" else from_squared(distance.square(), metric)
+    best = distance.topk(k, largest=False)
+    return best.values, index.gather(1, best.indices)
 
 
 def _chunks(count: int, width: int) -> Iterator[slice]:

@@ -30,7 +30,45 @@ from torch.optim import Optimizer
 from zoo.errors import ZooError
 from zoo.optimizers.recipe import register_optimizer
 
-__all__ = ["TSNEOptimizer"]
+__all__ = ["TSNEOptimizer", "delta_bar_delta_"]
+
+
+def delta_bar_delta_(
+    parameter: Tensor,
+    gradient: Tensor,
+    update: Tensor,
+    gain: Tensor,
+    *,
+    lr: float,
+    momentum: float = 0.8,
+    min_gain: float = 0.01,
+    max_step: float | None = 5.0,
+) -> None:
+    """Take one step, in place.
+
+    Args:
+        parameter: y, any shape.
+        gradient: ∇.
+        update: u, zeros at the start.
+        gain: g, ones at the start.
+        lr: η.
+        momentum: μ.
+        min_gain: least gain.
+        max_step: longest update of a row (of the last dimension), or None.
+
+    Example:
+        >>> y, u, g = torch.tensor([2.0]), torch.zeros(1), torch.ones(1)
+        >>> delta_bar_delta_(y, torch.tensor([1.0]), u, g, lr=0.5)
+        >>> y
+        tensor([1.4000])
+    """
+    onward = update.sign() == gradient.sign()  # uphill: the last update overshot
+    gain.copy_(torch.where(onward, gain * 0.8, gain + 0.2)).clamp_(min=min_gain)
+    update.mul_(momentum).addcmul_(gradient, gain, value=-lr)
+    if max_step is not None and update.dim() > 0:
+        length = torch.linalg.vector_norm(update, dim=-1, keepdim=True)
+        update.mul_((max_step / length).clamp_(max=1))
+    parameter.add_(update)
 
 
 @register_optimizer("tsne")
@@ -98,11 +136,5 @@ class TSNEOptimizer(Optimizer):
         if not state:
             state["update"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
             state["gain"] = torch.ones_like(parameter, memory_format=torch.preserve_format)
-        update, gain = state["update"], state["gain"]
-        onward = update.sign() == gradient.sign()  # uphill: the last update overshot
-        gain.copy_(torch.where(onward, gain * 0.8, gain + 0.2)).clamp_(min=group["min_gain"])
-        update.mul_(group["momentum"]).addcmul_(gradient, gain, value=-group["lr"])
-        if group["max_step"] is not None and update.dim() > 0:
-            length = torch.linalg.vector_norm(update, dim=-1, keepdim=True)
-            update.mul_((group["max_step"] / length).clamp_(max=1))
-        parameter.add_(update)
+        options = {name: group[name] for name in ("lr", "momentum", "min_gain", "max_step")}
+        delta_bar_delta_(parameter, gradient, state["update"], state["gain"], **options)

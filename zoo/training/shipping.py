@@ -72,6 +72,26 @@ SHIPPED = {
         "model.hidden_size=96 model.num_layers=3 trainer.max_steps=1500",
         "apache-2.0", "tiny Shakespeare (karpathy/char-rnn), public domain",
     ),
+    "transformer/dates": Shipment(
+        "model=transformer model.hidden_size=64 model.feedforward_size=128 optimizer.lr=0.002 trainer.max_epochs=45",
+        "apache-2.0", _OWN,
+    ),
+    "ntm/copy": Shipment("model=ntm experiment=ntm_copy", "apache-2.0", _OWN),
+    "word2vec/text8": Shipment(
+        "model=word2vec data=text_file data.path={DATA}/text/text8_first10M.txt.xz data.tokenizer=word "
+        "data.vocab_size=4000 data.sequence_length=1000 data.batch_size=32 model.embedding_size=50",
+        "cc-by-sa-3.0", "text8 (Wikipedia), CC BY-SA 3.0",
+    ),
+    "apriori/groceries": Shipment(
+        "model=apriori data=baskets data.path={DATA}/baskets/groceries.csv data.test_fraction=0.2 "
+        "model.min_support=0.005 model.min_confidence=0.2",
+        "apache-2.0", "Groceries (stedy/Machine-Learning-with-R-datasets), public domain",
+    ),
+    "bisecting_kmeans/digits": Shipment(
+        "model=bisecting_kmeans data=digits model.num_clusters=10", "apache-2.0", _SKLEARN
+    ),
+    "agglomerative_clustering/iris": Shipment("model=agglomerative_clustering data=iris", "apache-2.0", _SKLEARN),
+    "one_class_svm/digits": Shipment("model=one_class_svm data=digits model.nu=0.05", "apache-2.0", _SKLEARN),
 }  # fmt: skip
 
 

@@ -37,10 +37,11 @@ from zoo.models.tsne.tsne import start_of_map
 from zoo.numerics.distances import pairwise_distances
 from zoo.numerics.neighbors import nearest_neighbors
 from zoo.optimizers import TSNEOptimizer
+from zoo.optimizers.delta_bar_delta import delta_bar_delta_
 from zoo.training.trainer import make_trainer
 
 SCIPY_NAMES = {"manhattan": "cityblock"}
-CAREFUL = functools.partial(TSNEOptimizer, lr=0.1, max_step=0.25)
+CAREFUL = functools.partial(delta_bar_delta_, lr=0.1, max_step=0.25)
 fit = functools.partial(zoo.fit, device="cpu")  # what is compared bit by bit
 
 

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 _CHUNK_ELEMENTS = 1 << 22  # entries whose conditional probabilities are sought at a time: 32 MB in float64
+_TURNS = 64  # of the search in a trace, which cannot end sooner; Newton's method takes some ten
 
 
 def check_perplexity(perplexity: float, num_rows: int) -> None:
@@ -59,7 +62,9 @@ def check_perplexity(perplexity: float, num_rows: int) -> None:
         )
 
 
-def conditional_probabilities(squared: Tensor, perplexity: float, tolerance: float = 1e-10) -> Tensor:
+def conditional_probabilities(
+    squared: Tensor, perplexity: float, tolerance: float = 1e-10, loop: Callable[..., Any] | None = None
+) -> Tensor:
     r"""Return $p_{j|i}$ whose entropy is the logarithm of `perplexity`, row by row.
 
     Args:
@@ -67,6 +72,7 @@ def conditional_probabilities(squared: Tensor, perplexity: float, tolerance: flo
         perplexity: effective number of neighbours, above 0. One of K or more gives equal probabilities; so does,
             among the nearest, one below the number of those that are equally near.
         tolerance: largest error of the entropy, in nats (of float32 distances, 1e-5 is the least that can be met).
+        loop: what a trace keeps as a loop, `zoo.layers.loop.traced_loop`; None outside of one.
 
     Returns:
         (N, K), each row of sum 1.
@@ -76,6 +82,8 @@ def conditional_probabilities(squared: Tensor, perplexity: float, tolerance: flo
         >>> torch.special.entr(p).sum().exp()
         tensor(2.0000, dtype=torch.float64)
     """
+    if loop is not None:
+        return _search(squared, perplexity, tolerance, loop)
     return torch.cat([_search(part, perplexity, tolerance) for part in squared.split(_rows_at_once(squared.shape[1]))])
 
 
@@ -83,7 +91,7 @@ def _rows_at_once(width: int) -> int:
     return max(1, _CHUNK_ELEMENTS // max(width, 1))
 
 
-def _search(squared: Tensor, perplexity: float, tolerance: float) -> Tensor:
+def _search(squared: Tensor, perplexity: float, tolerance: float, loop: Callable[..., Any] | None = None) -> Tensor:
     """The roots of H(log β) = log perplexity for all rows: Newton steps, bisection where one leaves the bracket."""
     squared = squared - squared.amin(1, keepdim=True)  # the nearest at 0, so that no row underflows
     nearest = squared == 0
@@ -92,15 +100,33 @@ def _search(squared: Tensor, perplexity: float, tolerance: float) -> Tensor:
         return torch.full_like(squared, 1 / squared.shape[1])
     hopeless = nearest.sum(1).log() >= target
     log_beta = -squared.mean(1).clamp_min(torch.finfo(squared.dtype).tiny).log()
-    low, high = torch.full_like(log_beta, -math.inf), torch.full_like(log_beta, math.inf)
-    for _ in range(200):
-        probability, excess, slope = _entropy(squared, log_beta, target)
-        if bool((hopeless | (excess.abs() <= tolerance)).all()):
-            break
-        low = torch.where(excess > 0, log_beta, low)  # entropy falls as β grows
-        high = torch.where(excess < 0, log_beta, high)
-        log_beta = _next_guess(log_beta, log_beta + excess / slope, low, high)
+    known = log_beta, torch.full_like(log_beta, -math.inf), torch.full_like(log_beta, math.inf)
+    if loop is not None:
+
+        def once(known: tuple[Tensor, ...], turn: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+            _, excess, better = _turn(squared, known, target)
+            found = excess.abs() <= tolerance  # a row that is there stays
+            return tuple(torch.where(found, old, new) for old, new in zip(known, better, strict=True)), excess
+
+        known = loop(once, known, torch.arange(_TURNS, device=squared.device))[0]
+        probability = _entropy(squared, known[0], target)[0]
+    else:
+        for _ in range(200):
+            probability, excess, known = _turn(squared, known, target)
+            if bool((hopeless | (excess.abs() <= tolerance)).all()):
+                break
     return torch.where(hopeless[:, None], nearest / nearest.sum(1, keepdim=True), probability)
+
+
+def _turn(
+    squared: Tensor, known: tuple[Tensor, ...], target: float
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Probabilities and excess of the entropy at log β, and the next log β with its bracket."""
+    log_beta, low, high = known
+    probability, excess, slope = _entropy(squared, log_beta, target)
+    low = torch.where(excess > 0, log_beta, low)  # entropy falls as β grows
+    high = torch.where(excess < 0, log_beta, high)
+    return probability, excess, (_next_guess(log_beta, log_beta + excess / slope, low, high), low, high)
 
 
 def _entropy(squared: Tensor, log_beta: Tensor, target: float) -> tuple[Tensor, Tensor, Tensor]:

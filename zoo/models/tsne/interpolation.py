@@ -187,7 +187,8 @@ class Field:
 
     def __call__(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Return the forces (Q, 2) and the sums of weights (Q,) at queries (Q, 2) on the grid."""
-        read = _read(self.values, *interpolation(queries, self.origin, self.spacing, self.values.shape[-1]))
+        index, beta = interpolation(queries, self.origin, self.spacing, self.values.shape[-1])
+        read = (self.values.flatten(1)[:, index] * beta).sum(1)  # (3, Q)
         return read[1:].T, read[0]
 
     def clamp(self, queries: Tensor) -> Tensor:

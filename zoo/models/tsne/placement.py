@@ -19,10 +19,10 @@ place.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from zoo.models.tsne.affinities import conditional_probabilities
 from zoo.models.tsne.interpolation import Field, GridRepulsion
@@ -69,10 +69,13 @@ def place(
     distance: Tensor,
     neighbor: Tensor,
     points: Tensor,
-    optimizer: Callable[[list[Tensor]], Optimizer],
+    descend: Callable[[Tensor, Tensor, Tensor, Tensor], None],
     perplexity: float = 5.0,
     steps: int = 250,
     exaggeration: float = 1.5,
+    *,
+    field: Field | ExactField | None = None,
+    loop: Callable[..., Any] | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Return where new rows lie in the map, and what divergence is left of each.
 
@@ -80,35 +83,50 @@ def place(
         distance: of each new row to its nearest fitted rows, (Q, K), the nearest first.
         neighbor: which rows these are, (Q, K).
         points: the fixed map, (N, E).
-        optimizer: makes the optimizer of the new points.
+        descend: moves places (Q, E) in place, given the gradient, the last update and the gains, of the same shape.
         perplexity: of p_j; a third of K suits.
-        steps: of the optimizer; 0 leaves the new points at their start.
-        exaggeration: of p_j while optimizing.
+        steps: how often they are moved; 0 leaves the new points at their start.
+        exaggeration: of p_j while they are moved.
+        field: the repulsion of the map, where it is known already.
+        loop: what a trace keeps as a loop, `zoo.layers.loop.traced_loop`; None outside of one.
 
     Returns:
         Places (Q, E) and divergences (Q,).
 
     Example:
+        >>> from zoo.optimizers.delta_bar_delta import delta_bar_delta_
         >>> points = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
-        >>> place(torch.tensor([[1.0, 1.0]]), torch.tensor([[0, 1]]), points, torch.optim.SGD, steps=0)[0]
+        >>> place(torch.tensor([[1.0, 1.0]]), torch.tensor([[0, 1]]), points, delta_bar_delta_, steps=0)[0]
         tensor([[2., 0.]])
     """
-    probability = conditional_probabilities(distance.double().square(), perplexity).to(points.dtype)  # (Q, K)
+    probability = conditional_probabilities(distance.double().square(), perplexity, loop=loop).to(
+        points.dtype
+    )  # (Q, K)
     near = points[neighbor]  # (Q, K, E)
-    place = torch.linalg.vecdot(probability[..., None], near, dim=1)  # (Q, E)
-    field = fixed_field(points)
-    descent = optimizer([place])
-    for _ in range(steps):
+    start = torch.linalg.vecdot(probability[..., None], near, dim=1)  # (Q, E)
+    repel = fixed_field(points) if field is None else field
+    known = start, torch.zeros_like(start), torch.ones_like(start)  # place, last update, gains
+
+    def step(place: Tensor, update: Tensor, gain: Tensor) -> None:
         attraction, _ = _attraction(place, near, probability)
-        repulsion, total = field(place)
-        place.grad = (exaggeration * attraction - repulsion / total[:, None]).mul_(4)
-        descent.step()
-        place.copy_(field.clamp(place))
-    known = distance[:, :1] == 0
-    place = torch.where(known, near[:, 0], place)
+        repulsion, total = repel(place)
+        descend(place, (exaggeration * attraction - repulsion / total[:, None]).mul_(4), update, gain)
+        place.copy_(repel.clamp(place))
+
+    def once(known: tuple[Tensor, ...], turn: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        fresh = tuple(part.clone() for part in known)
+        step(*fresh)
+        return fresh, turn
+
+    if loop is not None:
+        known = loop(once, known, torch.arange(steps, device=points.device))[0]
+    else:
+        for _ in range(steps):
+            step(*known)
+    place = torch.where(distance[:, :1] == 0, near[:, 0], known[0])
     _, log_weight = _attraction(place, near, probability)
     cross = torch.linalg.vecdot(probability, log_weight)
-    divergence = torch.xlogy(probability, probability).sum(1) - cross + field(place)[1].log()
+    divergence = torch.xlogy(probability, probability).sum(1) - cross + repel(place)[1].log()
     return place, divergence
 
 

@@ -36,14 +36,17 @@ from torch.optim import Optimizer
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
+from zoo.layers.loop import traced_loop
 from zoo.models.base import NonFiniteLossError, StreamingModel
+from zoo.models.tsne.interpolation import Field
 from zoo.models.tsne.objective import MapObjective, unit_scale
-from zoo.models.tsne.placement import place
+from zoo.models.tsne.placement import ExactField, fixed_field, place
 from zoo.numerics.distances import metric_name
 from zoo.numerics.hashing import epoch_generator
-from zoo.numerics.neighbors import nearest_neighbors
+from zoo.numerics.neighbors import nearest_neighbors, traceable_neighbors
 from zoo.numerics.spectra import fix_signs
-from zoo.optimizers import Recipe, TSNEOptimizer
+from zoo.optimizers import Recipe
+from zoo.optimizers.delta_bar_delta import delta_bar_delta_
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -365,18 +368,32 @@ class TSNE(StreamingModel):
         """Place rows (B, *shape) in the map; one that is equal to a fitted row takes its place."""
         options, rows = self.hparams, batch.x.flatten(1)
         k = min(len(self.fitted_rows), math.ceil(3 * options.placement_perplexity))
-        fitted, rows = (unit_scale(part, self.fitted_rows) for part in (self.fitted_rows, rows))
-        distance, neighbor = nearest_neighbors(fitted, k, rows, options.metric)
-        optimizer = functools.partial(TSNEOptimizer, lr=0.1, max_step=0.25)
-        position, divergence = place(
-            distance, neighbor, self.points.data, optimizer, options.placement_perplexity, options.placement_steps
-        )
+        descend = functools.partial(delta_bar_delta_, lr=0.1, max_step=0.25)
+        settings = options.placement_perplexity, options.placement_steps
+        if torch.compiler.is_exporting():
+            found = traceable_neighbors(self.fitted_rows, k, rows, options.metric)
+            known: dict[str, Any] = {"field": self._traced_field(), "loop": traced_loop}
+        else:
+            fitted, rows = (unit_scale(part, self.fitted_rows) for part in (self.fitted_rows, rows))
+            found, known = nearest_neighbors(fitted, k, rows, options.metric), {}
+        position, divergence = place(*found, self.points.detach(), descend, *settings, **known)
         return {"prediction": position, "kl_divergence": divergence}
 
     def before_trace(self) -> None:
-        raise ZooError(
-            "tsne places each new row by a search of its own, which no fixed graph holds: use zoo.save_model."
-        )
+        super().before_trace()
+        if unit_scale(self.fitted_rows) is not self.fitted_rows:
+            raise ZooError(
+                "tsne of rows as large or small as these is not exported: scale them, or use zoo.save_model."
+            )
+        field = fixed_field(self.points.data)  # made of transforms that a graph has no need of
+        if isinstance(field, Field):
+            self._spacing = field.spacing
+            self.register_buffer("field_values", field.values)
+            self.register_buffer("field_origin", field.origin)
+
+    def _traced_field(self) -> Field | ExactField:
+        two = self.hparams.num_components == 2
+        return Field(self.field_values, self.field_origin, self._spacing) if two else ExactField(self.points)
 
     def check_fitted(self) -> None:
         super().check_fitted()
