@@ -77,6 +77,16 @@ def test_sums_are_those_of_torch_operations(compiled: str, sizes: tuple[int, ...
         assert not nothing.numel()
 
 
+def test_rows_of_float32_give_what_they_give_as_float64(compiled: str) -> None:
+    for view in VIEWS:
+        x, shift, scale, y, point = a_case((70, 17, 3), view=view)
+        single = view(x.float())
+        found, expected = (
+            log_loss(rows, shift, scale, y, None, None, point, True) for rows in (single, single.double())
+        )
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize("outputs", [1, 2, 7])
 def test_losses_keep_their_digits_however_small(compiled: str, outputs: int) -> None:
     others = max(1, outputs - 1)  # classes whose logits are zero
@@ -131,7 +141,7 @@ def test_the_operator_is_what_torch_expects(compiled: str, monkeypatch: pytest.M
     whole = (x, shift, scale, y, weight, by_class, point, True)
     torch.library.opcheck(torch.ops.zoo.log_loss.default, whole, test_utils=utilities)
     for place, wrong in enumerate(
-        (x.float(), shift[1:], scale[:, None], y.int(), weight[1:], by_class[:, None], point[:, :2])
+        (x.half(), shift[1:], scale[:, None], y.int(), weight[1:], by_class[:, None], point[:, :2])
     ):
         arguments = [x, shift, scale, y, weight, by_class, point]
         arguments[place] = wrong
@@ -169,18 +179,36 @@ def test_where_the_search_ends_no_derivative_is_left(compiled: str, outputs: int
     assert (passes, converged) == (2, 0)
 
 
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_factor_of_the_curvature_leads_there_in_fewer_passes(compiled: str, outputs: int) -> None:
+    x, shift, scale, y, point = a_case((400, 6, outputs))
+    x = x @ torch.randn(6, 6, dtype=torch.float64)  # correlated
+    shift, scale = x.mean(0), 1 / x.std(0)
+    design = torch.cat([(x - shift) * scale, torch.ones(400, 1, dtype=torch.float64)], 1)
+    factor = torch.linalg.cholesky(design.T @ design / (4 * 400) + 0.02 * torch.eye(7))
+    options = {"newton": False, "limit": 1e-9, "tolerance": 0.0}
+    plain, other = (search(x, shift, scale, y, point, factor=f, **options) for f in (None, factor))
+    close(other[0], plain[0], 1e-6)
+    assert other[3][0] < plain[3][0]
+
+
 def test_the_search_is_an_operator_and_refuses_what_does_not_fit(compiled: str) -> None:
     x, shift, scale, y, point = a_case((9, 3, 4))
     rows, numbers = (x, shift, scale, y, None, None, point, point.abs()), (9.0, True, 1e-9, -1.0, 5)
     utilities = ("test_schema", "test_faketensor")
-    whole = (*rows, scale.abs(), shift, *numbers)
+    whole = (*rows, None, scale.abs(), shift, *numbers)
     torch.library.opcheck(torch.ops.zoo.log_loss_minimize.default, whole, test_utils=utilities)
-    for wrong in ((*rows, scale[1:], shift), (*rows, scale, shift.float()), (*rows[:-1], point[1:], scale, shift)):
+    for wrong in (
+        (*rows, None, scale[1:], shift),
+        (*rows, None, scale, shift.float()),
+        (*rows, x[:3], scale, shift),
+        (*rows[:-1], point[1:], None, scale, shift),
+    ):
         with pytest.raises(RuntimeError, match="zoo::log_loss_minimize: ridge"):
             torch.ops.zoo.log_loss_minimize(*wrong, *numbers)
     flat = torch.zeros_like(point)  # without a ridge, two columns that are one have no definite system
     x[:, 1] = x[:, 0]
-    same = x, shift * 0, scale * 0 + 1, y, None, None, flat, flat, scale * 0 + 1, shift * 0
+    same = x, shift * 0, scale * 0 + 1, y, None, None, flat, flat, None, scale * 0 + 1, shift * 0
     assert not torch.ops.zoo.log_loss_minimize(*same, *numbers)[3][0]
 
 

@@ -321,7 +321,7 @@ def _classes(y: Tensor, name: str, class_names: tuple[str, ...] | None) -> tuple
     if y.ndim != 1:
         raise ZooError(f"Class targets must have shape (N,), not {tuple(y.shape)}: pass one class a row.")
     if class_names is None and len(y):
-        labels, codes = y.unique(return_inverse=True)
+        labels, codes = _distinct(y)
         low, high = int(labels[0]), int(labels[-1])
         unusual = not 0 <= low <= high < _MAX_CLASSES
         if unusual and (len(labels) > _MAX_NAMED or 2 * len(labels) > len(y) > 20):
@@ -336,6 +336,15 @@ def _classes(y: Tensor, name: str, class_names: tuple[str, ...] | None) -> tuple
         label = class_names[low] if class_names else low
         raise ZooError(f"{name} holds a single class ({label}): at least two are needed to tell them apart.")
     return y, {"target": "class", "num_classes": high + 1, "class_names": class_names}
+
+
+def _distinct(y: Tensor) -> tuple[Tensor, Tensor]:
+    """The different integers (C,) among those (N,), ascending, and which of them each one is, (N,)."""
+    low, high = (int(bound) for bound in y.aminmax())
+    if high - low > len(y):
+        return y.unique(return_inverse=True)
+    there = torch.bincount(y - low) > 0  # counting them is quicker than sorting them
+    return there.nonzero().flatten() + low, (there.cumsum(0) - 1)[y - low]
 
 
 def whole_numbers(y: Any) -> Any:

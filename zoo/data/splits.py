@@ -42,6 +42,9 @@ class SplitData(ZooDataModule):
         if self.parts is not None:
             self.drawn = self.parts
             return self.parts
+        if num_rows and not (self.val_fraction or self.test_fraction):  # nothing is drawn
+            self.drawn = {"train": torch.arange(num_rows)}
+            return self.drawn
         parts = split_rows(num_rows, (self.val_fraction, self.test_fraction), self.seed, strata)
         self.drawn = {name: part for name, part in zip(("train", "val", "test"), parts, strict=True) if len(part)}
         return self.drawn

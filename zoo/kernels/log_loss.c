@@ -16,6 +16,7 @@ typedef struct {
     int64_t newton, max_passes;
     double total, tolerance, limit; /* weight of all rows; see Minimizer; slope at which it is settled, or below 0 */
     const double *ridge;            /* (D) */
+    const double *factor;           /* (P, P), or NULL: L of L L^T, about how the loss of each row of weights bends */
     const double *unit, *origin;    /* (F): a weight's slope in its own units is slope * unit + slope of intercept * origin */
     double *found;                  /* (5): passes (0: Newton's system is not definite), converged, value, promise, step */
 } Descent;
@@ -25,6 +26,7 @@ typedef struct {
     double value, promise, step;
     double *accepted, *direction, *scale;   /* (D) */
     double *last_point, *last_gradient;     /* (D), of L-BFGS */
+    double *bent;                           /* (D), the last turn through the factor */
     double *moves, *turns;                  /* (HISTORY, D): the i-th lies at row i % HISTORY */
     double products[HISTORY], squares;      /* move . turn; turn . turn of the last */
     double *memory;
@@ -55,13 +57,13 @@ static void add(double factor, const double *from, double *to, int64_t count) {
 static void copy(const double *from, double *to, int64_t count) { memcpy(to, from, count * sizeof(double)); }
 
 static int open_search(const Descent *task, Search *s) {
-    const int64_t D = task->loss.outputs * task->loss.columns, vectors = 5 + (task->newton ? 0 : 2 * HISTORY);
+    const int64_t D = task->loss.outputs * task->loss.columns, vectors = 6 + (task->newton ? 0 : 2 * HISTORY);
     *s = (Search){.size = D, .value = INFINITY, .promise = INFINITY, .step = 1.0};
     double *room = s->memory = calloc((size_t)(vectors * D), sizeof(double));
     if (!room) return 1;
     s->accepted = room, s->direction = room + D, s->scale = room + 2 * D;
     s->last_point = room + 3 * D, s->last_gradient = room + 4 * D;
-    s->moves = room + 5 * D, s->turns = s->moves + HISTORY * D;
+    s->bent = room + 5 * D, s->moves = room + 6 * D, s->turns = s->moves + HISTORY * D;
     return 0;
 }
 
@@ -129,6 +131,23 @@ static int aim_newton(const Descent *task, Search *s) {
     return 1;
 }
 
+/* v = L^-1 v for each row of weights. */
+static void through_lower(const Descent *task, double *v) {
+    const int64_t P = task->loss.columns;
+    for (int64_t k = 0; k < task->loss.outputs; k++, v += P)
+        for (int64_t i = 0; i < P; i++) v[i] = (v[i] - dot(task->factor + i * P, v, i)) / task->factor[i * P + i];
+}
+
+/* v = L^-T v for each row of weights. */
+static void through_upper(const Descent *task, double *v) {
+    const int64_t P = task->loss.columns;
+    for (int64_t k = 0; k < task->loss.outputs; k++, v += P)
+        for (int64_t i = P - 1; i >= 0; i--) {
+            v[i] /= task->factor[i * P + i];
+            add(-v[i], task->factor + i * P, v, i);
+        }
+}
+
 /* Keep the last change of point and gradient, if the objective bends along it. */
 static void remember(const Descent *task, Search *s, int64_t passes) {
     const int64_t D = s->size, row = s->known % HISTORY;
@@ -143,6 +162,11 @@ static void remember(const Descent *task, Search *s, int64_t passes) {
             for (int64_t i = 0; i < D; i++) {
                 move[i] = s->accepted[i] - s->last_point[i];
                 turn[i] = task->loss.gradient[i] - s->last_gradient[i];
+            }
+            if (task->factor) {
+                copy(turn, s->bent, D);
+                through_lower(task, s->bent);
+                square = dot(s->bent, s->bent, D);
             }
             s->products[row] = product, s->squares = square, s->known++;
         }
@@ -162,6 +186,7 @@ static void aim_lbfgs(const Descent *task, Search *s, int64_t passes) {
         share[row] = dot(s->moves + row * D, d, D) / s->products[row];
         add(-share[row], s->turns + row * D, d, D);
     }
+    if (task->factor) through_lower(task, d), through_upper(task, d);
     if (s->known) {
         const double size = s->products[(s->known - 1) % HISTORY] / s->squares;
         for (int64_t i = 0; i < D; i++) d[i] *= size;
@@ -175,7 +200,7 @@ static void aim_lbfgs(const Descent *task, Search *s, int64_t passes) {
 /* The first step along a direction: a whole one, but where nothing is known of how far that may be. */
 static double first_step(const Descent *task, const Search *s) {
     double sum = 0.0;
-    if (task->newton || s->known) return 1.0;
+    if (task->newton || task->factor || s->known) return 1.0;
     for (int64_t i = 0; i < s->size; i++) sum += fabs(s->direction[i]);
     return 1.0 / fmax(1.0, sum);
 }

@@ -1,4 +1,4 @@
-"""The log loss of rows with its derivatives, and its minimum: operators of `torch.library`, for float64 on a CPU.
+"""The log loss of rows with its derivatives, and its minimum: operators of `torch.library`, on a CPU.
 
 `zoo::log_loss` is what `zoo.models.linear.log_loss.derivatives` adds up in torch operations, in one pass over the rows.
 `zoo::log_loss_minimize` makes all passes, with the steps of `zoo.models.linear.minimizers`, where there is no penalty
@@ -25,7 +25,10 @@ class _LogLoss(ctypes.Structure):
     """The struct of log_loss.c."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("rows", "features", "columns", "outputs", "classes", "threads")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("rows", "features", "columns", "outputs", "classes", "threads", "single")
+        ),
         *((name, ctypes.c_void_p) for name in ("x", "shift", "scale", "y", "weight", "class_weight", "point")),
         *((name, ctypes.c_void_p) for name in ("sums", "gradient", "hessian")),
     ]
@@ -38,13 +41,14 @@ class _Descent(ctypes.Structure):
         ("loss", _LogLoss),
         *((name, ctypes.c_int64) for name in ("newton", "max_passes")),
         *((name, ctypes.c_double) for name in ("total", "tolerance", "limit")),
-        *((name, ctypes.c_void_p) for name in ("ridge", "unit", "origin", "found")),
+        *((name, ctypes.c_void_p) for name in ("ridge", "factor", "unit", "origin", "found")),
     ]
 
 
 def available(x: Tensor) -> bool:
     """Return whether the kernel takes such rows."""
-    return x.dtype == torch.float64 and x.device.type == "cpu" and function("log_loss_minimize", _Descent) is not None
+    floats = x.dtype in (torch.float64, torch.float32)
+    return floats and x.device.type == "cpu" and function("log_loss_minimize", _Descent) is not None
 
 
 def log_loss(
@@ -54,7 +58,7 @@ def log_loss(
     """Return the sums of losses and of misplaced weights (2,), the gradient (K, P) and the Hessian (K P, K P).
 
     Args:
-        x: rows, (B, F), float64.
+        x: rows, (B, F), float64 or float32; what is added up is float64.
         shift: what is subtracted from them, (F,).
         scale: what they are multiplied by then, (F,).
         y: classes, (B,), int64; with one row of weights 0 and 1.
@@ -71,8 +75,8 @@ def log_loss(
 
 def log_loss_minimize(
     x: Tensor, shift: Tensor, scale: Tensor, y: Tensor, weight: Tensor | None, class_weight: Tensor | None,
-    start: Tensor, ridge: Tensor, units: tuple[Tensor, Tensor], *, total: float, newton: bool, tolerance: float,
-    limit: float | None, max_passes: int,
+    start: Tensor, ridge: Tensor, units: tuple[Tensor, Tensor], *, factor: Tensor | None = None, total: float,
+    newton: bool, tolerance: float, limit: float | None, max_passes: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the weights of the least Σ losses / total + Σ ridge w², what is known there, and how they were found.
 
@@ -82,6 +86,7 @@ def log_loss_minimize(
         ridge: (K, P).
         units: what a derivative by a weight is multiplied by, and how much of that by the intercept is added to it,
             (F,) each, to have it in the user's units.
+        factor: for L-BFGS, the lower factor of about how the mean loss bends in each row of weights, (P, P).
         total: weight of all rows.
         newton: whether by Newton's method, instead of L-BFGS.
         tolerance: as of `Minimizer`.
@@ -97,7 +102,7 @@ def log_loss_minimize(
     """
     numbers = total, newton, tolerance, -1.0 if limit is None else limit, max_passes
     operator = torch.ops.zoo.log_loss_minimize
-    return operator(x, shift, scale, y, weight, class_weight, start, ridge, *units, *numbers)
+    return operator(x, shift, scale, y, weight, class_weight, start, ridge, factor, *units, *numbers)
 
 
 def _log_loss(
@@ -114,18 +119,22 @@ def _log_loss(
 
 def _minimize(
     x: Tensor, shift: Tensor, scale: Tensor, y: Tensor, weight: Tensor | None, class_weight: Tensor | None,
-    start: Tensor, ridge: Tensor, unit: Tensor, origin: Tensor, total: float, newton: bool, tolerance: float,
-    limit: float, max_passes: int,
+    start: Tensor, ridge: Tensor, factor: Tensor | None, unit: Tensor, origin: Tensor, total: float, newton: bool,
+    tolerance: float, limit: float, max_passes: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     _check(x, shift, scale, y, weight, class_weight, start)
-    others = (ridge, start.shape), (unit, shift.shape), (origin, shift.shape)
+    others = [(ridge, start.shape), (unit, shift.shape), (origin, shift.shape)]
+    if factor is not None:
+        others.append((factor, torch.Size([start.shape[1]] * 2)))
     if any(t.shape != shape or t.dtype != torch.float64 or t.device.type != "cpu" for t, shape in others):
-        raise RuntimeError("zoo::log_loss_minimize: ridge must be (K, P), units (F,), float64, on the CPU")
+        raise RuntimeError(
+            "zoo::log_loss_minimize: ridge must be (K, P), factor (P, P), units (F,), float64, on the CPU"
+        )
     point, found = start.clone(memory_format=torch.contiguous_format), start.new_zeros(5)
     sums, gradient, hessian = _outputs(point, newton)
     task, alive = _task(x, shift, scale, y, weight, class_weight, point, sums, gradient, hessian)
-    columns = [t.contiguous() for t in (ridge, unit, origin, found)]
-    pointers = (t.data_ptr() for t in columns)
+    columns = [None if t is None else t.contiguous() for t in (ridge, factor, unit, origin, found)]
+    pointers = (None if t is None else t.data_ptr() for t in columns)
     _run("log_loss_minimize", _Descent, _Descent(task, newton, max_passes, total, tolerance, limit, *pointers))
     del alive
     return point, gradient, sums, found
@@ -143,7 +152,8 @@ def _task(x: Tensor, shift: Tensor, scale: Tensor, y: Tensor, *others: Tensor | 
     whole = [None if t is None else t.contiguous() for t in given]
     pointers = (None if t is None else t.data_ptr() for t in whole)
     classes = 0 if class_weight is None else len(class_weight)
-    return _LogLoss(rows, features, columns, outputs, classes, threads, *pointers), whole
+    single = x.dtype == torch.float32
+    return _LogLoss(rows, features, columns, outputs, classes, threads, single, *pointers), whole
 
 
 def _run(name: str, struct: type[ctypes.Structure], task: ctypes.Structure) -> None:
@@ -163,14 +173,15 @@ def _check(
     point: Tensor,
 ) -> None:  # fmt: skip
     """Refuse what does not fit together, since the kernel would read whatever lies there."""
-    floats = [t for t in (x, shift, scale, weight, class_weight, point) if t is not None]
+    floats = [t for t in (shift, scale, weight, class_weight, point) if t is not None]
     fits = y.dtype == torch.int64 and all(t.dtype == torch.float64 for t in floats)
-    fits = fits and all(t.device.type == "cpu" for t in (*floats, y)) and x.ndim == point.ndim == 2
+    fits = fits and x.dtype in (torch.float64, torch.float32) and x.ndim == point.ndim == 2
+    fits = fits and all(t.device.type == "cpu" for t in (x, *floats, y))
     fits = fits and shift.shape == scale.shape == x.shape[1:] and y.shape == x.shape[:1] and len(point) > 0
     fits = fits and point.shape[1] > 0 and point.shape[1] - x.shape[1] in (0, 1)
     fits = fits and (weight is None or weight.shape == y.shape) and (class_weight is None or class_weight.ndim == 1)
     if not fits:
-        found = [None if t is None else (*t.shape, t.dtype, t.device) for t in (x, shift, scale, y, *floats[3:])]
+        found = [None if t is None else (*t.shape, t.dtype, t.device) for t in (x, shift, scale, y, *floats[2:])]
         raise RuntimeError(f"zoo::log_loss: inputs do not fit together: {found}")
 
 
@@ -192,8 +203,9 @@ _LIBRARY = torch.library.Library("zoo", "FRAGMENT")
 _ROWS = "Tensor x, Tensor shift, Tensor scale, Tensor y, Tensor? weight, Tensor? class_weight"
 _LIBRARY.define(f"log_loss({_ROWS}, Tensor point, bool hessian) -> (Tensor sums, Tensor gradient, Tensor hessian)")
 _LIBRARY.define(
-    f"log_loss_minimize({_ROWS}, Tensor start, Tensor ridge, Tensor unit, Tensor origin, float total, bool newton, "
-    "float tolerance, float limit, int max_passes) -> (Tensor point, Tensor gradient, Tensor sums, Tensor found)"
+    f"log_loss_minimize({_ROWS}, Tensor start, Tensor ridge, Tensor? factor, Tensor unit, Tensor origin, "
+    "float total, bool newton, float tolerance, float limit, int max_passes) "
+    "-> (Tensor point, Tensor gradient, Tensor sums, Tensor found)"
 )
 for _name, _form, _shapes in (("log_loss", _log_loss, _fake), ("log_loss_minimize", _minimize, _fake_minimize)):
     _LIBRARY.impl(_name, _form, "CPU")

@@ -7,7 +7,7 @@
    of weights (1, or one a class). */
 
 #pragma once
-#include "doubles.h"
+#include "tiles.h"
 
 #if defined(__AVX512F__)
 #define ROWS 4 /* 4 x 4 sums, 4 rows and a factor fill 21 of 32 registers */
@@ -15,12 +15,10 @@
 #define ROWS 2 /* 2 x 4 sums, 2 rows and a factor fill 11 of 16 registers */
 #endif
 #define BLOCK 32 /* rows: with 32 features a block and its weighted copy fill half of a cache of 32 KB */
-#define DEEP 2   /* vectors of columns in a tile */
-#define TILE 4   /* classes or columns in a tile */
 
 typedef struct {
-    int64_t rows, features, columns, outputs, classes, threads;
-    const double *x;             /* (N, F) */
+    int64_t rows, features, columns, outputs, classes, threads, single;
+    const void *x;               /* (N, F), of float where `single`, of double else */
     const double *shift, *scale; /* (F), (F): rows are (x - shift) * scale */
     const int64_t *y;            /* (N) */
     const double *weight;        /* (N), or NULL */
@@ -47,7 +45,7 @@ typedef struct {
 } Block;
 
 static int open_block(const LogLoss *task, Block *b) {
-    const int64_t P = task->columns, K = task->outputs, step = DEEP * LANES, width = (P + step - 1) / step * step;
+    const int64_t P = task->columns, K = task->outputs, width = padded(P);
     const int64_t pairs = task->hessian ? K * (K + 1) / 2 : 0, rows = BLOCK * width;
     memset(b, 0, sizeof(Block));
     b->width = width;
@@ -74,13 +72,25 @@ static void start_block(const LogLoss *task, Block *b) {
     for (int64_t k = 0; k < K; k++) memcpy(b->point + k * b->width, task->point + k * P, P * sizeof(double));
 }
 
+/* to = (x - shift) * scale for one row. */
+static void standardize(const LogLoss *task, int64_t row, double *restrict to) {
+    const int64_t F = task->features;
+    const double *restrict shift = task->shift, *restrict scale = task->scale;
+    if (task->single) {
+        const float *restrict x = (const float *)task->x + row * F;
+        for (int64_t f = 0; f < F; f++) to[f] = ((double)x[f] - shift[f]) * scale[f];
+    } else {
+        const double *restrict x = (const double *)task->x + row * F;
+        for (int64_t f = 0; f < F; f++) to[f] = (x[f] - shift[f]) * scale[f];
+    }
+}
+
 /* Read the rows from `first` on; those that the block has too many of are zero and weigh nothing. */
 static void read_rows(const LogLoss *task, Block *b, int64_t first, int64_t count) {
     const int64_t F = task->features, width = b->width;
     for (int64_t r = 0; r < count; r++) {
-        const double *x = task->x + (first + r) * F;
         double *to = b->flat + r * width;
-        for (int64_t f = 0; f < F; f++) to[f] = (x[f] - task->shift[f]) * task->scale[f];
+        standardize(task, first + r, to);
         if (F < task->columns) to[F] = 1.0;
         const int64_t y = b->y[r] = task->y[first + r];
         b->weight[r] = b->share[r] = task->weight ? task->weight[first + r] : 1.0;
@@ -188,30 +198,6 @@ INLINE void add_gradient(int classes, Block *b, int64_t k) {
     }
 }
 
-/* hessian += scaled^T flat, of each of its rows the columns up to the diagonal. */
-static void add_products(Block *b, int64_t columns, double *hessian) {
-    const int64_t width = b->width;
-    for (int64_t i = 0; i < columns; i += TILE)
-        for (int64_t f = 0; f < i + TILE; f += DEEP * LANES) {
-            vec sum[TILE][DEEP];
-#pragma GCC unroll 4
-            for (int j = 0; j < TILE; j++)
-#pragma GCC unroll 2
-                for (int v = 0; v < DEEP; v++) sum[j][v] = *(vec *)(hessian + (i + j) * width + f + v * LANES);
-            for (int64_t r = 0; r < BLOCK; r++) {
-                const double *row = b->flat + r * width + f, *factor = b->scaled + r * width + i;
-#pragma GCC unroll 2
-                for (int v = 0; v < DEEP; v++)
-#pragma GCC unroll 4
-                    for (int j = 0; j < TILE; j++) sum[j][v] += *(const vec *)(row + v * LANES) * set(factor[j]);
-            }
-#pragma GCC unroll 4
-            for (int j = 0; j < TILE; j++)
-#pragma GCC unroll 2
-                for (int v = 0; v < DEEP; v++) *(vec *)(hessian + (i + j) * width + f + v * LANES) = sum[j][v];
-        }
-}
-
 /* Add s p_k (1 - p_k) x x^T for one logit, and s p_k ([k = l] - p_l) x x^T for the pairs of classes. */
 static void add_hessian(const LogLoss *task, Block *b) {
     double *hessian = b->hessian;
@@ -223,7 +209,7 @@ static void add_hessian(const LogLoss *task, Block *b) {
                 for (int64_t f = 0; f < b->width; f += LANES)
                     *(vec *)(b->scaled + r * b->width + f) = bend * *(const vec *)(b->flat + r * b->width + f);
             }
-            add_products(b, task->columns, hessian);
+            add_products(b->scaled, b->flat, BLOCK, task->columns, b->width, hessian);
         }
 }
 

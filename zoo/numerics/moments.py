@@ -33,6 +33,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.kernels import moments as compiled
+
 __all__ = ["centred_blocks", "gram", "mean_shift", "scatter_blocks"]
 
 # Letters: B rows, D features.
@@ -107,7 +109,8 @@ def scatter_blocks(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     r"""Add rows to a mean and to the whole scatter matrix.
 
-    Rows whose mean is small beside their deviation are not centred: $Z^\top Z = X^\top X - n \mu \mu^\top$ then loses
+    Narrow rows on a CPU are read once, by a compiled kernel that sums in float64 (`zoo.kernels.moments`). Wider ones
+    whose mean is small beside their deviation are not centred: $Z^\top Z = X^\top X - n \mu \mu^\top$ then loses
     less than a digit, and spares the pass that writes Z.
 
     Args:
@@ -120,6 +123,11 @@ def scatter_blocks(
     Yields:
         Count and mean with the block, and what it adds to the scatter, (D, D) float64.
     """
+    if compiled.available(x, x.shape[1]):
+        added_count, middle, added = compiled.moments(x, None, None if weight is None else weight.double())
+        count, mean, row = mean_shift(count, mean, added_count, middle)
+        yield count, mean, added.addr_(row, row)
+        return
     if weight is not None or x.dtype != dtype or len(x) <= BLOCK or not lies_near_zero(x):  # few are centred at once
         for count, mean, z in centred_blocks(count, mean, x, weight, dtype):  # noqa: B020
             yield count, mean, gram(z)

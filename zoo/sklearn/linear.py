@@ -17,7 +17,9 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
 
 from zoo.data.spec import Batch, DataSpec
+from zoo.kernels import log_loss as compiled
 from zoo.models import linear as models
+from zoo.models.linear.descent import fit_rows
 from zoo.models.linear.least_squares import elastic_net_path, solve_least_squares
 from zoo.models.linear.statistics import Statistics
 from zoo.numerics.threads import of_few_threads
@@ -30,7 +32,7 @@ from zoo.sklearn.rows import tensor_of as _tensor
 __all__ = ["ElasticNet", "Lasso", "LinearRegression", "LogisticRegression", "Ridge"]
 
 _ROUNDING = 64 * np.finfo(float).eps  # share of the objective, below which a promise is none
-_FEW_WEIGHTS = 100  # weights up to which Newton's method is the cheaper one
+_FEW_WEIGHTS = 100  # weights up to which Newton's method is the cheaper one, of rows that are streamed
 
 
 class _Linear(ZooEstimator):
@@ -501,6 +503,8 @@ class LogisticRegression(ClassifierMixin, _Linear):
 
     def _minimize(self, X: Any, codes: Tensor, weight: Tensor | None, recipe: Recipe) -> None:
         """Fit the zoo's model, and show its weights in the type of the rows."""
+        if self._minimize_in_memory(X, codes, weight, recipe):
+            return
         penalized = self.solver == "liblinear" and self.fit_intercept  # liblinear's intercept is a feature's weight
         features = X.shape[1] + int(penalized)
         model: Any = models.LogisticRegression(
@@ -531,15 +535,64 @@ class LogisticRegression(ClassifierMixin, _Linear):
             warnings.simplefilter("ignore", UserWarning)  # said below in the words of this face
             kept = None if sparse.issparse(X) else [model.as_batch(batch) for batch in batches()]
             model.fit_batches(batches if kept is None or self.verbose else lambda: kept)
-        self.model_, self._penalized_intercept = model.eval(), penalized
+        self._fitted, self._penalized_intercept = model.eval(), penalized
         coefficients = model.weight.cpu().numpy().astype(X.dtype)
         self.coef_ = coefficients[:, : X.shape[1]]
         self.intercept_ = model.bias.cpu().numpy().astype(X.dtype)
         if penalized:
             self.intercept_ = coefficients[:, -1] * X.dtype.type(self.intercept_scaling)
-        steps = max(int(model.minimizer.passes) - 1, min(1, int(self.max_iter)))  # at least one, where any is allowed
-        self.n_iter_ = np.array([steps], dtype=np.int32)
-        warn_unless(bool(model.minimizer.converged), "LogisticRegression")
+        self._count(model.minimizer.passes, bool(model.minimizer.converged))
+
+    def _minimize_in_memory(self, X: Any, codes: Tensor, weight: Tensor | None, recipe: Recipe) -> bool:
+        """Fit to rows that lie in memory, without a model, which small data would wait longer for than for the fit."""
+        if sparse.issparse(X) or self._device() != "cpu" or not compiled.available(x := _tensor(X)):
+            return False
+        if recipe.l1 or self.verbose or (self.solver == "liblinear" and self.fit_intercept):
+            return False
+        outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
+        found = fit_rows(
+            x, codes, weight, outputs=outputs, l2=recipe.l2, start=self._last_weights(X, outputs),
+            fit_intercept=self.fit_intercept, tolerance=_ROUNDING, limit=float(self.tol),
+            max_passes=int(self.max_iter) + 1, method="newton" if self.solver.startswith("newton") else "auto",
+        )  # fmt: skip
+        if found is None:
+            return False
+        coefficients, intercepts, end = found
+        self._fitted, self._penalized_intercept = None, False
+        self.coef_, self.intercept_ = (part.numpy().astype(X.dtype) for part in (coefficients, intercepts))
+        passes, converged, *_ = end.tolist()
+        self._count(passes, bool(converged))
+        return True
+
+    def _last_weights(self, X: Any, outputs: int) -> tuple[Tensor, Tensor | None] | None:
+        """The last weights and intercepts, where a warm start goes on from them."""
+        if not self.warm_start or not hasattr(self, "coef_"):
+            return None
+        coefficients, intercepts = (np.array(a, dtype=np.float64) for a in (self.coef_, self.intercept_))
+        if coefficients.shape != (outputs, X.shape[1]):
+            return None
+        return torch.from_numpy(coefficients), torch.from_numpy(intercepts) if self.fit_intercept else None
+
+    def _count(self, passes: float, converged: bool) -> None:
+        """Keep the number of iterations, at least one where any is allowed; the first pass looks at the start."""
+        self.n_iter_ = np.array([max(int(passes) - 1, min(1, int(self.max_iter)))], dtype=np.int32)
+        warn_unless(converged, "LogisticRegression")
+
+    @property
+    def model_(self) -> Any:
+        """The fitted model of the zoo."""
+        check_is_fitted(self)
+        if self._fitted is not None:
+            return self._fitted
+        weight = np.atleast_2d(np.asarray(self.coef_, dtype=np.float64))
+        classes = len(self.classes_)
+        spec = DataSpec("tabular", weight.shape[1:], "class", num_classes=classes, dtype=str(self.coef_.dtype))
+        model: Any = models.LogisticRegression(solver="exact", fit_intercept=self.fit_intercept)
+        model.build(spec)
+        model.linear.weight.copy_(torch.from_numpy(weight))
+        if self.fit_intercept:
+            model.linear.bias.copy_(torch.as_tensor(np.atleast_1d(self.intercept_)))
+        return model.eval()
 
     def _method(self, features: int) -> Literal["newton", "lbfgs"]:
         """Newton's where its system costs no more than the many passes of L-BFGS."""

@@ -25,6 +25,7 @@ class StreamingModel(ZooModel):
     """
 
     streaming = True
+    takes_single: ClassVar[bool] = False  # whether float32 is made float64 a block at a time, where it is read
     answers_by: ClassVar[tuple[str, ...]] = ()  # the accumulators that a solved model still answers by
 
     def __init__(self) -> None:
@@ -38,6 +39,10 @@ class StreamingModel(ZooModel):
     @property
     def input_dtype(self) -> torch.dtype:
         return super().input_dtype if not self.streaming else torch.float64
+
+    def _cast(self, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+        whole = self.streaming and self.takes_single and tensor.dtype == torch.float32
+        return super()._cast(tensor, None if whole and tensor.layout == torch.strided else dtype)
 
     @property  # type: ignore[misc]
     def automatic_optimization(self) -> bool:

@@ -122,6 +122,7 @@ class LinearRegression(CollectsRows, StreamingModel, GradientModel):
     num_rows: Tensor
 
     convex = True
+    takes_single = True
 
     needs = {"max_iter": {"solver": ("exact",)}}
 
@@ -171,7 +172,7 @@ class LinearRegression(CollectsRows, StreamingModel, GradientModel):
     def forward(self, x: Tensor) -> Tensor:
         if is_sparse(x):
             return linear(x, self.linear.weight, self.linear.bias)
-        return self.linear(x)  # (B, K)
+        return self.linear(x.to(self.linear.weight.dtype))  # (B, K)
 
     # -- the pass ------------------------------------------------------------------------------------------------
 
@@ -186,7 +187,8 @@ class LinearRegression(CollectsRows, StreamingModel, GradientModel):
             super().accumulate(batch)
             return
         y = batch.y.reshape(len(batch.x), self.linear.out_features)
-        for name, value in self.statistics.add(batch.x, y, batch.weight)._asdict().items():
+        weight = None if batch.weight is None else batch.weight.double()
+        for name, value in self.statistics.add(batch.x, y, weight)._asdict().items():
             setattr(self, name, value)
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:

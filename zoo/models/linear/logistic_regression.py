@@ -47,11 +47,19 @@ from zoo.errors import NotConverged, ZooError
 from zoo.kernels import log_loss as compiled
 from zoo.models.base import GradientModel, StreamingModel
 from zoo.models.base.objectives import Classification
+from zoo.models.linear.descent import (
+    Rows,
+    in_users_units,
+    inverse_scales,
+    location,
+    minimize,
+    ridge_of,
+    units_of,
+)
 from zoo.models.linear.log_loss import cost, cost_gradient, derivatives, link, residuals
 from zoo.models.linear.minimizers import LBFGS, Minimizer, Newton, pseudo_gradient
 from zoo.numerics.moments import mean_shift
-from zoo.numerics.sparse import as_rows, column_spread, is_sparse, linear
-from zoo.numerics.triangular import column_norms
+from zoo.numerics.sparse import as_rows, is_sparse, linear
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -62,8 +70,6 @@ __all__ = ["LogisticRegression", "cost", "cost_gradient", "derivatives", "link"]
 NEWTON_SIZE = 1000  # dimensions above which `method: auto` leaves the Hessian
 CHUNK = 2**17  # rows × numbers each that are worked on at once: they stay in the cache
 IN_MEMORY = 2**22  # rows × numbers each up to which rows that come as one batch are kept standardized
-CONSTANT = 2.0**-47  # deviation beside the mean below which a feature varies by rounding alone
-SMALLEST = 2.0**-1000  # scale at least: its inverse is a number too
 
 
 class WeightedClassification(Classification):
@@ -153,6 +159,7 @@ class LogisticRegression(StreamingModel, GradientModel):
     num_wrong: Tensor
 
     convex = True
+    takes_single = True
 
     needs = {key: {"solver": ("exact",)} for key in ("method", "tol", "gradient_tol", "max_iter", "warm_start")}
 
@@ -224,7 +231,7 @@ class LogisticRegression(StreamingModel, GradientModel):
     def forward(self, x: Tensor) -> Tensor:
         if is_sparse(x):
             return linear(x, self.linear.weight, self.linear.bias)
-        return self.linear(x.flatten(1))  # (B, K)
+        return self.linear(x.flatten(1).to(self.linear.weight.dtype))  # (B, K)
 
     # -- gradient solver -----------------------------------------------------------------------------------
 
@@ -249,10 +256,10 @@ class LogisticRegression(StreamingModel, GradientModel):
     def accumulate(self, batch: Batch) -> None:
         assert batch.y is not None
         x = as_rows(batch.x)
-        whole = is_sparse(x) or (self.looked and compiled.available(x))
+        whole = is_sparse(x) or compiled.available(x)
         rows = max(1, batch.size if whole else CHUNK // self._width)
         xs = [x] if whole else x.split(rows)
-        weights = itertools.repeat(None) if batch.weight is None else batch.weight.split(rows)
+        weights = itertools.repeat(None) if batch.weight is None else batch.weight.double().split(rows)
         for part, y, s in zip(xs, batch.y.split(rows), weights, strict=False):
             if self.looked:
                 loss, wrong, gradient, hessian = self._evaluate(part, y, s)
@@ -273,25 +280,13 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     def _look(self, x: Tensor, s: Tensor | None) -> None:
         """Add rows (B, F) to mean and spread, √Σ s (x − m)²; both about zero where there is no intercept."""
-        total = self.spread.new_tensor(len(x)) if s is None else s.sum()
-        middle = torch.zeros_like(self.mean)
-        if self.hparams.fit_intercept and total > 0:
-            if s is None and is_sparse(x):
-                s = middle.new_ones(len(x))
-            middle = x.mean(0) if s is None else s @ x / total
-        if is_sparse(x):
-            spread = column_spread(x, middle, s)
-        else:
-            centred = x - middle
-            if s is not None:
-                centred = torch.where(s.unsqueeze(1) > 0, centred, 0.0) * s.sqrt().unsqueeze(1)
-            spread = column_norms(centred)
+        total, middle, spread = location(x, s, centred=self.hparams.fit_intercept)
         _, self.mean, joint = mean_shift(self.row_counts.sum(), self.mean, total, middle)
         self.spread = torch.hypot(torch.hypot(self.spread, spread), joint)
 
     def _design(self, x: Tensor) -> Tensor:
         """Standardized rows (B, F), with a column of ones for an intercept, (B, P)."""
-        design = x.new_ones(len(x), len(self.shift) + int(self.hparams.fit_intercept))
+        design = self.shift.new_ones(len(x), len(self.shift) + int(self.hparams.fit_intercept))
         torch.sub(x, self.shift, out=design[:, : x.shape[1]]).mul_(self.inverse_scale)
         return design
 
@@ -382,10 +377,7 @@ class LogisticRegression(StreamingModel, GradientModel):
         return value, gradient
 
     def _units(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift of each feature, (F,), zero for one that does not vary."""
-        varies = self.inverse_scale > 0
-        scale = torch.where(varies, 1 / torch.where(varies, self.inverse_scale, 1.0), 0.0)
-        return scale, torch.where(varies, self.shift, 0.0)
+        return units_of(self.shift, self.inverse_scale)
 
     def _steepest(self, gradient: Tensor, l1: Tensor | None, units: tuple[Tensor, Tensor]) -> float:
         """The greatest derivative of the objective by a weight or an intercept as the user knows them."""
@@ -406,8 +398,9 @@ class LogisticRegression(StreamingModel, GradientModel):
     def run_passes(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
         """Take passes; few rows that lie in memory are standardized once."""
         rows: Any = batches() if self.streaming else None
-        in_memory = isinstance(rows, list) and len(rows) == 1 and rows[0].size * self._width <= IN_MEMORY
-        if not in_memory or self.takes_sparse:
+        in_memory = isinstance(rows, list) and len(rows) == 1 and not is_sparse(rows[0].x)
+        fits = in_memory and (rows[0].size * self._width <= IN_MEMORY or compiled.available(rows[0].x))
+        if not fits or self.takes_sparse:
             return super().run_passes(batches, max_passes)
         values = {} if self.looked else super().run_passes(lambda: rows, 1)
         left = self.hparams.max_iter if max_passes is None else max_passes - 1
@@ -416,9 +409,10 @@ class LogisticRegression(StreamingModel, GradientModel):
         with torch.no_grad():
             x, y, s = (batch := self.as_batch(rows[0])).x.flatten(1).contiguous(), batch.y, batch.weight
             assert y is not None
+            s = None if s is None else s.double()
             design = None if compiled.available(x) else self._design(x)
             total, units = self._count(y, s).sum(), self._units()
-            if compiled.available(x) and max_passes is None and (found := self._minimize(x, y, s, total, units)):
+            if compiled.available(x) and max_passes is None and (found := self._minimize(x, y, s, total)):
                 return found
             while left and not self.done:
                 point, left = self.minimizer.point, left - 1
@@ -427,19 +421,18 @@ class LogisticRegression(StreamingModel, GradientModel):
             self._show(wrong)
             return self._logged(point, value, gradient, wrong / total)
 
-    def _minimize(
-        self, x: Tensor, y: Tensor, s: Tensor | None, total: Tensor, units: tuple[Tensor, Tensor]
-    ) -> dict[str, Any] | None:
+    def _minimize(self, x: Tensor, y: Tensor, s: Tensor | None, total: Tensor) -> dict[str, Any] | None:
         """Make all passes over rows in memory in compiled code; None where that leaves it to the minimizer."""
         minimizer = self.minimizer
         if self.recipe.l1 or minimizer.positive is not None or minimizer.passes:
             return None
         by_class = None if self.hparams.class_weight is None else self.objective.class_weight
-        outputs, limit = self.objective.num_outputs, self.hparams.gradient_tol
-        point, gradient, (_, wrong), found = compiled.log_loss_minimize(
-            x, self.shift, self.inverse_scale, y.long(), s, by_class, minimizer.point.view(outputs, -1),
-            self.l2.view(outputs, -1), units, total=float(total), newton=isinstance(minimizer, Newton),
-            tolerance=minimizer.tolerance, limit=limit, max_passes=minimizer.max_passes,
+        outputs = self.objective.num_outputs
+        rows = Rows(x, y.long(), s, by_class, self.shift, self.inverse_scale)
+        point, gradient, (_, wrong), found = minimize(
+            rows, minimizer.point.view(outputs, -1), self.l2.view(outputs, -1), total=float(total),
+            tolerance=minimizer.tolerance, limit=self.hparams.gradient_tol, max_passes=minimizer.max_passes,
+            method=self.hparams.method,
         )  # fmt: skip
         if not minimizer.end(point.view(-1), *found.tolist()):
             return None
@@ -452,12 +445,9 @@ class LogisticRegression(StreamingModel, GradientModel):
             raise ZooError("The features hold NaN or infinite values (or overflow): fill in or scale them first.")
         self.objective.count(self.row_counts)
         deviation = self.spread / total.sqrt()
-        # With the penalty's curvature, so that the objective bends about equally in all coordinates.
-        scale = torch.hypot(deviation, deviation.new_tensor(8 * self.recipe.l2).sqrt()).clamp_min(SMALLEST)
-        self.shift = self.mean.clone()
-        self.inverse_scale = torch.where(deviation > CONSTANT * self.mean.abs(), 1 / scale, 0.0)
+        self.shift, self.inverse_scale = self.mean.clone(), inverse_scales(self.mean, deviation, self.recipe.l2)
         point = self.minimizer.point.view(self.objective.num_outputs, -1)
-        point[:, : len(scale)] = self.weight * torch.where(self.inverse_scale > 0, scale, 0.0)
+        point[:, : len(self.shift)] = self.weight * self._units()[0]
         if self.hparams.fit_intercept:
             point[:, -1] = self.bias + self.weight @ self.shift
         self._take_penalties()
@@ -466,10 +456,8 @@ class LogisticRegression(StreamingModel, GradientModel):
     def _take_penalties(self) -> None:
         """Set λ₁ and λ₂ of each coordinate, (D,): zero for the intercepts."""
         features, rows = len(self.shift), self.objective.num_outputs
-        # A feature that does not vary is held at zero.
-        bend = torch.where(self.inverse_scale > 0, (self.recipe.l2**0.5 * self.inverse_scale).square(), 1.0)
         self.l1.view(rows, -1)[:, :features] = self.recipe.l1 * self.inverse_scale
-        self.l2.view(rows, -1)[:, :features] = bend
+        self.l2.view(rows, -1)[:, :features] = ridge_of(self.recipe.l2, self.inverse_scale)
 
     def _free_columns(self) -> slice:
         """Columns of the weights to which softmax lets one number be added for all classes at no cost."""
@@ -486,13 +474,11 @@ class LogisticRegression(StreamingModel, GradientModel):
 
     def _show(self, wrong: Tensor) -> None:
         """Copy the minimizer's point to the weights: of all that softmax cannot tell apart, that of sum 0."""
-        w = self.minimizer.point.view(self.objective.num_outputs, -1)
-        if len(w) > 1:
-            w[:, self._free_columns()] -= w[:, self._free_columns()].mean(0)
-        self.linear.weight.copy_(w[:, : len(self.shift)] * self.inverse_scale)
+        point = self.minimizer.point.view(self.objective.num_outputs, -1)
+        weight, bias = in_users_units(point, self.shift, self.inverse_scale, self._free_columns())
+        self.linear.weight.copy_(weight)
         if self.linear.bias is not None:
-            bias = w[:, -1] - self.weight @ self.shift
-            self.linear.bias.copy_(bias - bias.mean() if len(w) > 1 else bias)
+            self.linear.bias.copy_(bias)
         if self.minimizer.finished:
             self._warn(wrong)
 

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.kernels import moments as compiled
 from zoo.numerics.moments import average, gram, mean_shift
 from zoo.numerics.triangular import gram_factor, qr_update
 
@@ -116,12 +117,27 @@ def _measure(x: Tensor, y: Tensor, at: Tensor, out: Tensor) -> None:
 
 def _by_gram(x: Tensor, y: Tensor, weight: Tensor | None, at: Tensor) -> Tensor | None:
     """The factor of [1, Z] (C, C) by the Gram matrix of Z; None where that would cost too many digits."""
+    weight = None if weight is None else weight.to(at.dtype)
+    if compiled.available(x, len(at)):
+        count, mean, scatter = compiled.moments(x, y.to(at.dtype), weight, at)
+    else:
+        count, mean, scatter = _moments(x, y, weight, at)
+    inner = gram_factor(scatter)
+    if inner is None:
+        return None
+    factor = at.new_zeros(1 + len(at), 1 + len(at))
+    factor[0, 0], factor[0, 1:], factor[1:, 1:] = count.sqrt(), count.sqrt() * mean, inner
+    return factor
+
+
+def _moments(x: Tensor, y: Tensor, weight: Tensor | None, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The weight of rows [x, y] (), their mean beside a point (C,), and their scatter about it (C, C)."""
     step = max(1024, _BLOCK // len(at))
     buffer = at.new_empty(min(step, len(x)), len(at))
     count, mean, scatter = at.new_zeros(()), torch.zeros_like(at), at.new_zeros(len(at), len(at))
     for start in range(0, len(x), step):
         part = slice(start, start + step)
-        mass = None if weight is None else weight[part].to(at.dtype)
+        mass = None if weight is None else weight[part]
         rows = buffer[: min(step, len(x) - start)]
         _measure(x[part], y[part], at, rows)
         middle = average(rows, mass)
@@ -132,12 +148,7 @@ def _by_gram(x: Tensor, y: Tensor, weight: Tensor | None, at: Tensor) -> Tensor 
         added = count.new_tensor(len(rows)) if mass is None else mass.sum()
         count, mean, joint = mean_shift(count, mean, added, middle)
         scatter += torch.outer(joint, joint)
-    inner = gram_factor(scatter)
-    if inner is None:
-        return None
-    factor = at.new_zeros(1 + len(at), 1 + len(at))
-    factor[0, 0], factor[0, 1:], factor[1:, 1:] = count.sqrt(), count.sqrt() * mean, inner
-    return factor
+    return count, mean, scatter
 
 
 def _moved(factor: Tensor, shift: Tensor) -> Tensor:

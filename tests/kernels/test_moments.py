@@ -1,0 +1,92 @@
+"""The compiled moments of rows against NumPy's: shapes, strides, weights, points far away, threads, bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import zoo.kernels
+from zoo.kernels.moments import available, moments
+
+BEST, *OTHERS = zoo.kernels.runnable()
+VIEWS: list[Callable[[Tensor], Tensor]] = [
+    torch.clone,
+    lambda x: torch.stack([x, -x], x.ndim)[..., 0],
+    lambda x: x.T.contiguous().T if x.ndim == 2 else x,
+    lambda x: x[:1].expand_as(x),
+]
+SIZES = [(1, 1, 0), (2, 3, 1), (31, 16, 2), (300, 5, 1), (257, 40, 0), (1000, 63, 1)]
+
+
+@pytest.fixture(params=[BEST, *(pytest.param(variant, marks=pytest.mark.slow) for variant in OTHERS)])
+def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("ZOO_KERNELS", request.param)
+    if not available(torch.zeros(1, 1)):
+        pytest.skip(str(zoo.kernels.status()))
+    return request.param
+
+
+def close(found: Tensor, expected: np.ndarray, share: float = 1e-12) -> None:
+    assert found.shape == expected.shape
+    assert np.abs(found.numpy() - expected).max(initial=0) <= share * (1 + np.abs(expected).max(initial=0))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mean_and_scatter_are_numpys(compiled: str, dtype: torch.dtype, sizes: tuple, view: Callable) -> None:
+    rows, features, targets = sizes
+    for far, weighted in ((0.0, False), (1e6, True)):
+        x = view((torch.randn(rows, features, dtype=torch.float64) + far).to(dtype))
+        y = view(torch.randn(rows, targets, dtype=torch.float64)) if targets else None
+        weight = torch.arange(rows, dtype=torch.float64) % 3 + (rows == 1) if weighted else None
+        at = torch.cat([x[0].double(), y[0]]) if targets else x[0].double().clone()
+        whole = np.c_[x.double().numpy(), np.empty((rows, 0)) if y is None else y.numpy()] - at.numpy()
+        mass = np.ones(rows) if weight is None else weight.numpy()
+        if weight is not None and rows > 1:  # what weighs nothing may hold anything
+            x = x.contiguous()
+            x[weight == 0] = float("nan")
+        centred = whole - mass @ whole / mass.sum()
+        count, mean, scatter = moments(x, y, weight, at)
+        assert count == mass.sum()
+        close(mean, mass @ whole / mass.sum())
+        close(scatter, centred.T @ (mass[:, None] * centred))
+        assert torch.equal(scatter, scatter.T)
+        close(moments(x, y, weight, at, squares=True)[2], scatter.diagonal().numpy())
+
+
+def test_threads_and_no_rows(compiled: str) -> None:
+    x = torch.randn(30_001, 60) + 5
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        several = moments(x)
+        torch.set_num_threads(1)
+        one = moments(x)
+    finally:
+        torch.set_num_threads(threads)
+    for a, b in zip(several, one, strict=True):
+        close(a, b.numpy())
+    close(one[2] / 30_000, np.cov(x.double().numpy().T))
+    assert not any(t.any() for t in moments(x[:0]))
+    assert moments(torch.tensor([[1.0], [float("inf")]]))[2].isnan().all()
+
+
+def test_the_operator_is_what_torch_expects(compiled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, weight, at = torch.randn(5, 3), torch.randn(5, 1).double(), torch.rand(5).double(), torch.rand(4).double()
+    utilities = ("test_schema", "test_faketensor")
+    for squares in (False, True):
+        operator = torch.ops.zoo.moments.default
+        torch.library.opcheck(operator, (x, y, weight, at, squares), test_utils=utilities)
+    for wrong in ((x.half(), y, weight, at), (x, y[1:], weight, at), (x, y, weight[1:], at), (x, y, weight, at[1:])):
+        with pytest.raises(RuntimeError, match="zoo::moments: inputs"):
+            moments(*wrong)
+    assert not available(x, 65)
+    monkeypatch.setenv("ZOO_KERNELS", "0")
+    assert not available(x)
+    with pytest.raises(RuntimeError, match="needs the compiled kernels"):
+        moments(x)
