@@ -77,9 +77,14 @@ GRID = (  # rows, features
 )  # fmt: skip
 
 
+PENALIZED = ((1_000, 50), (10_000, 500), (100_000, 50))
+
+
 def grid() -> Iterator[Job]:
-    """Yield least squares of all shapes."""
-    from sklearn.linear_model import LinearRegression
+    """Yield least squares of all shapes, of some of them penalized and streamed: the same call on both sides."""
+    import sklearn.linear_model as peers
+
+    import zoo.sklearn as estimators
 
     rng = np.random.default_rng(0)
     for rows, features in GRID:
@@ -88,12 +93,29 @@ def grid() -> Iterator[Job]:
         for dtype in ("float32", "float64"):
             x, y = wide.astype(dtype), target.astype(dtype)
             where = {"rows": rows, "features": features, "dtype": dtype}
+            chosen = {"LinearRegression": {}}
+            if (rows, features) in PENALIZED:
+                chosen |= {"Ridge": {}, "Lasso": {"alpha": 0.05}, "ElasticNet": {"alpha": 0.05}}
+            for name, options in chosen.items():
 
-            def ours(x: np.ndarray = x, y: np.ndarray = y) -> torch.Tensor:
-                return zoo.fit(zoo.create_model("linear_regression"), x, y, device="cpu").weight[0]
+                def ours(x: np.ndarray = x, y: np.ndarray = y, name: str = name, options: dict = options) -> np.ndarray:
+                    return getattr(estimators, name)(**options).fit(x, y).coef_
 
-            def peer(x: np.ndarray = x, y: np.ndarray = y) -> np.ndarray:
-                return LinearRegression().fit(x, y).coef_
+                def peer(x: np.ndarray = x, y: np.ndarray = y, name: str = name, options: dict = options) -> np.ndarray:
+                    return getattr(peers, name)(**options).fit(x, y).coef_
 
-            name = f"least squares, {name_of(**where)}"
-            yield Job(name, ours, peer, "scikit-learn", where=where, quick=rows * features <= 1_000_000)
+                title = f"{name}, {name_of(**where)}"
+                yield Job(title, ours, peer, "scikit-learn", where=where, quick=rows * features <= 1_000_000)
+            if rows >= 100_000:
+                yield streamed(x, y, where)
+
+
+def streamed(x: np.ndarray, y: np.ndarray, where: dict) -> Job:
+    """Rows that come in batches, beside all of them at once."""
+    from sklearn.linear_model import LinearRegression
+
+    def ours() -> torch.Tensor:
+        return zoo.fit(zoo.create_model("linear_regression"), x, y, batch_size=50_000, device="cpu").weight[0]
+
+    title = f"least squares, batches of 50,000, {name_of(**where)}"
+    return Job(title, ours, lambda: LinearRegression().fit(x, y).coef_, "scikit-learn, in memory", where=where)

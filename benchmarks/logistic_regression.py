@@ -69,9 +69,14 @@ GRID = (  # rows, features, classes, condition
 )  # fmt: skip
 
 
+STREAMED = ((100_000, 20, 2), (1_000_000, 4, 2))
+
+
 def grid() -> Iterator[Job]:
-    """Yield fits of all shapes, with scikit-learn's usual penalty (C = 1) and to its usual tolerance or better."""
+    """Yield fits of all shapes: the same call on both sides, C = 1, to the same tolerance; some of them streamed."""
     from sklearn.linear_model import LogisticRegression
+
+    import zoo.sklearn as estimators
 
     for rows, features, classes, condition in GRID:
         wide, y = problem(rows, features, classes, condition)
@@ -80,11 +85,17 @@ def grid() -> Iterator[Job]:
             where = {"rows": rows, "features": features, "classes": classes, "dtype": dtype}
 
             def ours(x: np.ndarray = x, y: np.ndarray = y) -> np.ndarray:
-                model = zoo.create_model("logistic_regression", solver="exact")
-                return zoo.fit(model, x, y, l2=1 / (2 * len(x)), device="cpu").weight.numpy()
+                return estimators.LogisticRegression(max_iter=10_000).fit(x, y).coef_
+
+            def streamed(x: np.ndarray = x, y: np.ndarray = y) -> np.ndarray:
+                model = zoo.create_model("logistic_regression", gradient_tol=1e-4)
+                return zoo.fit(model, x, y, l2=1 / (2 * len(x)), batch_size=50_000, device="cpu").weight.numpy()
 
             def peer(x: np.ndarray = x, y: np.ndarray = y) -> np.ndarray:
                 return LogisticRegression(max_iter=10_000).fit(x, y).coef_
 
-            name = f"logistic regression, {name_of(**where)}"
-            yield Job(name, ours, peer, "scikit-learn (lbfgs)", where=where, quick=rows * features <= 1_000_000)
+            name, whose = f"logistic regression, {name_of(**where)}", "scikit-learn (lbfgs)"
+            yield Job(name, ours, peer, whose, where=where, quick=rows * features <= 1_000_000)
+            if (rows, features, classes) in STREAMED:
+                name = f"logistic regression, batches of 50,000, {name_of(**where)}"
+                yield Job(name, streamed, peer, f"{whose}, in memory", where=where)

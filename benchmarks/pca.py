@@ -42,8 +42,10 @@ GRID = (  # rows, features, components
 
 
 def grid() -> Iterator[Job]:
-    """Yield fits of all shapes, with the solvers that both take by themselves."""
+    """Yield fits of all shapes, with the solvers that both take by themselves; some of them streamed."""
     from sklearn.decomposition import PCA
+
+    import zoo.sklearn as estimators
 
     rng = np.random.default_rng(0)
     for rows, features, components in GRID:
@@ -53,15 +55,21 @@ def grid() -> Iterator[Job]:
             x = wide.astype(dtype)
             where = {"rows": rows, "features": features, "components": components, "dtype": dtype}
 
-            def ours(x: np.ndarray = x, precision: str = precision, count: int = components) -> torch.Tensor:
+            def ours(x: np.ndarray = x, count: int = components) -> np.ndarray:
+                return estimators.PCA(count, random_state=0).fit(x).explained_variance_
+
+            def streamed(x: np.ndarray = x, precision: str = precision, count: int = components) -> np.ndarray:
                 model = zoo.create_model("pca", num_components=count, precision=precision)
-                return zoo.fit(model, x, device="cpu").explained_variance
+                return zoo.fit(model, x, batch_size=50_000, device="cpu").explained_variance.numpy()
 
             def peer(x: np.ndarray = x, count: int = components) -> np.ndarray:
-                return PCA(count).fit(x).explained_variance_
+                return PCA(count, random_state=0).fit(x).explained_variance_
 
-            def check(a: torch.Tensor, b: np.ndarray) -> None:
-                np.testing.assert_allclose(a.numpy()[0], b[0], rtol=1e-2)
+            def check(a: np.ndarray, b: np.ndarray) -> None:
+                np.testing.assert_allclose(a[0], b[0], rtol=1e-2)
 
-            name = f"PCA, {name_of(**where)}"
-            yield Job(name, ours, peer, "scikit-learn", check=check, where=where, quick=rows * features <= 1_000_000)
+            name, quick = f"PCA, {name_of(**where)}", rows * features <= 1_000_000
+            yield Job(name, ours, peer, "scikit-learn", check=check, where=where, quick=quick)
+            if rows >= 100_000:
+                name = f"PCA, batches of 50,000, {name_of(**where)}"
+                yield Job(name, streamed, peer, "scikit-learn, in memory", check=check, where=where)

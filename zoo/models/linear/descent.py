@@ -23,6 +23,7 @@ Nocedal & Wright 2006, §7.2 (the first matrix of L-BFGS).
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -53,7 +54,7 @@ SAMPLE = 8  # rows of a sample for each column
 SHARE = 16  # of all rows, one in so many
 WORTH = 4  # so many samples there must be among all rows
 RATE = 16  # how many more products a matrix product makes in a time than a pass
-LEAST_PASSES = 8  # that M must be worth, so that it is waited whether they do without
+LEAST_PASSES = 8  # that M must be worth for a search without it to come first
 CONSTANT = 2.0**-47  # deviation beside the mean below which a feature varies by rounding alone
 _LEAST = 1e-280  # of sums of squares in which none has vanished
 SMALLEST = 2.0**-1000  # scale at least: its inverse is a number too
@@ -230,24 +231,21 @@ def minimize(
         max_passes: over all rows, at most.
         method: `newton`, `lbfgs`, or `auto` for what the shape of the rows calls for.
     """
-    options = {"total": total, "limit": limit}
+    search = functools.partial(_search, rows, ridge=ridge, total=total, limit=limit)
     if method != "auto" or _is_small(rows, start):
-        newton = method != "lbfgs"
-        return _search(rows, start, ridge, newton=newton, tolerance=tolerance, max_passes=max_passes, **options)
+        return search(start, newton=method != "lbfgs", tolerance=tolerance, max_passes=max_passes)
     if start.numel() <= PRECISE:
         tolerance = tolerance**1.5
-    columns, found = start.shape[1], None
-    few = min(max_passes, _worth_of_factor(rows, start))
-    if few >= LEAST_PASSES or columns > WIDE:
-        found = _search(rows, start, ridge, tolerance=tolerance, max_passes=few, **options)
+    passes, few = 0, min(max_passes, _worth_of_factor(rows, start))
+    if few >= LEAST_PASSES:
+        found = search(start, tolerance=tolerance, max_passes=few)
         if found.end[1] or few == max_passes:
             return found
-        start = found.point
+        passes, start = few, found.point
         factor = _factor(rows, start, ridge)
     else:
         start, factor = _approach(rows, start, ridge)
-    passes = 0 if found is None else int(found.end[0])
-    found = _search(rows, start, ridge, factor, tolerance=tolerance, max_passes=max_passes - passes, **options)
+    found = search(start, factor=factor, tolerance=tolerance, max_passes=max_passes - passes)
     found.end[0] += passes
     return found
 
@@ -272,15 +270,23 @@ def _is_small(rows: Rows, start: Tensor) -> bool:
 
 
 def _search(
-    rows: Rows, start: Tensor, ridge: Tensor, factor: Tensor | None = None, *, newton: bool = False, **options: Any
+    rows: Rows,
+    start: Tensor,
+    *,
+    ridge: Tensor,
+    total: float,
+    tolerance: float,
+    limit: float | None,
+    max_passes: int,
+    factor: Tensor | None = None,
+    newton: bool = False,
 ) -> Found:
-    units = units_of(rows.shift, rows.inverse_scale)
-    return Found(*log_loss_minimize(*rows_in_order(rows), start, ridge, units, factor=factor, newton=newton, **options))
-
-
-def rows_in_order(rows: Rows) -> tuple[Tensor | None, ...]:
-    """The fields as the kernel takes them."""
-    return rows.x, rows.shift, rows.inverse_scale, rows.y, rows.weight, rows.class_weight
+    fields = rows.x, rows.shift, rows.inverse_scale, rows.y, rows.weight, rows.class_weight
+    found = log_loss_minimize(
+        *fields, start, ridge, units_of(rows.shift, rows.inverse_scale), factor=factor, total=total, newton=newton,
+        tolerance=tolerance, limit=limit, max_passes=max_passes,
+    )  # fmt: skip
+    return Found(*found)
 
 
 def _approach(rows: Rows, start: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -300,8 +306,10 @@ def _approach(rows: Rows, start: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor 
     newton = _is_small(some, start)
     first = None if newton else _factor(some, start, ridge)
     # The minimum of a sample is off by about the root of columns beside rows, and need not be known any better.
-    options = {"total": total, "tolerance": 1e-2 * start.shape[1] / size, "limit": None, "max_passes": 30}
-    found = _search(some, start, ridge, first, newton=newton, **options)
+    found = _search(
+        some, start, ridge=ridge, total=total, tolerance=1e-2 * start.shape[1] / size, limit=None, max_passes=30,
+        factor=first, newton=newton,
+    )  # fmt: skip
     if not found.end[0] or not bool(found.point.isfinite().all()):
         return start, _factor(some, start, ridge)
     return found.point, _factor(some, found.point, ridge)
