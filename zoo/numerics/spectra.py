@@ -13,8 +13,22 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.numerics.hashing import epoch_generator
+from zoo.numerics.moments import gram
 
-__all__ = ["components_for_share", "fix_signs", "krylov_block", "likeliest_components", "probabilistic_log_density"]
+__all__ = [
+    "components_for_share",
+    "fix_signs",
+    "krylov_block",
+    "leading_spectrum",
+    "likeliest_components",
+    "probabilistic_log_density",
+]
+
+SMALL = 256  # rows or columns, up to which all eigenvalues are soon found
+PRODUCTS = 4, 3  # of the Gram matrix with a block of few vectors, and of many
+FEW = 0.1  # of all eigenvalues
+BASIS = 300  # vectors, about, beyond which the blocks of a basis cost more than they lead to
+SURPLUS = 10  # vectors of a block beyond the number that is wanted
 
 # Letters: B rows, D features, D' eigenvalues, K components, L vectors of a block, W of a basis.
 
@@ -142,6 +156,79 @@ def krylov_block(basis: Tensor, product: Tensor, seed: int) -> tuple[Tensor, Ten
     for _ in range(3):  # the first time leaves what rounding leaves, which may be all where M leads nowhere new
         block = torch.linalg.qr(block - basis @ (basis.T @ block)).Q
     return column, block[:, :size]
+
+
+def leading_spectrum(rows: Tensor, number: int, seed: int) -> tuple[Tensor, Tensor] | None:
+    r"""The greatest eigenvalues of $Z^\top Z$ of rows in memory, and their eigenvectors.
+
+    Of few rows or columns by all eigenvalues of the smaller Gram matrix; else on a basis of what that matrix makes of
+    random vectors, of what it makes of these, and so on, the first of which are left out where there are many.
+
+    Args:
+        rows: Z, (B, D).
+        number: how many, K.
+        seed: of the random vectors.
+
+    Returns:
+        Eigenvalues, descending, (K,), and unit vectors, one a row, (K, D), both float64; None where rounding hides the
+        last of them.
+
+    Source: C. Musco and C. Musco, "Randomized block Krylov methods for stronger and faster approximate singular value
+    decomposition", 2015.
+
+    Example:
+        >>> leading_spectrum(torch.tensor([[3.0, 0.0, 0.0], [0.0, 2.0, 0.0]]), 1, seed=0)[0].round(decimals=4)
+        tensor([9.], dtype=torch.float64)
+    """
+    wide = len(rows) < rows.shape[1]
+    short = rows if wide else rows.T  # (S, T) with S ≤ T
+    if len(short) <= SMALL:
+        values, basis = torch.linalg.eigh(gram(short.T))
+    else:
+        values, basis = _krylov_spectrum(short, number, seed)
+    values, basis = values.flip(0)[:number], basis.flip(1)[:, :number]
+    if not values[-1] > len(short) * torch.finfo(rows.dtype).eps * values[0]:
+        return None
+    if not wide:
+        return values, basis.T
+    vectors = (basis.T.to(rows.dtype) @ rows).double()  # of the rows' own digits
+    return values, vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+
+
+def _krylov_spectrum(short: Tensor, number: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Eigenvalues of Z Zᵀ (S, S), ascending, and eigenvectors, (S, W), on a basis of a few products."""
+
+    def product(block: Tensor) -> Tensor:
+        return short @ (short.T @ block)
+
+    length, count = min(number + SURPLUS, len(short)), PRODUCTS[number >= FEW * len(short)]
+    blocks = min(count, max(2, BASIS // length), len(short) // length)
+    random = torch.randn(short.shape[1], length, generator=epoch_generator(seed), dtype=short.dtype)
+    block = _orthonormal(short @ random)
+    for _ in range(count - blocks):
+        block = _orthonormal(product(block))
+    basis, products = block, product(block)
+    for _ in range(blocks - 1):
+        block = products[:, -length:]
+        for _ in range(2):  # the first time leaves what rounding leaves
+            block = block - basis @ (basis.T @ block)
+        block = _orthonormal(block)
+        basis, products = torch.cat([basis, block], 1), torch.cat([products, product(block)], 1)
+    projected = (basis.T @ products).double()
+    values, vectors = torch.linalg.eigh((projected + projected.T) / 2)
+    return values, basis.double() @ vectors
+
+
+def _orthonormal(block: Tensor) -> Tensor:
+    """The same columns made orthonormal, by Cholesky's factor of their products where that keeps the digits."""
+    length = torch.linalg.vector_norm(block, dim=0)
+    found = block / torch.where(length > 0, length, 1.0)
+    for _ in range(2):  # the second time mends what the square of the condition number costs
+        factor, failed = torch.linalg.cholesky_ex(gram(found), upper=True)
+        if int(failed) or not bool(factor.diagonal().min() > 100 * torch.finfo(block.dtype).eps ** 0.5):
+            return torch.linalg.qr(block).Q
+        found = torch.linalg.solve_triangular(factor.to(block.dtype), found, upper=True, left=False)
+    return found
 
 
 def probabilistic_log_density(centred: Tensor, components: Tensor, variance: Tensor, noise_variance: Tensor) -> Tensor:

@@ -18,12 +18,12 @@ from torch import Tensor
 from zoo.data.spec import Batch
 from zoo.models.pca import PCA as PCAModel
 from zoo.models.pca import Principal, principal_components
-from zoo.numerics.moments import centred_blocks, scatter_blocks
-from zoo.numerics.spectra import probabilistic_log_density
+from zoo.numerics.moments import average, centred_blocks, scatter_blocks
+from zoo.numerics.spectra import leading_spectrum, probabilistic_log_density
 from zoo.numerics.threads import of_few_threads
 from zoo.numerics.triangular import qr_update
 from zoo.sklearn.base import ZooEstimator, constraints
-from zoo.sklearn.rows import dense_blocks, validate_data
+from zoo.sklearn.rows import dense_blocks, tensor_of, validate_data
 
 __all__ = ["PCA", "IncrementalPCA"]
 
@@ -190,7 +190,7 @@ class PCA(_Projection):
         if solver in ("full", "covariance_eigh"):
             found, mean = self._decompose(X, wanted, solver)
         else:
-            found, mean = self._iterate(X, wanted, solver)
+            found, mean = self._lead(X, wanted, solver) or self._iterate(X, wanted, solver)
         self.n_samples_, self._fit_svd_solver = X.shape[0], solver
         self._keep(found, mean, X.shape[0], X.dtype, 0 if wanted == 0 else None)
         return self
@@ -214,6 +214,20 @@ class PCA(_Projection):
             values, vectors = values.flip(0), vectors.T.flip(0)
         number = None if wanted == 0 else int(wanted) if isinstance(wanted, int | np.integer) else wanted
         return principal_components(values, vectors, values.clamp_min(0).sum(), count, number), mean
+
+    def _lead(self, X: Any, wanted: int, solver: str) -> tuple[Principal, Tensor] | None:
+        """The first components of rows in memory, where `auto` chose them; None where rounding hides the last one."""
+        if self.svd_solver != "auto" or solver != "randomized" or self._device() != "cpu":
+            return None
+        middle = average(x := tensor_of(X), None)
+        rows = x - middle
+        mean = middle.double() + average(rows, None).double()  # the rest is what float32 rounds off
+        total = torch.linalg.vector_norm(rows).double().square()
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        found = leading_spectrum(rows, int(wanted), seed) if bool(total.isfinite()) else None
+        if found is None:
+            return None
+        return principal_components(*found, total, mean.new_tensor(len(x)), int(wanted)), mean
 
     def _iterate(self, X: Any, wanted: Any, solver: str) -> tuple[Principal, Tensor]:
         """The first components by passes over the rows."""
