@@ -72,10 +72,6 @@ SHIPPED = {
         "model.hidden_size=96 model.num_layers=3 trainer.max_steps=1500",
         "apache-2.0", "tiny Shakespeare (karpathy/char-rnn), public domain",
     ),
-    "transformer/dates": Shipment(
-        "model=transformer model.hidden_size=64 model.feedforward_size=128 optimizer.lr=0.002 trainer.max_epochs=45",
-        "apache-2.0", _OWN,
-    ),
     "ntm/copy": Shipment("model=ntm experiment=ntm_copy", "apache-2.0", _OWN),
     "word2vec/text8": Shipment(
         "model=word2vec data=text_file data.path={DATA}/text/text8_first10M.txt.xz data.tokenizer=word "

@@ -52,7 +52,7 @@ _SWEPT_ROWS = {True: 10_000, False: 2000}  # the most whose repulsion is summed 
 
 def map_weights(queries: Tensor, points: Tensor) -> Tensor:
     """Return w = 1 / (1 + |q − y|²) of queries (C, E) and points (N, E) as a matrix (C, N)."""
-    denominator = queries.new_ones(len(queries), len(points))
+    denominator = queries.new_ones(queries.shape[0], points.shape[0])  # a trace takes any number of queries
     for query, point in zip(queries.T, points.T, strict=True):
         denominator += (query[:, None] - point).square_()
     return denominator.reciprocal_()

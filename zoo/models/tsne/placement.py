@@ -48,7 +48,8 @@ class ExactField:
     def __call__(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Return the forces (Q, E) and the sums of weights (Q,) at queries (Q, E)."""
         forces, totals = [], []
-        for part in queries.split(max(1, _CHUNK_ELEMENTS // len(self.points))):
+        rows = max(1, _CHUNK_ELEMENTS // len(self.points))
+        for part in (queries,) if torch.compiler.is_exporting() else queries.split(rows):
             weight = map_weights(part, self.points)  # (C, N)
             totals.append(weight.sum(1))
             weight = weight.square_()
