@@ -473,7 +473,7 @@ def test_given_priors() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["tabular", "image"])
 def test_pictures_can_be_drawn(name: str, kind: str, tmp_path) -> None:
-    x, y = digits()
+    x, y = (rows[digits()[1] < 3] for rows in digits())
     x = x.view(-1, 1, 8, 8) if kind == "image" else x[:, 18:24]
     model = zoo.fit(create(name), x, y)
     batch = Batch(x[:200], y[:200])

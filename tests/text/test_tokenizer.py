@@ -37,13 +37,13 @@ def test_a_text_gives_one_vocabulary(kind: str) -> None:
 
     WordPiece broke ties by it, and Unigram's rare characters, here the ideographs, changed places.
     """
-    texts = [*sorted(topics.values())[:40], "".join(f"{chr(0x4E00 + i)} " for i in range(200))]
+    texts = [*sorted(topics.values())[:10], "".join(f"{chr(0x4E00 + i)} " for i in range(200))]
     size = {"char": 400, "bpe": 800}.get(kind, 1500)
-    first, *others = (Tokenizer.train(iter(texts), kind, size, special_tokens=["pad"]).to_json() for _ in range(4))
+    first, *others = (Tokenizer.train(iter(texts), kind, size, special_tokens=["pad"]).to_json() for _ in range(3))
     assert all(other == first for other in others)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text())
 def test_bytes_give_back_any_text(text: str) -> None:
     assert BYTES.decode(BYTES.encode(text)) == text

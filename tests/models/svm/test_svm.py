@@ -123,6 +123,17 @@ def test_gradient_steps_come_near_the_exact_minimum():
     assert cosine.item() > 0.95
 
 
+def test_costs_and_weights_whose_squares_are_no_numbers():
+    """Where they overflowed, or vanished, the first gradient seemed small enough, and all weights stayed 0."""
+    x, y = standardized(load_iris)
+    x, y = x[40:70, :2], y[40:70]
+    tiny = [fit(x, y, method="newton", C=cost).weight / cost for cost in (1e-300, 1e-100)]
+    torch.testing.assert_close(*tiny, rtol=1e-9, atol=0)
+    huge = [fit(x, y, np.full(30, weight), method="newton").weight for weight in (1e300, 1e100)]
+    torch.testing.assert_close(*huge, rtol=1e-9, atol=0)
+    assert all(weight.abs().min() > 0.1 for weight in (*tiny, *huge))
+
+
 def test_newton_takes_a_handful_of_passes():
     x, y = standardized(load_breast_cancer)
     assert int(fit(x, y).search.passes) <= 12

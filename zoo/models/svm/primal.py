@@ -237,6 +237,8 @@ class NewtonSearch(nn.Module):
     def _accept(self, k: int, value: Tensor, gradient: Tensor, hessian: Tensor) -> None:
         self.best[k], self.value[k] = self.trial[k], value
         norm = gradient.norm()
+        if norm == 0 or norm.isinf():  # the squares of numbers that lie between
+            norm = gradient.abs().max()
         if self.first_norm[k] < 0:
             self.first_norm[k] = norm
         if norm <= self.tol * self.first_norm[k]:
