@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from support import (
     CHECKOUT,
     CPU,
+    TINY,
     bits,
     compose,
     create,
@@ -206,7 +207,7 @@ def test_one_batch_of_everything_runs_through_the_composed_config(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    small = ["data.batch_size=2"] if "tokens" in model_entry(name).kinds else []  # these are large by default
+    small = [option for option in TINY.get(name, []) if option.startswith("data.")]  # of a model as it is by default
     code = run_command([f"model={name}", *small, "trainer.fast_dev_run=true", CPU])
     printed = capsys.readouterr()
     assert code == 0, printed.err

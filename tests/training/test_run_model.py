@@ -16,7 +16,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 import torch
-from support import CPU, run_command
+from support import CPU, TINY, run_command
 
 import zoo
 from zoo.registry import model_entry
@@ -118,8 +118,9 @@ SMALL = {
 
 def trained(tmp_path: Path, name: str, options: list[str]) -> Path:
     short = [] if zoo.create_model(name).streaming else ["trainer.max_epochs=2"]
+    small = [option for option in TINY.get(name, []) if option.startswith("model.")] + SMALL.get(name, [])
     run = tmp_path / "run"
-    assert run_command([f"model={name}", *SMALL.get(name, []), *options, *short, CPU, f"run_dir={run}"]) == 0
+    assert run_command([f"model={name}", *small, *options, *short, CPU, f"run_dir={run}"]) == 0
     return run
 
 
