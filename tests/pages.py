@@ -49,3 +49,8 @@ def combinations(overrides: list[str]) -> Iterator[list[str]]:
         parts = re.split(r",(?![^\[{(]*[\]})])", value)
         choices.append([f"{key}={part}" for part in parts])
     yield from (list(job) for job in itertools.product(*choices))
+
+
+def ends_of_intervals(overrides: list[str]) -> list[str]:
+    """The overrides with the ends of each interval that a sweep searches, in its place."""
+    return [re.sub(r"(?:tag\(log, )?interval\(([^,]+), ([^)]+)\)+", r"\1,\2", override) for override in overrides]

@@ -42,7 +42,8 @@ def _tables(folder: Path, rng: np.random.Generator) -> None:
     _write_csv(folder / "table.csv", {**rows, "y": np.where(label, "yes", "no")})
     _write_csv(folder / "new.csv", {**{k: v[:40] for k, v in rows.items()}, "y": np.where(label, "yes", "no")[:40]})
     _write_csv(folder / "big.csv", {**rows, "label": np.where(label, "yes", "no")})
-    pq.write_table(pa.table({**rows, "label": label}), folder / "big.parquet")
+    wide = {f"x{number}": values for number, values in enumerate(rng.normal(size=(40, 200)))}
+    pq.write_table(pa.table({**wide, "label": label}), folder / "big.parquet")
     price = (3 * x[:, 0] - x[:, 1] + rng.normal(size=200)).round(2)
     with gzip.open(folder / "housing.csv.gz", "wt") as file:
         file.write(
@@ -135,7 +136,7 @@ def _models(folder: Path) -> None:
     """Folders as Hugging Face's hub has them, of models that know nothing."""
     texts = (folder / "input.txt").read_text().splitlines()
     tokenizer = Tokenizer.train(texts, "bpe", vocab_size=300)
-    spec = zoo.DataSpec("tokens", (32,), "tokens", vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.to_json())
+    spec = zoo.DataSpec("tokens", (256,), "tokens", vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.to_json())
     sizes = {"num_layers": 1, "num_heads": 2, "hidden_size": 16}
     zoo.save_pretrained(zoo.create_model("gpt", spec, **sizes), folder / "gpt2")
     pairs = json.loads(tokenizer.to_json())["model"]
@@ -143,5 +144,5 @@ def _models(folder: Path) -> None:
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs["merges"]]
     (folder / "gpt2" / "vocab.bpe").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
     words = Tokenizer.train(texts, "word", special_tokens=["pad", "unknown"])
-    spec = zoo.DataSpec("tokens", (32,), "tokens", vocab_size=words.vocab_size, tokenizer=words.to_json())
+    spec = zoo.DataSpec("tokens", (64,), "tokens", vocab_size=words.vocab_size, tokenizer=words.to_json())
     zoo.save_pretrained(zoo.create_model("bert", spec, **sizes), folder / "bert-base-uncased")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pages import PAGES, code_lines, combinations, split_code
+from pages import PAGES, code_lines, combinations, ends_of_intervals, split_code
 from support import compose
 
 import zoo
@@ -102,8 +102,7 @@ COMMANDS = commands()
 )
 def test_commands_that_the_docs_show_are_right(page: str, name: str, arguments: list[str]) -> None:
     overrides = [_quoted(argument) for argument in asked(arguments)[0] if not argument.startswith("-")]
-    # Of an interval that is searched the ends stand for all of it.
-    overrides = [re.sub(r"(?:tag\(log, )?interval\(([^,]+), ([^)]+)\)+", r"\1,\2", override) for override in overrides]
+    overrides = ends_of_intervals(overrides)
     if name == "help" or "--help" in arguments:
         for key in overrides:
             print_key(key, command=name if name in ("evaluate", "predict") else "train")

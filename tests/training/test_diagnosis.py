@@ -192,6 +192,11 @@ def test_the_command_line_says_it(table: Path, capsys: pytest.CaptureFixture[str
     assert "diagnosis" not in capsys.readouterr().out
 
 
+def test_a_machine_for_values_gets_a_sentence(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(table / "machine", f"data.path={table / 'line.csv'}", "model=kernel_svm", "logger=[]") == 0
+    assert "\ndiagnosis " in capsys.readouterr().out
+
+
 def test_one_row_a_constant_target_and_a_diverging_run_get_a_sentence(
     table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

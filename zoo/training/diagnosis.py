@@ -187,7 +187,8 @@ def gather(trainer: Any, model: ZooModel) -> Evidence | None:
     answers = held_y if len(held_y) else y
     train_curve, validation_curve = _curves(trainer, model)
     constant, loss = constant_error(y, answers, spec.target)
-    scaled = spec.target == "value" and getattr(model.objective, "target_mean", None) is not None
+    objective = getattr(model, "objective", None)  # support vector machines have none
+    scaled = spec.target == "value" and getattr(objective, "target_mean", None) is not None
     return Evidence(errors, held, constant, train_curve, validation_curve, measure, 1.0 if scaled else loss)
 
 
