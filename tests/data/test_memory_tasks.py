@@ -77,6 +77,21 @@ def test_a_curriculum_lengthens_the_rows_of_training() -> None:
     assert set(data.rows("val").lengths(torch.arange(9)).tolist()) == {6}  # type: ignore[attr-defined]
 
 
+def test_a_curriculum_of_repeat_copy_adds_copies() -> None:
+    """Each number of copies is the largest for an equal share of the growth, of items of all lengths."""
+    options = {"max_length": 3, "max_repeats": 4, "num_rows": 1000, "shuffle": False}
+    train: Any = zoo.create_data("repeat_copy", curriculum=0.8, **options).rows("train")
+    plain: Any = zoo.create_data("repeat_copy", **options).rows("train")
+    index = torch.arange(1000)
+    lengths, repeats = train.sizes(index)
+    assert torch.equal(lengths, plain.lengths(index))
+    for number, part in enumerate(repeats[:800].split(200), 1):
+        assert set(part.tolist()) == set(range(1, 1 + number))
+    batch = train[index]
+    assert torch.equal(batch.mask.sum(1), lengths * (1 + repeats) + 2)
+    assert torch.equal(train[index[700:]].y, plain[index[700:]].y)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -88,6 +103,11 @@ def test_a_curriculum_lengthens_the_rows_of_training() -> None:
 def test_a_curriculum_of_no_use_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(zoo.ZooError, match=message):
         zoo.create_data("copy", **options)
+
+
+def test_a_curriculum_of_one_copy_is_refused() -> None:
+    with pytest.raises(zoo.ZooError, match="raise data.max_repeats"):
+        zoo.create_data("repeat_copy", curriculum=0.5, shuffle=False, max_repeats=1)
 
 
 def test_copy() -> None:

@@ -33,19 +33,21 @@ _MOST_BITS = 32  # of an item
 _VECTORS = 3  # of an item that is to be recalled
 _SORTED = 0.8  # share of the items that is to be put out in order
 
-Maker = Callable[[Tensor, Tensor], Batch]
+Maker = Callable[..., Batch]
+Bounds = tuple[int, int]
 
 
 class TaskRows(Rows):
     """Rows of a task, each made of words of its own.
 
     Args:
-        make: returns the batch of lengths (B,) and words (B, n).
-        lengths: the least and the largest L.
+        make: returns the batch of sizes (B,), of which L is the first, and words (B, n).
+        sizes: the least and the largest L; for tasks whose rows have a second size, the bounds of that, too.
         num_words: n for a length.
         key: of the stream of words.
         num_rows: number of rows.
-        growth: rows over which the largest L grows from the least to its full size; 0 for none.
+        growth: rows over which the largest size grows from the least to its full range, the second where there are
+            two; 0 for none.
     """
 
     block_size = 65_536
@@ -53,33 +55,43 @@ class TaskRows(Rows):
     def __init__(
         self,
         make: Maker,
-        lengths: tuple[int, int],
+        sizes: tuple[Bounds, ...],
         num_words: Callable[[int], int],
         key: int,
         num_rows: int,
         growth: int = 0,
     ) -> None:
-        self.make, self.bounds, self.num_words, self.key, self.num_rows = make, lengths, num_words, key, num_rows
+        self.make, self.bounds, self.num_words, self.key, self.num_rows = make, sizes, num_words, key, num_rows
         self.growth = growth
         self.num_steps = RowLengths(self)
 
     def __len__(self) -> int:
         return self.num_rows
 
+    @property
+    def stride(self) -> int:
+        """Words between the first of a row and that of the next: n of the longest."""
+        return self.num_words(self.bounds[0][1])
+
+    def sizes(self, index: Tensor) -> list[Tensor]:
+        """Return L of each row, (B,), and the second size where there is one."""
+        draws, sizes = uniforms(splitmix64(self.key, index * self.stride)), []
+        for draw, (low, high) in zip(draws, self.bounds, strict=False):
+            choices = torch.full_like(index, high - low + 1)
+            if self.growth and len(sizes) == len(self.bounds) - 1:
+                choices = (1 + choices * index // self.growth).minimum(choices)
+            sizes.append(low + draw.mul_(0.999999 * choices).long())
+        return sizes
+
     def lengths(self, index: Tensor) -> Tensor:
         """Return L of each row, (B,)."""
-        low, high = self.bounds
-        first = splitmix64(self.key, index * self.num_words(high))
-        choices = torch.full_like(index, high - low + 1)
-        if self.growth:
-            choices = (1 + choices * index // self.growth).minimum(choices)
-        return low + uniforms(first)[0].mul_(0.999999 * choices).long()
+        return self.sizes(index)[0]
 
     def __getitem__(self, index: Tensor) -> Batch:
-        lengths = self.lengths(index)
-        most = int(lengths.max()) if len(lengths) else self.bounds[0]
-        counters = (index * self.num_words(self.bounds[1])).unsqueeze(1) + torch.arange(self.num_words(most))
-        return self.make(lengths, splitmix64(self.key, counters))
+        sizes = self.sizes(index)
+        most = int(sizes[0].max()) if len(index) else self.bounds[0][0]
+        counters = (index * self.stride).unsqueeze(1) + torch.arange(self.num_words(most))
+        return self.make(*sizes, splitmix64(self.key, counters))
 
 
 class RowLengths:
@@ -103,12 +115,13 @@ class MemoryTask(ZooDataModule):
         max_length: the largest length in training.
         val_length: the length in validation.
         test_length: the length in the test.
-        curriculum: share of an epoch over which the largest length grows from the least to its full size; takes the
-            rows in their order.
+        curriculum: share of an epoch over which the largest length (of `repeat_copy` the largest number of copies)
+            grows from the least to its full size; takes the rows in their order.
         **options: those of `ZooDataModule`.
     """
 
     least = 1  # length that the task makes sense for
+    grows = "all lengths are {}: lower data.min_length"  # what a curriculum needs, where it has nothing to do
 
     def __init__(
         self,
@@ -137,15 +150,20 @@ class MemoryTask(ZooDataModule):
         check_type("data.curriculum", curriculum, Annotated[float, Range(0, 1)])
         if curriculum and self.shuffle:
             raise ZooError("data.curriculum takes rows in their order, the short ones first: pass data.shuffle=false.")
-        if curriculum and min_length == max_length:
-            raise ZooError(f"data.curriculum does nothing where all lengths are {max_length}: lower data.min_length.")
         self.num_rows, self.growth = given, round(curriculum * num_rows)
         self.lengths = {
             "train": (min_length, max_length), "val": (val_length, val_length), "test": (test_length, test_length)
         }  # fmt: skip
+        low, high = self.sizes("train")[-1]
+        if curriculum and low == high:
+            raise ZooError(f"data.curriculum does nothing where {self.grows.format(high)}.")
+
+    def sizes(self, split: str) -> tuple[Bounds, ...]:
+        """Return the bounds of the sizes of a split's rows, of which the length is the first."""
+        return (self.lengths[split],)
 
     def maker(self, split: str) -> Maker:
-        """Return a picklable function from lengths (B,) and words (B, n) to a batch; the first word gave the length."""
+        """Return a picklable function from sizes (B,) and words (B, n) to a batch; the first word gave the sizes."""
         raise NotImplementedError
 
     def num_words(self, length: int) -> int:
@@ -165,7 +183,7 @@ class MemoryTask(ZooDataModule):
         for number, (split, option) in enumerate((("train", "num_rows"), ("val", "val_rows"), ("test", "test_rows"))):
             count, key = self.num_rows[option], stream_key(self.seed, number)
             growth = self.growth if split == "train" else 0
-            rows = TaskRows(self.maker(split), self.lengths[split], self.num_words, key, count, growth)
+            rows = TaskRows(self.maker(split), self.sizes(split), self.num_words, key, count, growth)
             splits[split] = rows if count else None
         features, targets = self.names()
         shape = (self.num_steps(self.lengths["train"][1]), len(features))
@@ -258,6 +276,8 @@ class RepeatCopy(BitTask):
         **options: those of `BitTask`.
     """
 
+    grows = "all numbers of copies are {}: raise data.max_repeats"
+
     def __init__(
         self,
         *,
@@ -269,7 +289,6 @@ class RepeatCopy(BitTask):
         test_length: int = 10,
         **options: Any,
     ) -> None:
-        super().__init__(max_length=max_length, val_length=val_length, test_length=test_length, **options)
         repeats = {"max_repeats": max_repeats, "val_repeats": val_repeats, "test_repeats": test_repeats}
         for name, value in repeats.items():
             if value < 1:
@@ -277,11 +296,15 @@ class RepeatCopy(BitTask):
         self.repeats = {
             "train": (1, max_repeats), "val": (val_repeats, val_repeats), "test": (test_repeats, test_repeats)
         }  # fmt: skip
+        super().__init__(max_length=max_length, val_length=val_length, test_length=test_length, **options)
+
+    def sizes(self, split: str) -> tuple[Bounds, ...]:
+        return self.lengths[split], self.repeats[split]
 
     def maker(self, split: str) -> Maker:
         high = self.repeats["train"][1]
         scale = ((1 + high) / 2, math.sqrt((high * high - 1) / 12) or 1.0)
-        return functools.partial(make_repeat_copy, num_bits=self.num_bits, repeats=self.repeats[split], scale=scale)
+        return functools.partial(make_repeat_copy, num_bits=self.num_bits, scale=scale)
 
     def num_steps(self, length: int) -> int:
         return length * (self.repeats["train"][1] + 1) + 2
@@ -291,12 +314,10 @@ class RepeatCopy(BitTask):
 
 
 def make_repeat_copy(
-    lengths: Tensor, words: Tensor, num_bits: int, repeats: tuple[int, int], scale: tuple[float, float]
+    lengths: Tensor, repeats: Tensor, words: Tensor, num_bits: int, scale: tuple[float, float]
 ) -> Batch:
     """Return L items, a delimiter with the number r, r L steps that ask for the items, and one for the end."""
-    items, length = bits_of(words[:, 1:], num_bits), lengths.unsqueeze(1)
-    low, high = repeats
-    count = low + uniforms(words[:, :1])[1].mul_(0.999999 * (high - low + 1)).long()  # (B, 1)
+    items, length, count = bits_of(words[:, 1:], num_bits), lengths.unsqueeze(1), repeats.unsqueeze(1)
     last = length + 1 + count * length  # the step of the end
     step = torch.arange(int(last.max()) + 1 if len(lengths) else 1).expand(len(lengths), -1)  # (B, T)
     delimiter, ends, mask = step == length, step == last, step <= last
