@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import statistics
 from typing import Any
 
 import pytest
@@ -106,7 +107,7 @@ def test_a_curriculum_of_no_use_is_refused(options: dict[str, Any], message: str
 
 
 def test_a_curriculum_of_one_copy_is_refused() -> None:
-    with pytest.raises(zoo.ZooError, match="raise data.max_repeats"):
+    with pytest.raises(zoo.ZooError, match="are 1: raise data"):
         zoo.create_data("repeat_copy", curriculum=0.5, shuffle=False, max_repeats=1)
 
 
@@ -120,10 +121,12 @@ def test_copy() -> None:
 
 
 def test_repeat_copy() -> None:
-    counts = set()
+    counts, logarithms = set(), [math.log(number) for number in range(1, 6)]
     for x, y in examples(rows("repeat_copy", 200, num_bits=3, max_length=4, max_repeats=5)):
         length = int(x[:, 3].nonzero())
-        count = round(float(x[length, 4]) * math.sqrt(2) + 3)  # mean 3 and variance 2 of 1 … 5
+        told = float(x[length, 4]) * statistics.pstdev(logarithms) + statistics.fmean(logarithms)
+        count = round(math.exp(told))
+        assert math.exp(told) == pytest.approx(count, rel=1e-5)
         counts.add(count)
         end = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
         copies = torch.cat([x[:length, :3].repeat(count, 1), torch.zeros(count * length, 1)], dim=1)

@@ -267,7 +267,9 @@ def make_copy(lengths: Tensor, words: Tensor, num_bits: int) -> Batch:
 class RepeatCopy(BitTask):
     """Repeat copy: L random items and a number, then the items that many times, and a mark at the end.
 
-    The number is scaled to mean 0 and deviation 1 over those of training.
+    The logarithm of the number is told, scaled to mean 0 and deviation 1 over those of training. (Deviation: the paper
+    scales the number itself. A larger number than those of training is then so far from them that a network which can
+    go on that many times does not even begin.)
 
     Args:
         max_repeats: the largest number in training; the least is 1.
@@ -302,8 +304,8 @@ class RepeatCopy(BitTask):
         return self.lengths[split], self.repeats[split]
 
     def maker(self, split: str) -> Maker:
-        high = self.repeats["train"][1]
-        scale = ((1 + high) / 2, math.sqrt((high * high - 1) / 12) or 1.0)
+        numbers = torch.arange(1, self.repeats["train"][1] + 1).double().log()
+        scale = (float(numbers.mean()), float(numbers.std(correction=0)) or 1.0)
         return functools.partial(make_repeat_copy, num_bits=self.num_bits, scale=scale)
 
     def num_steps(self, length: int) -> int:
@@ -321,7 +323,7 @@ def make_repeat_copy(
     last = length + 1 + count * length  # the step of the end
     step = torch.arange(int(last.max()) + 1 if len(lengths) else 1).expand(len(lengths), -1)  # (B, T)
     delimiter, ends, mask = step == length, step == last, step <= last
-    number = (count - scale[0]) / scale[1]
+    number = (count.log() - scale[0]) / scale[1]
     shown = taken(items, step) * (step < length).unsqueeze(-1)
     x = torch.cat([shown, channel(delimiter), channel(delimiter, number)], dim=-1)
     answer = taken(items, (step - length - 1) % length) * (~ends).unsqueeze(-1)
