@@ -257,6 +257,17 @@ def test_unfitted_models_and_wrong_names_are_refused(tmp_path: Path, monkeypatch
         export_model(done, tmp_path / "m.onnx")
 
 
+@pytest.mark.parametrize("coding", ["onehot", "codes"])
+def test_rows_that_are_drawn_lack_nothing_that_is_refused(coding: str) -> None:
+    """A table fitted in Python, its text coded, was exported as "column 'city' lacks 1 of 7 values"."""
+    table = {"size": [40.0, 90.0, 120.0] * 8, "city": ["Bern", "Chur", "Basel"] * 8}
+    for missing in ("refuse", "mean"):
+        model = zoo.fit(zoo.create_model("naive_bayes"), table, ["a", "b", "b"] * 8, text=coding, missing=missing)
+        portable = Portable(model)
+        assert portable.examples(50).isnan().any() == (missing != "refuse")
+        assert len(model.predict(portable.rows(portable.examples(50)))) == 50
+
+
 def test_the_command_exports_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert run_command(["model=naive_bayes", f"run_dir={run}", CPU]) == 0

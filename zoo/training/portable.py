@@ -81,8 +81,9 @@ class Preparation(nn.Module):
         encoder = None if preprocessing is None else preprocessing.encoder
         scaling = None if preprocessing is None else preprocessing.scaling
         self.columns = [] if encoder is None else encoder.features
+        self.refuses = encoder is not None and encoder.options.missing in ("refuse", "drop")
         if encoder is not None:
-            refused = encoder.options.missing in ("refuse", "drop")  # a missing number is then no number in the answer
+            refused = self.refuses  # a missing number is then no number in the answer
             source, category, fill = [], [], []
             for place, column in enumerate(self.columns):
                 onehot, text = column.coding == "onehot", column.kind == "text"
@@ -115,7 +116,8 @@ class Preparation(nn.Module):
                 there, place = features.max(1) if column.width else (features.sum(1), features.sum(1))
                 parts.append(torch.where(there > 0.5, place.to(x.dtype), torch.nan))
             elif column.kind == "text":
-                parts.append(torch.where(features[:, 0] < 0, torch.nan, features[:, 0].round()))
+                place = features[:, 0].round().clamp(max=max(0, len(column.categories or ()) - 1))
+                parts.append(torch.where(features[:, 0] < 0, torch.nan, place))
             else:
                 parts.append(features[:, 0])
         return torch.stack(parts, 1)
@@ -198,7 +200,8 @@ class Portable(nn.Module):
         if self.spec.kind == "transactions":
             return (torch.rand(shape, generator=generator) < 0.3).float()
         wanted = (rows, self.spec.num_features) if self.preparation.columns else tuple(shape)
-        return self._raw(torch.randn(wanted, generator=generator, dtype=self.spec.torch_dtype))
+        raw = self._raw(torch.randn(wanted, generator=generator, dtype=self.spec.torch_dtype))
+        return raw.nan_to_num(0.0) if self.preparation.refuses else raw  # the first category where none was drawn
 
     def _raw(self, prepared: Tensor) -> Tensor:
         raw = prepared if self.spec.kind in _AS_THEY_ARE else self.preparation.undone(prepared)
