@@ -124,6 +124,8 @@ def measure(job: Job) -> Result:
     with warnings.catch_warnings(), _one_thread() if job.where else contextlib.nullcontext():
         warnings.simplefilter("ignore")  # that a few iterations were not enough
         _warm_up(job)
+        gc.collect()
+        gc.freeze()  # what is there already is not looked through before each call
         times = [1, 1]
         if job.where:
             first = [_time(call, job) for call, _ in calls]
@@ -135,6 +137,7 @@ def measure(job: Job) -> Result:
                     found.append(_time(call, job, times[which]))
             if not result.scatters:
                 break
+        gc.unfreeze()
     return result
 
 

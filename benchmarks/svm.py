@@ -43,10 +43,10 @@ def jobs() -> Iterator[Job]:
 
 def data(rows: int, features: int, classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Rows of mean 0 and deviation 1, half of whose features tell of the class."""
-    informative = min(features // 2, 10)
+    informative = max(2, min(features // 2, 10))
     x, y = make_classification(
-        rows, features, n_informative=informative, n_classes=classes, n_clusters_per_class=1 if classes > 2 else 2,
-        flip_y=0.02, random_state=0,
+        rows, features, n_informative=informative, n_redundant=min(2, features - informative), n_classes=classes,
+        n_clusters_per_class=1 if classes > 2 else 2, flip_y=0.02, random_state=0,
     )  # fmt: skip
     return (x - x.mean(0)) / x.std(0), y
 
