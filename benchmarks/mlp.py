@@ -79,4 +79,4 @@ def grid() -> Iterator[Job]:
 def epochs_of(cls: Any, x: np.ndarray, y: np.ndarray, widths: tuple[int, ...], epochs: int) -> Callable[[], Any]:
     """Return a call that fits an estimator for some epochs, none less."""
     options = {"max_iter": epochs, "tol": 0.0, "n_iter_no_change": epochs + 1, "random_state": 0}
-    return lambda: cls(widths, **options).fit(x, y)
+    return lambda: cls(hidden_layer_sizes=widths, **options).fit(x, y)

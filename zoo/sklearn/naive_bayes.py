@@ -9,7 +9,7 @@ import numpy as np
 import sklearn.naive_bayes
 import torch
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets, unique_labels
+from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_non_negative
 from torch import Tensor
 
@@ -54,7 +54,7 @@ class _NaiveBayes(ClassifierMixin, ZooEstimator):
         self._check_parameters()
         X, y = self._check_rows(X, y, reset=True)
         check_classification_targets(y)
-        self.classes_ = unique_labels(y)
+        self.classes_ = np.unique(y)
         self._start(X)
         return self._add(X, np.searchsorted(self.classes_, y), sample_weight)
 

@@ -124,7 +124,7 @@ def fit(
     if optimizer is None and not options:  # the model's own choice, with the penalties of this call
         optimizer, options = model.recipe.optimizer, model.recipe.optimizer_options
     recipe = model.recipe  # with the schedule that belongs to it
-    wanted = {"optimizer": optimizer or recipe.optimizer, "optimizer_options": options}
+    wanted: dict[str, Any] = {"optimizer": optimizer or recipe.optimizer, "optimizer_options": options}
     wanted |= {"l1": l1, "l2": l2, "l1_steps": "gradient"}
     if any(getattr(recipe, name) != value for name, value in wanted.items()):  # a new one checks all that it is given
         recipe = replace(recipe, **wanted)

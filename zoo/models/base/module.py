@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ZooModel", "check_accepts"]
 
+_OF_MODULES, _KEPT = (Tensor, nn.Module), ("_parameters", "_modules", "_buffers")  # what torch keeps apart, and where
+_buffer_hooks = nn.modules.module._global_buffer_registration_hooks
+
 _USUAL = Recipe()
 
 
@@ -61,10 +64,15 @@ class ZooModel(pl.LightningModule):
         self.recipe = _USUAL
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_current_fx_name":  # Lightning notes some forty times a step in which hook it is
-            object.__setattr__(self, name, value)
-        else:
+        # What torch asks of each value costs more than most of a small fit, in which hundreds are set: plain values and
+        # buffers that are there already take the short way.
+        own = self.__dict__
+        if type(value) is Tensor and name in own["_buffers"] and not _buffer_hooks:
+            own["_buffers"][name] = value
+        elif isinstance(value, _OF_MODULES) or (name not in own and any(name in own.get(kind, ()) for kind in _KEPT)):
             super().__setattr__(name, value)
+        else:
+            object.__setattr__(self, name, value)
 
     # -- building ------------------------------------------------------------------------------------------------
 

@@ -225,25 +225,28 @@ class NewtonSearch(nn.Module):
         """Take J (K,), its gradient (K, P) and Hessian (K, P, P) at `trial`, and set the next one."""
         self.passes += 1
         rounding = 8 * torch.finfo(value.dtype).eps * value.abs()
-        better = value <= self.value + _SUFFICIENT * self.step * self.slope + rounding
-        for k in (~self.stopped).nonzero().flatten().tolist():
+        better = (value <= self.value + _SUFFICIENT * self.step * self.slope + rounding).tolist()
+        for k, stopped in enumerate(self.stopped.tolist()):
+            if stopped:
+                continue
             if not better[k]:
                 self.step[k] /= 2
                 self.stopped[k] = bool(self.step[k] < _SMALLEST_STEP)  # J falls no further within its digits
             else:
                 self._accept(k, value[k], gradient[k], hessian[k])
-            self.trial[k] = self.best[k] + self.step[k] * self.direction[k] if not self.stopped[k] else self.best[k]
+        moved = torch.addcmul(self.best, self.step[:, None], self.direction)
+        self.trial = torch.where(self.stopped[:, None], self.best, moved)
 
     def _accept(self, k: int, value: Tensor, gradient: Tensor, hessian: Tensor) -> None:
         self.best[k], self.value[k] = self.trial[k], value
-        norm = gradient.norm()
-        if norm == 0 or norm.isinf():  # the squares of numbers that lie between
-            norm = gradient.abs().max()
-        if self.first_norm[k] < 0:
-            self.first_norm[k] = norm
-        if norm <= self.tol * self.first_norm[k]:
+        norm, first = float(gradient.norm()), float(self.first_norm[k])
+        if first < 0:
+            self.first_norm[k] = first = norm
+        if norm <= self.tol * first:
             self.stopped[k] = True
             return
-        ridge = 1e-14 * hessian.diagonal().max()  # an intercept that no row depends on
-        self.direction[k] = -torch.linalg.solve(hessian + ridge * torch.eye(len(gradient)).to(hessian), gradient)
-        self.slope[k], self.step[k] = gradient @ self.direction[k], 1.0
+        held = hessian.clone()
+        diagonal = held.diagonal()
+        diagonal += 1e-14 * diagonal.max()  # an intercept that no row depends on
+        direction = torch.linalg.solve(held, gradient).neg_()
+        self.direction[k], self.slope[k], self.step[k] = direction, gradient @ direction, 1.0

@@ -29,6 +29,7 @@ Source: Cortes & Vapnik 1995; Fan, Chang, Hsieh, Wang & Lin, "LIBLINEAR", 2008; 
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -356,9 +357,23 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         rows = batches() if self.by_newton and self.hparams.features == "none" else ()
         self._held, self._in_memory = None, isinstance(rows, list) and len(rows) == 1
         try:
-            return super().run_passes((lambda: rows) if self._in_memory else batches, max_passes)
+            if not self._in_memory or max_passes is not None or self.hparams.class_weight == "balanced":
+                return super().run_passes((lambda: rows) if self._in_memory else batches, max_passes)
+            values = super().run_passes(lambda: rows, 1)  # in which the rows are checked
+            return values if self.search.finished else self._search(self._held)
         finally:
             self._held, self._in_memory = None, False
+
+    def _search(self, held: HeldRows | None) -> dict[str, float | Tensor]:
+        """Go on from the first pass over rows in memory to the minimum."""
+        assert held is not None
+        while not self.search.finished:
+            found = held.sums(self.search.trial)
+            if not math.isfinite(found.value.sum() + found.gradient.sum()):
+                raise too_large("svm")
+            sums = self._step(found)
+        self.loss_sum, self.gradient_sum, self.hessian_sum = found
+        return self._stand(sums)
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         if not self.by_newton:
@@ -397,16 +412,23 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
             raise too_large("svm")
         if not self.search.passes and self.hparams.features == "none":
             warn_of_faint("svm", self.hessian_sum.diagonal(dim1=1, dim2=2).amax(0)[:-1])
-        penalty = torch.ones_like(self.search.trial[0])
-        if self.hparams.intercept_scaling is None or not self.hparams.fit_intercept:
-            penalty[-1] = 0 if self.hparams.fit_intercept else 1
+        return self._stand(self._step(Sums(self.loss_sum, self.gradient_sum, self.hessian_sum)))
+
+    def _step(self, found: Sums) -> Sums:
+        """Take the search's step by sums over all rows; return these with the penalty."""
         trial = self.search.trial
+        penalty = torch.ones_like(trial[0])
+        if self.hparams.intercept_scaling is None and self.hparams.fit_intercept:
+            penalty[-1] = 0
+        penalized = penalty * trial
         sums = Sums(
-            self.loss_sum + 0.5 * (penalty * trial.square()).sum(1),
-            self.gradient_sum + penalty * trial,
-            self.hessian_sum + penalty.diag(),
+            found.value + 0.5 * (penalized * trial).sum(1), found.gradient + penalized, found.hessian + penalty.diag()
         )
         self.search.update(*sums)
+        return sums
+
+    def _stand(self, sums: Sums) -> dict[str, float | Tensor]:
+        """Take over where the search stands, after sums with the penalty at its last point."""
         self._set(self.search.best)
         if self.search.finished and not self.search.converged:
             self._warn("passes")

@@ -31,8 +31,12 @@ class HoldsTrees(_Base):
     turns: int | None = None  # depth of the deepest leaf, where the model is to be traced
 
     def _keep(self, prefix: str, columns: Any) -> None:
-        for name, value in columns._asdict().items():
-            self.register_buffer(f"{prefix}_{name}", value)
+        for field, value in zip(columns._fields, columns, strict=True):
+            name = f"{prefix}_{field}"
+            if name in self._buffers:
+                setattr(self, name, value)
+            else:
+                self.register_buffer(name, value)
 
     def _kept(self, prefix: str, kind: Any) -> Any:
         return kind(*(getattr(self, f"{prefix}_{name}") for name in kind._fields))
