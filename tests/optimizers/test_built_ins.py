@@ -366,3 +366,18 @@ def test_the_optimizers_of_the_zoo_are_those_tested() -> None:
     assert builtin == {SGD, Adam, AdamW, RMSprop, Adagrad, LBFGS, Adafactor}
     optimizer = Adam([nn.Parameter(torch.ones(2))])
     assert_same_state(copy.deepcopy(optimizer).state_dict(), optimizer.state_dict())
+
+
+def test_the_fused_form_begins_the_momentum_of_each_parameter_with_its_own_first_gradient() -> None:
+    """One that gets its first gradient later than another, as a layer does that few rows go through."""
+
+    def run(fused: bool) -> Tensor:
+        parameters = [nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64)) for _ in range(2)]
+        optimizer = SGD(parameters, lr=0.1, momentum=0.9, dampening=0.3, fused=fused)
+        for step in range(4):
+            parameters[0].grad = torch.full((2,), step + 1.0, dtype=torch.float64)
+            parameters[1].grad = torch.full((2,), 0.5 - step, dtype=torch.float64) if step >= 2 else None
+            optimizer.step()
+        return torch.cat([parameter.detach() for parameter in parameters])
+
+    assert torch.allclose(run(True), run(False), rtol=1e-12, atol=0)

@@ -43,7 +43,8 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 }
 
 
-_FUSED = ("adam", "adamw")  # a step is one operation, where torch's default on a CPU takes twelve for each parameter
+# A step is one operation, where torch's default on a CPU takes up to twelve for each parameter.
+_FUSED = ("adam", "adamw", "adagrad", "sgd")
 
 
 def register_optimizer(name: str) -> Callable[[type[Optimizer]], type[Optimizer]]:

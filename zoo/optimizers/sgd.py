@@ -125,13 +125,22 @@ def _running_sums(bucket: Bucket, direction: list[Tensor], momentum: float, shar
 
 
 def _fused(bucket: Bucket, group: dict[str, Any]) -> None:
-    """The same step in one operation."""
-    first = bool(group["momentum"]) and all(state["momentum_buffer"] is None for state in bucket.states)
-    if first:
-        for state, parameter in zip(bucket.states, bucket.params, strict=True):
-            state["momentum_buffer"] = zeros(parameter)
+    """The same step in one operation; with momentum another for the parameters whose first step it is."""
+    if not group["momentum"]:
+        _take_fused(bucket, [], group, first=False)
+        return
+    new = bucket.where(lambda state: state["momentum_buffer"] is None)
+    old = bucket.where(lambda state: state["momentum_buffer"] is not None)
+    for state, parameter in zip(new.states, new.params, strict=True):
+        state["momentum_buffer"] = zeros(parameter)
+    for part in (new, old):
+        if part.params:
+            _take_fused(part, part.of("momentum_buffer"), group, first=part is new)
+
+
+def _take_fused(bucket: Bucket, sums: list[Tensor], group: dict[str, Any], *, first: bool) -> None:
     torch._fused_sgd_(
-        bucket.params, aligned(bucket.grads, bucket.params), bucket.of("momentum_buffer") if group["momentum"] else [],
-        weight_decay=group["weight_decay"], momentum=group["momentum"], lr=number(group["lr"]),
-        dampening=group["dampening"], nesterov=group["nesterov"], maximize=group["maximize"], is_first_step=first,
+        bucket.params, aligned(bucket.grads, bucket.params), sums, weight_decay=group["weight_decay"],
+        momentum=group["momentum"], lr=number(group["lr"]), dampening=group["dampening"], nesterov=group["nesterov"],
+        maximize=group["maximize"], is_first_step=first,
     )  # fmt: skip
