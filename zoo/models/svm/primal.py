@@ -31,6 +31,7 @@ __all__ = ["HeldRows", "NewtonSearch", "Sums", "shortfall", "squared_sums"]
 
 _ROWS = 1 << 13  # worked on at once: they stay in the cache
 _COLUMNS = 128  # of a Hessian that are summed at once, with those before them
+_FEW_ROWS, _FEW = 1 << 12, 1 << 23  # rows, and products of all Hessians, which are taken anew at each point
 _PAIRS = 1 << 20  # of numbers in a sparse row that are worked on at once
 _SUFFICIENT, _SMALLEST_STEP = 1e-4, 1e-10
 
@@ -102,9 +103,13 @@ class HeldRows:
         self.active = torch.zeros(target.shape, dtype=torch.bool, device=x.device)  # (N, K)
         size = x.shape[1] + 1
         self.hessian = target.new_zeros(target.shape[1], size, size)
+        few = len(x) <= _FEW_ROWS and target.numel() * size * size <= _FEW and not is_sparse(x)
+        self.extended = torch.cat([x, x.new_full((len(x), 1), constant)], 1) if few else None  # (N, P)
 
     def sums(self, point: Tensor) -> Sums:
         """Return what `squared_sums` returns."""
+        if self.extended is not None:
+            return self._sums_of_few(self.extended, point)
         sums = Sums(point.new_zeros(len(point)), torch.zeros_like(point), self.hessian)
         short = _add_losses(sums, self.x, self.target, self.cost, point, self.constant, self.epsilon)
         active = short != 0
@@ -117,6 +122,13 @@ class HeldRows:
                 _add_curvature(self.hessian[k], self.x, part, sign * self.cost[:, k], self.constant)
         self.active = active
         return Sums(sums.value, sums.gradient, self.hessian.clone())
+
+    def _sums_of_few(self, rows: Tensor, point: Tensor) -> Sums:
+        """The same where all products anew, of all outputs together, take less than to see which rows have changed."""
+        short = shortfall(rows @ point.T, self.target, self.epsilon)  # (N, K)
+        weighted = self.cost * short
+        scaled = rows * (2 * self.cost * (short != 0)).T[:, :, None]  # (K, N, P)
+        return Sums((weighted * short).sum(0), -2 * (weighted.T @ rows), scaled.mT @ rows)
 
 
 def _add_losses(
@@ -225,28 +237,27 @@ class NewtonSearch(nn.Module):
         """Take J (K,), its gradient (K, P) and Hessian (K, P, P) at `trial`, and set the next one."""
         self.passes += 1
         rounding = 8 * torch.finfo(value.dtype).eps * value.abs()
-        better = (value <= self.value + _SUFFICIENT * self.step * self.slope + rounding).tolist()
-        for k, stopped in enumerate(self.stopped.tolist()):
-            if stopped:
-                continue
-            if not better[k]:
-                self.step[k] /= 2
-                self.stopped[k] = bool(self.step[k] < _SMALLEST_STEP)  # J falls no further within its digits
-            else:
-                self._accept(k, value[k], gradient[k], hessian[k])
+        open_, better = ~self.stopped, value <= self.value + _SUFFICIENT * self.step * self.slope + rounding
+        missed = open_ & ~better
+        if bool(missed.any()):
+            self.step = torch.where(missed, self.step / 2, self.step)
+            self.stopped |= missed & (self.step < _SMALLEST_STEP)  # J falls no further within its digits
+        self._accept(open_ & better, value, gradient, hessian)
         moved = torch.addcmul(self.best, self.step[:, None], self.direction)
         self.trial = torch.where(self.stopped[:, None], self.best, moved)
 
-    def _accept(self, k: int, value: Tensor, gradient: Tensor, hessian: Tensor) -> None:
-        self.best[k], self.value[k] = self.trial[k], value
-        norm, first = float(gradient.norm()), float(self.first_norm[k])
-        if first < 0:
-            self.first_norm[k] = first = norm
-        if norm <= self.tol * first:
-            self.stopped[k] = True
-            return
-        held = hessian.clone()
-        diagonal = held.diagonal()
-        diagonal += 1e-14 * diagonal.max()  # an intercept that no row depends on
-        direction = torch.linalg.solve(held, gradient).neg_()
-        self.direction[k], self.slope[k], self.step[k] = direction, gradient @ direction, 1.0
+    def _accept(self, accepted: Tensor, value: Tensor, gradient: Tensor, hessian: Tensor) -> None:
+        """Go on from `trial` where it is accepted, (K,)."""
+        self.best = torch.where(accepted[:, None], self.trial, self.best)
+        self.value = torch.where(accepted, value, self.value)
+        norm = torch.linalg.vector_norm(gradient, dim=1)
+        self.first_norm = torch.where(accepted & (self.first_norm < 0), norm, self.first_norm)
+        self.stopped |= accepted & (norm <= self.tol * self.first_norm)
+        moving = (accepted & ~self.stopped).nonzero().flatten()
+        if len(moving):
+            held, down = hessian[moving], gradient[moving]
+            diagonal = held.diagonal(dim1=1, dim2=2)
+            diagonal += 1e-14 * diagonal.amax(1, keepdim=True)  # an intercept that no row depends on
+            direction = torch.linalg.solve(held, down).neg_()
+            self.direction[moving], self.slope[moving] = direction, (down * direction).sum(1)
+            self.step[moving] = 1.0
