@@ -250,7 +250,8 @@ class NewtonSearch(nn.Module):
         """Go on from `trial` where it is accepted, (K,)."""
         self.best = torch.where(accepted[:, None], self.trial, self.best)
         self.value = torch.where(accepted, value, self.value)
-        norm = torch.linalg.vector_norm(gradient, dim=1)
+        norm, largest = torch.linalg.vector_norm(gradient, dim=1), gradient.abs().amax(1)
+        norm = torch.where((norm == 0) | norm.isinf(), largest, norm)  # the squares of numbers that lie between
         self.first_norm = torch.where(accepted & (self.first_norm < 0), norm, self.first_norm)
         self.stopped |= accepted & (norm <= self.tol * self.first_norm)
         moving = (accepted & ~self.stopped).nonzero().flatten()

@@ -29,7 +29,6 @@ Source: Cortes & Vapnik 1995; Fan, Chang, Hsieh, Wang & Lin, "LIBLINEAR", 2008; 
 from __future__ import annotations
 
 import functools
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -369,7 +368,7 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         assert held is not None
         while not self.search.finished:
             found = held.sums(self.search.trial)
-            if not math.isfinite(found.value.sum() + found.gradient.sum()):
+            if not all(bool(part.isfinite().all()) for part in (found.value, found.gradient)):
                 raise too_large("svm")
             sums = self._step(found)
         self.loss_sum, self.gradient_sum, self.hessian_sum = found
