@@ -13,9 +13,10 @@ from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 from zoo import kernels as all_kernels
-from zoo.kernels.kmeans import kmeans_draw
+from zoo.errors import ZooError
+from zoo.kernels.kmeans import kmeans_draw, kmeans_rounds
 from zoo.models.kmeans.lloyd import lloyd
-from zoo.models.kmeans.seeding import kmeans_plusplus
+from zoo.models.kmeans.seeding import kmeans_parallel, kmeans_plusplus
 from zoo.numerics.hashing import content_hash
 
 
@@ -49,6 +50,8 @@ def test_the_kernel_is_the_torch_form(kernels: str, monkeypatch: pytest.MonkeyPa
         x, weight, clusters, restarts = a_case(seed)
         ours, theirs = both(kmeans_plusplus, x, weight, clusters, restarts, seed=7)
         assert torch.equal(ours, theirs), seed
+        rows = x if seed % 2 else x.float()
+        assert torch.equal(*both(kmeans_parallel, rows, weight, clusters, restarts, seed=7)), seed
         for options in ({"max_iter": 4}, {"tolerance": 1e-3}):
             a, b = both(lloyd, x, ours, weight, **options)
             size = max(1e-300, float(x.abs().max()))
@@ -66,18 +69,26 @@ def test_rows_that_are_no_numbers_end_the_iterations(kernels: str) -> None:
 
 def test_the_operators_are_what_torch_expects(kernels: str) -> None:
     x = torch.randn(9, 3, dtype=torch.float64)
-    norm, content, offset = x.square().sum(1), torch.arange(9), torch.arange(8).view(4, 2)
+    content, offset = torch.arange(9), torch.arange(8).view(4, 2)
     if kernels == "0":
         with pytest.raises(RuntimeError, match="needs the compiled kernels"):
-            kmeans_draw(x, norm, content, offset, None, 3, 1e-15, 1)
+            kmeans_draw(x, content, offset, None, 3, 1e-15, 1)
         return
     utilities = ("test_schema", "test_faketensor")
     torch.library.opcheck(
-        torch.ops.zoo.kmeans_draw.default, (x, norm, content, offset, None, 3, 1e-15, 1), test_utils=utilities
+        torch.ops.zoo.kmeans_draw.default, (x, content, offset, None, 3, 1e-15, 1), test_utils=utilities
     )
-    for wrong in ((x.float(), norm, content, offset), (x, norm[1:], content, offset), (x, norm, content, offset[0])):
+    for wrong in ((x.float(), content, offset), (x, content[1:], offset), (x, content, offset[0])):
         with pytest.raises(RuntimeError, match="zoo::kmeans"):
             kmeans_draw(*wrong, None, 3, 1e-15, 1)
+    torch.library.opcheck(
+        torch.ops.zoo.kmeans_rounds.default, (x, content, offset[:, 0], None, 3, 1), test_utils=utilities
+    )
+    for wrong in ((x.half(), content, offset[0]), (x, content[1:], offset[0]), (x, content, offset)):
+        with pytest.raises(RuntimeError, match="zoo::kmeans_rounds"):
+            kmeans_rounds(*wrong, None, 3, 1)
+    with pytest.raises(ZooError, match="square"):
+        kmeans_rounds(x * 1e200, content, offset[0], None, 3, 1)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -87,7 +98,7 @@ def test_threads_draw_the_same_rows(kernels: str, weighted: bool) -> None:
     for rows in (1, 2, 70, 1000):
         x = torch.randn(rows, 5, dtype=torch.float64)
         weight = (torch.rand(rows, dtype=torch.float64) * (torch.arange(rows) % 3)) + 1e-3 if weighted else None
-        numbers = x.square().sum(1), content_hash(x), torch.arange(12).view(6, 2), weight, 4, 1e-15
+        numbers = content_hash(x), torch.arange(12).view(6, 2), weight, 4, 1e-15
         assert torch.equal(kmeans_draw(x, *numbers, 1), kmeans_draw(x, *numbers, 3))
 
 
@@ -96,9 +107,10 @@ def test_threads_draw_the_same_rows(kernels: str, weighted: bool) -> None:
 @pytest.mark.parametrize("variant", list(all_kernels.runnable()))
 def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
     script = """
-from test_kmeans import a_case, kmeans_plusplus, lloyd
+from test_kmeans import a_case, kmeans_parallel, kmeans_plusplus, lloyd
 for seed in range(200):
     x, weight, clusters, restarts = a_case(seed)
+    kmeans_parallel(x if seed % 2 else x.float(), weight, clusters, restarts, seed=7)
     lloyd(x, kmeans_plusplus(x, weight, clusters, restarts, seed=7), weight)
 """
     run_sanitized(variant, tmp_path, script)

@@ -89,6 +89,14 @@ def test_what_does_not_fit_is_refused() -> None:
             kernel.label_merges(*wrong)
     torch.library.opcheck(torch.ops.zoo.span, (matrix, False), test_utils=utilities)
     torch.library.opcheck(torch.ops.zoo.label_merges, (pairs, sizes[1:]), test_utils=utilities)
+    for wrong in ((matrix.float(), matrix), (matrix, matrix[:2]), (matrix[0], matrix)):
+        with pytest.raises(RuntimeError, match="zoo::hierarchy"):
+            kernel.hierarchy(*wrong, "ward")
+    with pytest.raises(RuntimeError, match="zoo::hierarchy"):
+        kernel.hierarchy(matrix, matrix, "longest")
+    torch.library.opcheck(
+        torch.ops.zoo.hierarchy, (torch.randn(3, 2, dtype=torch.float64), matrix, "ward"), test_utils=utilities
+    )
     torch.library.opcheck(
         torch.ops.zoo.merge_closest.default, (matrix, sizes, True), test_utils=("test_schema", "test_faketensor")
     )
@@ -100,9 +108,13 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
     script = """
 import torch
-from zoo.kernels.linkage import CHAINED, label_merges, merge_chain, merge_closest, span
+from zoo.kernels.linkage import _METHODS, CHAINED, hierarchy, label_merges, merge_chain, merge_closest, span
 for size in (1, 2, 3, 8, 9, 70):
     for features in (1, 2, 7):
+        for method in _METHODS:
+            x = torch.randn(size, features, dtype=torch.float64)
+            for points in (x, x.round(), x * torch.nan):
+                hierarchy(points, torch.empty(size, size, dtype=torch.float64), method)
         label_merges(*span(torch.randn(size, features, dtype=torch.float64), False))
     label_merges(*span(torch.rand(size, size, dtype=torch.float64), True))
     span(torch.full((size, 3), torch.nan, dtype=torch.float64), False)

@@ -11,10 +11,11 @@ from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 import zoo.kernels
-from zoo.kernels.lloyd import lloyd_iterate, lloyd_statistics
+from zoo.kernels.lloyd import lloyd_assign, lloyd_iterate, lloyd_statistics
 from zoo.models.kmeans.lloyd import assign, cluster_statistics
 
 SIZES = [(1, 1, 1, 1), (2, 3, 1, 2), (31, 16, 8, 1), (32, 8, 9, 2), (33, 17, 7, 3), (257, 33, 70, 1), (1000, 5, 16, 2)]
+SIZES += [(40, 300, 9, 2), (40, 50, 3, 2)]  # more features than are worked on at a time, and few clusters
 
 
 def strided(x: Tensor) -> Tensor:
@@ -76,11 +77,15 @@ def test_iterations_are_passes_one_after_the_other(
         weight = torch.rand(rows, dtype=torch.float64) * (torch.arange(rows) % 3) if weighted else None
         start = x[torch.randint(rows, (restarts, clusters))].double() + 0.1 * torch.randn(restarts, clusters, features)
         for threads in (1, 3):
-            numbers = x, x[0], 0.5, (start - x[0]) * 0.5, weight
+            numbers = x, start, weight
             found, at_rest, own, steps, label, distance = lloyd_iterate(*numbers, 30, 0.0, threads)
+            places = torch.arange(rows)
+            mixed = torch.cat([x, x])[torch.cat([places, places + rows]).view(2, -1).T.flatten()]  # each of them twice
+            again = lloyd_iterate(mixed, start, weight, 30, 0.0, threads, 2 * places)
+            assert all(torch.equal(a, b) for a, b in zip((found, own, steps), (again[0], *again[2:4]), strict=True))
             assert int(own.max()) == int(steps)
             if bool(at_rest.all()):
-                exact = (((x.double() - x[0]) * 0.5)[None, :, None] - found[:, None]).square().sum(3)  # (R, N, K)
+                exact = (x.double()[None, :, None] - found[:, None]).square().sum(3)  # (R, N, K)
                 near = (1e-5 if dtype == torch.float32 else 1e-13) * max(1.0, float(exact.max()))
                 assert (exact.gather(2, label[:, :, None])[..., 0] - exact.amin(2)).max() <= near
                 assert (distance - exact.amin(2)).abs().max() <= near
@@ -91,7 +96,7 @@ def test_iterations_are_passes_one_after_the_other(
                 assert bool((moments[..., -1] > 0).all())
                 centroids = means
             size = 1e-3 if dtype == torch.float32 else 1e-9  # a row on a border may lie on either side in one of them
-            assert (found / 0.5 + x[0] - centroids).abs().max() <= size * x.abs().max()
+            assert (found - centroids).abs().max() <= size * x.abs().max()
             if not bool(at_rest.all()) and int(steps) < 30:  # as a cluster would be empty
                 moments = cluster_statistics(x, centroids, weight, x[0].double()).moments
                 assert bool((moments[..., -1] == 0).any())
@@ -103,7 +108,7 @@ def test_a_cluster_that_loses_its_rows_is_empty_to_the_last_digit(kernels: str) 
     x = torch.tensor([[0.0], [0.1], [0.3], [9.0]], dtype=torch.float64)
     weight = torch.tensor([0.1, 0.2, 0.3, 0.7], dtype=torch.float64)
     centroids = torch.tensor([[[-1.0], [0.25], [30.0]]], dtype=torch.float64)
-    _, at_rest, _, steps, *_ = lloyd_iterate(x, x[0] * 0, 1.0, centroids, weight, 30, 0.0, 1)
+    _, at_rest, _, steps, *_ = lloyd_iterate(x, centroids, weight, 30, 0.0, 1)
     assert not at_rest.any()
     assert int(steps) < 30
 
@@ -114,7 +119,7 @@ def test_rows_that_are_no_numbers_end_the_iterations(kernels: str, value: float)
         pytest.skip("test_kmeans looks at the torch form")
     x = torch.randn(40, 4)
     x[5, 1] = value
-    found = lloyd_iterate(x, torch.zeros(4), 1.0, x[None, :2].double(), None, 9, 0.0, 2)
+    found = lloyd_iterate(x, x[None, :2].double(), None, 9, 0.0, 2)
     assert not found[1].any()
     assert int(found[3]) == 0
 
@@ -160,16 +165,24 @@ def test_the_operators_are_what_torch_expects(kernels: str) -> None:
             lloyd_statistics(torch.zeros(3, 2), torch.zeros(2), 1.0, torch.zeros(4, 3), 1, None)
         return
     x, centroids = torch.randn(9, 3), torch.randn(4, 4)
-    weight, longest = torch.rand(9, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    weight = torch.rand(9, dtype=torch.float64)
     utilities = ("test_schema", "test_faketensor")
     first = torch.randn(2, 2, 3, dtype=torch.float64)
-    torch.library.opcheck(torch.ops.zoo.lloyd_iterate, (x, x[0], 1.0, first, weight, 5, 0.0, 1), test_utils=utilities)
-    with pytest.raises(RuntimeError, match="zoo::lloyd_iterate"):
-        lloyd_iterate(x, x[0], 1.0, first[0], weight, 5, 0.0, 1)
+    torch.library.opcheck(torch.ops.zoo.lloyd_iterate, (x, first, weight, 5, 0.0, 1), test_utils=utilities)
+    for wrong in (first[0], first.float(), first[:, :, :2], first[:0]):
+        with pytest.raises(RuntimeError, match="do not fit together"):
+            lloyd_iterate(x, wrong, weight, 5, 0.0, 1)
+        with pytest.raises(RuntimeError, match="do not fit together"):
+            lloyd_assign(x, wrong, 1)
     with pytest.raises(RuntimeError, match="do not fit together"):
-        lloyd_iterate(x, x[0].double(), 1.0, first, weight, 5, 0.0, 1)
+        lloyd_iterate(x, first, weight[1:], 5, 0.0, 1)
+    with pytest.raises(RuntimeError, match="do not fit together"):
+        lloyd_assign(x, first, 0)
+    for index in (torch.tensor([0, 9]), torch.tensor([-1]), torch.tensor([0.0])):
+        with pytest.raises(RuntimeError, match="do not fit together"):
+            lloyd_assign(x, first, 1, index)
     torch.library.opcheck(torch.ops.zoo.lloyd_statistics, (x, x[0], 1.0, centroids, 2, weight), test_utils=utilities)
-    torch.library.opcheck(torch.ops.zoo.lloyd_assign, (x, x[0], 1.0, centroids, longest, 1e-6), test_utils=utilities)
+    torch.library.opcheck(torch.ops.zoo.lloyd_assign, (x, first, 1), test_utils=utilities)
     with pytest.raises(RuntimeError, match="do not fit together"):
         lloyd_statistics(x, x[0], 1.0, centroids[:, :3], 2, weight)
     with pytest.raises(RuntimeError, match="do not fit together"):
@@ -186,7 +199,7 @@ def test_the_operators_are_what_torch_expects(kernels: str) -> None:
 def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
     script = """
 import torch
-from test_lloyd import SIZES, assign, cluster_statistics, lloyd_iterate, strided, transposed
+from test_lloyd import SIZES, assign, cluster_statistics, lloyd_assign, lloyd_iterate, strided, transposed
 for sizes in [*SIZES, (0, 4, 3, 2), (5, 1, 40, 1), (100, 64, 17, 2)]:
     rows, features, clusters, restarts = sizes
     for view in (torch.clone, strided, transposed):
@@ -198,8 +211,9 @@ for sizes in [*SIZES, (0, 4, 3, 2), (5, 1, 40, 1), (100, 64, 17, 2)]:
             for weight in (None, torch.rand(rows), torch.zeros(rows)):
                 cluster_statistics(x, centroids, weight, reference)
                 mass = None if weight is None else weight.double()
-                lloyd_iterate(x, reference.to(dtype), 1.0, centroids - reference, mass, 5, 0.0, 2)
-            assign(x, centroids)
+                lloyd_iterate(x, centroids, mass, 5, 0.0, 2)
+            lloyd_assign(x, centroids, 2)
+            lloyd_assign(x, centroids, 2, torch.arange(rows).flip(0)[::2])
 x = torch.randn(40, 4)
 x[5, 1] = torch.nan
 assign(x, torch.randn(1, 3, 4, dtype=torch.float64))

@@ -91,7 +91,8 @@ class ArrayData(TabularData):
             self.applied.missing = takes_missing and missing in ("auto", "keep")
             inputs = self._uncoded(x, kind)
         self._spec, batch = describe_inputs(inputs, y, names)
-        self._spec = replace(self._spec, categories=categories)
+        if categories is not None:
+            self._spec = replace(self._spec, categories=categories)
         self.applied.labels = labels_of(y, self._spec.class_names)
         weight = None if weight is None else check_weight(to_tensor(weight, "weight"), batch.size)
         self.batch = batch._replace(weight=weight)

@@ -18,6 +18,7 @@ from zoo.data.sampler import BatchSampler, Steps
 from zoo.data.scaling import Standardize
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
+from zoo.numerics.devices import has_gpu
 from zoo.numerics.hashing import epoch_generator
 
 __all__ = ["Rows", "TensorRows", "ZooDataModule", "split_rows"]
@@ -355,7 +356,7 @@ class ZooDataModule(pl.LightningDataModule):
             sampler=sampler,
             batch_size=None,  # the sampler's item is a batch already
             num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=has_gpu(),
             # A generator of its own: the loader's draw must not move the stream that dropout uses.
             generator=epoch_generator(self.seed, 1),
             multiprocessing_context=worker_context() if self.num_workers and os.name == "posix" else None,

@@ -5,7 +5,7 @@
 
    Letters as in the Python modules: N rows, D features, R restarts, K clusters, L candidates. */
 
-#include "kernel.h"
+#include "lloyd.h"
 #include <math.h>
 
 #if defined(__clang__)
@@ -28,7 +28,7 @@ typedef struct {
     double rounding;        /* share of squares below which a distance is 0 */
     const double *x;        /* (N, D) */
     const double *weight;   /* (N), or NULL */
-    const double *norm;     /* (N), squares of the rows */
+    double *norm;           /* (N), squares of the rows; room */
     const int64_t *content; /* (N), hashes of the rows */
     const int64_t *offset;  /* (K, R), of the counter */
     int64_t *chosen;        /* (R, K), rows; out */
@@ -106,6 +106,51 @@ KERNEL(kmeans_sample, Draw) {
     return 0;
 }
 
+typedef struct {
+    Rows rows; /* (N, D), float or double */
+    int64_t size, rounds, threads; /* rows of a round L, at most MOST; rounds after the first */
+    double eps;                    /* rounding of a row's number */
+    const int64_t *content;        /* (N) */
+    const int64_t *offset;         /* (1 + rounds), of the counter */
+    double *pool;                  /* (P, D), P = (1 + rounds) L: the rows that were drawn; out */
+    double *shares;                /* (P): the weight of the rows that are nearest to each; out */
+    double *extent;                /* (): how far the rows lie apart; out */
+} Rounds;
+
+/* The rounds of k-means||: the first draws by weight, each other one by the distance to what is drawn. */
+KERNEL(kmeans_rounds, Rounds) {
+    const int64_t N = task->rows.number, D = task->rows.features, L = task->size, P = (1 + task->rounds) * L;
+    const KMeans draws = {.rows = N, .weight = task->rows.weight, .content = task->content};
+    int64_t *nearest = malloc((size_t)(N + 1) * sizeof *nearest);
+    double *distance = room(N), *copy = room(P * D);
+    int failed = !nearest || !distance || !copy;
+    Iterate all = {.rows = task->rows, .threads = task->threads, .eps = task->eps, .centroids = copy, .nearest = nearest,
+                   .distance = distance, .extent = task->extent};
+    memset(task->pool, 0, P * D * sizeof *task->pool), memset(task->shares, 0, P * sizeof *task->shares);
+    all.rows.restarts = 1;
+    for (int64_t step = 0; step <= 1 + task->rounds && !failed; step++) {
+        if (step) {
+            memcpy(copy, task->pool, step * L * D * sizeof *copy);
+            all.rows.clusters = step * L;
+            failed = lloyd_assign(&all);
+        }
+        if (failed || step > task->rounds || strange(*task->extent)) break;
+        Sample s = {.size = L};
+        take_sample(&draws, task->offset[step], step ? distance : 0, 0, N, &s);
+        for (int64_t l = 0; l < L; l++) { /* the first stands in where rows run out */
+            double *to = task->pool + (step * L + l) * D;
+            const int64_t row = l < s.number ? s.rows[l] : step || !s.number ? -1 : s.rows[0];
+            if (row < 0) memcpy(to, task->pool, D * sizeof *to);
+            for (int64_t f = 0; f < D && row >= 0; f++)
+                to[f] = task->rows.single ? (double)((const float *)task->rows.x)[row * D + f]
+                                          : ((const double *)task->rows.x)[row * D + f];
+        }
+    }
+    for (int64_t i = 0; i < N && !failed && !strange(*task->extent); i++) task->shares[nearest[i]] += draws.weight ? draws.weight[i] : 1.0;
+    free(nearest), free(distance), free(copy);
+    return failed;
+}
+
 /* -- candidates ---------------------------------------------------------------------------------------------------- */
 
 /* Points (C, D) with their columns in lanes, to[block][feature][8]; missing ones are zero. */
@@ -160,6 +205,16 @@ static void measure(const KMeans *t, const Sample *s, const double *turned, doub
     }
 }
 
+static double squares(const double *row, int64_t count) {
+    eight sums = {};
+    double sum = 0.0;
+    int64_t f = 0;
+    for (; f + 8 <= count; f += 8) sums += *(const eight *)(row + f) * *(const eight *)(row + f);
+    for (; f < count; f++) sum += row[f] * row[f];
+    for (int lane = 0; lane < 8; lane++) sum += sums[lane];
+    return sum;
+}
+
 KERNEL(kmeans_draw, KMeans) {
     const int64_t N = task->rows, D = task->features, K = task->clusters, R = task->restarts, L = task->candidates;
     const int64_t apart = (L + 7) / 8 * 8, T = task->threads;
@@ -168,6 +223,7 @@ KERNEL(kmeans_draw, KMeans) {
     Sample *samples = malloc((size_t)T * sizeof *samples);
     const int failed = !near || !distance || !points || !turned || !sums || !samples;
     double largest = 0;
+    for (int64_t i = 0; i < N; i++) task->norm[i] = squares(task->x + i * D, D);
     for (int64_t i = 0; i < N; i++) largest = task->norm[i] > largest ? task->norm[i] : largest;
     for (int64_t r = 0; r < R && !failed; r++)
         for (int64_t step = 0; step < K; step++) {

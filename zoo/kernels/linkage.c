@@ -6,6 +6,10 @@
 #include "kernel.h"
 #include <math.h>
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-math-errno") /* so that roots are taken eight at a time */
+#endif
+
 typedef struct {
     int64_t clusters, median; /* N; whether the linkage is median, or else centroid */
     double *matrix;           /* (N, N), symmetric; consumed */
@@ -14,11 +18,80 @@ typedef struct {
     double *heights;          /* (N - 1): their squared distance */
 } Closest;
 
-/* The nearest cluster behind position i, the first of equal ones. */
-static void search(const double *row, const int64_t *alive, int64_t count, int64_t after, double *gap, int64_t *near) {
-    *gap = INFINITY, *near = -1;
-    for (int64_t at = after; at < count; at++)
-        if (row[alive[at]] < *gap) *gap = row[alive[at]], *near = alive[at];
+typedef double eight __attribute__((vector_size(64), aligned(8), may_alias));
+typedef int64_t eight_integers __attribute__((vector_size(64), aligned(8), may_alias));
+
+/* The clusters that live, at ascending positions among those that have merged into others. */
+typedef struct {
+    int64_t width, count; /* W, the rows of the matrix; how many of them live */
+    double *matrix;       /* (W, W) */
+    double *sizes;        /* (W) */
+    double *penalty;      /* (W): 0, or infinity for the dead */
+    int64_t *names;       /* (W): the position that each had at first */
+    int64_t *places;      /* (W): after `shrink` where each of the living has gone */
+    int64_t *kept;        /* (W): and the other way round */
+} Living;
+
+static int begin(Living *l, int64_t size, double *matrix, double *sizes) {
+    *l = (Living){.width = size, .count = size, .matrix = matrix, .sizes = sizes};
+    l->penalty = malloc(size * sizeof *l->penalty), l->names = malloc(size * sizeof *l->names);
+    l->places = malloc(size * sizeof *l->places), l->kept = malloc(size * sizeof *l->kept);
+    if (!l->penalty || !l->names || !l->places || !l->kept) return 1;
+    for (int64_t k = 0; k < size; k++) l->penalty[k] = 0.0, l->names[k] = k;
+    return 0;
+}
+
+static void end(Living *l) { free(l->penalty), free(l->names), free(l->places), free(l->kept); }
+
+/* Whether so many are dead that the matrix is better without them; then it is, in its own memory. */
+static int shrink(Living *l) {
+    const int64_t W = l->width, n = l->count;
+    if (n > W * 7 / 10 || W < 32) return 0;
+    int64_t count = 0;
+    for (int64_t k = 0; k < W; k++)
+        if (l->penalty[k] == 0.0) l->places[k] = count, l->kept[count++] = k;
+    for (int64_t i = 0; i < n; i++) { /* what is read lies ahead of what is written */
+        double *to = l->matrix + i * n;
+        const double *from = l->matrix + l->kept[i] * W;
+        for (int64_t k = 0; k < n; k++) to[k] = from[l->kept[k]];
+        l->names[i] = l->names[l->kept[i]], l->sizes[i] = l->sizes[l->kept[i]], l->penalty[i] = 0.0;
+    }
+    l->width = n;
+    return 1;
+}
+
+/* The place of the least of `count` numbers with their penalties, the first of equal ones; -1 where all are infinite. */
+static int64_t find_least(const double *numbers, const double *penalty, int64_t count, double *value) {
+    eight least = (eight){} + INFINITY;
+    eight_integers place = {}, here = {0, 1, 2, 3, 4, 5, 6, 7};
+    int64_t found = -1, k = 0;
+    for (; k + 8 <= count; k += 8, here += 8) {
+        const eight number = *(const eight *)(numbers + k) + *(const eight *)(penalty + k);
+        const eight_integers lesser = number < least;
+        least = (eight)((lesser & (eight_integers)number) | (~lesser & (eight_integers)least));
+        place = (lesser & here) | (~lesser & place);
+    }
+    *value = INFINITY;
+    for (int lane = 0; lane < 8; lane++)
+        if (least[lane] < *value || (least[lane] == *value && found >= 0 && place[lane] < found))
+            *value = least[lane], found = place[lane];
+    for (; k < count; k++)
+        if (numbers[k] + penalty[k] < *value) *value = numbers[k] + penalty[k], found = k;
+    return found;
+}
+
+/* The first of the living, but for one. */
+static int64_t first_living(const Living *l, int64_t other) {
+    int64_t k = 0;
+    while (l->penalty[k] != 0.0 || k == other) k++;
+    return k;
+}
+
+/* Write a cluster's distances to its column, too. */
+static void mirror(const Living *l, int64_t position) {
+    const double *row = l->matrix + position * l->width;
+    for (int64_t k = 0; k < l->width; k++)
+        if (l->penalty[k] == 0.0) l->matrix[k * l->width + position] = row[k];
 }
 
 enum { COMPLETE, AVERAGE, WEIGHTED, WARD };
@@ -32,112 +105,106 @@ typedef struct {
 } Chain;
 
 /* The distances of a union to the others, in the place of those of its first part; `method` is a constant here. */
-INLINE void join(int method, const Chain *t, int64_t left, int64_t right, double gap, const int64_t *alive, int64_t count) {
-    double *a = t->matrix + left * t->clusters;
-    const double *b = t->matrix + right * t->clusters, i = t->sizes[left], j = t->sizes[right], both = i + j;
-    for (int64_t at = 0; at < count; at++) {
-        const int64_t k = alive[at];
-        const double size = t->sizes[k];
-        double distance;
-        if (method == COMPLETE) distance = a[k] > b[k] ? a[k] : b[k];
-        else if (method == AVERAGE) distance = a[k] * (i / both) + b[k] * (j / both);
-        else if (method == WEIGHTED) distance = (a[k] + b[k]) * 0.5;
-        else distance = ((i + size) * a[k] + (j + size) * b[k] - size * gap) / (both + size);
-        a[k] = distance, t->matrix[k * t->clusters + left] = distance;
+INLINE void join(int method, const Living *l, int64_t left, int64_t right, double gap) {
+    double *restrict a = l->matrix + left * l->width;
+    const double *restrict b = l->matrix + right * l->width, *restrict sizes = l->sizes;
+    const double i = sizes[left], j = sizes[right], both = i + j, share = i / both, rest = j / both;
+    for (int64_t k = 0; k < l->width; k++) {
+        if (method == COMPLETE) a[k] = a[k] > b[k] ? a[k] : b[k];
+        else if (method == AVERAGE) a[k] = a[k] * share + b[k] * rest;
+        else if (method == WEIGHTED) a[k] = (a[k] + b[k]) * 0.5;
+        else a[k] = ((i + sizes[k]) * a[k] + (j + sizes[k]) * b[k] - sizes[k] * gap) / (both + sizes[k]);
     }
     a[left] = INFINITY;
 }
 
 KERNEL(merge_chain, Chain) {
     const int64_t N = task->clusters;
-    int64_t *alive = malloc(N * sizeof *alive); /* living positions, ascending */
+    Living l;
     int64_t *chain = malloc(N * sizeof *chain); /* each the nearest neighbour of the one before */
     double *gaps = malloc(N * sizeof *gaps);    /* from that one */
-    const int failed = !alive || !chain || !gaps;
-    for (int64_t i = 0; i < N && !failed; i++) alive[i] = i;
-    for (int64_t merge = 0, count = N, length = 0; merge < N - 1 && !failed;) {
-        if (!length) chain[0] = alive[0], gaps[0] = INFINITY, length = 1;
+    const int failed = begin(&l, N, task->matrix, task->sizes) || !chain || !gaps;
+    for (int64_t merge = 0, length = 0; merge < N - 1 && !failed;) {
+        if (!length) chain[0] = first_living(&l, -1), gaps[0] = INFINITY, length = 1;
         const int64_t tip = chain[length - 1];
-        const double *row = task->matrix + tip * N;
-        double gap = INFINITY;
-        int64_t near = -1;
-        for (int64_t at = 0; at < count; at++)
-            if (row[alive[at]] < gap && alive[at] != tip) gap = row[alive[at]], near = alive[at];
+        double gap;
+        const int64_t near = find_least(l.matrix + tip * l.width, l.penalty, l.width, &gap);
         if (near >= 0 && gap < gaps[length - 1]) {
             chain[length] = near, gaps[length++] = gap;
             continue;
         }
-        if (length == 1) { /* all are infinitely far */
-            chain[1] = alive[0] == tip ? alive[1] : alive[0], gaps[1] = INFINITY, length = 2;
-        }
+        if (length == 1) chain[1] = first_living(&l, tip), gaps[1] = INFINITY, length = 2; /* all are infinitely far */
         const int64_t other = chain[length - 2], left = tip > other ? tip : other, right = tip > other ? other : tip;
         gap = gaps[length - 1], length -= 2;
-        task->pairs[2 * merge] = left, task->pairs[2 * merge + 1] = right, task->heights[merge++] = gap;
-        int64_t at = 0;
-        while (alive[at] != right) at++;
-        memmove(alive + at, alive + at + 1, (--count - at) * sizeof *alive);
+        task->pairs[2 * merge] = l.names[left], task->pairs[2 * merge + 1] = l.names[right];
+        task->heights[merge++] = gap;
+        l.penalty[right] = INFINITY, l.count--;
         switch (task->method) {
-        case COMPLETE: join(COMPLETE, task, left, right, gap, alive, count); break;
-        case AVERAGE: join(AVERAGE, task, left, right, gap, alive, count); break;
-        case WEIGHTED: join(WEIGHTED, task, left, right, gap, alive, count); break;
-        default: join(WARD, task, left, right, gap, alive, count);
+        case COMPLETE: join(COMPLETE, &l, left, right, gap); break;
+        case AVERAGE: join(AVERAGE, &l, left, right, gap); break;
+        case WEIGHTED: join(WEIGHTED, &l, left, right, gap); break;
+        default: join(WARD, &l, left, right, gap);
         }
-        task->sizes[left] += task->sizes[right];
+        mirror(&l, left);
+        l.sizes[left] += l.sizes[right];
+        if (shrink(&l))
+            for (int64_t k = 0; k < length; k++) chain[k] = l.places[chain[k]];
     }
-    free(alive), free(chain), free(gaps);
+    end(&l), free(chain), free(gaps);
     return failed;
+}
+
+/* The nearest cluster behind position i, the first of equal ones. */
+static int64_t search(const Living *l, int64_t i, double *gap) {
+    const int64_t after = i + 1, found = find_least(l->matrix + i * l->width + after, l->penalty + after, l->width - after, gap);
+    return found < 0 ? found : found + after;
 }
 
 KERNEL(merge_closest, Closest) {
     const int64_t N = task->clusters;
-    double *matrix = task->matrix, *sizes = task->sizes;
+    Living l;
     double *gap = malloc(N * sizeof *gap);         /* of each living position to the nearest behind it, or a lower bound */
     int64_t *near = malloc(N * sizeof *near);      /* which that is; -1 where it has to be looked for */
-    int64_t *alive = malloc(N * sizeof *alive);    /* living positions, ascending */
-    const int failed = !gap || !near || !alive;
-    for (int64_t i = 0; i < N && !failed; i++) alive[i] = i;
-    for (int64_t i = 0; i < N && !failed; i++) search(matrix + i * N, alive, N, i + 1, gap + i, near + i);
-    for (int64_t merge = 0, count = N; merge < N - 1 && !failed; merge++, count--) {
-        int64_t at;
+    const int failed = begin(&l, N, task->matrix, task->sizes) || !gap || !near;
+    for (int64_t i = 0; i < N && !failed; i++) near[i] = search(&l, i, gap + i);
+    for (int64_t merge = 0; merge < N - 1 && !failed; merge++) {
+        int64_t left;
+        double height;
         for (;;) { /* the least bound that is a distance */
-            double least_gap = INFINITY;
-            at = 0;
-            for (int64_t a = 0; a < count - 1; a++)
-                if (gap[alive[a]] < least_gap) least_gap = gap[alive[a]], at = a;
-            const int64_t i = alive[at];
-            if (near[i] >= 0) break;
-            search(matrix + i * N, alive, count, at + 1, gap + i, near + i);
-            if (near[i] < 0) near[i] = alive[at + 1]; /* all are infinitely far */
+            left = find_least(gap, l.penalty, l.width, &height);
+            if (left < 0) left = first_living(&l, -1); /* all are infinitely far */
+            if (near[left] >= 0) break;
+            near[left] = search(&l, left, gap + left);
+            if (near[left] < 0) near[left] = first_living(&l, left);
         }
-        const int64_t left = alive[at], right = near[left];
-        const double height = matrix[left * N + right], i = sizes[left], j = sizes[right], both = i + j;
+        const int64_t right = near[left], W = l.width;
+        height = l.matrix[left * W + right];
+        const double i = l.sizes[left], j = l.sizes[right], both = i + j;
         const double share = task->median ? 0.5 : i / both, rest = task->median ? 0.5 : j / both;
         const double less = (task->median ? 0.25 : i * j / (both * both)) * height;
-        task->pairs[2 * merge] = left, task->pairs[2 * merge + 1] = right, task->heights[merge] = height;
-        sizes[left] = both;
-        double *a = matrix + left * N;
-        const double *b = matrix + right * N;
-        int64_t kept = 0;
-        for (int64_t position = 0; position < count; position++) {
-            const int64_t k = alive[position];
-            if (k == right) continue;
-            alive[kept++] = k;
-            if (k == left) continue;
-            const double distance = a[k] * share + b[k] * rest - less;
-            a[k] = distance, matrix[k * N + left] = distance;
-            if (k < left && distance <= gap[k]) gap[k] = distance, near[k] = left;
+        task->pairs[2 * merge] = l.names[left], task->pairs[2 * merge + 1] = l.names[right], task->heights[merge] = height;
+        l.sizes[left] = both, l.penalty[right] = INFINITY, l.count--;
+        double *restrict a = l.matrix + left * W;
+        const double *restrict b = l.matrix + right * W;
+        for (int64_t k = 0; k < W; k++) a[k] = a[k] * share + b[k] * rest - less;
+        a[left] = INFINITY;
+        mirror(&l, left);
+        for (int64_t k = 0; k < right; k++) {
+            if (k < left && a[k] <= gap[k]) gap[k] = a[k], near[k] = left;
             else if (near[k] == right || (k < left && near[k] == left)) near[k] = -1;
         }
-        search(a, alive, kept, at + 1, gap + left, near + left);
+        near[left] = search(&l, left, gap + left);
+        if (shrink(&l))
+            for (int64_t k = 0; k < l.width; k++) {
+                const int64_t before = near[l.kept[k]];
+                gap[k] = gap[l.kept[k]], near[k] = before < 0 ? -1 : l.places[before];
+            }
     }
-    free(gap), free(near), free(alive);
+    end(&l), free(gap), free(near);
     return failed;
 }
 
 /* -- single linkage ------------------------------------------------------------------------------------------------ */
-
-typedef double eight __attribute__((vector_size(64), aligned(8), may_alias));
-typedef int64_t eight_integers __attribute__((vector_size(64), aligned(8), may_alias));
 
 typedef struct {
     int64_t points, features; /* N, F; no features: distances are given */
@@ -247,5 +314,99 @@ KERNEL(label_merges, Label) {
         row[2] = task->heights[m], row[3] = (double)size[node];
     }
     free(parent), free(size);
+    return failed;
+}
+
+/* -- the whole of it for few points --------------------------------------------------------------------------------- */
+
+enum { SINGLE = WARD + 1, CENTROID, MEDIAN };
+
+typedef struct {
+    int64_t points, features, method; /* N, F; one of the above */
+    const double *x;                  /* (N, F) */
+    double *matrix;                   /* (N, N): room */
+    double *hierarchy;                /* (N - 1, 4): SciPy's matrix */
+    int64_t *strange;                 /* (): out, whether some points are equal, not finite, or of squares that are not */
+} Hierarchy;
+
+/* Distances of all points, squared or not, from differences, so that equal ones are equal; the diagonal infinite. */
+static int measure(const Hierarchy *t, int squared) {
+    const int64_t N = t->points, F = t->features, blocks = (N + 7) / 8;
+    double *turned = aligned_alloc(64, (blocks * F + 1) * 64);
+    if (!turned) return 1;
+    for (int64_t i = 0; i < blocks * 8; i++)
+        for (int64_t f = 0; f < F; f++) turned[(i / 8 * F + f) * 8 + i % 8] = i < N ? t->x[i * F + f] : 0.0;
+    for (int64_t top = 0; top < N; top += 8)
+        for (int64_t left = 0; left < N; left += 8) {
+            const double *a = turned + top * F, *b = turned + left * F;
+            eight sums[8] = {};
+            for (int64_t f = 0; f < F; f++) {
+                const eight columns = *(const eight *)(b + 8 * f);
+#pragma GCC unroll 8
+                for (int r = 0; r < 8; r++) {
+                    const eight away = columns - a[8 * f + r];
+                    sums[r] += away * away;
+                }
+            }
+            const int64_t rows = least(8, N - top), columns = least(8, N - left);
+            for (int64_t r = 0; r < rows; r++) {
+                double values[8];
+                memcpy(values, &sums[r], sizeof values);
+                for (int64_t c = 0; c < 8 && !squared; c++) values[c] = sqrt(values[c]);
+                if (columns == 8) memcpy(t->matrix + (top + r) * N + left, values, sizeof values);
+                else memcpy(t->matrix + (top + r) * N + left, values, columns * sizeof *values);
+            }
+        }
+    for (int64_t i = 0; i < N; i++) t->matrix[i * N + i] = INFINITY;
+    free(turned);
+    return 0;
+}
+
+/* Numbers in ascending order, and of equal ones the first first. */
+static int64_t *ordered(const double *numbers, int64_t count, int ascending) {
+    int64_t *order = malloc((2 * count + 1) * sizeof *order), *other = order + count;
+    for (int64_t i = 0; i < count && order; i++) order[i] = i;
+    for (int64_t width = 1; width < count && order && ascending; width *= 2) { /* runs are joined two by two */
+        for (int64_t begin = 0; begin < count; begin += 2 * width) {
+            const int64_t middle = least(begin + width, count), end = least(begin + 2 * width, count);
+            for (int64_t i = begin, j = middle, k = begin; k < end; k++)
+                other[k] = i < middle && (j == end || numbers[order[i]] <= numbers[order[j]]) ? order[i++] : order[j++];
+        }
+        memcpy(order, other, count * sizeof *order);
+    }
+    return order;
+}
+
+KERNEL(hierarchy, Hierarchy) {
+    const int64_t N = task->points, F = task->features, M = N - 1, method = task->method;
+    const int euclidean = method >= WARD, closest = method >= CENTROID;
+    double largest = 0.0, wrong = 0.0;
+    for (int64_t i = 0; i < N * F; i++) {
+        const double size = fabs(task->x[i]);
+        largest = size > largest ? size : largest, wrong += size * 0.0;
+    }
+    *task->strange = 1;
+    if (wrong != 0.0 || !(1e-100 < largest && largest < 1e100)) return 0;
+    int64_t *pairs = malloc(2 * N * sizeof *pairs), *sorted = malloc(2 * N * sizeof *sorted), *order = 0;
+    double *heights = malloc(N * sizeof *heights), *found = malloc(N * sizeof *found), *sizes = malloc(N * sizeof *sizes);
+    int failed = !pairs || !sorted || !heights || !found || !sizes, equal = 0;
+    if (!failed && method == SINGLE) failed = span(&(Span){N, F, task->x, pairs, heights});
+    else if (!failed && !(failed = measure(task, euclidean))) {
+        for (int64_t i = 0; i < N; i++) sizes[i] = 1.0;
+        if (closest) failed = merge_closest(&(Closest){N, method == MEDIAN, task->matrix, sizes, pairs, heights});
+        else failed = merge_chain(&(Chain){N, method, task->matrix, sizes, pairs, heights});
+    }
+    for (int64_t m = 0; m < M && !failed; m++) equal |= heights[m] == 0.0; /* which are also centres that coincide */
+    if (!failed && !equal) {
+        for (int64_t m = 0; m < M && euclidean; m++) heights[m] = heights[m] > 0 ? sqrt(heights[m]) : 0.0;
+        failed = !(order = ordered(heights, M, !closest));
+        for (int64_t m = 0; m < M && !failed; m++) {
+            found[m] = heights[order[m]];
+            sorted[2 * m] = pairs[2 * order[m]], sorted[2 * m + 1] = pairs[2 * order[m] + 1];
+        }
+        failed = failed || label_merges(&(Label){M, sorted, found, task->hierarchy});
+        *task->strange = 0;
+    }
+    free(pairs), free(sorted), free(order), free(heights), free(found), free(sizes);
     return failed;
 }

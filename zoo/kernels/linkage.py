@@ -2,8 +2,8 @@
 
 `zoo::merge_closest` does what `zoo.models.agglomerative.merging.merge_closest` does in torch operations under centroid
 and median linkage, `zoo::merge_chain` what `Merger` does there along a chain, `zoo::span` what `spanning_tree` does for
-single linkage, `zoo::label_merges` what `dendrogram.label_merges` does in Python; where there is no kernel
-(`available(matrix)`), those forms are taken.
+single linkage, `zoo::label_merges` what `dendrogram.label_merges` does in Python, `zoo::hierarchy` all that comes
+between points and their hierarchy; where there is no kernel (`available(matrix)`), those forms are taken.
 
 Letters: N clusters at the start, F features.
 """
@@ -19,10 +19,12 @@ from torch import Tensor
 from zoo.kernels import function
 from zoo.kernels.operators import operator
 
-__all__ = ["CHAINED", "available", "label_merges", "merge_chain", "merge_closest", "span"]
+__all__ = ["CHAINED", "available", "hierarchy", "label_merges", "merge_chain", "merge_closest", "span"]
 
 CHAINED = ("complete", "average", "weighted", "ward")
 """The linkages that are merged along a chain."""
+
+_METHODS = (*CHAINED, "single", "centroid", "median")
 
 
 class _Closest(ctypes.Structure):
@@ -40,6 +42,15 @@ class _Span(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("points", "features")),
         *((name, ctypes.c_void_p) for name in ("x", "pairs", "heights")),
+    ]
+
+
+class _Hierarchy(ctypes.Structure):
+    """`Hierarchy` of linkage.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("points", "features", "method")),
+        *((name, ctypes.c_void_p) for name in ("x", "matrix", "hierarchy", "strange")),
     ]
 
 
@@ -164,6 +175,35 @@ def label_merges(pairs: Tensor, heights: Tensor) -> Tensor:
     pairs, heights, found = pairs.contiguous(), heights.contiguous(), heights.new_empty(len(pairs), 4)
     run(_Label(len(pairs), pairs.data_ptr(), heights.data_ptr(), found.data_ptr()))
     return found
+
+
+def _fake_hierarchy(x: Tensor, matrix: Tensor, method: str) -> tuple[Tensor, Tensor]:
+    return x.new_empty(len(x) - 1, 4), x.new_empty((), dtype=torch.int64)
+
+
+@operator(_fake_hierarchy, mutates_args=["matrix"])
+def hierarchy(x: Tensor, matrix: Tensor, method: str) -> tuple[Tensor, Tensor]:
+    """Return the hierarchy (N - 1, 4) of points in Euclidean distance, and whether it is none, ().
+
+    That is so where points are equal, not finite or of a size whose squares are not.
+
+    Args:
+        x: points (N, F), float64.
+        matrix: room for distances, (N, N), float64; (0, 0) will do for single linkage.
+        method: any linkage.
+
+    Raises:
+        RuntimeError: for tensors of other types or shapes.
+    """
+    fits = x.ndim == 2 and len(x) > 0 and x.shape[1] > 0 and all(t.dtype == torch.float64 for t in (x, matrix))
+    fits = fits and x.device.type == matrix.device.type == "cpu" and matrix.is_contiguous()
+    if not fits or (matrix.shape != (len(x), len(x)) and method != "single") or method not in _METHODS:
+        raise RuntimeError(f"zoo::hierarchy: points must be (N, F), room (N, N), float64, not {tuple(x.shape)}")
+    run = _kernel("hierarchy", _Hierarchy)
+    x, found, strange = x.contiguous(), x.new_empty(len(x) - 1, 4), torch.zeros((), dtype=torch.int64)
+    addresses = x.data_ptr(), matrix.data_ptr(), found.data_ptr(), strange.data_ptr()
+    run(_Hierarchy(*x.shape, _METHODS.index(method), *addresses))
+    return found, strange
 
 
 def _kernel(name: str, struct: type[ctypes.Structure]) -> Callable[[ctypes.Structure], None]:

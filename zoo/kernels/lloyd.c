@@ -4,13 +4,14 @@
 
    Letters as in the Python modules: N rows, D features, R restarts, K clusters. */
 
-#include "kernel.h"
+#include "lloyd.h"
 #include <math.h>
 #if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
-#define DEEP 2 /* vectors of rows in a block */
+#define DEEP 2   /* vectors of rows in a block */
+#define WIDE 128 /* features that are worked on at a time, so that what a block holds of them stays in the nearest cache */
 #if defined(__AVX512F__)
 #define VECTOR 64
 #define TILE 8 /* 8 x 2 sums, 2 rows and a factor fill 19 of 32 registers */
@@ -21,15 +22,7 @@
 
 /* Eight doubles at a time. */
 typedef double eight __attribute__((vector_size(64), aligned(8), may_alias));
-
-typedef struct {
-    int64_t number, features, restarts, clusters;
-    int64_t single;          /* whether rows are float */
-    double scale;            /* what rows are multiplied by */
-    const void *x;           /* (N, D), float or double */
-    const void *reference;   /* (D), of the same type, subtracted from rows */
-    const double *weight;    /* (N), or NULL */
-} Rows;
+typedef int64_t eight_integers __attribute__((vector_size(64), aligned(8), may_alias));
 
 typedef struct {
     Rows rows;
@@ -39,23 +32,41 @@ typedef struct {
     double *gain, *norm;   /* (R,), (): sums of scores and of squares */
     const double *longest; /* (R,): the greatest |c|^2 */
     int64_t *label;        /* (R, N) */
-    double *distance;      /* (R, N), squared and scaled */
+    double *distance;      /* (R, N), squared */
 } Lloyd;
 
-typedef struct {
-    Rows rows;
-    int64_t threads, max_iter;
-    double tolerance, eps; /* squared movement at rest, as a share of the mean variance; rounding of a row's number */
-    double *centroids;     /* (R, K, D), as rows are after that; in and out */
-    int32_t *label;        /* (R, N): room */
-    int64_t *own_iter;     /* (R); out, zeros before */
-    uint8_t *at_rest;      /* (R); out, zeros before */
-    int64_t *num_iter;     /* (); out */
-    int64_t *nearest;      /* (R, N); out, unless a cluster was empty */
-    double *distance;      /* (R, N), squared and scaled; out, unless a cluster was empty */
-} Iterate;
-
 static void *room(int64_t bytes) { return aligned_alloc(64, ((size_t)bytes / 64 + 1) * 64); }
+
+/* -- the place that rows are measured from -------------------------------------------------------------------------- */
+
+/* The mean of points (N, D) on a grid about as coarse as they are spread, so that whole numbers keep few digits. */
+static void find_reference(const double *points, int64_t number, int64_t D, double *reference) {
+    double spread = 0.0;
+    int exponent;
+    memset(reference, 0, D * sizeof *reference);
+    for (int64_t k = 0; k < number; k++)
+        for (int64_t f = 0; f < D; f++) reference[f] += points[k * D + f];
+    for (int64_t f = 0; f < D; f++) reference[f] /= (double)number;
+    for (int64_t k = 0; k < number; k++)
+        for (int64_t f = 0; f < D; f++) {
+            const double away = fabs(points[k * D + f] - reference[f]);
+            spread = away > spread ? away : spread;
+        }
+    frexp(spread, &exponent);
+    const double grid = spread > 0 && spread < INFINITY ? ldexp(1.0, exponent - 1) : 1.0;
+    for (int64_t f = 0; f < D; f++) reference[f] = rint(reference[f] / grid) * grid;
+}
+
+/* The power of two that brings numbers of that size to about 1; 1 where they are not far away. */
+static double unit_scale(double size) {
+    int exponent;
+    if (!(size < INFINITY) || size == 0 || (0.25 < size && size < 0x1p30)) return 1.0;
+    frexp(size, &exponent);
+    return ldexp(1.0, -exponent);
+}
+
+/* Whether there are so few clusters that a row is better multiplied by one after the other than by a tile of them. */
+static int few(const Rows *task) { return task->clusters <= TILE / 2 && task->features >= 16; }
 
 static int64_t tiles(const Rows *task) { return (task->clusters + TILE - 1) / TILE; }
 
@@ -127,8 +138,8 @@ static int move_centroids(const Iterate *all, double *sums, double *shift, doubl
 /* moments, gain and norm: what a pass adds up. */
 KERNEL(lloyd_statistics, Lloyd) { return task->rows.single ? add_up_single(task) : add_up_double(task); }
 
-/* label and distance of each row. */
-KERNEL(lloyd_assign, Lloyd) { return task->rows.single ? label_rows_single(task) : label_rows_double(task); }
+/* The nearest centroid of each row, and the distance to it. */
+KERNEL(lloyd_assign, Iterate) { return task->rows.single ? assign_single(task) : assign_double(task); }
 
 /* Until the centroids are at rest, for `max_iter` iterations, or until a cluster would be empty. */
 KERNEL(lloyd_iterate, Iterate) { return task->rows.single ? iterate_single(task) : iterate_double(task); }

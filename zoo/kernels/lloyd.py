@@ -10,24 +10,27 @@ Letters: N rows, D features, R restarts, K clusters.
 from __future__ import annotations
 
 import ctypes
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from zoo.errors import ZooError
 from zoo.kernels import function
 from zoo.kernels.operators import operator
 
-__all__ = ["available", "lloyd_assign", "lloyd_iterate", "lloyd_statistics"]
+__all__ = ["RowsStruct", "available", "check_extent", "lloyd_assign", "lloyd_iterate", "lloyd_statistics"]
 
 
-class _Rows(ctypes.Structure):
-    """`Rows` of lloyd.c."""
+class RowsStruct(ctypes.Structure):
+    """`Rows` of lloyd.h."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("number", "features", "restarts", "clusters", "single")),
         ("scale", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("x", "reference", "weight")),
+        *((name, ctypes.c_void_p) for name in ("x", "reference", "weight", "index")),
     ]
 
 
@@ -35,21 +38,21 @@ class _Lloyd(ctypes.Structure):
     """`Lloyd` of lloyd.c."""
 
     _fields_ = [
-        ("rows", _Rows),
+        ("rows", RowsStruct),
         ("rounding", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("centroids", "moments", "gain", "norm", "longest", "label", "distance")),
     ]
 
 
 class _Iterate(ctypes.Structure):
-    """`Iterate` of lloyd.c."""
+    """`Iterate` of lloyd.h."""
 
     _fields_ = [
-        ("rows", _Rows),
+        ("rows", RowsStruct),
         *((name, ctypes.c_int64) for name in ("threads", "max_iter")),
         *((name, ctypes.c_double) for name in ("tolerance", "eps")),
         *((name, ctypes.c_void_p) for name in ("centroids", "label", "own_iter", "at_rest", "num_iter")),
-        *((name, ctypes.c_void_p) for name in ("nearest", "distance")),
+        *((name, ctypes.c_void_p) for name in ("nearest", "distance", "extent")),
     ]
 
 
@@ -89,71 +92,68 @@ def lloyd_statistics(
     clusters = _check(x, reference, centroids, restarts, weight)
     moments = torch.zeros(restarts, clusters, x.shape[1] + 1, dtype=torch.float64)
     gain, norm = torch.zeros(restarts, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    inputs = {"centroids": centroids, "moments": moments, "gain": gain, "norm": norm}
-    _call("lloyd_statistics", _Lloyd, (x, reference, weight), (restarts, clusters, scale), inputs)
+    run = _kernel("lloyd_statistics", _Lloyd)
+    x, reference, centroids = x.contiguous(), reference.contiguous(), centroids.contiguous()
+    weight = None if weight is None else weight.contiguous()
+    inputs = x.data_ptr(), reference.data_ptr(), None if weight is None else weight.data_ptr()
+    rows = RowsStruct(*x.shape, restarts, clusters, x.dtype == torch.float32, scale, *inputs, None)
+    outputs = {"moments": moments.data_ptr(), "gain": gain.data_ptr(), "norm": norm.data_ptr()}
+    run(_Lloyd(rows=rows, centroids=centroids.data_ptr(), **outputs))
     return moments, gain, norm
 
 
-def _fake_assign(
-    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, longest: Tensor, rounding: float
-) -> Any:
-    shape = longest.shape[0], x.shape[0]
+def _fake_assign(x: Tensor, centroids: Tensor, threads: int, index: Tensor | None = None) -> Any:
+    shape = centroids.shape[0], len(x if index is None else index)
     return x.new_empty(shape, dtype=torch.int64), x.new_empty(shape, dtype=torch.float64)
 
 
 @operator(_fake_assign)
-def lloyd_assign(
-    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, longest: Tensor, rounding: float
-) -> tuple[Tensor, Tensor]:
+def lloyd_assign(x: Tensor, centroids: Tensor, threads: int, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the nearest centroid of each row and the squared distance to it, (R, N) each, int64 and float64.
+
+    What rounding cannot tell from a distance of zero is zero.
 
     Args:
         x: rows, (N, D), float32 or float64.
-        reference: what is subtracted from them, (D,), of their type.
-        scale: what they are multiplied by then; distances are scaled so.
-        centroids: (R*K, D + 1), of their type, in the same way, with −½‖c‖² in the last column.
-        longest: the greatest ‖c‖² of each restart, (R,), float64.
-        rounding: a distance is 0 up to this share of ‖x‖² + longest.
+        centroids: (R, K, D), float64.
+        threads: that share the rows.
+        index: which rows, (N,), int64, in place of all of them.
 
     Raises:
         RuntimeError: for tensors of other types or shapes.
+        ZooError: if what lies between the rows has a square that no number holds.
     """
-    restarts = len(longest)
-    clusters = _check(x, reference, centroids, restarts, None)
-    if longest.shape != (restarts,) or longest.dtype != torch.float64:
-        raise RuntimeError(f"zoo::lloyd_assign: longest must be (R,), float64, not {tuple(longest.shape)}")
-    label = torch.empty(restarts, len(x), dtype=torch.int64)
-    distance = torch.empty(restarts, len(x), dtype=torch.float64)
-    tensors = {"centroids": centroids, "longest": longest, "label": label, "distance": distance}
-    _call("lloyd_assign", _Lloyd, (x, reference, None), (restarts, clusters, scale), tensors, rounding=rounding)
-    return label, distance
+    local, number = _check_centroids(x, centroids, threads), _check_index(x, index)
+    found = _nearest(number, centroids)
+    _iterate("lloyd_assign", x, local, None, index, found, {}, threads=threads)
+    return found["nearest"], found["distance"]
 
 
 def _fake_iterate(
-    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, weight: Tensor | None, max_iter: int,
-    tolerance: float, threads: int,
+    x: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, tolerance: float, threads: int,
+    index: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    each, all_rows = centroids.new_empty(len(centroids), dtype=torch.int64), (len(centroids), len(x))
+    each = centroids.new_empty(len(centroids), dtype=torch.int64)
+    all_rows = len(centroids), len(x if index is None else index)
     found = torch.empty_like(centroids), each.new_empty(each.shape, dtype=torch.bool), each, each.new_empty(())
     return *found, each.new_empty(all_rows), centroids.new_empty(all_rows)
 
 
 @operator(_fake_iterate)
 def lloyd_iterate(
-    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, weight: Tensor | None, max_iter: int,
-    tolerance: float, threads: int,
+    x: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, tolerance: float, threads: int,
+    index: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Iterate until the centroids are at rest, for `max_iter` iterations, or until a cluster would be empty.
 
     Args:
         x: rows, (N, D), float32 or float64.
-        reference: what is subtracted from them, (D,), of their type.
-        scale: what they are multiplied by then.
-        centroids: (R, K, D), float64, in the same way.
+        centroids: (R, K, D), float64.
         weight: of each row, (N,), float64, or None.
         max_iter: iterations at most.
         tolerance: Σ‖Δc‖² at which centroids are at rest, as a share of the mean variance of the features.
         threads: that share the rows.
+        index: which rows, (N,), int64, in place of all of them; N are then as many.
 
     Returns:
         Centroids (R, K, D), whether they are at rest (R,), iterations of each restart (R,) and of all (); and, unless
@@ -161,21 +161,87 @@ def lloyd_iterate(
 
     Raises:
         RuntimeError: for tensors of other types or shapes.
+        ZooError: if what lies between the rows has a square that no number holds.
     """
-    fits = centroids.ndim == 3 and centroids.shape[2:] == x.shape[1:] and centroids.dtype == torch.float64
-    if not fits or threads < 1:
-        raise RuntimeError("zoo::lloyd_iterate: centroids must be (R, K, D), float64, for rows (N, D), threads above 0")
-    restarts, clusters, _ = centroids.shape
-    _check(x, reference, x.new_empty(restarts * clusters, x.shape[1] + 1), restarts, weight)
-    found = centroids.clone(memory_format=torch.contiguous_format)
+    found, rows = _check_centroids(x, centroids, threads), _check_index(x, index)
+    if weight is not None:
+        _check_weight(rows, weight)
+    restarts = len(centroids)
     at_rest, own_iter = torch.zeros(restarts, dtype=torch.uint8), torch.zeros(restarts, dtype=torch.int64)
-    num_iter, label = torch.zeros((), dtype=torch.int64), torch.empty(restarts, len(x), dtype=torch.int32)
-    nearest, distance = torch.empty(restarts, len(x), dtype=torch.int64), found.new_empty(restarts, len(x))
-    outputs = {"centroids": found, "label": label, "own_iter": own_iter, "at_rest": at_rest, "num_iter": num_iter}
-    outputs |= {"nearest": nearest, "distance": distance}
-    numbers = {"threads": threads, "max_iter": max_iter, "tolerance": tolerance, "eps": torch.finfo(x.dtype).eps}
-    _call("lloyd_iterate", _Iterate, (x, reference, weight), (restarts, clusters, scale), outputs, **numbers)
-    return found, at_rest.bool(), own_iter, num_iter, nearest, distance
+    num_iter, label = torch.zeros((), dtype=torch.int64), torch.empty(restarts, rows, dtype=torch.int32)
+    more = {"label": label, "own_iter": own_iter, "at_rest": at_rest, "num_iter": num_iter}
+    nearest = _nearest(rows, centroids)
+    _iterate("lloyd_iterate", x, found, weight, index, nearest, more, threads, max_iter, tolerance)
+    return found, at_rest.bool(), own_iter, num_iter, nearest["nearest"], nearest["distance"]
+
+
+def check_extent(size: float) -> None:
+    """Raise one line unless numbers hold the squares of what lies between rows that are so far apart."""
+    if 1e150 < size < math.inf or 0 < size < 1e-150:
+        raise ZooError(f"The rows lie some {size:.0e} apart, the square of which no number holds: scale them first.")
+
+
+def _check_centroids(x: Tensor, centroids: Tensor, threads: int) -> Tensor:
+    """Return a copy of the centroids; refuse what does not fit to rows."""
+    fits = x.ndim == 2 and x.dtype in (torch.float32, torch.float64) and x.device.type == "cpu" and x.shape[1] > 0
+    fits = fits and centroids.ndim == 3 and centroids.shape[2:] == x.shape[1:] and centroids.dtype == torch.float64
+    if not fits or not centroids.numel() or centroids.device.type != "cpu" or threads < 1:
+        found = tuple(x.shape), x.dtype, tuple(centroids.shape), centroids.dtype
+        raise RuntimeError(
+            "zoo::lloyd: rows, (N, D), float32 or float64, and centroids, (R, K, D), float64, do not fit together, or "
+            f"threads are not above 0: {found}"
+        )
+    return centroids.clone(memory_format=torch.contiguous_format)
+
+
+def _check_index(x: Tensor, index: Tensor | None) -> int:
+    """Return how many rows there are; refuse places that there are not."""
+    if index is None:
+        return len(x)
+    fits = index.ndim == 1 and index.dtype == torch.int64 and index.device.type == "cpu"
+    if fits and len(index):
+        low, high = index.aminmax()
+        fits = int(low) >= 0 and int(high) < len(x)
+    if not fits:
+        raise RuntimeError(f"zoo::lloyd: rows and index, (N,), int64, do not fit together: {tuple(index.shape)}")
+    return len(index)
+
+
+def _check_weight(rows: int, weight: Tensor) -> None:
+    if weight.shape != (rows,) or weight.dtype != torch.float64 or weight.device.type != "cpu":
+        found = tuple(weight.shape), weight.dtype
+        raise RuntimeError(f"zoo::lloyd: rows and weights, (N,), float64, do not fit together: {found}")
+
+
+def _nearest(rows: int, centroids: Tensor) -> dict[str, Tensor]:
+    """Room for the nearest centroids and their distances."""
+    shape = len(centroids), rows
+    return {"nearest": torch.empty(shape, dtype=torch.int64), "distance": torch.empty(shape, dtype=torch.float64)}
+
+
+def _iterate(
+    name: str,
+    x: Tensor,
+    centroids: Tensor,
+    weight: Tensor | None,
+    index: Tensor | None,
+    nearest: dict[str, Tensor],
+    more: dict[str, Tensor],
+    threads: int,
+    max_iter: int = 0,
+    tolerance: float = 0.0,
+) -> None:
+    """Call a kernel of iterations, which writes to all tensors but the rows."""
+    run = _kernel(name, _Iterate)
+    x, weight, extent = x.contiguous(), None if weight is None else weight.contiguous(), ctypes.c_double()
+    index = None if index is None else index.contiguous()
+    addresses = [None if tensor is None else tensor.data_ptr() for tensor in (x, None, weight, index)]
+    number = len(x if index is None else index)
+    rows = RowsStruct(number, x.shape[1], *centroids.shape[:2], x.dtype == torch.float32, 1.0, *addresses)
+    outputs = {key: tensor.data_ptr() for key, tensor in (nearest | more).items()}
+    numbers = threads, max_iter, tolerance, torch.finfo(x.dtype).eps
+    run(_Iterate(rows, *numbers, centroids.data_ptr(), extent=ctypes.addressof(extent), **outputs))
+    check_extent(extent.value)
 
 
 def _check(x: Tensor, reference: Tensor, centroids: Tensor, restarts: int, weight: Tensor | None) -> int:
@@ -187,28 +253,15 @@ def _check(x: Tensor, reference: Tensor, centroids: Tensor, restarts: int, weigh
     fits = fits and centroids.shape[1] == width + 1 and restarts > 0 and len(centroids) > 0
     fits = fits and len(centroids) % restarts == 0
     if weight is not None:
-        fits = fits and weight.shape == x.shape[:1] and weight.dtype == torch.float64 and weight.device.type == "cpu"
+        _check_weight(len(x), weight)
     if not fits:
-        found = [None if t is None else (*t.shape, t.dtype, t.device) for t in (x, reference, centroids, weight)]
+        found = [(*t.shape, t.dtype, t.device) for t in (x, reference, centroids)]
         raise RuntimeError(f"zoo::lloyd: inputs do not fit together: {found}, {restarts} restarts")
     return len(centroids) // restarts
 
 
-def _call(
-    name: str,
-    struct: type[ctypes.Structure],
-    rows: tuple[Tensor, Tensor, Tensor | None],
-    numbers: tuple[int, int, float],
-    tensors: dict[str, Tensor],
-    **others: float,
-) -> None:
+def _kernel(name: str, struct: type[ctypes.Structure]) -> Callable[[ctypes.Structure], None]:
     run = function(name, struct)
     if run is None:
         raise RuntimeError(f"zoo::{name} needs the compiled kernels: zoo.kernels.status() says why there are none")
-    x, reference, weight = (None if t is None else t.contiguous() for t in rows)  # alive until it has run
-    whole = {key: t.contiguous() for key, t in tensors.items()}
-    assert x is not None
-    assert reference is not None
-    addresses = x.data_ptr(), reference.data_ptr(), None if weight is None else weight.data_ptr()
-    task = _Rows(*x.shape, *numbers[:2], x.dtype == torch.float32, numbers[2], *addresses)
-    run(struct(rows=task, **others, **{key: t.data_ptr() for key, t in whole.items()}))
+    return run

@@ -12,10 +12,13 @@ typedef INTEGER NAME(ivec) __attribute__((vector_size(VECTOR), aligned(sizeof(RE
 
 /* What a thread has at hand while it works on a block. */
 typedef struct {
-    const REAL *packed; /* of all threads: centroids in tiles, packed[restart][tile][feature][TILE], then their last column */
+    const REAL *packed; /* of all threads: centroids in tiles, packed[restart][tile][feature][TILE], then their last column;
+                           where they are few, as they are */
     int64_t width;      /* D + 1, up to a multiple of 16 */
     REAL *flat;         /* (ROWS_AT_ONCE, width): rows from the reference point, then 1, then 0 */
-    REAL *turned;       /* (width, ROWS_AT_ONCE) */
+    REAL *turned;       /* (WIDE or less, ROWS_AT_ONCE): of some features */
+    REAL *partial;      /* (R, tiles, TILE, ROWS_AT_ONCE): scores of the features so far, where there are more than WIDE;
+                           (R, K, ROWS_AT_ONCE): scores, where clusters are few */
     double *sums;       /* (R, K, filled): on cache lines, from which a sum that was just stored is read at once */
     int64_t filled;     /* D + 1, up to a multiple of 8 */
     eight norm;
@@ -28,7 +31,8 @@ INLINE eight NAME(widen)(const REAL *from) { return __builtin_convertvector(*(co
 /* A tile that is not full ends in clusters that score -inf, which nothing chooses. */
 static void NAME(pack)(const Rows *task, const REAL *centroids, REAL *to) {
     const int64_t D = task->features, K = task->clusters;
-    for (int64_t restart = 0; restart < task->restarts; restart++)
+    if (few(task)) memcpy(to, centroids, task->restarts * K * (D + 1) * sizeof *to);
+    for (int64_t restart = 0; restart < task->restarts && !few(task); restart++)
         for (int64_t first = 0; first < K; first += TILE)
             for (int64_t f = 0; f <= D; f++)
                 for (int64_t k = first; k < first + TILE; k++)
@@ -40,17 +44,19 @@ static int64_t NAME(packed_size)(const Rows *task) { return task->restarts * til
 static int NAME(open_block)(const Rows *task, NAME(Block) *b) {
     const int64_t D = task->features, width = (D + 16) / 16 * 16, filled = (D + 8) / 8 * 8;
     const int64_t count = task->restarts * task->clusters * filled;
+    const int64_t scores = D > WIDE || few(task) ? task->restarts * tiles(task) * TILE * ROWS_AT_ONCE : 0;
     b->width = width, b->filled = filled, b->norm = (eight){};
-    b->flat = room(ROWS_AT_ONCE * width * sizeof(REAL)), b->turned = room(ROWS_AT_ONCE * width * sizeof(REAL));
-    b->sums = room(count * sizeof(double));
-    if (!b->flat || !b->turned || !b->sums) return 1;
+    b->flat = room(ROWS_AT_ONCE * width * sizeof(REAL));
+    b->turned = room(ROWS_AT_ONCE * least(width, WIDE) * sizeof(REAL));
+    b->partial = room(scores * sizeof(REAL)), b->sums = room(count * sizeof(double));
+    if (!b->flat || !b->turned || !b->partial || !b->sums) return 1;
     memset(b->flat, 0, ROWS_AT_ONCE * width * sizeof(REAL));
     for (int r = 0; r < ROWS_AT_ONCE; r++) b->flat[r * width + D] = 1;
     memset(b->sums, 0, count * sizeof(double));
     return 0;
 }
 
-static void NAME(close_block)(NAME(Block) *b) { free(b->flat), free(b->turned), free(b->sums); }
+static void NAME(close_block)(NAME(Block) *b) { free(b->flat), free(b->turned), free(b->partial), free(b->sums); }
 
 /* to[c][r] = from[r][c] for LANES rows that are `width` apart. */
 INLINE void NAME(turn)(const REAL *from, int64_t width, REAL *to) {
@@ -98,18 +104,89 @@ INLINE void NAME(turn)(const REAL *from, int64_t width, REAL *to) {
 #endif
 }
 
+INLINE const REAL *NAME(row_at)(const Rows *task, int64_t place) {
+    return (const REAL *)task->x + (task->index ? task->index[place] : place) * task->features;
+}
+
+/* Add the products of a block's rows and a tile of centroids, over `count` features, to their scores. */
+INLINE void NAME(add_products)(NAME(vec) s[TILE][DEEP], const REAL *x, const REAL *c, int64_t count) {
+    typedef NAME(vec) vec;
+    for (int64_t f = 0; f < count; f++, x += ROWS_AT_ONCE, c += TILE) {
+        vec rows[DEEP];
+#pragma GCC unroll 2
+        for (int v = 0; v < DEEP; v++) rows[v] = *(const vec *)(x + v * LANES);
+#pragma GCC unroll 8
+        for (int k = 0; k < TILE; k++) {
+            vec factor = (vec){} + c[k];
+#pragma GCC unroll 2
+            for (int v = 0; v < DEEP; v++) s[k][v] += factor * rows[v];
+        }
+    }
+}
+
+/* Add the products over the features from `begin` to `end` to the scores of all tiles, for which these lie turned. */
+static void NAME(add_features)(const Rows *task, NAME(Block) *b, int64_t begin, int64_t end) {
+    typedef NAME(vec) vec;
+    const int64_t count = task->restarts * tiles(task);
+    for (int64_t tile = 0; tile < count; tile++) {
+        vec s[TILE][DEEP];
+        REAL *kept = b->partial + tile * TILE * ROWS_AT_ONCE;
+#pragma GCC unroll 8
+        for (int k = 0; k < TILE; k++)
+#pragma GCC unroll 2
+            for (int v = 0; v < DEEP; v++) s[k][v] = begin ? ((vec *)kept)[k * DEEP + v] : (vec){};
+        NAME(add_products)(s, b->turned, b->packed + (tile * (task->features + 1) + begin) * TILE, end - begin);
+#pragma GCC unroll 8
+        for (int k = 0; k < TILE; k++)
+#pragma GCC unroll 2
+            for (int v = 0; v < DEEP; v++) ((vec *)kept)[k * DEEP + v] = s[k][v];
+    }
+}
+
+/* The scores of one row of a block with all clusters. */
+static void NAME(multiply)(const Rows *task, NAME(Block) *b, int64_t r) {
+    typedef NAME(vec) vec;
+    const int64_t D = task->features, count = task->restarts * task->clusters;
+    const REAL *row = b->flat + r * b->width, *c = b->packed;
+    for (int64_t k = 0; k < count; k++, c += D + 1) {
+        vec sums[2] = {};
+        REAL score = c[D];
+        int64_t f = 0;
+        for (; f + 2 * LANES <= D; f += 2 * LANES) {
+            sums[0] += *(const vec *)(row + f) * *(const vec *)(c + f);
+            sums[1] += *(const vec *)(row + f + LANES) * *(const vec *)(c + f + LANES);
+        }
+        sums[0] += sums[1];
+        for (; f < D; f++) score += row[f] * c[f];
+        for (int lane = 0; lane < LANES; lane++) score += sums[0][lane];
+        b->partial[k * ROWS_AT_ONCE + r] = score;
+    }
+}
+
 /* Read the rows from `first` on; those that the block has too many of are zero. */
 static void NAME(read_rows)(const Rows *task, NAME(Block) *b, int64_t first, int64_t count) {
     const int64_t D = task->features, width = b->width;
     const REAL scale = (REAL)task->scale, *reference = task->reference;
-    for (int64_t r = 0; r < count; r++) {
-        const REAL *x = (const REAL *)task->x + (first + r) * D;
+    for (int64_t r = 0; r < count && few(task); r++) {
+        const REAL *x = NAME(row_at)(task, first + r);
         REAL *to = b->flat + r * width;
         for (int64_t f = 0; f < D; f++) to[f] = (x[f] - reference[f]) * scale;
+        NAME(multiply)(task, b, r);
     }
-    for (int64_t r = count; r < ROWS_AT_ONCE; r++) memset(b->flat + r * width, 0, D * sizeof(REAL));
-    for (int64_t f = 0; f < D; f += LANES)
-        for (int v = 0; v < DEEP; v++) NAME(turn)(b->flat + v * LANES * width + f, width, b->turned + f * ROWS_AT_ONCE + v * LANES);
+    if (few(task)) return;
+    for (int64_t begin = 0; begin < D; begin += WIDE) {
+        const int64_t end = least(begin + WIDE, D);
+        for (int64_t r = 0; r < count; r++) {
+            const REAL *x = NAME(row_at)(task, first + r);
+            REAL *to = b->flat + r * width;
+            for (int64_t f = begin; f < end; f++) to[f] = (x[f] - reference[f]) * scale;
+        }
+        for (int64_t r = count; r < ROWS_AT_ONCE; r++) memset(b->flat + r * width + begin, 0, (end - begin) * sizeof(REAL));
+        for (int64_t f = begin; f < end; f += LANES)
+            for (int v = 0; v < DEEP; v++)
+                NAME(turn)(b->flat + v * LANES * width + f, width, b->turned + (f - begin) * ROWS_AT_ONCE + v * LANES);
+        if (D > WIDE) NAME(add_features)(task, b, begin, end);
+    }
 }
 
 /* The nearest of one restart's clusters to each row: that of the greatest score, the first of equal ones. */
@@ -120,25 +197,23 @@ static void NAME(find_nearest)(const Rows *task, NAME(Block) *b, int64_t restart
     const REAL *c = b->packed + restart * count * TILE * (D + 1);
     vec best[DEEP];
     ivec index[DEEP];
+    for (int64_t r = 0; r < ROWS_AT_ONCE && few(task); r++) {
+        const REAL *scores = b->partial + restart * task->clusters * ROWS_AT_ONCE + r;
+        b->score[r] = -INFINITY, b->best[r] = 0;
+        for (int64_t k = 0; k < task->clusters; k++)
+            if (scores[k * ROWS_AT_ONCE] > b->score[r]) b->score[r] = scores[k * ROWS_AT_ONCE], b->best[r] = (INTEGER)k;
+    }
+    if (few(task)) return;
     for (int v = 0; v < DEEP; v++) best[v] = (vec){} - (REAL)INFINITY, index[v] = (ivec){};
     for (int64_t tile = 0; tile < count; tile++, c += TILE) {
         vec s[TILE][DEEP];
+        const int64_t kept = (restart * count + tile) * TILE * DEEP;
 #pragma GCC unroll 8
         for (int k = 0; k < TILE; k++)
 #pragma GCC unroll 2
-            for (int v = 0; v < DEEP; v++) s[k][v] = (vec){};
-        const REAL *x = b->turned;
-        for (int64_t f = 0; f < D; f++, x += ROWS_AT_ONCE, c += TILE) {
-            vec rows[DEEP];
-#pragma GCC unroll 2
-            for (int v = 0; v < DEEP; v++) rows[v] = *(const vec *)(x + v * LANES);
-#pragma GCC unroll 8
-            for (int k = 0; k < TILE; k++) {
-                vec factor = (vec){} + c[k];
-#pragma GCC unroll 2
-                for (int v = 0; v < DEEP; v++) s[k][v] += factor * rows[v];
-            }
-        }
+            for (int v = 0; v < DEEP; v++) s[k][v] = D > WIDE ? ((const vec *)b->partial)[kept + k * DEEP + v] : (vec){};
+        if (D <= WIDE) NAME(add_products)(s, b->turned, c, D);
+        c += D * TILE;
 #pragma GCC unroll 8
         for (int k = 0; k < TILE; k++)
 #pragma GCC unroll 2
@@ -224,23 +299,63 @@ static void NAME(label_span)(const Lloyd *pass, NAME(Block) *b, int64_t begin, i
                 const int64_t at = restart * task->number + first + r;
                 const double distance = squares[r] - 2.0 * (double)b->score[r];
                 pass->label[at] = b->best[r];
-                pass->distance[at] =
-                    distance <= pass->rounding * (squares[r] + pass->longest[restart]) ? 0.0 : distance;
+                const int none = distance <= pass->rounding * (squares[r] + pass->longest[restart]);
+                pass->distance[at] = none ? 0.0 : distance / (task->scale * task->scale);
             }
         }
     }
 }
 
-static int NAME(label_rows)(const Lloyd *pass) {
-    const Rows *task = &pass->rows;
-    NAME(Block) b;
-    REAL *packed = room(NAME(packed_size)(task) * sizeof(REAL));
-    const int failed = NAME(open_block)(task, &b) || !packed;
-    if (!failed) NAME(pack)(task, pass->centroids, packed);
-    b.packed = packed;
-    NAME(label_span)(pass, &b, 0, failed ? 0 : task->number);
-    NAME(close_block)(&b), free(packed);
-    return failed;
+/* -- the place that rows are measured from -------------------------------------------------------------------------- */
+
+/* The greatest difference of a number of a row from the reference point, and NaN where one is not finite. */
+static double NAME(reach)(const REAL *row, const double *reference, int64_t count, double most) {
+    eight greatest = (eight){} + most, finite = {};
+    int64_t f = 0;
+    for (; f + 8 <= count; f += 8) {
+        const eight away = NAME(widen)(row + f) - *(const eight *)(reference + f);
+        const eight size = (eight)((eight_integers)away & INT64_MAX);
+        const eight_integers greater = size > greatest;
+        greatest = (eight)((greater & (eight_integers)size) | (~greater & (eight_integers)greatest));
+        finite += away * 0.0;
+    }
+    for (int lane = 0; lane < 8; lane++) most = greatest[lane] > most ? greatest[lane] : most;
+    for (; f < count; f++) {
+        const double size = fabs((double)row[f] - reference[f]);
+        most = size > most ? size : most, finite[0] += size * 0.0;
+    }
+    for (int lane = 0; lane < 8; lane++) most += finite[lane];
+    return most;
+}
+
+/* Find the reference point and the scale of rows by the centroids and some 256 of the rows; the former in `place` (2 D). */
+static Rows NAME(framed)(const Iterate *all, double *place) {
+    Rows rows = all->rows;
+    const int64_t D = rows.features, number = rows.restarts * rows.clusters, step = rows.number / 256;
+    REAL *rounded = (REAL *)(place + D);
+    double size = 0.0;
+    find_reference(all->centroids, number, D, place);
+    for (int64_t f = 0; f < D; f++) rounded[f] = (REAL)place[f], place[f] = (double)rounded[f];
+    for (int64_t i = 0; i < rows.number; i += step > 1 ? step : 1)
+        size = NAME(reach)(NAME(row_at)(&rows, i), place, D, size);
+    for (int64_t k = 0; k < number; k++)
+        for (int64_t f = 0; f < D; f++) {
+            const double away = fabs(all->centroids[k * D + f] - place[f]);
+            size = away > size ? away : size;
+        }
+    *all->extent = size;
+    rows.reference = rounded, rows.scale = unit_scale(size);
+    return rows;
+}
+
+/* Centroids (R, K, D) as rows are, or the other way round. */
+static void NAME(move_into)(const Rows *rows, const double *reference, double *centroids, int back) {
+    const int64_t D = rows->features;
+    for (int64_t k = 0; k < rows->restarts * rows->clusters; k++)
+        for (int64_t f = 0; f < D; f++) {
+            double *c = centroids + k * D + f;
+            *c = back ? *c / rows->scale + reference[f] : (*c - reference[f]) * rows->scale;
+        }
 }
 
 /* -- iterations ---------------------------------------------------------------------------------------------------- */
@@ -325,7 +440,7 @@ static void NAME(label_all)(const Iterate *all, NAME(Block) *b, REAL *rounded, R
     for (int64_t t = 0; t < all->threads; t++) NAME(label_span)(&pass, &b[t], NAME(part)(all, t), NAME(part)(all, t + 1));
 }
 
-static int NAME(iterate)(const Iterate *all) {
+static int NAME(iterate_framed)(const Iterate *all) {
     const Rows *task = &all->rows;
     const int64_t D = task->features, clusters = task->restarts * task->clusters, threads = all->threads;
     NAME(Block) *b = calloc((size_t)threads, sizeof *b);
@@ -367,6 +482,38 @@ static int NAME(iterate)(const Iterate *all) {
     if (!failed && (!open || step == all->max_iter)) NAME(label_all)(all, b, rounded, packed, shift);
     for (int64_t t = 0; t < threads && b; t++) NAME(close_block)(&b[t]);
     free(b), free(sizes), free(packed), free(rounded), free(means), free(shift);
+    return failed;
+}
+
+static int NAME(iterate)(const Iterate *task) {
+    double *place = room(2 * task->rows.features * sizeof *place);
+    Iterate all = *task;
+    int failed = !place;
+    if (!failed) all.rows = NAME(framed)(task, place);
+    if (!failed && !strange(*task->extent)) {
+        NAME(move_into)(&all.rows, place, all.centroids, 0);
+        failed = NAME(iterate_framed)(&all);
+        NAME(move_into)(&all.rows, place, all.centroids, 1);
+    }
+    free(place);
+    return failed;
+}
+
+static int NAME(assign)(const Iterate *task) {
+    const int64_t D = task->rows.features, clusters = task->rows.restarts * task->rows.clusters, T = task->threads;
+    double *place = room(2 * D * sizeof *place), *longest = room(task->rows.restarts * sizeof *longest);
+    NAME(Block) *b = calloc((size_t)T, sizeof *b);
+    REAL *packed = room(NAME(packed_size)(&task->rows) * sizeof(REAL)), *rounded = room(clusters * (D + 1) * sizeof(REAL));
+    Iterate all = *task;
+    int failed = !place || !longest || !b || !packed || !rounded;
+    for (int64_t t = 0; t < T && !failed; t++) failed = NAME(open_block)(&task->rows, &b[t]), b[t].packed = packed;
+    if (!failed) all.rows = NAME(framed)(task, place);
+    if (!failed && !strange(*task->extent)) {
+        NAME(move_into)(&all.rows, place, all.centroids, 0);
+        NAME(label_all)(&all, b, rounded, packed, longest);
+    }
+    for (int64_t t = 0; t < T && b; t++) NAME(close_block)(&b[t]);
+    free(place), free(longest), free(b), free(packed), free(rounded);
     return failed;
 }
 

@@ -20,6 +20,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import NotConverged
 from zoo.models.base import StreamingModel, ZooModel
+from zoo.numerics.devices import has_gpu
 from zoo.optimizers import Recipe
 from zoo.registry import make_model
 from zoo.sklearn.differences import check_refused
@@ -109,7 +110,7 @@ class ZooEstimator(BaseEstimator):
     def _device(self) -> str:
         device = getattr(self, "device", "cpu")
         if device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
+            return "cuda" if has_gpu() else "cpu"
         return device
 
     def _fit_streaming(

@@ -17,6 +17,7 @@ from zoo.data.arrays import column_names
 from zoo.data.foreign import opened
 from zoo.errors import ZooError, nearest
 from zoo.models.base import StreamingModel, ZooModel
+from zoo.numerics.devices import has_gpu
 from zoo.training.processes import in_world
 
 __all__ = ["as_datamodule", "fit", "fit_in_loop"]
@@ -146,7 +147,7 @@ def fit(
 @contextlib.contextmanager
 def _streams_of(seed: int) -> Iterator[None]:
     """Let torch draw from streams that begin at a seed; the caller's own go on as if nothing had been drawn."""
-    if torch.cuda.is_available():
+    if has_gpu():
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             yield
@@ -177,7 +178,7 @@ def _check_arguments(
             check_type(name, given[name], annotation)
     if not isinstance(optimizer, str | None):
         raise ZooError(f"optimizer is a name, such as 'adam' or 'sgd', not {optimizer!r}.")
-    if given["device"] == "cuda" and not torch.cuda.is_available():
+    if given["device"] == "cuda" and not has_gpu():
         raise ZooError("device='cuda' was asked for, and torch finds no GPU: pass device='cpu' or 'auto'.")
     if trainer_options:
         from lightning.pytorch import Trainer
@@ -350,11 +351,12 @@ def fit_in_loop(model: Any, datamodule: Any, max_passes: int | None, device: str
     model.build(datamodule.spec)
     model.preprocessing = datamodule.preprocessing
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if has_gpu() else "cpu"
     if torch.device(device) != model.device:  # which takes a while where there is nothing to move
         model.to(device)
     rows = datamodule.rows("train")
-    if not datamodule.batch_size:
+    at_once = datamodule.of_python and len(rows) <= datamodule.batch_size  # a loader of one batch is not worth its while
+    if not datamodule.batch_size or at_once:
         everything: Any = slice(None) if isinstance(rows, TensorRows) else torch.arange(len(rows))
         whole = [model.as_batch(rows[everything])]
         model.fit_batches(lambda: whole, max_passes)

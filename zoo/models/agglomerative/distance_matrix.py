@@ -20,9 +20,9 @@ from torch import Tensor
 from zoo.errors import ZooError
 from zoo.numerics.distances import Metric, euclidean_rows, from_squared, is_euclidean, metric_name, pairwise_distances
 
-__all__ = ["condense", "distance_matrix", "matrix_copy", "unfold"]
+__all__ = ["SMALL", "condense", "distance_matrix", "empty_square", "matrix_copy", "unfold"]
 
-_SMALL = 1 << 25  # multiplications up to which all distances are taken from differences, so that ties stay ties
+SMALL = 1 << 25  # multiplications up to which all distances are taken from differences, so that ties stay ties
 _CHUNK = 1 << 18  # numbers a block holds: 2 MB of float64, to stay in the cache
 
 
@@ -33,7 +33,7 @@ def distance_matrix(x: Tensor, metric: Metric = "euclidean") -> Tensor:
         ZooError: where N x N numbers do not fit in memory.
     """
     matrix, x = empty_square(len(x), x.device), x.double()
-    if is_euclidean(metric) and len(x) ** 2 * x.shape[1] > _SMALL:
+    if is_euclidean(metric) and len(x) ** 2 * x.shape[1] > SMALL:
         metric = metric_name(metric)
         _fill_squared(matrix, euclidean_rows(x, metric), metric)
     else:

@@ -39,7 +39,7 @@ from zoo.errors import ZooError, unknown_name
 from zoo.kernels import linkage as kernel
 from zoo.models.agglomerative.cluster_spaces import MatrixSpace, WardSpace
 from zoo.models.agglomerative.dendrogram import label_merges, optimal_leaf_order
-from zoo.models.agglomerative.distance_matrix import distance_matrix, matrix_copy, unfold
+from zoo.models.agglomerative.distance_matrix import SMALL, distance_matrix, empty_square, matrix_copy, unfold
 from zoo.models.agglomerative.lower_bounds import SquaredDistances
 from zoo.models.agglomerative.merging import Merger, merge_closest
 from zoo.models.agglomerative.spanning_tree import DirectDistances, spanning_tree
@@ -91,6 +91,9 @@ def linkage(
         matrix = check_square(data)
         pairs, heights = _from_matrix(matrix_copy(matrix), method)
     else:
+        found = _at_once(data, method, metric)
+        if found is not None:
+            return optimal_leaf_order(found, distance_matrix(data, metric)) if optimal_ordering else found
         points, scale = power_of_two(check_points(data).double(), metric)
         pairs, heights = _from_points(points, method, metric)
         heights = heights * scale
@@ -99,6 +102,20 @@ def linkage(
         distances = data if metric == "precomputed" else distance_matrix(data, metric)
         hierarchy = optimal_leaf_order(hierarchy, distances)
     return hierarchy
+
+
+def _at_once(x: Tensor, method: str, metric: Metric) -> Tensor | None:
+    """The hierarchy of points (N, F) by one kernel, whose distances are differences; None where that is not the way.
+
+    Tensor operations take most of the time of some hundred points.
+    """
+    most = _SPANNED if method == "single" else _CHAINED["ward" if method == "ward" else "others"]
+    size, width = x.shape
+    few = 1 < size <= most and width > 0 and (method == "single" or size**2 * width <= SMALL)
+    if not few or metric != "euclidean" or x.is_complex() or not kernel.available(x := x.double().contiguous()):
+        return None
+    found, strange = kernel.hierarchy(x, empty_square(0 if method == "single" else size, x.device), method)
+    return None if int(strange) else found
 
 
 def check_names(method: str, metric: Metric) -> Metric:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from typing import IO, TYPE_CHECKING, Any, ClassVar
@@ -32,6 +34,7 @@ _OF_MODULES, _KEPT = (Tensor, nn.Module), ("_parameters", "_modules", "_buffers"
 _buffer_hooks = nn.modules.module._global_buffer_registration_hooks
 
 _USUAL = Recipe()
+_PLAIN = (bool, int, float, str, type(None))  # types that a copy of hyperparameters may share
 
 
 class ZooModel(pl.LightningModule):
@@ -73,6 +76,27 @@ class ZooModel(pl.LightningModule):
             super().__setattr__(name, value)
         else:
             object.__setattr__(self, name, value)
+
+    def save_hyperparameters(self, *args: Any, **options: Any) -> None:
+        """Keep the constructor's arguments as `hparams`, as Lightning does.
+
+        It looks through the frames of all callers for them, and copies them value by value, which takes as long as a
+        small fit.
+        """
+        found: dict[str, Any] = {}
+        frame = caller = sys._getframe(1)
+        plain = not args and not options
+        while plain and frame is not None and frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is self:
+            code, values = frame.f_code, frame.f_locals
+            plain = not code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
+            found |= {name: values[name] for name in code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]}
+            frame = frame.f_back  # type: ignore[assignment]
+        if not plain or not all(type(value) in _PLAIN for value in found.values()):
+            return super().save_hyperparameters(*args, **{"frame": caller, **options})
+        self._log_hyperparams, self._hparams_name = True, "kwargs" if found else None
+        self._set_hparams(found)
+        self._hparams_initial = self._to_hparams_dict(dict(found))
+        return None
 
     # -- building ------------------------------------------------------------------------------------------------
 

@@ -26,12 +26,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.kernels.lloyd import available
 from zoo.models.base import StreamingModel
-from zoo.models.kmeans.kmeans import DRAW, MEASURE, CentroidModel, KMeans, warn_of_iterations
+from zoo.models.kmeans.kmeans import DRAW, MEASURE, CentroidModel, KMeans, check_common, warn_of_iterations
 from zoo.models.kmeans.lloyd import assign, lloyd
 from zoo.models.kmeans.seeding import kmeans_plusplus, random_rows
 from zoo.numerics.distances import squared_distances
@@ -101,12 +100,13 @@ class BisectingKMeans(CentroidModel, StreamingModel):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        check_range("num_clusters", num_clusters, 1)
+        check_common(num_clusters, init, num_init, max_iter, tolerance)
+        if not isinstance(init, str):
+            raise ZooError("model.init must be k-means||, k-means++ or random: a split has no centroids yet.")
         if split_by not in ("inertia", "weight"):
             raise ZooError(f"model.split_by must be inertia or weight, not {split_by!r}.")
         self.save_hyperparameters()
         self.spherical = spherical
-        self._new_split(0)  # which checks the rest
         # Centroids (R, 2, D) to begin the split of some rows (B, D) with, of weight (B,), instead of drawn ones.
         self.first_centroids: Callable[[Tensor, Tensor | None], Tensor] | None = None
         self.report: Callable[[int, Tensor], None] | None = None  # told of each split and the inertia after it
@@ -114,11 +114,9 @@ class BisectingKMeans(CentroidModel, StreamingModel):
 
     def _new_split(self, key: int) -> KMeans:
         hp = self.hparams
-        if not isinstance(hp.init, str):
-            raise ZooError("model.init must be k-means||, k-means++ or random: a split has no centroids yet.")
         split = KMeans(
             num_clusters=min(2, hp.num_clusters),
-            init=hp.init,  # type: ignore[arg-type]
+            init=hp.init,
             num_init=hp.num_init,
             max_iter=hp.max_iter,
             tolerance=hp.tolerance,
@@ -178,10 +176,10 @@ class BisectingKMeans(CentroidModel, StreamingModel):
     def _descend(self, rows: Tensor) -> Tensor:
         """The clusters of rows (B, D): each split parts those that have come to its own cluster."""
         label = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-        for split in range(int(self.num_splits)):
-            mine = (label == self.split_of[split]).nonzero()[:, 0]
-            second = assign(rows[mine], self.split_centroids[split].unsqueeze(0))[0][0] == 1
-            label[mine[second]] = split + 1
+        for split, parted in enumerate(self.split_of[: int(self.num_splits)].tolist()):
+            mine = (label == parted).nonzero()[:, 0] if split else None
+            second = assign(rows, self.split_centroids[split].unsqueeze(0), mine)[0][0] == 1
+            label[second if mine is None else mine[second]] = split + 1
         return label
 
     def before_trace(self) -> None:
@@ -245,22 +243,32 @@ class BisectingKMeans(CentroidModel, StreamingModel):
         while not self.done:
             current = int(self._current())
             mine = (label == current).nonzero()[:, 0]
-            part = Batch(rows[mine], weight=None if weight is None else weight[mine])
-            centroids, child, distance = self._two_of(part, content[mine])
-            mass = torch.ones_like(distance) if part.weight is None else part.weight.double()
-            none = distance.new_zeros(len(centroids))
-            inertia, size = none.index_add(0, child, distance * mass), none.index_add(0, child, mass)
+            mass = None if weight is None else weight[mine].double()
+            centroids, child, distance = self._two_of(rows, mass, content[mine], mine)
+            number = len(centroids)
+            size = child.bincount(mass, minlength=number).double()
+            inertia = child.bincount(distance if mass is None else distance * mass, minlength=number)
             label[mine] = torch.where(child == 1, int(self.num_splits) + 1, current)
             values = self._finish_split(current, centroids, inertia, size)
         self.row_labels = label if self.hparams.num_init == 1 else None
         return values
 
-    def _two_of(self, part: Batch, content: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Split rows in memory (B, D) with hashes (B,): centroids (2, D), labels and squared distances (B,)."""
-        starts = None if self.first_centroids is None else self.first_centroids(part.x, part.weight)
-        found = self._split_at_once(part, content, starts)
+    def _two_of(
+        self, rows: Tensor, weight: Tensor | None, content: Tensor, mine: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Split some rows in memory: centroids (2, D), labels and squared distances (B,).
+
+        Args:
+            rows: all of them (N, D).
+            weight: of those that are split, (B,), float64, or None.
+            content: their hashes (B,).
+            mine: which they are, (B,).
+        """
+        starts = None if self.first_centroids is None else self.first_centroids(rows[mine], weight)
+        found = self._split_at_once(rows, weight, content, mine, starts)
         if found is not None:
             return found
+        part = Batch(rows[mine], weight=weight)
         self.split = self._next_split()
         if starts is not None:
             self.split.start_from(starts)
@@ -271,27 +279,30 @@ class BisectingKMeans(CentroidModel, StreamingModel):
         return self.split.centroids, child[0], distance[0]
 
     def _split_at_once(
-        self, part: Batch, content: Tensor, starts: Tensor | None
+        self, rows: Tensor, weight: Tensor | None, content: Tensor, mine: Tensor, starts: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor] | None:
         """The same without a model and its passes, which take most of the time of few rows; None where they know more.
 
         That is how to draw by `k-means||`, to refill an empty cluster, and to find what is wrong with the rows.
         """
-        hp, (rows, weight) = self.hparams, (part.x, part.weight)
-        if self.spherical or hp.init == "k-means||" or min(hp.num_clusters, len(rows)) < 2 or not available(rows):
+        hp = self.hparams
+        if self.spherical or hp.init == "k-means||" or min(hp.num_clusters, len(mine)) < 2 or not available(rows):
             return None
         if weight is not None and not bool(weight.any()):
             return None
         if starts is None:
-            draw = kmeans_plusplus if hp.init == "k-means++" else random_rows
             key = stream_key(int(self.seed), int(self.num_splits)) % 2**63
-            starts = draw(rows, weight, 2, hp.num_init, key, content)
-        found = lloyd(rows, starts, weight, max_iter=hp.max_iter, tolerance=hp.tolerance)
+            if hp.init == "k-means++":
+                starts = kmeans_plusplus(rows[mine], weight, 2, hp.num_init, key, content)
+            else:
+                starts = random_rows(rows, weight, 2, hp.num_init, key, content, mine)
+        whole = mine if len(mine) < len(rows) else None
+        found = lloyd(rows, starts, weight, max_iter=hp.max_iter, tolerance=hp.tolerance, index=whole)
         if not bool(found.at_rest.all()) and found.num_iter < hp.max_iter:
             return None
         label, distance = found.label, found.distance
         if label is None or distance is None:
-            label, distance = assign(rows, found.centroids)  # (R, B)
+            label, distance = assign(rows, found.centroids, whole)  # (R, B)
         inertia = distance.sum(1) if weight is None else distance @ weight.to(distance.dtype)
         if not bool(inertia.isfinite().all()):
             return None

@@ -240,15 +240,11 @@ class KMeans(CentroidModel, StreamingModel):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("num_clusters", num_clusters), ("num_init", num_init), ("max_iter", max_iter)):
-            check_range(name, value, 1)
-        check_range("tolerance", tolerance, 0)
+        check_common(num_clusters, init, num_init, max_iter, tolerance)
         check_range("oversampling", oversampling, 0, open_low=True)
         check_range("rounds", rounds, 0)
         if oversampling * (1 + rounds) < 1:
             raise ZooError("model.oversampling · (1 + model.rounds) must be at least 1, so that K rows are drawn.")
-        if isinstance(init, str) and init not in ("k-means||", "k-means++", "random"):
-            raise ZooError(f"model.init must be k-means||, k-means++, random or a list of centroids, not {init!r}.")
         if not isinstance(init, str) and num_init > 1:
             raise ZooError("model.num_init must be 1 where model.init gives the centroids: all would be equal.")
         self.save_hyperparameters()
@@ -360,8 +356,9 @@ class KMeans(CentroidModel, StreamingModel):
             self.row_labels, distance = assign(self.rows_of(batch), self.all_centroids)
         self.num_rows = torch.full_like(self.num_rows, batch.size)
         self.inertia_sum = distance.sum(1) if batch.weight is None else distance @ batch.weight.to(distance.dtype)
-        self._check_sums()
-        return self.solve()
+        self.phase.fill_(DONE)
+        self._take_inertia(self.inertia_sum.clone())
+        return self._reached()
 
     @torch.no_grad()
     def fit_sparse(
@@ -542,14 +539,23 @@ class KMeans(CentroidModel, StreamingModel):
         else:
             self.phase.fill_(DONE)
             measured.fill_(True)
-        self.all_inertia = torch.where(measured, self.inertia_sum, self.all_inertia)
-        if not bool(self.all_inertia.isfinite().all()):
+        self._take_inertia(torch.where(measured, self.inertia_sum, self.all_inertia))
+        return self._reached()
+
+    def _take_inertia(self, inertia: Tensor) -> None:
+        """Take over the inertia of the restarts (R,), and say which is the best."""
+        self.all_inertia = inertia
+        if not math.isfinite(inertia.sum()) and not bool(inertia.isfinite().all()):
             raise ZooError(
                 f"{self.called} was given NaN or infinite values, or such as overflow when squared: "
                 "drop those rows, fill them in, or scale the data."
             )
         # Restarts that found the same clusters differ by rounding: the first of them, whatever the batches were.
-        self.best = (self.all_inertia <= self.all_inertia.min() * (1 + 1e-9)).int().argmax()
+        if len(inertia) > 1:
+            self.best = (inertia <= inertia.min() * (1 + 1e-9)).int().argmax()
+
+    def _reached(self) -> dict[str, float | Tensor]:
+        """Values to log of a pass; a warning if it was the last one, and the centroids are not at rest."""
         if self.done and not bool(self.at_rest[self.best]) and (self.hparams.tolerance or not self.hparams.mini_batch):
             warn_of_iterations(self.called, int(self.num_iter))
         return {"inertia": self.inertia, "iterations": self.num_iter}
@@ -577,6 +583,15 @@ class KMeans(CentroidModel, StreamingModel):
         self.own_iter = self.own_iter + active
         if bool(self.at_rest.all()) or int(self.num_iter) >= self.hparams.max_iter:
             self.phase.fill_(MEASURE)
+
+
+def check_common(num_clusters: int, init: Any, num_init: int, max_iter: int, tolerance: float) -> None:
+    """Raise one line for an argument out of range, of those that a split has, too."""
+    for name, value in (("num_clusters", num_clusters), ("num_init", num_init), ("max_iter", max_iter)):
+        check_range(name, value, 1)
+    check_range("tolerance", tolerance, 0)
+    if isinstance(init, str) and init not in ("k-means||", "k-means++", "random"):
+        raise ZooError(f"model.init must be k-means||, k-means++, random or a list of centroids, not {init!r}.")
 
 
 def warn_of_iterations(model: str, number: int) -> None:

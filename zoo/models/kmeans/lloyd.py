@@ -44,8 +44,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.errors import ZooError
-from zoo.kernels.lloyd import available, lloyd_assign, lloyd_iterate, lloyd_statistics
+from zoo.kernels.lloyd import available, check_extent, lloyd_assign, lloyd_iterate, lloyd_statistics
 from zoo.kernels.onednn import product
 
 __all__ = [
@@ -228,12 +227,13 @@ class _Workspace:
         inertia.add_(norm - 2 * gain)
 
 
-def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+def assign(x: Tensor, centroids: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the nearest centroid of each row, and the squared distance to it with rounding below zero cut off.
 
     Args:
         x: rows (B, D), float32 or float64.
         centroids: (R, K, D), float64.
+        index: which rows, in place of all of them, (B,).
 
     Returns:
         Labels (R, B) and squared distances (R, B) in float64. What rounding cannot tell from zero is zero.
@@ -243,18 +243,16 @@ def assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
         >>> distance
         tensor([[0., 4.]], dtype=torch.float64)
     """
+    if available(x):
+        return lloyd_assign(x, centroids, max(1, _num_spans(torch.get_num_threads(), x, centroids)), index)
+    x = x if index is None else x[index]
     reference = reference_point(centroids, x.dtype)
     scale = unit_scale(x, centroids, reference)
     flat = with_bias(((centroids - reference) * scale).to(x.dtype))  # (RK, D + 1)
     rounding = 16 * torch.finfo(x.dtype).eps
     longest = -2 * flat[:, -1].double().view(centroids.shape[:2]).amin(1, keepdim=True)  # (R, 1): the greatest ‖c‖²
 
-    compiled = available(x)
-
     def span(x: Tensor, _: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-        if compiled:
-            label, distance = lloyd_assign(x, reference.to(x.dtype), scale, flat, longest[:, 0], rounding)
-            return [(label, distance.div_(scale**2))]
         parts = []
         for part, _ in _chunks(x, None, centroids):
             rows = x.new_ones(len(part), x.shape[1] + 1)
@@ -297,8 +295,7 @@ def unit_scale(x: Tensor, centroids: Tensor, reference: Tensor) -> float:
     some = x[:: max(1, len(x) // 256)].double()
     parts = [(part - reference).abs_().amax() for part in (some, centroids.flatten(0, 1)) if len(part)]
     size = float(torch.stack(parts).amax())
-    if 1e150 < size < math.inf or 0 < size < 1e-150:
-        raise ZooError(f"The rows lie some {size:.0e} apart, the square of which no number holds: scale them first.")
+    check_extent(size)
     return 1.0 if not math.isfinite(size) or size == 0 or 0.25 < size < 2.0**30 else 2.0 ** -math.frexp(size)[1]
 
 
@@ -338,7 +335,13 @@ class Iterations(NamedTuple):
 
 
 def lloyd(
-    x: Tensor, centroids: Tensor, weight: Tensor | None = None, *, max_iter: int = 300, tolerance: float = 0.0
+    x: Tensor,
+    centroids: Tensor,
+    weight: Tensor | None = None,
+    *,
+    max_iter: int = 300,
+    tolerance: float = 0.0,
+    index: Tensor | None = None,
 ) -> Iterations:
     """Iterate until the centroids are at rest, for `max_iter` iterations, or until a cluster would be empty.
 
@@ -348,6 +351,7 @@ def lloyd(
         weight: sample weights (B,), or None.
         max_iter: iterations at most.
         tolerance: Σ‖Δc‖² at which centroids are at rest, as a share of the mean variance of the features.
+        index: which rows, in place of all of them, (B,).
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [10.0]], dtype=torch.float64)
@@ -355,31 +359,20 @@ def lloyd(
         [[[0.5], [10.0]]]
     """
     with serial() as threads:
-        reference = reference_point(centroids, x.dtype)
-        scale = unit_scale(x, centroids, reference)
         if not available(x):
-            return _lloyd(x, centroids, weight, reference, scale, max_iter, tolerance)
-        mass, local = None if weight is None else weight.double(), (centroids - reference) * scale
-        numbers = max_iter, tolerance, max(1, _num_spans(threads, x, centroids))
-        local, at_rest, own_iter, steps, label, distance = lloyd_iterate(
-            x, reference.to(x.dtype), scale, local, mass, *numbers
-        )
-        found = Iterations(local / scale + reference, at_rest, int(steps), own_iter)
-        if bool(at_rest.all()) or found.num_iter == max_iter:
-            found = found._replace(label=label, distance=distance if scale == 1 else distance.div_(scale**2))
-        return found
+            return _lloyd(x if index is None else x[index], centroids, weight, max_iter, tolerance)
+        mass, spans = None if weight is None else weight.double(), max(1, _num_spans(threads, x, centroids))
+        found, at_rest, own, number, *known = lloyd_iterate(x, centroids, mass, max_iter, tolerance, spans, index)
+    steps = int(number)
+    if steps < max_iter and not bool(at_rest.all()):  # as a cluster would be empty
+        return Iterations(found, at_rest, steps, own)
+    return Iterations(found, at_rest, steps, own, *known)
 
 
-def _lloyd(
-    x: Tensor,
-    centroids: Tensor,
-    weight: Tensor | None,
-    reference: Tensor,
-    scale: float,
-    max_iter: int,
-    tolerance: float,
-) -> Iterations:
+def _lloyd(x: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, tolerance: float) -> Iterations:
     """The same in torch operations."""
+    reference = reference_point(centroids, x.dtype)
+    scale = unit_scale(x, centroids, reference)
     rows = torch.cat([(x - reference.to(x.dtype)) * scale, x.new_ones(len(x), 1)], 1)  # (B, D + 1)
     massive = rows.double() if weight is None else rows.double() * weight.double().unsqueeze(1)
     spread = (massive[:, :-1] * rows[:, :-1]).sum()

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from zoo.kernels import kmeans as kernel
+from zoo.kernels import lloyd
 from zoo.models.kmeans.lloyd import assign
 from zoo.models.kmeans.sparse import SparseRows
 from zoo.numerics.hashing import content_hash, splitmix64, stream_key
@@ -185,14 +186,15 @@ def kmeans_plusplus(
         [[[0.0], [5.0]]]
     """
     size, space = num_candidates(num_clusters), x if isinstance(x, SparseRows) else _Centred(x, content)
-    content, mean, norm = space.content, space.mean, space.norm
+    content, mean = space.content, space.mean
     if isinstance(space, _Centred) and space.fits_one_call(num_clusters * num_restarts, size):
         every = range(num_restarts)
         keys = [[stream_key(seed, step, restart) for restart in every] for step in range(num_clusters)]
-        arguments = norm, content, _offsets(keys, content), None if weight is None else weight.double()
+        arguments = content, _offsets(keys, content), None if weight is None else weight.double()
         threads = min(torch.get_num_threads(), 1 + space.rows.numel() * size // _WORK_PER_THREAD)
-        places = kernel.kmeans_draw(space.rows, *arguments, size, 16 * torch.finfo(norm.dtype).eps, threads)
+        places = kernel.kmeans_draw(space.rows, *arguments, size, 16 * torch.finfo(torch.float64).eps, threads)
         return space.points[places].double()
+    norm = space.norm
     rounding = 16 * torch.finfo(norm.dtype).eps * (norm + norm.max())
     mass = torch.ones_like(norm) if weight is None else weight.double()
     near = norm.new_full((num_restarts, len(x)), math.inf)  # d²
@@ -218,7 +220,11 @@ class _Centred:
         self.points, self.mean = x, x.mean(0, dtype=torch.float64)
         self.content = content_hash(x) if content is None else content
         self.rows = x - self.mean  # float64
-        self.norm = torch.linalg.vecdot(self.rows, self.rows)  # (B,)
+
+    @property
+    def norm(self) -> Tensor:
+        """Squares of the rows, (B,)."""
+        return torch.linalg.vecdot(self.rows, self.rows)
 
     def inner(self, points: Tensor) -> Tensor:
         """Products of points (P, D) with all rows, (P, B)."""
@@ -251,6 +257,13 @@ def kmeans_parallel(
     """
     content = content_hash(x) if content is None else content
     mass, size = None if weight is None else weight.double(), max(1, round(oversampling * num_clusters))
+    key = stream_key(seed, 1 + rounds) % 2**63
+    if size <= kernel.MOST_CANDIDATES and lloyd.available(x):
+        offset = _offsets([[stream_key(seed, step, 0) for step in range(1 + rounds)]], content)[0]
+        work = len(x) * x.shape[1] * (1 + rounds) * size
+        threads = min(torch.get_num_threads(), 1 + work // _WORK_PER_THREAD)
+        drawn, shares = kernel.kmeans_rounds(x, content, offset, mass, size, threads)
+        return kmeans_plusplus(drawn, shares, num_clusters, num_restarts, key)
     pool = torch.zeros(1, (1 + rounds) * size, x.shape[1], dtype=torch.float64, device=x.device)
     for step in range(1 + rounds):
         near = assign(x, pool[:, : step * size])[1][0] if step else None
@@ -259,7 +272,7 @@ def kmeans_parallel(
         pool[0, step * size : (step + 1) * size] = first  # which stands in where rows run out
         pool[0, step * size : step * size + len(rows)] = x[rows].double()
     shares = torch.bincount(assign(x, pool)[0][0], mass, minlength=pool.shape[1]).double()
-    return kmeans_plusplus(pool[0], shares, num_clusters, num_restarts, stream_key(seed, 1 + rounds) % 2**63)
+    return kmeans_plusplus(pool[0], shares, num_clusters, num_restarts, key)
 
 
 def _sample(content: Tensor, key: int, near: Tensor | None, mass: Tensor | None, size: int) -> Tensor:
@@ -275,11 +288,18 @@ def _sample(content: Tensor, key: int, near: Tensor | None, mass: Tensor | None,
 
 
 def random_rows(
-    x: Tensor, weight: Tensor | None, num_clusters: int, num_restarts: int, seed: int, content: Tensor | None = None
+    x: Tensor,
+    weight: Tensor | None,
+    num_clusters: int,
+    num_restarts: int,
+    seed: int,
+    content: Tensor | None = None,
+    index: Tensor | None = None,
 ) -> Tensor:
     """Return different rows in memory as centroids (R, K, D): those that a pass would draw.
 
-    Arguments are those of `kmeans_plusplus`.
+    Arguments are those of `kmeans_plusplus`; `index` (B,) says which rows, whose weights and hashes are given, in place
+    of all of them.
 
     Example:
         >>> random_rows(torch.tensor([[0.0], [5.0]]), None, 2, 1, seed=0).sort(1).values.tolist()
@@ -290,8 +310,8 @@ def random_rows(
     drawn = [
         _sample(content, stream_key(seed, 0, restart), None, mass, num_clusters) for restart in range(num_restarts)
     ]
-    places = [torch.cat([rows, rows[:1].expand(num_clusters - len(rows))]) for rows in drawn]
-    return x[torch.stack(places)].double()
+    places = torch.stack([torch.cat([rows, rows[:1].expand(num_clusters - len(rows))]) for rows in drawn])
+    return x[places if index is None else index[places]].double()
 
 
 def least_potential(potential: Tensor, score: Tensor) -> Tensor:
