@@ -63,8 +63,8 @@ def fit(
 ) -> Model:
     """Fit a model to arrays or to a DataModule, and return it.
 
-    A streaming model on arrays is driven in a plain loop, within milliseconds; all else goes through
-    Lightning's Trainer.
+    A streaming model on arrays, or on baskets held in Python, is driven in a plain loop, within milliseconds; all else
+    goes through Lightning's Trainer.
 
     Args:
         model: a model of `zoo.create_model`, which is trained in place.
