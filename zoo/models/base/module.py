@@ -86,14 +86,16 @@ class ZooModel(pl.LightningModule):
         found: dict[str, Any] = {}
         frame = caller = sys._getframe(1)
         plain = not args and not options
-        while plain and frame is not None and frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is self:
+        while plain and frame is not None and frame.f_code.co_name == "__init__":
             code, values = frame.f_code, frame.f_locals
+            if values.get(code.co_varnames[0]) is not self:
+                break
             plain = not code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
             found |= {name: values[name] for name in code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]}
             frame = frame.f_back  # type: ignore[assignment]
-        if not plain or not all(type(value) in _PLAIN for value in found.values()):
+        if not plain or not found or not all(type(value) in _PLAIN for value in found.values()):
             return super().save_hyperparameters(*args, **{"frame": caller, **options})
-        self._log_hyperparams, self._hparams_name = True, "kwargs" if found else None
+        self._log_hyperparams, self._hparams_name = True, "kwargs"
         self._set_hparams(found)
         self._hparams_initial = self._to_hparams_dict(dict(found))
         return None
