@@ -13,6 +13,7 @@ factorizations", 2012 (TSQR); G. Golub and C. Van Loan, "Matrix Computations", 4
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ __all__ = ["column_norms", "condition_bound", "gram_factor", "qr_update"]
 
 # Letters: M rows of a factor, B rows, C columns.
 
+FEW = 32  # columns up to which calls cost more than sums, and NumPy's less than torch's
 _WELL = 100.0  # condition number, the square of which costs four digits of sixteen
 
 
@@ -50,6 +52,8 @@ def gram_factor(gram: Tensor) -> Tensor | None:
         >>> gram_factor(torch.tensor([[25.0]])), gram_factor(torch.ones(2, 2))
         (tensor([[5.]]), None)
     """
+    if gram.device.type == "cpu" and len(gram) <= FEW:
+        return _small_gram_factor(gram.numpy())
     lengths = gram.diagonal().sqrt()
     if not bool(((lengths > 1e-140) & (lengths < 1e140)).all()):
         return None
@@ -59,6 +63,19 @@ def gram_factor(gram: Tensor) -> Tensor | None:
     return unit * lengths
 
 
+def _small_gram_factor(gram: np.ndarray) -> Tensor | None:
+    lengths = np.sqrt(gram.diagonal())
+    if not (len(gram) and 1e-140 < lengths.min() and lengths.max() < 1e140):
+        return None
+    try:
+        unit = np.linalg.cholesky(gram / np.outer(lengths, lengths)).T
+    except np.linalg.LinAlgError:
+        return None
+    if not condition_bound(torch.from_numpy(unit)) <= _WELL * len(unit) ** 0.5:
+        return None
+    return torch.from_numpy(unit * lengths)
+
+
 def condition_bound(factor: Tensor) -> float:
     """Return a bound of the condition number of a triangular factor (C, C), ‖R‖ ‖R⁻¹‖ in Frobenius' norm.
 
@@ -66,11 +83,16 @@ def condition_bound(factor: Tensor) -> float:
         >>> condition_bound(torch.eye(4))
         4.0
     """
+    if factor.device.type == "cpu" and len(factor) <= FEW:
+        numbers = factor.numpy()
+        if not numbers.diagonal().all():
+            return float("inf")
+        return float(np.linalg.norm(numbers) * np.linalg.norm(np.linalg.inv(numbers)))
     if not bool((factor.diagonal() != 0).all()):
         return float("inf")
     identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
     inverse = torch.linalg.solve_triangular(factor, identity, upper=True)
-    return float(torch.linalg.matrix_norm(factor) * torch.linalg.matrix_norm(inverse))
+    return float(torch.linalg.vector_norm(factor) * torch.linalg.vector_norm(inverse))
 
 
 def column_norms(rows: Tensor) -> Tensor:

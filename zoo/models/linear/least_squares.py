@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from zoo.models.linear.quadratic import minimize_quadratic
-from zoo.numerics.triangular import column_norms, condition_bound
+from zoo.numerics.moments import gram
+from zoo.numerics.triangular import column_norms, condition_bound, gram_factor
 
 __all__ = ["elastic_net_path", "largest_penalty", "solve_least_squares"]
 
@@ -46,6 +47,10 @@ def solve_least_squares(a: Tensor, b: Tensor, ridge: float = 0.0) -> tuple[Tenso
         w, rank = solve_least_squares(small.T, b, ridge)
         return span @ w, rank
     if ridge:
+        bent, target = gram(a), _or_one(column_norms(b))
+        bent.diagonal().add_(ridge)
+        if (factor := gram_factor(bent)) is not None:  # which keeps twelve digits
+            return torch.cholesky_solve(a.T @ (b / target), factor, upper=True) * target, a.shape[1]
         penalty = ridge**0.5 * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
         a, b = torch.cat([a, penalty]), torch.cat([b, b.new_zeros(len(penalty), b.shape[1])])
     lengths = column_norms(a)
@@ -66,13 +71,19 @@ def solve_least_squares(a: Tensor, b: Tensor, ridge: float = 0.0) -> tuple[Tenso
 
 def _of_full_rank(a: Tensor, b: Tensor) -> Tensor | None:
     """The shortest W of least ‖A W − B‖² by a QR factorization, a tenth of the work; None where A may lack rank."""
-    tall = len(a) >= a.shape[1]
-    q, r = torch.linalg.qr(a if tall else a.T)
+    features = a.shape[1]
+    tall = len(a) >= features
+    if tall and not bool(a.tril(-1).any()):  # a factor already
+        a, b = a[:features], b[:features]
+        q, r = None, a
+    else:
+        q, r = torch.linalg.qr(a if tall else a.T)
     if not condition_bound(r) * max(a.shape) * torch.finfo(r.dtype).eps < 0.1:
         return None
     target = _or_one(column_norms(b))
     if tall:
-        return torch.linalg.solve_triangular(r, q.T @ (b / target), upper=True) * target
+        rotated = b / target if q is None else q.T @ (b / target)
+        return torch.linalg.solve_triangular(r, rotated, upper=True) * target
     return q @ torch.linalg.solve_triangular(r.T, b / target, upper=False) * target
 
 

@@ -103,10 +103,9 @@ class Statistics(NamedTuple):
 
     def intercepts(self, w: Tensor) -> Tensor:
         """The intercepts (K,) that belong to coefficients W (F, K)."""
-        sizes = list(w.shape)
-        x, y = self.reference.split(sizes)
-        x_mean, y_mean = (self.factor[0, 1:] / self.factor[0, 0]).split(sizes)  # beside the reference
-        return y + (y_mean - x_mean @ w) - x @ w
+        features, mean = w.shape[0], self.factor[0, 1:] / self.factor[0, 0]  # beside the reference
+        change = mean[features:] - mean[:features] @ w
+        return self.reference[features:] + change - self.reference[:features] @ w
 
 
 def _measure(x: Tensor, y: Tensor, at: Tensor, out: Tensor) -> None:
