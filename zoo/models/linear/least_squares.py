@@ -71,20 +71,25 @@ def solve_least_squares(a: Tensor, b: Tensor, ridge: float = 0.0) -> tuple[Tenso
 
 def _of_full_rank(a: Tensor, b: Tensor) -> Tensor | None:
     """The shortest W of least ‖A W − B‖² by a QR factorization, a tenth of the work; None where A may lack rank."""
-    features = a.shape[1]
-    tall = len(a) >= features
-    if tall and not bool(a.tril(-1).any()):  # a factor already
-        a, b = a[:features], b[:features]
-        q, r = None, a
+    features, target = a.shape[1], _or_one(column_norms(b))
+    if len(a) < features:
+        reflections, lengths = torch.geqrf(a.T)  # Q is never made, but R'ᵀ z = b solved and z turned by it
+        r = reflections[: len(a)].triu()
+        if not _is_definite(r, features):
+            return None
+        z = torch.linalg.solve_triangular(r.T, b / target, upper=False)
+        return torch.ormqr(reflections, lengths, torch.nn.functional.pad(z, (0, 0, 0, features - len(z)))) * target
+    if not bool(a.tril(-1).any()):  # a factor already
+        r, rotated = a[:features], b[:features] / target
     else:
-        q, r = torch.linalg.qr(a if tall else a.T)
-    if not condition_bound(r) * max(a.shape) * torch.finfo(r.dtype).eps < 0.1:
-        return None
-    target = _or_one(column_norms(b))
-    if tall:
-        rotated = b / target if q is None else q.T @ (b / target)
-        return torch.linalg.solve_triangular(r, rotated, upper=True) * target
-    return q @ torch.linalg.solve_triangular(r.T, b / target, upper=False) * target
+        q, r = torch.linalg.qr(a)
+        rotated = q.T @ (b / target)
+    return torch.linalg.solve_triangular(r, rotated, upper=True) * target if _is_definite(r, len(a)) else None
+
+
+def _is_definite(r: Tensor, size: int) -> bool:
+    """Whether a triangular factor of a matrix of that many rows or columns has full rank for certain."""
+    return condition_bound(r) * size * torch.finfo(r.dtype).eps < 0.1
 
 
 def elastic_net_path(

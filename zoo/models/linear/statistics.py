@@ -8,6 +8,7 @@ R = \begin{bmatrix} \sqrt n & \sqrt n\, m \\ 0 & [A, B] \end{bmatrix}
 The reference r is the first row that weighs anything: differences to it are exact where rows lie close together,
 however far from zero. m are the means beside it, and [A, B] is the factor of the centred rows. Another reference
 changes the first row of R alone, by √n times the difference, so that the factors of two processes can be stacked.
+R is triangular where there are as many rows as columns; of fewer it is one reflection of them.
 
 Of many more rows than columns, [A, B] is Cholesky's factor of the centred rows' Gram matrix, where that keeps twelve
 digits (`zoo.numerics.triangular.gram_factor`), and comes of their QR factorization else.
@@ -82,7 +83,7 @@ class Statistics(NamedTuple):
             _measure(x, y, at, found[:, 1:])
             if weight is not None:
                 found *= weight.sqrt().unsqueeze(1)
-            found = qr_update(self.factor, found)
+            found = _joined(self.factor, found)
         elif len(self.factor):
             found = qr_update(self.factor, found)
         added = len(x) if weight is None else weight.sum()
@@ -106,6 +107,20 @@ class Statistics(NamedTuple):
         features, mean = w.shape[0], self.factor[0, 1:] / self.factor[0, 0]  # beside the reference
         change = mean[features:] - mean[:features] @ w
         return self.reference[features:] + change - self.reference[:features] @ w
+
+
+def _joined(factor: Tensor, rows: Tensor) -> Tensor:
+    """The factor of more rows (B, C); of fewer than columns one reflection is enough, which centres them."""
+    whole = torch.cat([factor, rows]) if len(factor) else rows
+    if len(whole) >= whole.shape[1]:
+        return qr_update(factor, rows)
+    length = torch.linalg.vector_norm(whole[:, 0])
+    normal = whole[:, 0].clone()
+    normal[0] += length  # so that nothing cancels; the first row changes its sign
+    found = whole - torch.outer(normal, 2 * (normal @ whole) / normal.square().sum())
+    found[0] *= -1
+    found[0, 0], found[1:, 0] = length, 0.0
+    return found
 
 
 def _measure(x: Tensor, y: Tensor, at: Tensor, out: Tensor) -> None:
