@@ -47,7 +47,7 @@ def solve_least_squares(a: Tensor, b: Tensor, ridge: float = 0.0) -> tuple[Tenso
         w, rank = solve_least_squares(small.T, b, ridge)
         return span @ w, rank
     if ridge:
-        bent, target = gram(a), _or_one(column_norms(b))
+        bent, target = gram(a).to(a.dtype), _or_one(column_norms(b))
         bent.diagonal().add_(ridge)
         if (factor := gram_factor(bent)) is not None:  # which keeps twelve digits
             return torch.cholesky_solve(a.T @ (b / target), factor, upper=True) * target, a.shape[1]
