@@ -65,7 +65,7 @@ def gram_factor(gram: Tensor) -> Tensor | None:
 
 def _small_gram_factor(gram: np.ndarray) -> Tensor | None:
     lengths = np.sqrt(gram.diagonal())
-    if not (len(gram) and lengths.min() > 1e-140 and lengths.max() < 1e140):
+    if not (len(gram) and float(lengths.min()) > 1e-140 and float(lengths.max()) < 1e140):
         return None
     try:
         unit = np.linalg.cholesky(gram / np.outer(lengths, lengths)).T

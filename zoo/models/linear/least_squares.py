@@ -39,7 +39,7 @@ def solve_least_squares(a: Tensor, b: Tensor, ridge: float = 0.0) -> tuple[Tenso
     Example:
         >>> a, b = torch.tensor([[3.0], [4.0]]), torch.tensor([[6.0], [8.0]])
         >>> solve_least_squares(a, b)[0], solve_least_squares(a, b, ridge=25.0)[0]
-        (tensor([[2.]]), tensor([[1.0000]]))
+        (tensor([[2.]]), tensor([[1.]]))
     """
     wide = len(a) < a.shape[1]
     if ridge and wide:  # the solution lies in the span of the rows
