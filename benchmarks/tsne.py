@@ -116,7 +116,7 @@ def grid() -> Iterator[Job]:
             lambda x=x: zoo.fit(zoo.create_model("tsne", num_steps=STEPS), x, device="cpu").embedding,
             peers[name],
             name,
-            pairs=5 if rows <= 300 else 3 if rows <= 1_000 else 1,
+            pairs=5 if rows <= 300 else 2 if rows <= 1_000 else 1,
             check=partial(_no_worse, x) if rows > 100 else None,  # so few come to rest in one of several minima
             where=where,
             quick=rows <= 300,

@@ -355,9 +355,7 @@ def fit_in_loop(model: Any, datamodule: Any, max_passes: int | None, device: str
     if torch.device(device) != model.device:  # which takes a while where there is nothing to move
         model.to(device)
     rows = datamodule.rows("train")
-    at_once = (
-        datamodule.of_python and len(rows) <= datamodule.batch_size
-    )  # a loader of one batch is not worth its while
+    at_once = datamodule.of_python and len(rows) <= datamodule.batch_size  # which needs no loader
     if not datamodule.batch_size or at_once:
         everything: Any = slice(None) if isinstance(rows, TensorRows) else torch.arange(len(rows))
         whole = [model.as_batch(rows[everything])]
