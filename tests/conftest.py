@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import zoo  # noqa: F401  before Lightning, of which it leaves out what takes seconds (zoo/lean.py)
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 # Small tensors gain nothing from threads, and several test processes share the cores.
