@@ -131,9 +131,10 @@ class MemoryMachine(nn.Module):
         Returns:
             What the controller holds and what was read at each step, (B, T, C + R W), and the last state.
         """
+        if torch.compiler.is_exporting():  # a graph that enters autocast cannot always be read again
+            return self._traced(x.to(self.weight_x.dtype), self.begin(x.shape[0]) if state is None else state)
         with torch.autocast(x.device.type, enabled=False):  # places are not to be lost in mixed precision
-            x, last = x.to(self.weight_x.dtype), self.begin(x.shape[0]) if state is None else state
-            return self._traced(x, last) if torch.compiler.is_exporting() else self.run(x, last)
+            return self.run(x.to(self.weight_x.dtype), self.begin(len(x)) if state is None else state)
 
     def run(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return what `forward` does, by steps."""
