@@ -75,7 +75,8 @@ class TaskRows(Rows):
 
     def sizes(self, index: Tensor) -> list[Tensor]:
         """Return L of each row, (B,), and the second size where there is one."""
-        draws, sizes = uniforms(splitmix64(self.key, index * self.stride)), []
+        draws = uniforms(splitmix64(self.key, index * self.stride))
+        sizes: list[Tensor] = []
         for draw, (low, high) in zip(draws, self.bounds, strict=False):
             choices = torch.full_like(index, high - low + 1)
             if self.growth and len(sizes) == len(self.bounds) - 1:

@@ -137,7 +137,7 @@ def test_early_stopping_keeps_the_best_round_and_stages_lead_there() -> None:
     model = fitted(x, y, patience=5, num_trees=200, learning_rate=0.3)
     rounds = len(model.trees.root)
     assert rounds == int(model.val_losses.argmin()) + 1 < len(model.val_losses) < 200
-    stages = list(model.staged(x))
+    stages = list(model.staged(x.numpy()))
     assert len(stages) == rounds
     torch.testing.assert_close(stages[-1], model(x), rtol=1e-12, atol=1e-9)
     every = fitted(x, y, num_trees=20)

@@ -62,6 +62,7 @@ from zoo.numerics.sparse import as_rows, is_sparse, take_rows
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
 
 __all__ = ["GradientBoosting"]
@@ -404,16 +405,16 @@ class GradientBoosting(HoldsTrees, CollectsRows, StreamingModel, GradientModel):
         leaves = find_leaves(trees, as_rows(x).double(), self.turns)  # (T, B)
         return output + trees.value[leaves, 0].view(-1, self.num_outputs, x.shape[0]).sum(0).T
 
-    def staged_output(self, x: Tensor) -> Iterator[Tensor]:
+    def staged_output(self, x: Tensor | np.ndarray) -> Iterator[Tensor]:
         """Yield the sums of the trees, (B, K), of inputs (B, *shape) after each round."""
-        trees = self.trees
+        trees, x = self.trees, torch.as_tensor(x)
         output = self.start.expand(len(x), -1).clone()
         leaves = find_leaves(trees, as_rows(x).double())
         for first in range(0, len(trees.root), self.num_outputs):
             output = output + trees.value[leaves[first : first + self.num_outputs], 0].T
             yield output
 
-    def staged(self, x: Tensor) -> Iterator[Tensor]:
+    def staged(self, x: Tensor | np.ndarray) -> Iterator[Tensor]:
         """Yield what `forward` returns of inputs (B, *shape) after each round, (B, K)."""
         return (output.exp() if self.loss.is_log else output for output in self.staged_output(x))
 
