@@ -1,6 +1,7 @@
 """Run benchmarks and write `benchmarks/results/<device>.md`: `python -m benchmarks [NAME...] [--quick]`.
 
-`--quick` takes of each grid some cells, in about a minute, and writes nothing.
+`--quick` takes of each grid some cells, in about a minute, and writes nothing. `NAME-grid` is the grid of a benchmark
+alone; of one that Ctrl-C ends the cells that were measured are kept, and what is written says so.
 """
 
 from __future__ import annotations
@@ -69,15 +70,33 @@ def keep(name: str, section: str) -> Path:
     return path
 
 
-def measured(name: str, jobs: Iterable[Job]) -> list[Result]:
-    """Measure jobs, each printed as it is done."""
+def measured(name: str, jobs: Iterable[Job], results: list[Result]) -> list[Result]:
+    """Measure jobs, each printed as it is done, and return the results, to which each is added."""
     print(f"## {name}\n\n{circumstances()}\n\n{HEADER}", end="")
-    results = []
     for job in jobs:
         results.append(measure(job))
         print(row(results[-1]), flush=True)
     print()
     return results
+
+
+def run_grid(kind: str, jobs: Iterable[Job], quick: bool) -> bool:
+    """Measure a grid, print what it says as a whole, and write it unless it is quick; return whether none ended it."""
+    results: list[Result] = []
+    ended = ""
+    try:
+        measured(f"{kind}-grid", (job for job in jobs if job.quick or not quick), results)
+    except KeyboardInterrupt:
+        ended = " Ended before its last cell."
+    if results:
+        said = f"{summary(results)}{ended}"
+        print(f"{said}\n")
+        if not quick:
+            picture = RESULTS / f"{device_file()}-{kind}.png"
+            draw(kind, results, picture)
+            text = f"{said}\n\n![ratio over size]({picture.name})\n\n"
+            print(f"written to {write(f'{kind}-grid', [row(result) for result in results], text)}\n")
+    return not ended
 
 
 def grids(name: str, module: ModuleType) -> dict[str, Callable[[], Iterable[Job]]]:
@@ -93,27 +112,30 @@ def is_grid(name: str) -> bool:
 
 def main(arguments: list[str]) -> int:
     quick, chosen = "--quick" in arguments, [name for name in arguments if name != "--quick"]
-    unknown = sorted(set(chosen) - set(names()))
+    unknown = sorted({name.split("-")[0] for name in chosen} - set(names()))
     if unknown:
         print(f"error: no benchmark named {', '.join(unknown)}. Available: {', '.join(names())}.", file=sys.stderr)
         return 1
-    for name in chosen or names():
+    for wanted in chosen or names():
+        name, _, part = wanted.partition("-")
         module = importlib.import_module(f"benchmarks.{name}")
         if hasattr(module, "report"):
             if not quick:
                 print(f"{(text := module.report())}\n\nwritten to {keep(name, text)}\n")
             continue
-        if not quick:
-            results = measured(name, module.jobs())
+        if not quick and not part:
+            results = measured(name, module.jobs(), [])
             print(f"written to {write(name, [row(result) for result in results])}\n")
-        for kind, grid in grids(name, module).items():
-            results = measured(f"{kind}-grid", (job for job in grid() if job.quick or not quick))
-            print(summary(results) + "\n" if results else "", end="")
-            if results and not quick:
-                picture = RESULTS / f"{device_file()}-{kind}.png"
-                draw(kind, results, picture)
-                said = f"{summary(results)}\n\n![ratio over size]({picture.name})\n\n"
-                print(f"written to {write(f'{kind}-grid', [row(result) for result in results], said)}\n")
+        chosen_grids = {
+            kind: grid for kind, grid in grids(name, module).items() if part in ("", "grid") or wanted == f"{kind}-grid"
+        }
+        if part and not chosen_grids:
+            kinds = ", ".join(f"{kind}-grid" for kind in grids(name, module)) or "none"
+            print(f"error: {name} has no {wanted}. Its grids: {kinds}.", file=sys.stderr)
+            return 1
+        for kind, grid in chosen_grids.items():
+            if not run_grid(kind, grid(), quick):
+                return 130
     return 0
 
 
