@@ -86,6 +86,7 @@ def test_the_checks_of_the_site_find_what_is_amiss(tmp_path: Path) -> None:
 
 def test_pages_show_the_benchmarks_that_lie_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     markdown = pytest.importorskip("markdown", reason="Markdown comes with tensorboard")
+    pytest.importorskip("pymdownx", reason="the site's extensions come with the extra `docs`")
     from website import speed
 
     monkeypatch.setattr(speed, "RESULTS", tmp_path)

@@ -54,7 +54,8 @@ class _NaiveBayes(ClassifierMixin, ZooEstimator):
         self._check_parameters()
         X, y = self._check_rows(X, y, reset=True)
         check_classification_targets(y)
-        self.classes_ = np.unique(y)
+        classes = np.unique(y)
+        self.classes_ = np.asarray(classes.tolist()) if classes.dtype.kind in "OSU" else classes  # as short as they are
         self._start(X)
         return self._add(X, np.searchsorted(self.classes_, y), sample_weight)
 

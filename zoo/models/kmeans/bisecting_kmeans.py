@@ -26,11 +26,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.kernels.lloyd import available
 from zoo.models.base import StreamingModel
-from zoo.models.kmeans.kmeans import DRAW, MEASURE, CentroidModel, KMeans, check_common, warn_of_iterations
+from zoo.models.kmeans.kmeans import DRAW, MEASURE, CentroidModel, KMeans, check_init, warn_of_iterations
 from zoo.models.kmeans.lloyd import assign, lloyd
 from zoo.models.kmeans.seeding import kmeans_plusplus, random_rows
 from zoo.numerics.distances import squared_distances
@@ -100,7 +101,10 @@ class BisectingKMeans(CentroidModel, StreamingModel):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        check_common(num_clusters, init, num_init, max_iter, tolerance)
+        for name, value in (("num_clusters", num_clusters), ("num_init", num_init), ("max_iter", max_iter)):
+            check_range(name, value, 1)
+        check_range("tolerance", tolerance, 0)
+        check_init(init)
         if not isinstance(init, str):
             raise ZooError("model.init must be k-means||, k-means++ or random: a split has no centroids yet.")
         if split_by not in ("inertia", "weight"):

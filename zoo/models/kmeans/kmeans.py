@@ -240,7 +240,10 @@ class KMeans(CentroidModel, StreamingModel):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        check_common(num_clusters, init, num_init, max_iter, tolerance)
+        for name, value in (("num_clusters", num_clusters), ("num_init", num_init), ("max_iter", max_iter)):
+            check_range(name, value, 1)
+        check_range("tolerance", tolerance, 0)
+        check_init(init)
         check_range("oversampling", oversampling, 0, open_low=True)
         check_range("rounds", rounds, 0)
         if oversampling * (1 + rounds) < 1:
@@ -585,11 +588,8 @@ class KMeans(CentroidModel, StreamingModel):
             self.phase.fill_(MEASURE)
 
 
-def check_common(num_clusters: int, init: Any, num_init: int, max_iter: int, tolerance: float) -> None:
-    """Raise one line for an argument out of range, of those that a split has, too."""
-    for name, value in (("num_clusters", num_clusters), ("num_init", num_init), ("max_iter", max_iter)):
-        check_range(name, value, 1)
-    check_range("tolerance", tolerance, 0)
+def check_init(init: Any) -> None:
+    """Raise one line for a way to draw centroids that there is not."""
     if isinstance(init, str) and init not in ("k-means||", "k-means++", "random"):
         raise ZooError(f"model.init must be k-means||, k-means++, random or a list of centroids, not {init!r}.")
 
