@@ -208,7 +208,9 @@ class TextData(ZooDataModule):
     def rows(self, split: str) -> Rows:
         rows = super().rows(split)
         world_size = self.trainer.world_size if self.trainer else 1
-        if world_size > 1:  # every process reads streams of its own
+        model = self.trainer.lightning_module if self.trainer else None
+        carries = not getattr(model, "streaming", False)  # what is counted needs no streams, and all of the text
+        if world_size > 1 and carries:  # every process reads streams of its own
             assert isinstance(rows, TokenRows)
             return rows.with_streams(self.batch_size * world_size)
         return rows
