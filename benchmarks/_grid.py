@@ -47,6 +47,7 @@ def draw(name: str, results: Sequence[Result], path: Path) -> None:
     The two are the first of a cell's place, such as rows and features.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -63,5 +64,8 @@ def draw(name: str, results: Sequence[Result], path: Path) -> None:
         )
     axes.axhline(1, color="grey", linewidth=1)
     axes.set(xscale="log", yscale="log", xlabel=along, ylabel="ours / peer", title=f"{name}: CPU time, one thread")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.legend(title=apart, fontsize="small", ncols=2)
     figure.savefig(path, dpi=100)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import zoo  # noqa: F401  before Lightning, of which it leaves out what takes seconds (zoo/lean.py)
+import zoo  # before Lightning, of which it leaves out what takes seconds (zoo/lean.py)
+from zoo.registry import _REGISTRY
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -50,6 +51,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder ../shared/data is not there")
     return folder
+
+
+@pytest.fixture
+def as_it_was() -> Iterator[None]:
+    """Forget what an example registers, and undo what it sets."""
+    zoo.list_models()  # ours are registered
+    before, precision = dict(_REGISTRY), torch.get_float32_matmul_precision()
+    yield
+    _REGISTRY.clear()
+    _REGISTRY.update(before)
+    torch.set_float32_matmul_precision(precision)
 
 
 @pytest.fixture(scope="module", autouse=True)

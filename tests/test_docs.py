@@ -8,35 +8,22 @@ import inspect
 import pkgutil
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from pages import PAGES, code_lines, combinations, ends_of_intervals, split_code
 from support import compose
 
 import zoo
 from zoo.data.registry import create_data
 from zoo.optimizers import Recipe
-from zoo.registry import _REGISTRY, model_entry
+from zoo.registry import model_entry
 from zoo.training.cluster import asked
 from zoo.training.main import _quoted
 from zoo.training.reference import print_key
 from zoo.training.tables import LISTS
 
 MODULES = ["zoo", *(module.name for module in pkgutil.walk_packages(zoo.__path__, "zoo."))]
-
-
-@pytest.fixture
-def as_it_was() -> Iterator[None]:
-    """Examples register models and change defaults."""
-    zoo.list_models()
-    before, precision = dict(_REGISTRY), torch.get_float32_matmul_precision()
-    yield
-    _REGISTRY.clear()
-    _REGISTRY.update(before)
-    torch.set_float32_matmul_precision(precision)
 
 
 @pytest.mark.usefixtures("as_it_was")

@@ -24,7 +24,6 @@ from reader import fill
 from support import CHECKOUT, CPU, compose, run_command
 
 import zoo
-from zoo.registry import _REGISTRY
 from zoo.training.cluster import asked
 from zoo.training.main import _quoted
 
@@ -154,15 +153,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """In the reader's folder; what is registered and set meanwhile is forgotten."""
+def _in_the_folder(folder: Path, as_it_was: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    zoo.list_models()
-    before, precision = dict(_REGISTRY), torch.get_float32_matmul_precision()
-    yield
-    _REGISTRY.clear()
-    _REGISTRY.update(before)
-    torch.set_float32_matmul_precision(precision)
 
 
 def shortened(arguments: list[str]) -> list[str]:
