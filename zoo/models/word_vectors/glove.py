@@ -82,7 +82,8 @@ def glove_gradients(
 
     Example:
         >>> table = torch.zeros(2, 3)  # of one entry, X = e: J = (1 / 100)^0 (0 - 1)²
-        >>> glove_gradients(table, table, *torch.tensor([[0], [1]]), torch.tensor([math.e]), alpha=0.0).loss.round(decimals=4)
+        >>> x = torch.tensor([math.e])
+        >>> glove_gradients(table, table, *torch.tensor([[0], [1]]), x, alpha=0.0).loss.round(decimals=4)
         tensor(1.)
     """
     left, right = words.index_select(0, i), contexts.index_select(0, j)  # (N, D + 1)
