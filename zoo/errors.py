@@ -40,6 +40,8 @@ def warn_of_faint(name: str, reach: Any) -> None:
         reach: by how much each feature can move an answer, as a share of what else does, a tensor (F,); 0 for one that
             does not vary.
     """
+    if not len(reach) or reach.min() >= FAINT:
+        return
     faint = ((reach > 0) & (reach < FAINT)).nonzero().flatten().tolist()
     if faint:
         which = ", ".join(map(str, faint[:5])) + (", …" if len(faint) > 5 else "")

@@ -5,6 +5,7 @@ Legend: N rows, F features, T steps, K targets, C channels, H×W pixels.
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -68,7 +69,7 @@ def to_tensor(x: Any, name: str = "X", *, missing: bool = False) -> Tensor:
 
 def check_finite(tensor: Tensor, name: str, *, missing: bool = False) -> None:
     """Raise one line with the number of NaN (unless they may be `missing`) and infinite values, if there are any."""
-    if bool(torch.isfinite(tensor.sum())):  # ten times cheaper than looking at each value
+    if math.isfinite(tensor.sum()):  # ten times cheaper than looking at each value
         return
     nan, infinite = 0 if missing else int(tensor.isnan().sum()), int(tensor.isinf().sum())
     found = [f"{nan:,} NaN"] * bool(nan) + [f"{infinite:,} infinite"] * bool(infinite)
@@ -181,6 +182,8 @@ def _numpy_to_tensor(array: np.ndarray, name: str) -> Tensor:
         array = np.ascontiguousarray(array)
     if array.dtype == np.longdouble and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
+    if array.flags.writeable:
+        return torch.from_numpy(array)
     with warnings.catch_warnings():  # a read-only array will do: nothing here writes to it
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(array)
@@ -320,27 +323,31 @@ def _is_text(array: np.ndarray) -> bool:
 def _classes(y: Tensor, name: str, class_names: tuple[str, ...] | None) -> tuple[Tensor, dict[str, Any]]:
     if y.ndim != 1:
         raise ZooError(f"Class targets must have shape (N,), not {tuple(y.shape)}: pass one class a row.")
-    if class_names is None and len(y):
-        labels, codes = _distinct(y)
-        low, high = int(labels[0]), int(labels[-1])
+    low, high = (int(bound) for bound in y.aminmax()) if len(y) else (0, 0)
+    if class_names is None and len(y) and not _are_codes(y, low, high):
+        labels, codes = _distinct(y, low, high)
         unusual = not 0 <= low <= high < _MAX_CLASSES
         if unusual and (len(labels) > _MAX_NAMED or 2 * len(labels) > len(y) > 20):
             raise ZooError(
                 f"{name} holds {len(labels):,} different integers from {low} to {high}, which are rather values than "
                 "classes: pass floats for values."
             )
-        if not (low == 0 and high == len(labels) - 1) and len(labels) > 1:
+        if len(labels) > 1:
             y, class_names = codes, tuple(str(label) for label in labels.tolist())
-    low, high = (int(y.min()), int(y.max())) if len(y) else (0, 0)
+            low, high = 0, len(labels) - 1
     if low == high and len(y):
         label = class_names[low] if class_names else low
         raise ZooError(f"{name} holds a single class ({label}): at least two are needed to tell them apart.")
     return y, {"target": "class", "num_classes": high + 1, "class_names": class_names}
 
 
-def _distinct(y: Tensor) -> tuple[Tensor, Tensor]:
-    """The different integers (C,) among those (N,), ascending, and which of them each one is, (N,)."""
-    low, high = (int(bound) for bound in y.aminmax())
+def _are_codes(y: Tensor, low: int, high: int) -> bool:
+    """Whether integers (N,) from `low` to `high` are 0 … C-1, each of them at least once."""
+    return low == 0 and high < min(len(y), _MAX_CLASSES) and bool(torch.bincount(y).all())
+
+
+def _distinct(y: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+    """The different integers (C,) among those (N,) from `low` to `high`, ascending, and which of them each is, (N,)."""
     if high - low > len(y):
         return y.unique(return_inverse=True)
     there = torch.bincount(y - low) > 0  # counting them is quicker than sorting them

@@ -9,16 +9,16 @@ import numpy as np
 import sklearn.naive_bayes
 import torch
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
+from sklearn.utils.multiclass import _check_partial_fit_first_call
 from sklearn.utils.validation import check_is_fitted, check_non_negative
 from torch import Tensor
 
 from zoo.data.spec import Batch, DataSpec
-from zoo.models.naive_bayes.naive_bayes import class_scores, log_posterior
+from zoo.models.naive_bayes.naive_bayes import log_posterior
 from zoo.numerics.sparse import sparse_rows
 from zoo.numerics.threads import of_few_threads
 from zoo.sklearn.base import ZooEstimator, constraints, create
-from zoo.sklearn.rows import tensor_of, validate_data
+from zoo.sklearn.rows import classes_of, tensor_of, validate_data
 
 __all__ = ["BernoulliNB", "CategoricalNB", "ComplementNB", "GaussianNB", "MultinomialNB"]
 
@@ -29,6 +29,7 @@ class _NaiveBayes(ClassifierMixin, ZooEstimator):
     """What the five share: a subclass says which model it is, and shows what of the fitted model its attributes are."""
 
     _checks: dict[str, Any] = {}  # how rows are validated
+    _positive_only = False  # whether they may hold nothing below 0
     classes_: np.ndarray
 
     def _create(self, num_classes: int) -> Any:
@@ -53,11 +54,10 @@ class _NaiveBayes(ClassifierMixin, ZooEstimator):
         """Fit to rows X (N, F) and classes y (N,), with weights (N,)."""
         self._check_parameters()
         X, y = self._check_rows(X, y, reset=True)
-        check_classification_targets(y)
-        classes = np.unique(y)
+        classes, codes = classes_of(y)
         self.classes_ = np.asarray(classes.tolist()) if classes.dtype.kind in "OSU" else classes  # as short as they are
         self._start(X)
-        return self._add(X, np.searchsorted(self.classes_, y), sample_weight)
+        return self._add(X, codes, sample_weight)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Any:
         """Go on with more rows; the first call names all `classes` that will ever come."""
@@ -76,14 +76,16 @@ class _NaiveBayes(ClassifierMixin, ZooEstimator):
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         X, y = validate_data(self, X, y, reset=reset, **self._checks)
-        if self.__sklearn_tags__().input_tags.positive_only:
+        if self._positive_only:
             check_non_negative(X, f"{type(self).__name__} (input X)")
         return X, y
 
     def _start(self, X: Any) -> None:
         model = self._create(len(self.classes_))
         spec = DataSpec("tabular", (X.shape[1],), "class", num_classes=len(self.classes_))
-        self.model_ = model.build(spec).to(self._device()).eval()
+        self.model_, device = model.build(spec).eval(), self._device()
+        if device != "cpu":
+            self.model_.to(device)
 
     @torch.no_grad()
     def _add(self, X: Any, codes: np.ndarray, sample_weight: Any) -> Any:
@@ -181,7 +183,7 @@ class GaussianNB(_NaiveBayes):
     def _log_likelihood(self, x: Tensor) -> Tensor:
         parameters = {"mean": self.theta_, "variance": self.var_}
         tensors = {name: torch.from_numpy(value).to(x.device).double() for name, value in parameters.items()}
-        return class_scores(self.model_.density, x, tensors)
+        return self.model_.density.scores(x, tensors)
 
     def _result_dtype(self, X: Any) -> Any:
         return np.result_type(X.dtype if X.dtype.kind == "f" else np.float64, self.theta_.dtype)
@@ -191,6 +193,7 @@ class _DiscreteNB(_NaiveBayes):
     """What the estimators of counts share."""
 
     _checks = {"accept_sparse": "csr"}
+    _positive_only = True
     _name = ""
     alpha: Any
     force_alpha: bool
@@ -246,12 +249,12 @@ class _DiscreteNB(_NaiveBayes):
 
     def _log_likelihood(self, x: Tensor) -> Tensor:
         logs = torch.from_numpy(np.asarray(self.feature_log_prob_)).to(x.device)
-        return class_scores(self.model_.density, x, {"feature_log_prob": logs})
+        return self.model_.density.scores(x, {"feature_log_prob": logs})
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.input_tags.positive_only = self._name != "bernoulli"
+        tags.input_tags.positive_only = self._positive_only
         tags.classifier_tags.poor_score = True
         return tags
 
@@ -344,7 +347,7 @@ class BernoulliNB(_DiscreteNB):
     """
 
     _parameter_constraints = constraints(sklearn.naive_bayes.BernoulliNB)
-    _name = "bernoulli"
+    _name, _positive_only = "bernoulli", False
 
     def __init__(
         self,
@@ -421,7 +424,7 @@ class CategoricalNB(_DiscreteNB):
             "categories": self.n_categories_,
         }
         tensors = {name: torch.from_numpy(value).to(x.device) for name, value in parameters.items()}
-        return class_scores(self.model_.density, x, tensors)
+        return self.model_.density.scores(x, tensors)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError, warn_of_faint
+from zoo.kernels import gaussian as compiled
 from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, class_counts, class_sums, row_blocks, scaled_rows
 
 __all__ = ["Gaussian", "class_moments", "gaussian_log_density"]
@@ -55,10 +56,24 @@ class Gaussian(Likelihood):
     var_smoothing: float = 1e-9
     parameters = ("mean", "variance", "epsilon")
 
+    def blank(self, num_features: int, num_classes: int) -> tuple[Statistics, Statistics]:
+        zeros = torch.zeros(num_classes, num_features, dtype=torch.float64)
+        count, epsilon = zeros.new_zeros(num_classes), zeros.new_zeros(())
+        statistics = dict(zip(NAMES, (count, zeros, zeros, zeros), strict=True))
+        return statistics, {"mean": zeros.clone(), "variance": zeros.clone(), "epsilon": epsilon}
+
     def summarize(self, x: Tensor, y: Tensor, weight: Tensor | None, num_classes: int) -> Statistics:
         return dict(zip(NAMES, class_moments(x, y, num_classes, weight), strict=True))
 
+    def statistics(self, x: Tensor, y: Tensor, weight: Tensor | None, num_classes: int) -> Statistics:
+        if not compiled.available(x):
+            return super().statistics(x, y, weight, num_classes)
+        weight = None if weight is None else weight.double()
+        return dict(zip(NAMES, compiled.class_moments(x, y.long(), weight, num_classes), strict=True))
+
     def merge(self, one: Statistics, other: Statistics) -> Statistics:
+        if not bool(one["class_count"].any()):  # the first rows
+            return other
         n, mu, rest, scatter = (one[name] for name in NAMES)
         n_other, mu_other, rest_other, scatter_other = (other[name] for name in NAMES)
         count = n + n_other
@@ -86,10 +101,18 @@ class Gaussian(Likelihood):
     def log_likelihood(self, x: Tensor, parameters: Statistics) -> Tensor:
         return gaussian_log_density(x, parameters["mean"], parameters["variance"])
 
+    def scores(self, x: Tensor, parameters: Statistics) -> Tensor:
+        if torch.compiler.is_exporting() or not compiled.available(x):
+            return super().scores(x, parameters)
+        return compiled.class_densities(x, parameters["mean"], *_precision(parameters["variance"]))
+
 
 def _check_scale(mean: Tensor, variance: Tensor) -> None:
     """Raise one line where squares of the features (D,) vanish or overflow: all classes would look alike."""
-    largest, spread = float(mean.abs().max()), float(variance.max())
+    spread = float(variance.max())
+    if 1e-305 <= spread < torch.inf:
+        return
+    largest = float(mean.abs().max())
     if not spread < torch.inf or (0 < largest < 1e-140 and spread < 1e-305):
         size = "large" if not spread < torch.inf else "small"
         raise ZooError(
@@ -127,6 +150,12 @@ def class_moments(
     return count, mean, rest, (squares - divisor * rest.square()).clamp_min_(0)
 
 
+def _precision(variance: Tensor) -> tuple[Tensor, Tensor]:
+    """One over the variances (C, D), and the sum of log 2πσ² of each class, (C,)."""
+    variance = variance.clamp_min(torch.finfo(variance.dtype).tiny)
+    return variance.reciprocal(), (variance.log() + math.log(2 * math.pi)).sum(1)
+
+
 def gaussian_log_density(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     r"""Sum over the features of the log density of normal distributions.
 
@@ -142,9 +171,7 @@ def gaussian_log_density(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         >>> gaussian_log_density(torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(1, 2)).item()  # -log 2π
         -1.8378770351409912
     """
-    variance = variance.clamp_min(torch.finfo(variance.dtype).tiny)
-    constant = (variance.log() + math.log(2 * math.pi)).sum(1)  # (C,)
-    precision = variance.reciprocal()
+    precision, constant = _precision(variance)
     result = x.new_empty(x.shape[0], len(mean), dtype=torch.promote_types(x.dtype, mean.dtype))
     for rows in row_blocks(x, mean.numel()):
         squares = (x[rows].unsqueeze(1) - mean).square_().mul_(precision)  # (b, C, D)

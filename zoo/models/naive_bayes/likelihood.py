@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.numerics.sparse import is_sparse, sparse_rows, stored_rows
 
-__all__ = ["Likelihood", "Statistics", "class_counts", "class_sums", "row_blocks", "scaled_rows"]
+__all__ = ["Likelihood", "Statistics", "class_counts", "class_sums", "row_blocks", "scaled_rows", "taken"]
 
 Statistics = dict[str, Tensor]
 
@@ -32,9 +32,24 @@ class Likelihood:
     def check(self, num_features: int) -> None:
         """Raise one line if an option does not fit the number of features."""
 
+    def blank(self, num_features: int, num_classes: int) -> tuple[Statistics, Statistics]:
+        """Return the statistics of no rows, and zeros in the place of what `estimate` returns."""
+        nothing = torch.zeros(0, num_features, dtype=torch.float64), torch.zeros(0, dtype=torch.long)
+        statistics = self.summarize(*nothing, None, num_classes)
+        return statistics, {name: torch.zeros_like(value) for name, value in self.estimate(statistics).items()}
+
     def summarize(self, x: Tensor, y: Tensor, weight: Tensor | None, num_classes: int) -> Statistics:
         """Return the statistics of rows x (B, D) of classes y (B,) with weights (B,); among them `class_count` (C,)."""
         raise NotImplementedError
+
+    def statistics(self, x: Tensor, y: Tensor, weight: Tensor | None, num_classes: int) -> Statistics:
+        """Return the same of any number of rows, of any type and as many as there are: some at a time in float64."""
+        found: Statistics | None = None
+        for rows in row_blocks(x, x.shape[1], num_classes):  # merging costs as much as a row of each class
+            part_weight = None if weight is None else weight[rows].double()
+            part = self.summarize(taken(x, rows), y[rows], part_weight, num_classes)
+            found = part if found is None else self.merge(found, part)
+        return self.summarize(x.double(), y, None, num_classes) if found is None else found
 
     def merge(self, one: Statistics, other: Statistics) -> Statistics:
         """Return the statistics of the rows of both."""
@@ -48,9 +63,21 @@ class Likelihood:
         """Return log p(x | c) for rows (B, D), (B, C)."""
         raise NotImplementedError
 
+    def scores(self, x: Tensor, parameters: Statistics) -> Tensor:
+        """Return the same for any number of rows, of any type, some at a time in float64."""
+        parts = [self.log_likelihood(taken(x, rows), parameters) for rows in row_blocks(x, x.shape[1])]
+        return torch.cat(parts) if parts else self.log_likelihood(x.double(), parameters)
+
     def occurrences(self, statistics: Statistics) -> Tensor | None:
         """How often what `feature_log_prob` weighs occurs in each class, or None where nothing is counted."""
         return None
+
+
+def taken(x: Tensor, rows: slice) -> Tensor:
+    """Some rows in float64; all of a sparse matrix, which comes as one block."""
+    if is_sparse(x):
+        return x.double()
+    return x[rows].to(torch.float64, memory_format=torch.contiguous_format).contiguous()
 
 
 def class_counts(y: Tensor, weight: Tensor | None, num_classes: int) -> Tensor:

@@ -39,8 +39,8 @@ from zoo.models.base.objectives import Classification
 from zoo.models.naive_bayes.categorical import Categorical
 from zoo.models.naive_bayes.counts import Bernoulli, Complement, Multinomial
 from zoo.models.naive_bayes.gaussian import Gaussian
-from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, row_blocks
-from zoo.numerics.sparse import as_rows, dense_rows, is_sparse
+from zoo.models.naive_bayes.likelihood import Likelihood
+from zoo.numerics.sparse import as_rows, dense_rows
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -160,26 +160,19 @@ class NaiveBayes(StreamingModel):
         if isinstance(priors, list | tuple) and len(priors) != spec.num_classes:
             raise ZooError(f"model.priors has {len(priors)} numbers for {spec.num_classes} classes: give one a class.")
         self.density.check(spec.num_features)
-        nothing = torch.zeros(0, spec.num_features, dtype=torch.float64), torch.zeros(0, dtype=torch.long)
-        statistics = self.density.summarize(*nothing, None, spec.num_classes)
+        statistics, parameters = self.density.blank(spec.num_features, spec.num_classes)
         for name, value in statistics.items():
             self.register_accumulator(name, value)
-        for name, value in self.density.estimate(statistics).items():
-            self.register_buffer(name, torch.zeros_like(value))
+        for name, value in parameters.items():
+            self.register_buffer(name, value)
         self.register_buffer("log_prior", torch.zeros(spec.num_classes, dtype=torch.float64))
 
     # -- the pass ------------------------------------------------------------------------------------------------
 
     def accumulate(self, batch: Batch) -> None:
         assert batch.y is not None
-        x, statistics = as_rows(batch.x), self._state()
-        num_classes = len(self.class_count)
-        # No fewer rows than classes: merging costs as much as that many rows.
-        for rows in row_blocks(x, x.shape[1], num_classes):
-            weight = None if batch.weight is None else batch.weight[rows].double()
-            part = self.density.summarize(taken(x, rows), batch.y[rows], weight, num_classes)
-            statistics = self.density.merge(statistics, part)
-        for name, value in statistics.items():
+        found = self.density.statistics(as_rows(batch.x), batch.y, batch.weight, len(self.class_count))
+        for name, value in self.density.merge(self._state(), found).items():
             setattr(self, name, value)
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -218,7 +211,7 @@ class NaiveBayes(StreamingModel):
     def log_joint(self, x: Tensor) -> Tensor:
         """log p(c) + log p(x | c) of rows (B, *shape), (B, C); of `complement` the score, which has no prior."""
         parameters = {name: getattr(self, name) for name in self.density.parameters}
-        scores = class_scores(self.density, x.to(self.device), parameters)
+        scores = self.density.scores(as_rows(x).to(self.device), parameters)
         return scores + self.log_prior if self.density.uses_prior else scores
 
     def log_probability(self, x: Tensor) -> Tensor:
@@ -288,17 +281,3 @@ class NaiveBayes(StreamingModel):
         return [
             f"{name} = {k}" for name, size in zip(names, self.categories.tolist(), strict=True) for k in range(size)
         ]
-
-
-def taken(x: Tensor, rows: slice) -> Tensor:
-    """Some rows in float64; all of a sparse matrix, which comes as one block."""
-    if is_sparse(x):
-        return x.double()
-    return x[rows].to(torch.float64, memory_format=torch.contiguous_format).contiguous()
-
-
-def class_scores(density: Likelihood, x: Tensor, parameters: Statistics) -> Tensor:
-    """log p(x | c) of rows (B, *shape), some at a time, (B, C) float64."""
-    x = as_rows(x)
-    parts = [density.log_likelihood(taken(x, rows), parameters) for rows in row_blocks(x, x.shape[1])]
-    return torch.cat(parts) if parts else density.log_likelihood(x.double(), parameters)
