@@ -26,9 +26,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.kernels import quadratic as compiled
+
 __all__ = ["Minimum", "minimize_quadratic", "solve_semidefinite"]
 
 FEW = 128  # unknowns up to which calls cost more than sums, and NumPy's less than torch's
+SWEEPS = 100  # between two steps on the support, at most
 FLAT = 1e-12  # curvature, relative to the largest, below which a direction counts as undetermined
 
 
@@ -118,8 +121,34 @@ def minimize_quadratic(
         slope = np.where(above, -gradient, np.abs(gradient))
         if not ((x == 0) & held & (slope > hold)).any():
             return Minimum(torch.from_numpy(x).to(start.device), rounds, True)
-        _sweep(h, gradient, penalty, hold, above, x)
+        _descend(h, gradient, penalty, hold, above, x)
     return Minimum(torch.from_numpy(x).to(start.device), max_rounds, False)
+
+
+def _descend(
+    h: np.ndarray, slope: np.ndarray, l1: np.ndarray, hold: np.ndarray, above: np.ndarray, x: np.ndarray
+) -> None:
+    """Sweep over all coordinates until their signs stay, in place; a step on the support takes as long as `patience`.
+
+    Args:
+        h: H, (D, D).
+        slope: the gradient at x, (D,).
+        l1: λ, (D,).
+        hold: what a slope has to be beyond for a zero to leave, (D,).
+        above: which coordinates may not be negative, (D,).
+        x: the point, (D,).
+    """
+    patience, same = 1 + len(x) // FEW, 0
+    if compiled.available(torch.from_numpy(h)):
+        arrays = map(torch.from_numpy, (h, l1, hold, above, slope, x))
+        compiled.quadratic_sweeps(*arrays, SWEEPS, patience)
+        return
+    for _ in range(SWEEPS):
+        before = np.sign(x)
+        _sweep(h, slope, l1, hold, above, x)
+        same = same + 1 if (np.sign(x) == before).all() else 0
+        if same == patience:
+            return
 
 
 def _sweep(
