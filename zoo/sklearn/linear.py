@@ -21,6 +21,13 @@ from zoo.kernels import log_loss as compiled
 from zoo.models import linear as models
 from zoo.models.linear.descent import fit_rows
 from zoo.models.linear.least_squares import elastic_net_path, solve_least_squares
+from zoo.models.linear.single_precision import (
+    ElasticNetOfProducts,
+    Products,
+    RidgeOfProducts,
+    Solve,
+    solve_single,
+)
 from zoo.models.linear.statistics import Statistics
 from zoo.numerics.threads import of_few_threads
 from zoo.optimizers import Recipe
@@ -76,27 +83,44 @@ class _LeastSquares(MultiOutputMixin, RegressorMixin, _Linear):
     fit_intercept: bool
     positive: bool
 
-    def _add_up(self, X: Any, y: Any, sample_weight: Any) -> tuple[Tensor, Tensor, float]:
-        """Check and add up the rows; return A, B and the sum of the weights."""
+    def _read(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Tensor, Tensor | None]:
+        """Check the rows; return them with targets (N, K) and weights."""
         self._check_parameters()
         X, y = self._check_rows(X, y, multi_output=True, y_numeric=True)
-        self._dtype, self._squeeze, device = X.dtype, y.ndim == 1, self._device()
+        self._dtype, self._squeeze = X.dtype, y.ndim == 1
         targets = _tensor(np.asarray(y.reshape(len(y), -1), dtype=np.float64))
-        weight = self._check_weight(sample_weight, X)
-        statistics = Statistics.of_none(X.shape[1], targets.shape[1])
+        return X, targets, self._check_weight(sample_weight, X)
+
+    def _add_up(self, X: Any, targets: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A and B of the rows."""
+        device, statistics = self._device(), Statistics.of_none(X.shape[1], targets.shape[1])
         statistics = Statistics(*(t.to(device) for t in statistics)) if device != "cpu" else statistics
         for rows, x in _blocks(X):
             part = None if weight is None else weight[rows].to(device)
             statistics = statistics.add(x.to(device), targets[rows].to(device), part)
-        self._statistics = statistics
-        return *statistics.problem(X.shape[1], self.fit_intercept), float(statistics.total_weight)
+        self._sums: Statistics | Products = statistics
+        return statistics.problem(X.shape[1], self.fit_intercept)
+
+    def _solve_single(self, X: Any, targets: Tensor, weight: Tensor | None, solve: Solve) -> Tensor | None:
+        """Coefficients (F, K) by products of float32, where the rows are such and have the digits; else None."""
+        if X.dtype != np.float32 or sparse.issparse(X) or weight is not None or not self.fit_intercept:
+            return None
+        found = solve_single(_tensor(X), targets, solve) if self._device() == "cpu" else None
+        if found is None:
+            return None
+        w, self._sums = found
+        return w
+
+    @property
+    def _statistics(self) -> Statistics:
+        return self._sums.statistics() if isinstance(self._sums, Products) else self._sums
 
     def _keep(self, w: Tensor, *, flat: bool) -> None:
         """Show coefficients (F, K) and intercepts in the type of the rows, without the axis of targets if `flat`."""
         coefficients = w.T.cpu().numpy().astype(self._dtype)
         self.coef_ = coefficients[0] if flat else coefficients
         if self.fit_intercept:
-            intercepts = self._statistics.intercepts(w).cpu().numpy().astype(self._dtype)
+            intercepts = self._sums.intercepts(w).cpu().numpy().astype(self._dtype)
             self.intercept_ = intercepts[0] if self._squeeze else intercepts
         else:
             self.intercept_ = 0.0
@@ -158,7 +182,7 @@ class LinearRegression(_LeastSquares):
     @of_few_threads
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearRegression:
         """Fit to rows X (N, F) and values y (N,) or (N, K)."""
-        a, b, _ = self._add_up(X, y, sample_weight)
+        a, b = self._add_up(*self._read(X, y, sample_weight))
         if self.positive:
             w, *_ = next(elastic_net_path(a, b, [(0.0, 0.0)], positive=True))
         else:
@@ -227,16 +251,27 @@ class Ridge(_LeastSquares):
     @of_few_threads
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Ridge:
         """Fit to rows X (N, F) and values y (N,) or (N, K)."""
-        a, b, _ = self._add_up(X, y, sample_weight)
-        targets, alphas = b.shape[1], np.asarray(self.alpha, dtype=float).ravel()
+        X, values, weight = self._read(X, y, sample_weight)
+        targets, alphas = values.shape[1], np.asarray(self.alpha, dtype=float).ravel()
         if (self.solver == "lbfgs") > self.positive or (self.positive and self.solver not in ("auto", "lbfgs")):
             raise ValueError("solver='lbfgs' goes with positive=True, and positive=True with 'lbfgs' or 'auto' alone.")
         if len(alphas) not in (1, targets):
             raise ValueError(f"Number of targets and number of penalties do not correspond: {len(alphas)} != {targets}")
         if (alphas < 0).any():
             raise ValueError(f"alpha must be 0 or more, not {self.alpha!r}.")
-        alphas = np.broadcast_to(alphas, targets)
-        w, self.n_iter_ = b.new_zeros(a.shape[1], targets), np.ones(targets, dtype=np.int32)
+        alphas, self.n_iter_ = np.full(targets, alphas), np.ones(targets, dtype=np.int32)
+        w = None
+        if not self.positive:
+            w = self._solve_single(X, values, weight, RidgeOfProducts(torch.from_numpy(alphas)))
+        if w is None:
+            w = self._solve_double(*self._add_up(X, values, weight), alphas)
+        self._keep(w, flat=targets == 1)
+        self.solver_ = "lbfgs" if self.positive else "svd" if self.solver == "auto" else self.solver
+        return self
+
+    def _solve_double(self, a: Tensor, b: Tensor, alphas: np.ndarray) -> Tensor:
+        """Coefficients (F, K) by the factor of the rows."""
+        w = b.new_zeros(a.shape[1], b.shape[1])
         for alpha in np.unique(alphas).tolist():
             chosen = torch.from_numpy(alphas == alpha).to(b.device)
             if self.positive:
@@ -247,9 +282,7 @@ class Ridge(_LeastSquares):
                 warn_unless(converged, "Ridge")
             else:
                 w[:, chosen], _ = solve_least_squares(a, b[:, chosen], alpha)
-        self._keep(w, flat=targets == 1)
-        self.solver_ = "lbfgs" if self.positive else "svd" if self.solver == "auto" else self.solver
-        return self
+        return w
 
 
 class _CoordinateDescent(_LeastSquares):
@@ -263,24 +296,37 @@ class _CoordinateDescent(_LeastSquares):
     @of_few_threads
     def fit(self, X: Any, y: Any, sample_weight: Any = None, check_input: bool = True) -> Any:
         """Fit to rows X (N, F) and values y (N,) or (N, K); `check_input` changes nothing."""
-        a, b, total = self._add_up(X, y, None if np.isscalar(sample_weight) else sample_weight)
+        X, targets, weight = self._read(X, y, None if np.isscalar(sample_weight) else sample_weight)
         features = self.n_features_in_
         if not isinstance(self.precompute, bool | np.bool_) and np.shape(self.precompute) != (features, features):
             raise ValueError(f"precompute has shape {np.shape(self.precompute)}: a Gram matrix has ({features},) * 2.")
-        ratio = self._l1_ratio()
+        total, ratio = float(len(targets) if weight is None else weight.sum()), self._l1_ratio()
         l1, l2 = total * self.alpha * ratio, total * self.alpha * (1 - ratio)
         if l1 or self.positive:
-            limit = 1000 if self.max_iter is None else self.max_iter
-            path = elastic_net_path(a, b, [(l1, l2)], positive=self.positive, start=self._start(b), max_rounds=limit)
-            w, rounds, converged = next(path)
-            warn_unless(converged, type(self).__name__)
+            w, rounds = self._descend(X, targets, weight, l1, l2)
         else:
-            w, _ = solve_least_squares(a, b, l2)
-            rounds = [1] * b.shape[1]
-        self._keep(w, flat=b.shape[1] == 1)
+            w, _ = solve_least_squares(*self._add_up(X, targets, weight), l2)
+            rounds = [1] * len(w.T)
+        self._keep(w, flat=len(w.T) == 1)
         self._solved = w, l1, l2, total
         self.n_iter_: Any = rounds if len(rounds) > 1 else rounds[0]
         return self
+
+    def _descend(
+        self, X: Any, targets: Tensor, weight: Tensor | None, l1: float, l2: float
+    ) -> tuple[Tensor, list[int]]:
+        """Coefficients (F, K), and the rounds that each target took."""
+        limit, start = 1000 if self.max_iter is None else self.max_iter, self._start(targets)
+        options: dict[str, Any] = {"positive": self.positive, "max_rounds": limit}
+        by_products = ElasticNetOfProducts(l1, l2, **options)
+        w = self._solve_single(X, targets, weight, by_products) if start is None else None
+        if w is not None:
+            rounds, converged = by_products.rounds, by_products.converged
+        else:
+            path = elastic_net_path(*self._add_up(X, targets, weight), [(l1, l2)], start=start, **options)
+            w, rounds, converged = next(path)
+        warn_unless(converged, type(self).__name__)
+        return w, rounds
 
     @property
     def dual_gap_(self) -> Any:
@@ -294,12 +340,13 @@ class _CoordinateDescent(_LeastSquares):
     def _l1_ratio(self) -> float:
         return 1.0
 
-    def _start(self, b: Tensor) -> Tensor | None:
+    def _start(self, targets: Tensor) -> Tensor | None:
         """The last coefficients (F, K) where they are to be gone on from."""
         if not self.warm_start or not hasattr(self, "coef_"):
             return None
         last = np.atleast_2d(np.asarray(self.coef_, dtype=np.float64)).T
-        return torch.from_numpy(last.copy()).to(b.device) if last.shape == (self.n_features_in_, b.shape[1]) else None
+        fits = last.shape == (self.n_features_in_, targets.shape[1])
+        return torch.from_numpy(last.copy()).to(self._device()) if fits else None
 
     @property
     def sparse_coef_(self) -> Any:

@@ -126,22 +126,54 @@ def elastic_net_path(
     length, target = lengths.split(sizes)
     gram, cross = (both[:, : sizes[0]].T @ both).split(sizes, 1)  # (F, F), (F, K)
     w = b.new_zeros(a.shape[1], b.shape[1]) if start is None else start.clone()
-    signs = torch.ones(len(gram), dtype=torch.bool) if positive else None
     for l1, ridge in penalties:
-        scale, share, hessian = length, torch.ones_like(length), gram
-        if ridge:
-            scale = torch.hypot(length, length.new_tensor(ridge).sqrt())
-            share = length / scale
-            hessian = gram * share.unsqueeze(1) * share + torch.diag(ridge / scale.square())
-        found = [
-            minimize_quadratic(
-                hessian, -share * cross[:, k], l1 / scale / target[k], w[:, k] * (scale / target[k]),
-                positive=signs, max_rounds=max_rounds,
-            )
-            for k in range(b.shape[1])
-        ]  # fmt: skip
-        w = torch.stack([minimum.x for minimum in found], 1) / scale.unsqueeze(1) * target
-        yield w, [minimum.rounds for minimum in found], all(minimum.converged for minimum in found)
+        hessian, scale = bent_hessian(gram, length, ridge)
+        pull = cross * (length / scale).unsqueeze(1)
+        w, rounds, converged = descend(hessian, scale, pull, target, l1, w, positive=positive, max_rounds=max_rounds)
+        yield w, rounds, converged
+
+
+def bent_hessian(gram: Tensor, length: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """Return G + ρ I in coordinates of unit curvature, (F, F), and what a coefficient is times in them, (F,).
+
+    Args:
+        gram: of columns of unit length, (F, F).
+        length: that they were divided by, (F,).
+        ridge: ρ.
+    """
+    if not ridge:
+        return gram, length
+    scale = torch.hypot(length, length.new_tensor(ridge).sqrt())
+    share = length / scale
+    return gram * share.unsqueeze(1) * share + torch.diag(ridge / scale.square()), scale
+
+
+def descend(
+    hessian: Tensor, scale: Tensor, pull: Tensor, target: Tensor, l1: float, start: Tensor, *, positive: bool,
+    max_rounds: int,
+) -> tuple[Tensor, list[int], bool]:  # fmt: skip
+    """Return W (F, K) of least ½ ⟨W, G W⟩ − ⟨c, W⟩ + λ Σ|W|, the rounds of each target, and whether all converged.
+
+    Args:
+        hessian: G in coordinates of unit curvature, (F, F).
+        scale: what a coefficient is times in them, (F,).
+        pull: c in them, of targets of length one, (F, K).
+        target: lengths of the targets, (K,).
+        l1: λ.
+        start: a first guess, (F, K).
+        positive: whether W ≥ 0 is demanded.
+        max_rounds: at most.
+    """
+    signs = torch.ones(len(hessian), dtype=torch.bool) if positive else None
+    found = [
+        minimize_quadratic(
+            hessian, -pull[:, k], l1 / scale / target[k], start[:, k] * (scale / target[k]),
+            positive=signs, max_rounds=max_rounds,
+        )
+        for k in range(len(target))
+    ]  # fmt: skip
+    w = torch.stack([minimum.x for minimum in found], 1) / scale.unsqueeze(1) * target
+    return w, [minimum.rounds for minimum in found], all(minimum.converged for minimum in found)
 
 
 def largest_penalty(a: Tensor, b: Tensor, *, positive: bool = False) -> float:

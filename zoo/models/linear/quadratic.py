@@ -140,8 +140,8 @@ def _descend(
     """
     patience, same = 1 + len(x) // FEW, 0
     if compiled.available(torch.from_numpy(h)):
-        arrays = map(torch.from_numpy, (h, l1, hold, above, slope, x))
-        compiled.quadratic_sweeps(*arrays, SWEEPS, patience)
+        hessian, penalty, held, positive, gradient, point = map(torch.from_numpy, (h, l1, hold, above, slope, x))
+        compiled.quadratic_sweeps(hessian, penalty, held, positive, gradient, point, SWEEPS, patience)
         return
     for _ in range(SWEEPS):
         before = np.sign(x)
