@@ -290,7 +290,8 @@ def encode_targets(y: Any, name: str = "y") -> tuple[Tensor, dict[str, Any]]:
     """
     array = _target_array(y, name)
     if isinstance(array, np.ndarray) and array.dtype.kind in "OUST" and _is_text(array):
-        missing = sum(label is None or label != label for label in array.ravel().tolist())
+        objects = array.ravel().tolist() if array.dtype.kind == "O" else []  # an array of texts lacks none
+        missing = sum(label is None or label != label for label in objects)
         if missing:
             raise ZooError(f"{name} has {missing:,} missing labels (None or NaN): drop those rows or name them.")
         names, codes = np.unique(array.astype(str), return_inverse=True)

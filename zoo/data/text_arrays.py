@@ -44,7 +44,7 @@ def as_texts(x: Any) -> list[str] | None:
     elif not isinstance(x, list | tuple) and not hasattr(x, "to_list"):
         return None
     texts = list(x)
-    return texts if texts and all(isinstance(text, str) for text in texts) else None
+    return texts if texts and all(issubclass(kind, str) for kind in set(map(type, texts))) else None
 
 
 def column_of_texts(x: Any, text: str) -> tuple[str, list[str]] | None:

@@ -15,7 +15,9 @@ from zoo.data.base import Rows
 from zoo.data.spec import Batch
 from zoo.data.text_view import Ragged, TextView
 from zoo.data.tokenizing import TokenizerOptions
+from zoo.text import words
 from zoo.text.tokenizer import Tokenizer
+from zoo.text.words import Words
 
 __all__ = ["TextRows", "TokenStore", "learn_texts"]
 
@@ -37,9 +39,14 @@ class TokenStore:
     @classmethod
     def of(cls, texts: Iterable[list[str]], view: TextView, tokenizer: Tokenizer) -> TokenStore:
         """Tokenize texts that come some at a time; say how many were cut."""
+        return cls.cut((Ragged(*tokenizer.encode_all(part)) for part in texts), view)
+
+    @classmethod
+    def cut(cls, texts: Iterable[Ragged], view: TextView) -> TokenStore:
+        """Hold tokens of texts that come some at a time, up to `max_length` of each; say how many were cut."""
         parts, lengths, cut = [torch.zeros(0, dtype=torch.int32)], [torch.zeros(0, dtype=torch.long)], 0
         for part in texts:
-            tokens, whole = view.encode(part, tokenizer)
+            tokens, whole = view.cut(part)
             parts.append(tokens.tokens)
             lengths.append(tokens.lengths)
             cut += whole
@@ -53,6 +60,10 @@ class TokenStore:
 
     def __getitem__(self, index: Tensor) -> Ragged:
         """Return some of the texts, (B,)."""
+        if len(index) and _consecutive(index):
+            first, last = int(index[0]), int(index[-1])
+            start, end = int(self.starts[first]), int(self.starts[last] + self.lengths[last])
+            return Ragged(self.tokens[start:end], self.lengths[first : last + 1])
         lengths = self.lengths[index]
         before = lengths.cumsum(0) - lengths
         places = torch.arange(int(lengths.sum())) + (self.starts[index] - before).repeat_interleave(lengths)
@@ -112,8 +123,48 @@ def learn_texts(
         known: the JSON of a tokenizer that has been learnt already.
         learnt: whether the view has learnt already.
     """
-    tokenizer = tokenizing.make((text for part in texts(training) for text in part), known)
-    store = TokenStore.of(texts(None), view, tokenizer)
+    counted = _count_words(texts(None), training, tokenizing, view) if known is None else None
+    if counted is None:
+        tokenizer = tokenizing.make((text for part in texts(training) for text in part), known)
+        store = TokenStore.of(texts(None), view, tokenizer)
+    else:
+        store, tokenizer = counted
     if not learnt:
         view.learn(tokenizer, lambda: store.parts(training.nonzero().squeeze(1)))
     return store, tokenizer
+
+
+def _count_words(
+    texts: Iterable[list[str]], training: Tensor, tokenizing: TokenizerOptions, view: TextView
+) -> tuple[TokenStore, Tokenizer] | None:
+    """Do in one pass over the texts what else takes one to learn the words and one to number them.
+
+    Words get the numbers in which they are met, and those of the tokenizer when all are counted. None where tokens are
+    no words, without a kernel, and where no word is in the training texts.
+    """
+    if tokenizing.tokenizer != "word" or not words.available():
+        return None
+    met, counts, start = Words(), torch.zeros(0, dtype=torch.long), 0
+
+    def read() -> Iterator[Ragged]:
+        nonlocal counts, start
+        for part in texts:
+            found = Ragged(*met.read(map(words.lowered, part) if tokenizing.lowercase else part))
+            counted = training[start : start + len(part)]
+            start += len(part)
+            tokens = found.tokens if bool(counted.all()) else found.tokens[counted.repeat_interleave(found.lengths)]
+            counts = words.add_counts(counts, tokens, len(met))
+            yield found
+
+    store = TokenStore.cut(read(), view)
+    if not bool(counts.any()):
+        return None
+    names = met.names()
+    tokenizer = tokenizing.of_words(names, counts)
+    store.tokens = tokenizer.numbers(names)[store.tokens]
+    return store, tokenizer
+
+
+def _consecutive(index: Tensor) -> bool:
+    """Whether each number is one more than that before it."""
+    return int(index[-1] - index[0]) == len(index) - 1 and bool((index.diff() == 1).all())

@@ -16,6 +16,7 @@ Source: Salton & Buckley 1988 (tf-idf; the smoothed form is scikit-learn's); Wei
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from zoo.data.spec import Batch
 from zoo.errors import ZooError
+from zoo.kernels import row_counts
 from zoo.numerics.hashing import splitmix64
 from zoo.numerics.sparse import sparse_rows
 from zoo.text.tokenizer import Tokenizer
@@ -182,11 +184,7 @@ class TextView:
             self._learn_idf(training())
 
     def _learn_keys(self, training: Iterable[Ragged]) -> None:
-        keys, counts = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
-        for part in training:
-            found, times = self._keys(part)[0].unique(return_counts=True)
-            keys, place = torch.cat([keys, found]).unique(return_inverse=True)
-            counts = torch.zeros(len(keys), dtype=torch.long).scatter_add_(0, place, torch.cat([counts, times]))
+        keys, counts = self._count_tokens(training) if self.ngrams == 1 else self._count_runs(training)
         if not len(keys):
             raise ZooError(
                 f"The training texts of column '{self.column}' hold no known token: there is nothing to count."
@@ -196,12 +194,28 @@ class TextView:
         frequent = counts.argsort(descending=True, stable=True)[: self.max_features]
         self.keys = keys[frequent].sort().values
 
+    def _count_tokens(self, training: Iterable[Ragged]) -> tuple[Tensor, Tensor]:
+        """Return the keys of the tokens that there are, ascending, and how often each is there."""
+        counts = torch.zeros(self.vocab_size, dtype=torch.long)
+        for part in training:
+            counts += torch.bincount(part.tokens, minlength=self.vocab_size)
+        counts[list(self.left_out)] = 0
+        there = counts.nonzero().squeeze(1)
+        return there + 1, counts[there]
+
+    def _count_runs(self, training: Iterable[Ragged]) -> tuple[Tensor, Tensor]:
+        """Return the keys of the runs of tokens that there are, ascending, and how often each is there."""
+        keys, counts = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+        for part in training:
+            found, times = self._keys(part)[0].unique(return_counts=True)
+            keys, place = torch.cat([keys, found]).unique(return_inverse=True)
+            counts = torch.zeros(len(keys), dtype=torch.long).scatter_add_(0, place, torch.cat([counts, times]))
+        return keys, counts
+
     def _learn_idf(self, training: Iterable[Ragged]) -> None:
         texts, containing = 0, torch.zeros(self.num_features, dtype=torch.long)
         for part in training:
-            features, rows = self._features(part)
-            pairs = (rows * self.num_features + features).unique()
-            containing += torch.bincount(pairs % self.num_features, minlength=self.num_features)
+            containing += torch.bincount(self._counted(part)[1], minlength=self.num_features)
             texts += len(part.lengths)
         self.idf = ((1 + texts) / (1 + containing)).log() + 1
 
@@ -209,7 +223,10 @@ class TextView:
 
     def encode(self, texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Ragged, int]:
         """Return the tokens of texts, cut to `max_length`, and how many texts were cut."""
-        tokens = Ragged(*tokenizer.encode_all(texts))
+        return self.cut(Ragged(*tokenizer.encode_all(texts)))
+
+    def cut(self, tokens: Ragged) -> tuple[Ragged, int]:
+        """Return tokens cut to `max_length`, and how many texts were cut."""
         if self.max_length is None:
             return tokens, 0
         return tokens.cut(self.max_length), int((tokens.lengths > self.max_length).sum())
@@ -218,16 +235,14 @@ class TextView:
         """Return tokens as a model takes them: (B, T) with their mask, or as sparse rows (B, F)."""
         if not self.is_bag:
             return texts.padded(self.blank)
-        features, rows = self._features(texts)
+        crow, features, counts = self._counted(texts)
         shape = len(texts.lengths), self.num_features
-        cells, counts = (rows * shape[1] + features).unique(return_counts=True)
-        rows, features = cells // shape[1], cells % shape[1]
-        values = torch.ones(len(cells)) if self.view == "binary" else counts.float()
+        values = torch.ones_like(counts) if self.view == "binary" else counts
         if self.idf is not None:
+            rows = torch.arange(shape[0]).repeat_interleave(crow.diff())
             values *= self.idf[features].float()
             squares = torch.zeros(shape[0]).index_add_(0, rows, values.square())
             values /= squares.sqrt()[rows]
-        crow = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(rows, minlength=shape[0]).cumsum(0)])
         return Batch(sparse_rows(crow, features, values, shape))
 
     def feature_names(self, tokenizer: Tokenizer) -> tuple[str, ...]:
@@ -235,7 +250,20 @@ class TextView:
         if self.keys is None:
             return ()
         vocabulary, base = tokenizer.vocabulary, self.vocab_size + 1
+        if self.ngrams == 1:
+            return tuple(vocabulary[key - 1] for key in self.keys.tolist())
         return tuple(" ".join(vocabulary[token - 1] for token in _digits(key, base)) for key in self.keys.tolist())
+
+    def _counted(self, texts: Ragged) -> tuple[Tensor, Tensor, Tensor]:
+        """Return where each text begins in what follows (B + 1,), its features ascending (K,), and how often each is
+        in it, (K,), float32."""
+        if self.ngrams == 1 and row_counts.available():
+            return row_counts.row_counts(texts.tokens, texts.lengths, self._token_features, self.num_features)
+        features, rows = self._features(texts)
+        cells, counts = (rows * self.num_features + features).unique(return_counts=True)
+        rows, features = cells // self.num_features, cells % self.num_features
+        crow = torch.bincount(rows, minlength=len(texts.lengths)).cumsum(0)
+        return torch.cat([crow.new_zeros(1), crow]), features, counts.float()
 
     def _keys(self, texts: Ragged) -> tuple[Tensor, Tensor]:
         return n_grams(texts, self.ngrams, self.vocab_size, self.left_out)
@@ -243,11 +271,23 @@ class TextView:
     def _features(self, texts: Ragged) -> tuple[Tensor, Tensor]:
         """Return the feature and the text of each n-gram that is one."""
         keys, rows = self._keys(texts)
-        if self.keys is None:
-            return splitmix64(0, keys).remainder_(self.max_features), rows
-        features = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
-        known = self.keys[features] == keys
+        features = self._feature_of(keys)
+        known = features >= 0
         return features[known], rows[known]
+
+    def _feature_of(self, keys: Tensor) -> Tensor:
+        """Return the feature of each key, -1 where it is none."""
+        if self.keys is None:
+            return splitmix64(0, keys).remainder_(self.max_features)
+        features = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
+        return features.where(self.keys[features] == keys, -1)
+
+    @functools.cached_property
+    def _token_features(self) -> Tensor:
+        """The feature of each token where runs are of one, -1 where it is none, int32."""
+        features = self._feature_of(torch.arange(1, self.vocab_size + 1))
+        features[list(self.left_out)] = -1
+        return features.int()
 
 
 def _digits(key: int, base: int) -> Iterator[int]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.text.learning import KINDS
@@ -47,14 +50,17 @@ class TokenizerOptions:
             return Tokenizer.from_json(known)
         if self.tokenizer not in KINDS:
             return Tokenizer.load(self.tokenizer)
-        return Tokenizer.train(
-            texts,
-            self.tokenizer,
-            self.vocab_size,
-            special_tokens=self.special_tokens,
-            min_count=self.min_count,
-            lowercase=self.lowercase,
-        )
+        return Tokenizer.train(texts, self.tokenizer, self.vocab_size, **self._learned)
+
+    def of_words(self, names: Sequence[str], counts: Tensor) -> Tokenizer:
+        """Return the tokenizer of words that have been counted already; see `Tokenizer.of_words`."""
+        return Tokenizer.of_words(names, counts, self.vocab_size, **self._learned)
+
+    @property
+    def _learned(self) -> dict[str, Any]:
+        return {
+            "special_tokens": self.special_tokens, "min_count": self.min_count, "lowercase": self.lowercase
+        }  # fmt: skip
 
     def files(self) -> list[str]:
         """Return the files of a vocabulary that is not learned."""

@@ -14,15 +14,21 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from zoo.errors import ZooError, nearest
+from zoo.text import words
 from zoo.text.pieces import pieces_of
 
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["KINDS", "ROLES", "learn"]
+__all__ = ["KINDS", "ROLES", "learn", "learn_words"]
 
 KINDS = ("char", "word", "bpe", "wordpiece", "unigram")
 
@@ -37,6 +43,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "end": ("[EOS]", "</s>", "<|endoftext|>"),
 }
 _UNKNOWN = ROLES["unknown"][0]
+_PIECES = 256  # pieces of a text whose words are counted at once
 
 
 def learn(
@@ -48,6 +55,40 @@ def learn(
     lowercase: bool = False,
 ) -> tokenizers.Tokenizer:
     """Return a tokenizer of the library with a vocabulary of the texts; see `zoo.text.Tokenizer.train`."""
+    special = _checked_special(kind, vocab_size, special_tokens, min_count)
+    read = _Counted(texts)
+    counted = kind == "word" and words.available()
+    train = _characters if kind == "char" else _counted_words if counted else _learned
+    backend = train(read, kind, vocab_size, list(special), min_count, lowercase)
+    if not read.count:
+        raise ZooError("The text is empty: there is nothing to learn a vocabulary from.")
+    return _accepted(backend, vocab_size, special, min_count)
+
+
+def learn_words(
+    names: Sequence[str],
+    counts: Tensor,
+    vocab_size: int,
+    special_tokens: Sequence[str] | Mapping[str, int] | None = None,
+    min_count: int = 1,
+    lowercase: bool = False,
+) -> tokenizers.Tokenizer:
+    """Return a tokenizer whose tokens are words that have been counted already.
+
+    Args:
+        names: the words (in small letters, where `lowercase`).
+        counts: how often each was met, (len(names),).
+        vocab_size: see `learn`, as those that follow.
+    """
+    special = _checked_special("word", vocab_size, special_tokens, min_count)
+    backend = _most_frequent(names, counts, vocab_size, list(special), min_count, lowercase)
+    return _accepted(backend, vocab_size, special, min_count)
+
+
+def _checked_special(
+    kind: str, vocab_size: int, special_tokens: Sequence[str] | Mapping[str, int] | None, min_count: int
+) -> dict[str, int]:
+    """Return the special tokens with their ids; raise one line for options that do not fit."""
     if kind not in KINDS:
         raise ZooError(f"There is no tokenizer '{kind}'.{nearest(kind, KINDS)} Kinds: {', '.join(KINDS)}.")
     if min_count < 1:
@@ -57,11 +98,13 @@ def learn(
     if vocab_size < smallest:
         least = f"{len(special)} special tokens and {'the 256 bytes' if kind == 'bpe' else 'one token'}"
         raise ZooError(f"data.vocab_size={vocab_size} is too small: {least} take {smallest}.")
-    read = _Counted(texts)
-    train = _characters if kind == "char" else _learned
-    backend = train(read, kind, vocab_size, list(special), min_count, lowercase)
-    if not read.count:
-        raise ZooError("The text is empty: there is nothing to learn a vocabulary from.")
+    return special
+
+
+def _accepted(
+    backend: tokenizers.Tokenizer, vocab_size: int, special: Mapping[str, int], min_count: int
+) -> tokenizers.Tokenizer:
+    """Return what was learned with the special tokens at their ids; raise one line where it is no vocabulary."""
     found = backend.get_vocab_size()
     if found <= len(special):
         raise ZooError(f"The text has no token that is met {min_count} times: lower data.min_count.")
@@ -115,6 +158,35 @@ def _characters(
     # In Oniguruma it is the m that lets the dot take a line end.
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"(?m:.)"), "isolated")
     backend.decoder = decoders.Fuse()
+    if lowercase:
+        backend.normalizer = normalizers.Lowercase()
+    backend.add_special_tokens(special)
+    return backend
+
+
+def _counted_words(
+    pieces: Iterable[str], kind: str, vocab_size: int, special: list[str], min_count: int, lowercase: bool
+) -> tokenizers.Tokenizer:
+    """The most frequent words."""
+    met, counts = words.Words(), torch.zeros(0, dtype=torch.long)
+    remaining = map(words.lowered, pieces) if lowercase else iter(pieces)
+    while part := list(islice(remaining, _PIECES)):
+        counts = words.add_counts(counts, met.read(part)[0], len(met))
+    return _most_frequent(met.names(), counts, vocab_size, special, min_count, lowercase)
+
+
+def _most_frequent(
+    names: Sequence[str], counts: Tensor, vocab_size: int, special: list[str], min_count: int, lowercase: bool
+) -> tokenizers.Tokenizer:
+    """Words by how often they were met, and among equals in sorted order."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    order = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
+    met = counts.numpy()[order]
+    frequent = order[(-met).argsort(kind="stable")][: min((met >= min_count).sum(), vocab_size - len(special))]
+    tokens = [*special, *(names[i] for i in frequent.tolist())]
+    backend = Tokenizer(models.WordLevel({token: number for number, token in enumerate(tokens)}, unk_token=_UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
     if lowercase:
         backend.normalizer = normalizers.Lowercase()
     backend.add_special_tokens(special)

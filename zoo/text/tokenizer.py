@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.text.learning import ROLES, learn
+from zoo.text import words
+from zoo.text.learning import ROLES, learn, learn_words
 from zoo.text.pieces import pieces_of
 from zoo.text.vocabulary_files import read_vocabulary
+from zoo.text.words import Words
 
 if TYPE_CHECKING:
     import tokenizers
@@ -108,6 +110,29 @@ class Tokenizer:
         return cls(learn(texts, kind, vocab_size, special_tokens, min_count, lowercase))
 
     @classmethod
+    def of_words(
+        cls,
+        names: Sequence[str],
+        counts: Tensor,
+        vocab_size: int = 8192,
+        *,
+        special_tokens: Sequence[str] | Mapping[str, int] | None = None,
+        min_count: int = 1,
+        lowercase: bool = False,
+    ) -> Tokenizer:
+        """Take the vocabulary of words that have been counted already; see `train` for the options.
+
+        Args:
+            names: the words (in small letters, where `lowercase`).
+            counts: how often each was met, (len(names),).
+
+        Example:
+            >>> Tokenizer.of_words(["not", "to", "be"], torch.tensor([1, 2, 2])).vocabulary
+            ['[UNK]', 'be', 'to', 'not']
+        """
+        return cls(learn_words(names, counts, vocab_size, special_tokens, min_count, lowercase))
+
+    @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
         """Read a vocabulary: any `tokenizer.json`, BERT's `vocab.txt`, GPT-2's `encoder.json` beside its `vocab.bpe`.
 
@@ -139,15 +164,19 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """One more than the largest id."""
-        return max(self.backend.get_vocab().values(), default=-1) + 1
+        return max(self._ids.values(), default=-1) + 1
 
     @property
     def vocabulary(self) -> list[str]:
         """The tokens in the order of their ids; one that no token has is empty."""
         tokens = [""] * self.vocab_size
-        for token, number in self.backend.get_vocab().items():
+        for token, number in self._ids.items():
             tokens[number] = token
         return tokens
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, int]:
+        return self.backend.get_vocab()
 
     @property
     def characters(self) -> Tensor:
@@ -184,6 +213,8 @@ class Tokenizer:
 
     def encode_all(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return the token ids of many texts one after the other, (N,) int32, and how many each has, (len(texts),)."""
+        if self._words is not None and words.available():
+            return self._read_words(texts)
         ids, lengths = [np.zeros(0, np.int32)], list[int]()
         remaining = iter(texts)
         while part := list(islice(remaining, 4096)):
@@ -192,12 +223,44 @@ class Tokenizer:
             ids.append(np.fromiter(chain.from_iterable(rows), np.int32))
         return torch.from_numpy(np.concatenate(ids)), torch.tensor(lengths, dtype=torch.long)
 
+    def numbers(self, tokens: Sequence[str]) -> Tensor:
+        """Return the id of each of some tokens, of one that is not known that of the unknown token, int32.
+
+        >>> Tokenizer.train(["to be"], "word").numbers(["be", "or"]).tolist()
+        [1, 0]
+        """
+        ids = map(self._ids.get, tokens, repeat(self.special("unknown")))
+        return torch.from_numpy(np.fromiter(ids, np.int32, len(tokens)))
+
     def stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
         """Yield the token ids of a long text that comes in pieces, some at a time, as int32."""
         remaining = iter(pieces)
         while part := list(islice(remaining, _PIECES)):
+            if self._words is not None and words.available():
+                yield self._read_words(part)[0].numpy()
+                continue
             encodings = self.backend.encode_batch_fast(part, add_special_tokens=False)
             yield np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32)
+
+    @functools.cached_property
+    def _words(self) -> Words | None:
+        """The vocabulary for a kernel, where tokens are words; else None."""
+        known = self.backend.get_vocab(with_added_tokens=False)
+        unknown = known.get(getattr(self.backend.model, "unk_token", None))
+        cut, normalizer = type(self.backend.pre_tokenizer).__name__, type(self.backend.normalizer).__name__
+        whole = type(self.backend.model).__name__ == "WordLevel" and unknown is not None and cut == "Whitespace"
+        added = any(not token.special for token in self.backend.get_added_tokens_decoder().values())
+        if not whole or added or normalizer not in ("NoneType", "Lowercase"):
+            return None
+        names = sorted(known, key=known.__getitem__)
+        return Words(names) if known[names[-1]] == len(names) - 1 else None
+
+    def _read_words(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the tokens of texts as `encode_all` does, where `_words` are known."""
+        assert self._words is not None
+        if self.backend.normalizer is not None:
+            texts = list(map(words.lowered, texts))
+        return self._words.read(texts, self.backend.token_to_id(self.backend.model.unk_token))
 
     def tokenize(self, text: str) -> Tokenized:
         """Return the ids and the tokens of a text, and where each stands in it.
