@@ -12,7 +12,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -246,9 +246,9 @@ class Tokenizer:
     def _words(self) -> Words | None:
         """The vocabulary for a kernel, where tokens are words; else None."""
         known = self.backend.get_vocab(with_added_tokens=False)
-        unknown = known.get(getattr(self.backend.model, "unk_token", None))
+        unknown = getattr(self.backend.model, "unk_token", None)
         cut, normalizer = type(self.backend.pre_tokenizer).__name__, type(self.backend.normalizer).__name__
-        whole = type(self.backend.model).__name__ == "WordLevel" and unknown is not None and cut == "Whitespace"
+        whole = type(self.backend.model).__name__ == "WordLevel" and unknown in known and cut == "Whitespace"
         added = any(not token.special for token in self.backend.get_added_tokens_decoder().values())
         if not whole or added or normalizer not in ("NoneType", "Lowercase"):
             return None
@@ -260,7 +260,8 @@ class Tokenizer:
         assert self._words is not None
         if self.backend.normalizer is not None:
             texts = list(map(words.lowered, texts))
-        return self._words.read(texts, self.backend.token_to_id(self.backend.model.unk_token))
+        model: Any = self.backend.model
+        return self._words.read(texts, self._ids[model.unk_token])
 
     def tokenize(self, text: str) -> Tokenized:
         """Return the ids and the tokens of a text, and where each stands in it.
