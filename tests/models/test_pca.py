@@ -13,7 +13,7 @@ import zoo
 from zoo.data.spec import Batch
 from zoo.models.pca import PCA
 from zoo.numerics.moments import BLOCK, centred_blocks, gram, mean_shift, scatter_blocks
-from zoo.numerics.spectra import components_for_share, fix_signs, krylov_block
+from zoo.numerics.spectra import components_for_share, fix_signs, greatest_eigenvalues, krylov_block
 
 SOLVERS = ["covariance", "svd", "randomized"]
 
@@ -239,6 +239,30 @@ def test_scatter_is_that_of_centred_rows_near_zero_or_far(shift: float, dtype: t
     exact = x.double().numpy()
     close(mean, exact.mean(0), rtol=rtol, atol=rtol)
     close(scatter / 2999, np.cov(exact.T), rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_some_rows_that_mislead_about_the_mean_cost_no_digits(dtype: torch.dtype) -> None:
+    x = torch.randn(5120, 70, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:: 5120 // 256] += 1000  # the rows that the mean is judged by
+    x[1::2] += 1000 * 5120 / 256
+    ((_, mean, scatter),) = scatter_blocks(torch.tensor(0.0), torch.zeros(70), x.to(dtype), dtype=dtype)
+    centred = x - x.mean(0)
+    rtol = 1e-10 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(mean, x.mean(0), rtol=rtol, atol=0)
+    torch.testing.assert_close(scatter, centred.T @ centred, rtol=rtol, atol=0)
+
+
+@pytest.mark.parametrize("number", [1, 20, 30, 31, None])
+def test_the_greatest_eigenvalues_are_those_of_all(number: int | None) -> None:
+    z = torch.randn(400, 300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z[:, 1] = z[:, 0]
+    values, vectors = greatest_eigenvalues(z.T @ z, number)
+    expected = torch.linalg.eigvalsh(z.T @ z).flip(0)[: len(values)]
+    assert len(values) == len(vectors) >= (number or 300)
+    torch.testing.assert_close(values, expected, rtol=1e-10, atol=1e-9)
+    torch.testing.assert_close(vectors @ vectors.T, torch.eye(len(values), dtype=torch.float64), rtol=0, atol=1e-10)
+    torch.testing.assert_close(vectors @ (z.T @ z), values[:, None] * vectors, rtol=0, atol=1e-9)
 
 
 def test_merging_with_nothing_changes_nothing() -> None:

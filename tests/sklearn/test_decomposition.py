@@ -45,6 +45,16 @@ def test_solvers(solver, wanted, dtype):
     assert ours.components_.dtype == ours.transform(x).dtype == ours.mean_.dtype == dtype
 
 
+@pytest.mark.parametrize("scale", [1e-22, 1e-9, 1.0, 1e18])
+def test_float32_rows_of_any_size(scale):
+    rng = np.random.default_rng(0)
+    rows = ((rng.standard_normal((900, 80)) * np.geomspace(1, 0.1, 80) + 3) * scale).astype(np.float32)
+    ours, theirs = zs.PCA(5).fit(rows), peer.PCA(5).fit(rows.astype(np.float64) / scale)
+    assert ours._fit_svd_solver == "covariance_eigh"
+    np.testing.assert_allclose(ours.explained_variance_ratio_, theirs.explained_variance_ratio_, rtol=1e-5)
+    np.testing.assert_allclose(ours.mean_ / np.float32(scale), theirs.mean_, rtol=1e-5)
+
+
 @pytest.mark.parametrize("options", [{}, {"iterated_power": 9}, {"n_oversamples": 40}])
 def test_randomized_comes_no_less_close_than_scikit_learns(options):
     rng = np.random.default_rng(0)

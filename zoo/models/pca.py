@@ -49,6 +49,7 @@ from zoo.numerics.moments import centred_blocks, gram, mean_shift, scatter_block
 from zoo.numerics.spectra import (
     components_for_share,
     fix_signs,
+    greatest_eigenvalues,
     krylov_block,
     likeliest_components,
     probabilistic_log_density,
@@ -295,8 +296,9 @@ class PCA(StreamingModel):
     def spectrum(self) -> tuple[Tensor, Tensor, Tensor]:
         """Eigenvalues of the scatter matrix, descending, its eigenvectors as rows, and the sum of all eigenvalues."""
         if self.hparams.solver == "covariance":
-            values, vectors = torch.linalg.eigh(self.scatter)
-            return values.flip(0), vectors.T.flip(0), self.scatter.trace()
+            wanted = self.hparams.num_components
+            few = wanted if isinstance(wanted, int) else None
+            return *greatest_eigenvalues(self.scatter, few), self.scatter.trace()
         if self.hparams.solver == "svd":
             _, s, vectors = torch.linalg.svd(self.factor, full_matrices=False)
             return s.square(), vectors, s.square().sum()

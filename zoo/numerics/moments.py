@@ -41,7 +41,7 @@ __all__ = ["centred_blocks", "gram", "mean_shift", "scatter_blocks"]
 
 # Rows centred at a time: enough for a fast matrix product, few enough to stay in the processor's cache.
 BLOCK = 4096
-# Rows multiplied at a time where none are centred: float32 sums grow no longer than this.
+# Rows multiplied at a time where none are shifted: float32 sums grow no longer than this.
 LARGE_BLOCK = 1 << 18
 
 
@@ -107,11 +107,9 @@ def centred_blocks(
 def scatter_blocks(
     count: Tensor, mean: Tensor, x: Tensor, weight: Tensor | None = None, dtype: torch.dtype = torch.float64
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    r"""Add rows to a mean and to the whole scatter matrix.
+    """Add rows to a mean and to the whole scatter matrix.
 
-    Narrow rows on a CPU are read once, by a compiled kernel that sums in float64 (`zoo.kernels.moments`). Wider ones
-    whose mean is small beside their deviation are not centred: $Z^\top Z = X^\top X - n \mu \mu^\top$ then loses
-    less than a digit, and spares the pass that writes Z.
+    Narrow rows on a CPU are read once, by a compiled kernel that sums in float64 (`zoo.kernels.moments`).
 
     Args:
         count: rows so far, () float64.
@@ -125,24 +123,51 @@ def scatter_blocks(
     """
     if compiled.available(x, x.shape[1]):
         added_count, middle, added = compiled.moments(x, None, None if weight is None else weight.double())
-        count, mean, row = mean_shift(count, mean, added_count, middle)
-        yield count, mean, added.addr_(row, row)
-        return
-    if weight is not None or x.dtype != dtype or len(x) <= BLOCK or not lies_near_zero(x):  # few are centred at once
+    elif weight is None and len(x):
+        added_count, (middle, added) = count.new_tensor(len(x)), _shifted_scatter(x, dtype)
+    else:
         for count, mean, z in centred_blocks(count, mean, x, weight, dtype):  # noqa: B020
             yield count, mean, gram(z)
         return
-    for rows in x.split(LARGE_BLOCK):
-        block_count, block_mean = count.new_tensor(len(rows)), average(rows, None).double()
-        added = gram(rows) - torch.outer(len(rows) * block_mean, block_mean)
-        count, mean, row = mean_shift(count, mean, block_count, block_mean)
-        yield count, mean, added + torch.outer(row, row)
+    count, mean, row = mean_shift(count, mean, added_count, middle)
+    yield count, mean, added.addr_(row, row)
 
 
-def lies_near_zero(x: Tensor) -> bool:
-    """Whether the mean of each column is at most twice its deviation, judged by some 256 rows."""
-    variance, mean = torch.var_mean(x[:: max(1, len(x) // 256)].double(), dim=0, correction=0)
-    return bool((mean.square() <= 4 * variance).all())
+def _shifted_scatter(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    r"""The mean of rows (B, D), (D,), and their scatter about it, (D, D), both float64.
+
+    Rows are measured from a point $s$ near their mean $\mu$, judged by some 256 of them, or from zero where that is
+    near enough: $\sum (x - s)(x - s)^\top - n (\mu - s)(\mu - s)^\top$ then loses less than a digit. Where the some
+    misled, the mean that was found is the point of a second reading.
+    """
+    variance, middle = torch.var_mean(x[:: max(1, len(x) // 256)].double(), dim=0, correction=0)
+    near = x.dtype == dtype and bool((middle.square() <= 4 * variance).all())
+    shift = None if near else middle.to(dtype)
+    for _ in range(2):
+        offset, scatter = _products(x, shift, dtype)  # µ − s
+        shifted = middle.new_zeros(x.shape[1]) if shift is None else shift.double()
+        middle, scatter = shifted + offset, scatter.addr_(offset, offset, alpha=-len(x))
+        if not bool((offset.square() * len(x) > 16 * scatter.diagonal()).any()):
+            break
+        shift = middle.to(dtype)
+    return middle, scatter
+
+
+def _products(x: Tensor, shift: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The mean of rows less a point (D,), and the sum of their products, (D, D), both float64."""
+    width = x.shape[1]
+    total, scatter = x.new_zeros(width, dtype=torch.float64), x.new_zeros(width, width, dtype=torch.float64)
+    if shift is None:
+        for rows in x.split(LARGE_BLOCK):
+            total += average(rows, None).double() * len(rows)
+            scatter += gram(rows)
+        return total / len(x), scatter
+    buffer = x.new_empty(min(len(x), BLOCK), width, dtype=dtype)
+    for rows in x.split(BLOCK):
+        z = torch.sub(rows.to(dtype), shift, out=buffer[: len(rows)])
+        total += average(z, None).double() * len(rows)
+        scatter += gram(z)
+    return total / len(x), scatter
 
 
 def average(rows: Tensor, weight: Tensor | None) -> Tensor:

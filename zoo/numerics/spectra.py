@@ -18,6 +18,7 @@ from zoo.numerics.moments import gram
 __all__ = [
     "components_for_share",
     "fix_signs",
+    "greatest_eigenvalues",
     "krylov_block",
     "leading_spectrum",
     "likeliest_components",
@@ -120,6 +121,30 @@ def likeliest_components(variance: Tensor, num_rows: float) -> int:
 def _log_of_positive(matrix: Tensor) -> Tensor:
     """Logarithms of what is above zero, and zeros elsewhere."""
     return torch.where(matrix > 0, matrix, 1.0).log()
+
+
+def greatest_eigenvalues(matrix: Tensor, number: int | None = None) -> tuple[Tensor, Tensor]:
+    """The greatest eigenvalues of a symmetric matrix (D, D), descending, (W,), and the eigenvectors as rows, (W, D).
+
+    A few of many are found by LAPACK without the others.
+
+    Args:
+        matrix: float64, without NaN.
+        number: how many are wanted; None for all. There may be more: W is this or D.
+
+    Example:
+        >>> greatest_eigenvalues(torch.tensor([[3.0, 0.0], [0.0, 5.0]]), 1)[0]
+        tensor([5., 3.])
+    """
+    size = len(matrix)
+    if number is not None and 0 < number <= FEW * size and size > SMALL and matrix.device.type == "cpu":
+        from scipy.linalg import eigh
+
+        found = eigh(matrix.numpy(), subset_by_index=(size - number, size - 1), check_finite=False)
+        values, vectors = (torch.from_numpy(part) for part in found)
+    else:
+        values, vectors = torch.linalg.eigh(matrix)
+    return values.flip(0), vectors.T.flip(0)
 
 
 def krylov_block(basis: Tensor, product: Tensor, seed: int) -> tuple[Tensor, Tensor]:

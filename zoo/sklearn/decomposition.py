@@ -19,7 +19,7 @@ from zoo.data.spec import Batch
 from zoo.models.pca import PCA as PCAModel
 from zoo.models.pca import Principal, principal_components
 from zoo.numerics.moments import average, centred_blocks, scatter_blocks
-from zoo.numerics.spectra import leading_spectrum, probabilistic_log_density
+from zoo.numerics.spectra import greatest_eigenvalues, leading_spectrum, probabilistic_log_density
 from zoo.numerics.threads import of_few_threads
 from zoo.numerics.triangular import qr_update
 from zoo.sklearn.base import ZooEstimator, constraints
@@ -29,6 +29,7 @@ __all__ = ["PCA", "IncrementalPCA"]
 
 _ROUNDING = 1e-12  # residual of eigenvectors that counts as met
 _MANY_PASSES = 10_000
+_SMALLEST, _GREATEST = 1e-20, 1e30  # mean squares between which float32 holds all that counts
 
 
 class _Projection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimator):
@@ -197,23 +198,29 @@ class PCA(_Projection):
 
     def _decompose(self, X: Any, wanted: Any, solver: str) -> tuple[Principal, Tensor]:
         """The components by all eigenvalues: small data would wait longer for a model to be made."""
-        count, mean = torch.zeros((), dtype=torch.float64), torch.zeros(X.shape[1], dtype=torch.float64)
-        state = mean.new_zeros(0 if solver == "full" else X.shape[1], X.shape[1])
-        device = self._device()
-        count, mean, state = (part.to(device) for part in (count, mean, state))
-        blocks = centred_blocks if solver == "full" else scatter_blocks
-        for _, x in dense_blocks(X):
-            for so_far in blocks(count, mean, x.to(device)):
-                count, mean, added = so_far
-                state = qr_update(state, added) if solver == "full" else state.add_(added)
-        if solver == "full":
-            _, values, vectors = torch.linalg.svd(state, full_matrices=False)
-            values = values.square()
-        else:
-            values, vectors = torch.linalg.eigh(state)
-            values, vectors = values.flip(0), vectors.T.flip(0)
         number = None if wanted == 0 else int(wanted) if isinstance(wanted, int | np.integer) else wanted
-        return principal_components(values, vectors, values.clamp_min(0).sum(), count, number), mean
+        if solver == "full":
+            count, mean, factor = self._scatter(X, torch.float64, factor=True)
+            _, values, vectors = torch.linalg.svd(factor, full_matrices=False)
+            values = values.square()
+            return principal_components(values, vectors, values.sum(), count, number), mean
+        count, mean, scatter = self._scatter(X, torch.float32 if X.dtype == np.float32 else torch.float64)
+        if X.dtype == np.float32 and not _SMALLEST < float(scatter.trace() / count) < _GREATEST:
+            count, mean, scatter = self._scatter(X, torch.float64)
+        found = greatest_eigenvalues(scatter, number if isinstance(number, int) else None)
+        return principal_components(*found, scatter.trace(), count, number), mean
+
+    def _scatter(self, X: Any, dtype: torch.dtype, *, factor: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Count and mean of the rows, and their scatter matrix by products of a type, or its triangular factor."""
+        count, mean = torch.zeros((), dtype=torch.float64), torch.zeros(X.shape[1], dtype=torch.float64)
+        state, device = mean.new_zeros(0 if factor else X.shape[1], X.shape[1]), self._device()
+        count, mean, state = (part.to(device) for part in (count, mean, state))
+        blocks = centred_blocks if factor else scatter_blocks
+        for _, x in dense_blocks(X):
+            for so_far in blocks(count, mean, x.to(device), None, dtype):
+                count, mean, added = so_far
+                state = qr_update(state, added) if factor else state.add_(added)
+        return count, mean, state
 
     def _lead(self, X: Any, wanted: int, solver: str) -> tuple[Principal, Tensor] | None:
         """The first components of rows in memory, where `auto` chose them; None where rounding hides the last one."""

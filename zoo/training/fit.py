@@ -360,6 +360,9 @@ def fit_in_loop(model: Any, datamodule: Any, max_passes: int | None, device: str
         everything: Any = slice(None) if isinstance(rows, TensorRows) else torch.arange(len(rows))
         whole = [model.as_batch(rows[everything])]
         model.fit_batches(lambda: whole, max_passes)
+    elif isinstance(rows, TensorRows) and not datamodule.num_workers:  # which lie in order: none are copied
+        size = datamodule.batch_size
+        model.fit_batches(lambda: (rows[slice(i, i + size)] for i in range(0, len(rows), size)), max_passes)
     else:
         model.fit_batches(lambda: datamodule.loader("train"), max_passes)
     if max_passes is not None:
