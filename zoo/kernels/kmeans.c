@@ -5,6 +5,7 @@
 
    Letters as in the Python modules: N rows, D features, R restarts, K clusters, L candidates. */
 
+#include "draws.h"
 #include "lloyd.h"
 #include <math.h>
 
@@ -33,15 +34,6 @@ typedef struct {
     const int64_t *offset;  /* (K, R), of the counter */
     int64_t *chosen;        /* (R, K), rows; out */
 } KMeans;
-
-typedef struct {
-    int64_t rows, size; /* size at most MOST */
-    int64_t offset;     /* of the counter */
-    const double *near, *weight; /* (N), or NULL */
-    const int64_t *content;      /* (N) */
-    int64_t *chosen;             /* (size), rows of greatest score; out */
-    int64_t *number;             /* (), how many there are; out */
-} Draw;
 
 /* The different rows of greatest score so far, the greatest first. */
 typedef struct {

@@ -31,4 +31,5 @@ typedef struct {
 /* Whether no number holds the square of what lies between the rows; then nothing more is written. */
 static inline int strange(double extent) { return (1e150 < extent && extent < INFINITY) || (0 < extent && extent < 1e-150); }
 
-int lloyd_assign(const Iterate *task);
+int lloyd_assign(const Iterate *task);  /* writes to the centroids */
+int lloyd_iterate(const Iterate *task);

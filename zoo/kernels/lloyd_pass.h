@@ -328,10 +328,11 @@ static double NAME(reach)(const REAL *row, const double *reference, int64_t coun
     return most;
 }
 
-/* Find the reference point and the scale of rows by the centroids and some 256 of the rows; the former in `place` (2 D). */
+/* Find the reference point and the scale of rows by the centroids and some of the rows; the former in `place` (2 D). */
 static Rows NAME(framed)(const Iterate *all, double *place) {
     Rows rows = all->rows;
-    const int64_t D = rows.features, number = rows.restarts * rows.clusters, step = rows.number / 256;
+    const int64_t D = rows.features, number = rows.restarts * rows.clusters;
+    const int64_t step = rows.number / least(256, 16 + 65536 / D); /* where rows are wide, few have numbers enough */
     REAL *rounded = (REAL *)(place + D);
     double size = 0.0;
     find_reference(all->centroids, number, D, place);

@@ -29,11 +29,12 @@ from torch import Tensor
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
+from zoo.kernels import bisecting as kernel
 from zoo.kernels.lloyd import available
 from zoo.models.base import StreamingModel
 from zoo.models.kmeans.kmeans import DRAW, MEASURE, CentroidModel, KMeans, check_init, warn_of_iterations
-from zoo.models.kmeans.lloyd import assign, lloyd
-from zoo.models.kmeans.seeding import kmeans_plusplus, random_rows
+from zoo.models.kmeans.lloyd import assign, lloyd, num_spans
+from zoo.models.kmeans.seeding import draw_offsets, kmeans_plusplus, random_rows
 from zoo.numerics.distances import squared_distances
 from zoo.numerics.hashing import content_hash, stream_key
 from zoo.registry import register_model
@@ -172,6 +173,11 @@ class BisectingKMeans(CentroidModel, StreamingModel):
         """Return the cluster of each row (B, D), found down the tree, and the squared distance to its centroid."""
         if torch.compiler.is_exporting():
             return self._traced(rows.double())
+        splits = int(self.num_splits)
+        if splits and kernel.available(rows):
+            threads = max(1, num_spans(torch.get_num_threads(), rows, self.split_centroids[:1]))
+            tree = self.split_centroids[:splits], self.split_of[:splits], self.leaf_centroids[: splits + 1]
+            return kernel.bisecting_descend(rows, *tree, threads)
         label = self._descend(rows)
         parts = zip(rows.split(_ROWS), label.split(_ROWS), strict=True)
         distance = [(part.double() - self.leaf_centroids[own]).square_().sum(1) for part, own in parts]
@@ -245,6 +251,9 @@ class BisectingKMeans(CentroidModel, StreamingModel):
         self.split.check_rows(rows, weight)
         label, content = self._descend(rows), content_hash(self.split.rows_of(Batch(rows)))
         while not self.done:
+            values = self._split_by_kernel(rows, weight, content, label)
+            if self.done:
+                break
             current = int(self._current())
             mine = (label == current).nonzero()[:, 0]
             mass = None if weight is None else weight[mine].double()
@@ -256,6 +265,30 @@ class BisectingKMeans(CentroidModel, StreamingModel):
             values = self._finish_split(current, centroids, inertia, size)
         self.row_labels = label if self.hparams.num_init == 1 else None
         return values
+
+    def _split_by_kernel(
+        self, rows: Tensor, weight: Tensor | None, content: Tensor, label: Tensor
+    ) -> dict[str, float | Tensor]:
+        """Make the splits that the kernel makes: all but those that meet an empty cluster, which other steps refill.
+
+        It leaves to these, too, what it knows nothing of.
+        """
+        hp, made = self.hparams, int(self.num_splits)
+        known = not self.spherical and hp.init != "k-means||" and self.first_centroids is None and self.report is None
+        if not known or hp.num_clusters < 2 or not kernel.available(rows):
+            return {}
+        keys = [stream_key(int(self.seed), split) % 2**63 for split in range(hp.num_clusters - 1)]
+        draws = [[stream_key(key, step, restart) for restart in range(hp.num_init)] for key in keys for step in (0, 1)]
+        offset, mass = draw_offsets(draws, content).unflatten(0, (-1, 2)), None if weight is None else weight.double()
+        choices = hp.init == "k-means++", hp.split_by == "weight"
+        numbers = hp.max_iter, hp.tolerance, torch.get_num_threads()
+        state = self.split_centroids, self.split_of, self.leaf_centroids, self.cluster_inertia, self.cluster_weight
+        restless = kernel.bisecting_splits(
+            rows, mass, content, offset, *choices, *numbers, label, *state, self.num_splits
+        )
+        if int(restless):
+            warn_of_iterations("bisecting_kmeans", int(restless))
+        return self._finish() if int(self.num_splits) > made else {}
 
     def _two_of(
         self, rows: Tensor, weight: Tensor | None, content: Tensor, mine: Tensor
@@ -348,18 +381,23 @@ class BisectingKMeans(CentroidModel, StreamingModel):
         self, current: int, centroids: Tensor, inertia: Tensor, weight: Tensor
     ) -> dict[str, float | Tensor]:
         """Put two children, of centroids (2, D), inertia (2,) and weight (2,), in the place of a cluster."""
-        device, new = inertia.device, int(self.num_splits) + 1
+        new = int(self.num_splits) + 1
         places = [current, new][: len(centroids)]
         self.leaf_centroids[places] = centroids
         self.cluster_inertia[places], self.cluster_weight[places] = inertia, weight
         if len(places) == 2:
             self.split_centroids[new - 1], self.split_of[new - 1] = centroids, current
             self.num_splits += 1
+        return self._finish(new)
+
+    def _finish(self, made: int | None = None) -> dict[str, float | Tensor]:
+        """See whether that was the last split."""
+        made = int(self.num_splits) if made is None else made
         exhausted = not bool((self.cluster_inertia > 0).any())
-        self.finished = torch.tensor(new >= self.hparams.num_clusters - 1 or exhausted, device=device)
-        if exhausted and new < self.hparams.num_clusters - 1:
+        self.finished = torch.tensor(made >= self.hparams.num_clusters - 1 or exhausted, device=self.device)
+        if exhausted and made < self.hparams.num_clusters - 1:
             warnings.warn(
-                f"bisecting_kmeans found {new + 1} different rows only: no cluster is left to split.", stacklevel=2
+                f"bisecting_kmeans found {made + 1} different rows only: no cluster is left to split.", stacklevel=2
             )
         if self.report is not None:
             self.report(int(self.num_splits), self.inertia)

@@ -333,6 +333,11 @@ class KMeans(CentroidModel, StreamingModel):
         self.draw_in_memory(batch)
         if batch.size * self.all_centroids.numel() <= (_IN_MEMORY if available(batch.x) else _IN_COPIES):
             found = self._iterate(batch)  # without the cost of passes, which is most of it; what is left is to measure
+            while found is not None and int(self.phase) == UPDATE and self.hparams.num_init == 1:
+                for _ in range(2):  # passes: one to see which cluster is empty, and one to refill it
+                    if int(self.phase) == UPDATE:
+                        super().run_passes(lambda: [batch], 1)
+                found = self._iterate(batch)
             if int(self.phase) == MEASURE and self.hparams.num_init == 1:
                 return self._label(batch, found)
         return super().run_passes(lambda: [batch])
@@ -343,11 +348,14 @@ class KMeans(CentroidModel, StreamingModel):
             return None
         if rows.device.type == "cpu" and batch.size * self.all_centroids.numel() <= _IN_DOUBLE:
             rows = rows.double()  # which costs next to nothing
-        found = lloyd(rows, self.all_centroids, batch.weight, max_iter=hp.max_iter, tolerance=hp.tolerance)
+        left = hp.max_iter - int(self.num_iter)
+        found = lloyd(rows, self.all_centroids, batch.weight, max_iter=left, tolerance=hp.tolerance)
         self.all_centroids, self.at_rest = found.centroids, found.at_rest
-        self.num_iter.fill_(found.num_iter)
-        self.own_iter = found.own_iter
-        if bool(found.at_rest.all()) or found.num_iter == hp.max_iter:
+        self.num_iter += found.num_iter
+        self.own_iter = self.own_iter + found.own_iter
+        if found.num_iter:
+            self.empty = torch.zeros_like(self.empty)
+        if bool(found.at_rest.all()) or found.num_iter == left:
             self.phase.fill_(MEASURE)
         return found
 

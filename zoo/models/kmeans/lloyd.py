@@ -56,6 +56,7 @@ __all__ = [
     "is_still",
     "lloyd",
     "nearest",
+    "num_spans",
     "reference_point",
     "refill",
 ]
@@ -244,7 +245,7 @@ def assign(x: Tensor, centroids: Tensor, index: Tensor | None = None) -> tuple[T
         tensor([[0., 4.]], dtype=torch.float64)
     """
     if available(x):
-        return lloyd_assign(x, centroids, max(1, _num_spans(torch.get_num_threads(), x, centroids)), index)
+        return lloyd_assign(x, centroids, max(1, num_spans(torch.get_num_threads(), x, centroids)), index)
     x = x if index is None else x[index]
     reference = reference_point(centroids, x.dtype)
     scale = unit_scale(x, centroids, reference)
@@ -285,14 +286,15 @@ def reference_point(centroids: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def unit_scale(x: Tensor, centroids: Tensor, reference: Tensor) -> float:
-    """Return the power of two that brings rows to about 1, judged by some 256 of them; 1 where they are not far away.
+    """Return the power of two that brings rows to about 1, judged by some of them; 1 where they are not far away.
 
     Beside the one that ends a row, squares of smaller numbers would lose their digits; those of huge ones overflow.
 
     Raises:
         ZooError: if what lies between the rows has a square that no number holds.
     """
-    some = x[:: max(1, len(x) // 256)].double()
+    count = min(256, 16 + 65536 // max(1, x.shape[1]))  # where rows are wide, few have numbers enough
+    some = x[:: max(1, len(x) // count)].double()
     parts = [(part - reference).abs_().amax() for part in (some, centroids.flatten(0, 1)) if len(part)]
     size = float(torch.stack(parts).amax())
     check_extent(size)
@@ -361,7 +363,7 @@ def lloyd(
     with serial() as threads:
         if not available(x):
             return _lloyd(x if index is None else x[index], centroids, weight, max_iter, tolerance)
-        mass, spans = None if weight is None else weight.double(), max(1, _num_spans(threads, x, centroids))
+        mass, spans = None if weight is None else weight.double(), max(1, num_spans(threads, x, centroids))
         found, at_rest, own, number, *known = lloyd_iterate(x, centroids, mass, max_iter, tolerance, spans, index)
     steps = int(number)
     if steps < max_iter and not bool(at_rest.all()):  # as a cluster would be empty
@@ -472,7 +474,7 @@ if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's
     os.register_at_fork(after_in_child=_thread_pool.cache_clear)
 
 
-def _num_spans(threads: int, x: Tensor, centroids: Tensor) -> int:
+def num_spans(threads: int, x: Tensor, centroids: Tensor) -> int:
     """How many threads rows (B, D) and centroids (R, K, D) are worth; none for little work."""
     work = len(x) * centroids.shape[0] * (8 + centroids.shape[1]) * centroids.shape[2]
     return min(threads, work // _WORK_PER_THREAD, len(x)) if x.device.type == "cpu" else 1
@@ -482,7 +484,7 @@ def _in_threads(
     threads: int, function: Callable[..., Result], x: Tensor, weight: Tensor | None, centroids: Tensor
 ) -> list[Result]:
     """Call `function` on as many spans of rows as there is work for, each in a thread of its own."""
-    workers = _num_spans(threads, x, centroids)
+    workers = num_spans(threads, x, centroids)
     if workers <= 1:
         return [function(x, weight)]
     weights = weight.tensor_split(workers) if weight is not None else [None] * workers

@@ -44,6 +44,7 @@ __all__ = [
     "Sample",
     "Seeding",
     "content_hash",
+    "draw_offsets",
     "draw_scores",
     "kmeans_parallel",
     "kmeans_plusplus",
@@ -84,13 +85,14 @@ class Sample(NamedTuple):
 def draw_scores(content: Tensor, keys: Sequence[int]) -> Tensor:
     """Return 1 / −log u for contents (B,) under each of G keys, (G, B): times p, it is the score of a draw."""
     # A key is an offset of the counter, in units of SplitMix64's step: one call serves all.
-    words = splitmix64(0, content + _offsets([keys], content).T)
+    words = splitmix64(0, content + draw_offsets([keys], content).T)
     # 52 bits and a half: neither 0 nor 1 can come out.
     uniform = ((words >> 12) & ((1 << 52) - 1)).double().add_(0.5).mul_(2.0**-52)
     return uniform.log_().neg_().reciprocal_()
 
 
-def _offsets(keys: Sequence[Sequence[int]], content: Tensor) -> Tensor:
+def draw_offsets(keys: Sequence[Sequence[int]], content: Tensor) -> Tensor:
+    """Return what is added to contents for draws under keys, of the keys' shape, int64."""
     return torch.tensor([[_signed_int64(key * _STEP_INVERSE) for key in row] for row in keys], device=content.device)
 
 
@@ -190,7 +192,7 @@ def kmeans_plusplus(
     if isinstance(space, _Centred) and space.fits_one_call(num_clusters * num_restarts, size):
         every = range(num_restarts)
         keys = [[stream_key(seed, step, restart) for restart in every] for step in range(num_clusters)]
-        arguments = content, _offsets(keys, content), None if weight is None else weight.double()
+        arguments = content, draw_offsets(keys, content), None if weight is None else weight.double()
         threads = min(torch.get_num_threads(), 1 + space.rows.numel() * size // _WORK_PER_THREAD)
         places = kernel.kmeans_draw(space.rows, *arguments, size, 16 * torch.finfo(torch.float64).eps, threads)
         return space.points[places].double()
@@ -259,7 +261,7 @@ def kmeans_parallel(
     mass, size = None if weight is None else weight.double(), max(1, round(oversampling * num_clusters))
     key = stream_key(seed, 1 + rounds) % 2**63
     if size <= kernel.MOST_CANDIDATES and lloyd.available(x):
-        offset = _offsets([[stream_key(seed, step, 0) for step in range(1 + rounds)]], content)[0]
+        offset = draw_offsets([[stream_key(seed, step, 0) for step in range(1 + rounds)]], content)[0]
         work = len(x) * x.shape[1] * (1 + rounds) * size
         threads = min(torch.get_num_threads(), 1 + work // _WORK_PER_THREAD)
         drawn, shares = kernel.kmeans_rounds(x, content, offset, mass, size, threads)
