@@ -17,6 +17,7 @@ from zoo.models.linear.log_loss import derivatives
 
 BEST, *OTHERS = zoo.kernels.runnable()
 SIZES = [(1, 1, 1), (2, 3, 2), (31, 16, 1), (32, 15, 3), (33, 17, 4), (70, 5, 9), (257, 40, 1), (100, 33, 5)]
+WIDE = [(1, 256, 1), (8, 257, 1), (21, 300, 1), (40, 263, 2)]  # of one logit and no Hessian: without a copy of the rows
 VIEWS: list[Callable[[Tensor], Tensor]] = [
     torch.clone,
     lambda x: torch.stack([x, -x], x.ndim)[..., 0],
@@ -75,6 +76,23 @@ def test_sums_are_those_of_torch_operations(compiled: str, sizes: tuple[int, ...
         assert torch.equal(sums, found[0])
         assert torch.equal(gradient, found[1])
         assert not nothing.numel()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("sizes", WIDE, ids=str)
+def test_wide_rows_give_the_sums_of_torch_operations(compiled: str, sizes: tuple[int, ...], view: Callable) -> None:
+    for number, (intercept, unit) in enumerate([(True, 1.0), (False, 2.0**-300), (True, 2.0**600)]):
+        x, shift, scale, y, point = a_case(sizes, intercept, 0.3)
+        x, shift, scale = view((x * unit).float().double() if unit == 1 else x * unit), shift * unit, scale / unit
+        scale[3] = 0.0
+        weight = view(torch.rand(len(x), dtype=torch.float64)) if number else None
+        by_class = view(torch.rand(max(2, sizes[2]), dtype=torch.float64)) if number == 2 else None
+        found = log_loss(x, shift, scale, y, weight, by_class, point, False)
+        for a, b in zip(found[:2], in_torch(x, shift, scale, y, weight, by_class, point), strict=False):
+            close(a, b)
+        if unit == 1:
+            single = log_loss(x.float(), shift, scale, y, weight, by_class, point, False)
+            assert all(torch.equal(a, b) for a, b in zip(single, found, strict=True))
 
 
 def test_rows_of_float32_give_what_they_give_as_float64(compiled: str) -> None:
@@ -218,8 +236,8 @@ def test_the_search_is_an_operator_and_refuses_what_does_not_fit(compiled: str) 
 def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
     script = """
 import torch
-from test_log_loss import SIZES, a_case, log_loss, search
-for sizes in [*SIZES, (0, 2, 3), (5, 1, 12)]:
+from test_log_loss import SIZES, WIDE, a_case, log_loss, search
+for sizes in [*SIZES, *WIDE, (0, 2, 3), (5, 1, 12)]:
     for intercept in (False, True):
         x, shift, scale, y, point = a_case(sizes, intercept, 3.0)
         weight, by_class = torch.rand(len(x)).double(), torch.rand(max(2, sizes[2])).double()

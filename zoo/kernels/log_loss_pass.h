@@ -14,6 +14,8 @@
 #else
 #define ROWS 2 /* 2 x 4 sums, 2 rows and a factor fill 11 of 16 registers */
 #endif
+#define FEW 8     /* rows that are read twice from where they lie, where a block of them does not fit the nearest cache */
+#define WIDE 256  /* columns from which on that is so */
 #define BLOCK 32 /* rows: with 32 features a block and its weighted copy fill half of a cache of 32 KB */
 
 typedef struct {
@@ -36,6 +38,7 @@ typedef struct {
     double *point;          /* (K, width) */
     double *z, *p;          /* (K, BLOCK): logits, then weighted residuals; probabilities */
     double *gradient;       /* (K, width) */
+    double *weights, *sums; /* (width): weights times scale, and sums of residuals times rows that are shifted alone */
     double *hessian;        /* (K (K + 1) / 2, width, width): pairs k >= l, of each the columns up to the diagonal */
     double losses, lost;    /* their sum, and what was rounded off it */
     double wrong;
@@ -49,7 +52,7 @@ static int open_block(const LogLoss *task, Block *b) {
     const int64_t pairs = task->hessian ? K * (K + 1) / 2 : 0, rows = BLOCK * width;
     memset(b, 0, sizeof(Block));
     b->width = width;
-    const size_t count = (size_t)(rows + (pairs ? rows : 0) + 2 * K * width + 2 * K * BLOCK + pairs * width * width);
+    const size_t count = (size_t)(rows + (pairs ? rows : 0) + (2 * K + 2) * width + 2 * K * BLOCK + pairs * width * width);
     double *room = b->memory = aligned_alloc(64, count * sizeof(double) / 64 * 64 + 64);
     if (!room) return 1;
     memset(room, 0, count * sizeof(double));
@@ -57,6 +60,8 @@ static int open_block(const LogLoss *task, Block *b) {
     b->scaled = room, room += pairs ? rows : 0;
     b->point = room, room += K * width;
     b->gradient = room, room += K * width;
+    b->weights = room, room += width;
+    b->sums = room, room += width;
     b->z = room, room += K * BLOCK;
     b->p = room, room += K * BLOCK;
     b->hessian = room;
@@ -85,6 +90,15 @@ static void standardize(const LogLoss *task, int64_t row, double *restrict to) {
     }
 }
 
+/* Read what is one number for each of some rows. */
+static void read_targets(const LogLoss *task, Block *b, int64_t first, int64_t count) {
+    for (int64_t r = 0; r < count; r++) {
+        const int64_t y = b->y[r] = task->y[first + r];
+        b->weight[r] = b->share[r] = task->weight ? task->weight[first + r] : 1.0;
+        if (task->class_weight) b->share[r] *= y >= 0 && y < task->classes ? task->class_weight[y] : 0.0;
+    }
+}
+
 /* Read the rows from `first` on; those that the block has too many of are zero and weigh nothing. */
 static void read_rows(const LogLoss *task, Block *b, int64_t first, int64_t count) {
     const int64_t F = task->features, width = b->width;
@@ -92,10 +106,8 @@ static void read_rows(const LogLoss *task, Block *b, int64_t first, int64_t coun
         double *to = b->flat + r * width;
         standardize(task, first + r, to);
         if (F < task->columns) to[F] = 1.0;
-        const int64_t y = b->y[r] = task->y[first + r];
-        b->weight[r] = b->share[r] = task->weight ? task->weight[first + r] : 1.0;
-        if (task->class_weight) b->share[r] *= y >= 0 && y < task->classes ? task->class_weight[y] : 0.0;
     }
+    read_targets(task, b, first, count);
     for (int64_t r = count; r < BLOCK; r++) {
         memset(b->flat + r * width, 0, width * sizeof(double));
         b->weight[r] = b->share[r] = 0.0, b->y[r] = 0;
@@ -131,9 +143,9 @@ INLINE void logits_of(int classes, Block *b, int64_t columns, int64_t k) {
 }
 
 /* Add the block's losses, and put weighted residuals in the place of logits: one logit for two classes. */
-static void lose_one(Block *b) {
+static void lose_one(Block *b, int64_t rows) {
     vec losses = {}, wrong = {};
-    for (int64_t r = 0; r < BLOCK; r += LANES) {
+    for (int64_t r = 0; r < rows; r += LANES) {
         vec z = *(vec *)(b->z + r), weight = *(vec *)(b->weight + r), share = *(vec *)(b->share + r);
         ivec is_second = *(ivec *)(b->y + r) == 1, above = z > set(0.0);
         vec y = choose(is_second, set(1.0), set(0.0));
@@ -220,15 +232,98 @@ static void add_losses(Block *b, double *sum) {
     b->lost += fabs(before) >= fabs(more) ? (before - *sum) + more : (more - *sum) + before;
 }
 
+typedef float half __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+/* LANES numbers of a row from f on, less their means. */
+INLINE vec shifted(const LogLoss *task, const int single, int64_t row, int64_t f) {
+    const int64_t at = row * task->features + f;
+    const vec x = single ? __builtin_convertvector(*(const half *)((const float *)task->x + at), vec)
+                         : *(const vec *)((const double *)task->x + at);
+    return x - *(const vec *)(task->shift + f);
+}
+
+INLINE double shifted_one(const LogLoss *task, const int single, int64_t row, int64_t f) {
+    const int64_t at = row * task->features + f;
+    return (single ? (double)((const float *)task->x)[at] : ((const double *)task->x)[at]) - task->shift[f];
+}
+
+/* The logits of some rows, and after `lose_one` what their residuals add to the gradient, without a copy of the rows. */
+INLINE void few_logits(const LogLoss *task, const int single, Block *b, int64_t first) {
+    const int64_t F = task->features, whole = F - F % LANES;
+    for (int64_t start = 0; start < FEW; start += ROWS) {
+        vec sum[ROWS] = {};
+        for (int64_t f = 0; f < whole; f += LANES) {
+            const vec w = *(const vec *)(b->weights + f);
+#pragma GCC unroll 4
+            for (int r = 0; r < ROWS; r++) sum[r] += shifted(task, single, first + start + r, f) * w;
+        }
+        for (int r = 0; r < ROWS; r++) {
+            double z = total(sum[r]) + (F < task->columns ? b->point[F] : 0.0);
+            for (int64_t f = whole; f < F; f++) z += shifted_one(task, single, first + start + r, f) * b->weights[f];
+            b->z[start + r] = z;
+        }
+    }
+}
+
+/* Have the next rows come into the cache while these are worked on: short rows side by side are no stream. */
+INLINE void fetch(const LogLoss *task, const int single, int64_t row, int64_t f) {
+    const int64_t at = row * task->features + f;
+    if (!single) __builtin_prefetch((const double *)task->x + at);
+    else if (f % (2 * LANES) == 0) __builtin_prefetch((const float *)task->x + at);
+}
+
+INLINE void few_sums(const LogLoss *task, const int single, Block *b, int64_t first, int64_t next) {
+    const int64_t F = task->features, whole = F - F % LANES;
+    for (int64_t f = 0; f < whole; f += LANES) {
+        vec sum = *(vec *)(b->sums + f);
+#pragma GCC unroll 8
+        for (int r = 0; r < FEW; r++) fetch(task, single, next + r, f);
+#pragma GCC unroll 8
+        for (int r = 0; r < FEW; r++) sum += shifted(task, single, first + r, f) * b->z[r];
+        *(vec *)(b->sums + f) = sum;
+    }
+    for (int64_t f = whole; f < F; f++)
+        for (int r = 0; r < FEW; r++) b->sums[f] += shifted_one(task, single, first + r, f) * b->z[r];
+    for (int r = 0; r < FEW && F < task->columns; r++) b->gradient[F] += b->z[r];
+}
+
+/* Whether rows are read so: wide ones, for one logit and no Hessian, in units in which no product is lost. */
+static int by_few(const LogLoss *task) {
+    int fits = task->outputs == 1 && !task->hessian && task->features >= WIDE;
+    for (int64_t f = 0; f < task->features && fits; f++)
+        fits = task->scale[f] == 0.0 || (fabs(task->scale[f]) > 0x1p-400 && fabs(task->scale[f]) < 0x1p400);
+    return fits;
+}
+
+/* Add rows as long as there are enough, and return where that ends. */
+static int64_t add_few(const LogLoss *task, Block *b, int64_t start, int64_t end, double *losses) {
+    const int64_t F = task->features;
+    for (int64_t f = 0; f < F; f++) b->weights[f] = b->point[f] * task->scale[f], b->sums[f] = 0.0;
+    int64_t first = start;
+    for (; first + FEW <= end; first += FEW) {
+        read_targets(task, b, first, FEW);
+        if (task->single) few_logits(task, 1, b, first);
+        else few_logits(task, 0, b, first);
+        lose_one(b, FEW);
+        add_losses(b, losses);
+        const int64_t next = least(first + FEW, end - FEW);
+        if (task->single) few_sums(task, 1, b, first, next);
+        else few_sums(task, 0, b, first, next);
+    }
+    for (int64_t f = 0; f < F; f++) b->gradient[f] += b->sums[f] * task->scale[f];
+    return first;
+}
+
 static void add_rows(const LogLoss *task, Block *b, int64_t start, int64_t end) {
     const int64_t K = task->outputs;
     double losses = 0.0;
+    if (by_few(task)) start = add_few(task, b, start, end, &losses);
     for (int64_t first = start; first < end; first += BLOCK) {
         int64_t k = 0;
         read_rows(task, b, first, least(BLOCK, end - first));
         for (; k + TILE <= K; k += TILE) logits_of(TILE, b, task->columns, k);
         for (; k < K; k++) logits_of(1, b, task->columns, k);
-        if (K == 1) lose_one(b);
+        if (K == 1) lose_one(b, BLOCK);
         else lose_many(b, K);
         add_losses(b, &losses);
         for (k = 0; k + TILE <= K; k += TILE) add_gradient(TILE, b, k);

@@ -53,7 +53,8 @@ WIDE = 1024  # columns up to which M is of use
 SAMPLE = 8  # rows of a sample for each column
 SHARE = 16  # of all rows, one in so many
 WORTH = 4  # so many samples there must be among all rows
-RATE = 16  # how many more products a matrix product makes in a time than a pass
+RATE = 12  # how many more products a matrix product makes in a time than a pass
+SAMPLE_PASSES = 10  # that the minimum of a sample takes
 LEAST_PASSES = 8  # that M must be worth for a search without it to come first
 CONSTANT = 2.0**-47  # deviation beside the mean below which a feature varies by rounding alone
 _LEAST = 1e-280  # of sums of squares in which none has vanished
@@ -242,21 +243,20 @@ def minimize(
         if found.end[1] or few == max_passes:
             return found
         passes, start = few, found.point
-        factor = _factor(rows, start, ridge)
-    else:
-        start, factor = _approach(rows, start, ridge)
+    start, factor = _approach(rows, start, ridge)
     found = search(start, factor=factor, tolerance=tolerance, max_passes=max_passes - passes)
     found.end[0] += passes
     return found
 
 
 def _worth_of_factor(rows: Rows, start: Tensor) -> int:
-    """How many passes take about as long as M and its factor."""
+    """How many passes take about as long as M and its factor; as both, and the search between, where some rows are."""
     (outputs, columns), count = start.shape, len(rows.x)
     if columns > WIDE:
         return 2**62
     some = _sample_size(rows, columns)
-    return int(columns * (some / count + 2 * columns / (3 * count)) / (RATE * outputs))
+    one = columns * (some / count + 2 * columns / (3 * count)) / (RATE * outputs)
+    return int(one if some == count else 2 * one + SAMPLE_PASSES * some / count)
 
 
 def _sample_size(rows: Rows, columns: int) -> int:
