@@ -62,7 +62,7 @@ def jobs() -> Iterator[Job]:
         sources.insert(0, ("groceries", groceries, None, 0.002, 5))
     for name, make, count, support, pairs in sources:
         rows = make(count) if count else make()  # type: ignore[call-arg, operator]
-        ours = functools.partial(frequent_itemsets, Batches(rows), support)
+        ours = functools.partial(frequent_itemsets, list(Batches(rows)), support)
         for peer_name, peer in (("mlxtend", mlxtend(rows, support)), ("efficient-apriori", efficient(rows, support))):
             title = f"itemsets of {name}, support {support}"
             yield Job(title, ours, peer, peer_name, pairs=pairs, bound=0.5, check=check)
@@ -86,7 +86,7 @@ def grid() -> Iterator[Job]:
         if count * num_items <= 100_000_000:
             peers |= {f"mlxtend ({name})": mlxtend(rows, support, name) for name in ("apriori", "fpgrowth")}
         peer_name, peer = quickest(peers)
-        ours = functools.partial(frequent_itemsets, Batches(rows), support)
+        ours = functools.partial(frequent_itemsets, list(Batches(rows)), support)
         yield Job(
             f"itemsets, {name_of(**where)}", ours, peer, peer_name, check=check, where=where, quick=count <= 10_000
         )

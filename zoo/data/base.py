@@ -49,6 +49,10 @@ class Rows(Dataset[Batch]):
     def __getitem__(self, index: Tensor) -> Batch:
         raise NotImplementedError
 
+    def whole(self) -> Batch:
+        """All of them."""
+        return self[torch.arange(len(self))]
+
 
 class TensorRows(Rows):
     """Rows held in memory.
@@ -67,6 +71,9 @@ class TensorRows(Rows):
     def __getitem__(self, index: Tensor | slice) -> Batch:
         batch = self.batch.rows(index)
         return self.transform(batch) if self.transform else batch
+
+    def whole(self) -> Batch:
+        return self.transform(self.batch) if self.transform else self.batch
 
 
 class JoinedRows(Rows):

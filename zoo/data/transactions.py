@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import sys
 import sysconfig
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,9 @@ class BasketRows(Rows):
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def whole(self) -> Batch:
+        return Batch(items=self.items.long(), lengths=self.lengths)
+
     def __getitem__(self, index: Tensor | slice) -> Batch:
         lengths, starts = self.lengths[index], self.starts[index]
         shift = torch.repeat_interleave(starts - (lengths.cumsum(0) - lengths), lengths)
@@ -68,22 +73,21 @@ def encode_baskets(baskets: Iterable[Iterable[Hashable]]) -> tuple[Tensor, Tenso
     """
     from array import array
 
-    numbers: dict[Hashable, int] = {}
-    flat, lengths = array("i"), array("q")
+    numbers: dict[Hashable, int] = defaultdict(itertools.count().__next__)
+    flat, ends = array("q"), array("q")
     for basket in baskets:
-        chosen = {numbers.setdefault(item, len(numbers)) for item in basket}
-        flat.extend(chosen)
-        lengths.append(len(chosen))
+        flat.extend(map(numbers.__getitem__, basket))
+        ends.append(len(flat))
     names = [str(item) for item in numbers]
     integers = all(name.removeprefix("-").isdecimal() for name in names)
     order = sorted(range(len(names)), key=(lambda i: int(names[i])) if integers else names.__getitem__)
     rank = torch.empty(len(names), dtype=torch.int64)
     rank[torch.tensor(order, dtype=torch.int64)] = torch.arange(len(names))
-    counts = torch.tensor(lengths, dtype=torch.int64)
-    rows = torch.repeat_interleave(torch.arange(len(counts)), counts)
-    items = rank[torch.tensor(flat, dtype=torch.int64)]
-    keys = (rows * max(len(names), 1) + items).sort().values  # ascending in each basket
-    return (keys % max(len(names), 1)).int(), counts, tuple(names[i] for i in order)
+    until, items = (torch.frombuffer(part, dtype=torch.int64) if part else rank[:0] for part in (ends, flat))
+    lengths = until.diff(prepend=until.new_zeros(1)) if len(until) else until
+    rows, base = torch.repeat_interleave(torch.arange(len(lengths)), lengths), max(len(names), 1)
+    keys = torch.unique(rows * base + rank[items])  # ascending in each basket, each item once
+    return (keys % base).int(), torch.bincount(keys // base, minlength=len(lengths)), tuple(names[i] for i in order)
 
 
 class Baskets(SplitData):
@@ -110,8 +114,11 @@ class Baskets(SplitData):
             raise ZooError("The baskets hold no item: there is nothing to count.")
         rows = BasketRows(items, lengths)
         spec = DataSpec("transactions", (len(names),), vocab_size=len(names), feature_names=names)
+        parts = self.split(len(rows))
+        if len(parts) == 1 and self.parts is None:  # all baskets in their order: no copy
+            return spec, {"train": rows}
         splits: dict[str, Rows | None] = {}
-        for name, part in self.split(len(rows)).items():
+        for name, part in parts.items():
             batch = rows[part]
             splits[name] = BasketRows(batch.items.int(), batch.lengths)
         return spec, splits

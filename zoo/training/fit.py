@@ -345,7 +345,6 @@ def fit_in_loop(model: Any, datamodule: Any, max_passes: int | None, device: str
         max_passes: over them; None for as many as the model needs.
         device: `auto`, `cpu` or `cuda`.
     """
-    from zoo.data.base import TensorRows
     from zoo.training.convergence import warn_unless_done
 
     model.build(datamodule.spec)
@@ -357,8 +356,7 @@ def fit_in_loop(model: Any, datamodule: Any, max_passes: int | None, device: str
     rows = datamodule.rows("train")
     at_once = datamodule.of_python and len(rows) <= datamodule.batch_size  # which needs no loader
     if not datamodule.batch_size or at_once:
-        everything: Any = slice(None) if isinstance(rows, TensorRows) else torch.arange(len(rows))
-        whole = [model.as_batch(rows[everything])]
+        whole = [model.as_batch(rows.whole())]
         model.fit_batches(lambda: whole, max_passes)
     elif isinstance(rows, TensorRows) and not datamodule.num_workers:  # which lie in order: none are copied
         size = datamodule.batch_size

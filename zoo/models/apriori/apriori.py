@@ -18,8 +18,8 @@ Deviations: those of `zoo.models.apriori.itemsets` (bit strings instead of a has
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +27,14 @@ from torch import Tensor
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.models.apriori.itemsets import Level, check_support, count_itemsets, join_itemsets, support_mask
+from zoo.models.apriori.itemsets import (
+    Level,
+    PackedBaskets,
+    check_support,
+    count_itemsets,
+    join_itemsets,
+    support_mask,
+)
 from zoo.models.apriori.rules import Rules, association_rules
 from zoo.models.base import StreamingModel
 from zoo.registry import register_model
@@ -158,17 +165,38 @@ class Apriori(StreamingModel):
         if batch.weight is not None:
             raise ZooError("apriori counts baskets and takes no weights: repeat the baskets instead.")
         items, lengths = self.flat(batch)
-        if len(items) and not 0 <= int(items.min()) <= int(items.max()) < self.num_items:
-            raise ZooError(f"Items must be numbered from 0 to {self.num_items - 1}, as the DataSpec says.")
         self.num_baskets += len(lengths)
         self.counts += count_itemsets(items, lengths, self.candidates)
 
     def flat(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Items (N,) and lengths (B,) of a batch, which may also be a matrix of zeros and ones, (B, M)."""
-        if batch.lengths is not None:
-            return batch.items, batch.lengths
-        chosen = batch.x != 0
-        return chosen.nonzero()[:, 1], chosen.sum(1)
+        if batch.lengths is None:
+            chosen = batch.x != 0
+            return chosen.nonzero()[:, 1], chosen.sum(1)
+        if len(batch.items):
+            low, high = batch.items.aminmax()
+            if low < 0 or high >= self.num_items:
+                raise ZooError(f"Items must be numbered from 0 to {self.num_items - 1}, as the DataSpec says.")
+        return batch.items, batch.lengths
+
+    @torch.no_grad()
+    def run_passes(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
+        """Take passes until no candidate is left; of baskets in memory, a list, only the first one reads them."""
+        held = batches()
+        if not isinstance(held, list) or self.candidates.shape[1] > 1:
+            return super().run_passes(batches, max_passes)
+        whole = [self.as_batch(batch) for batch in held]
+        if any(batch.weight is not None for batch in whole):
+            return super().run_passes(batches, max_passes)  # which says why not
+        packed, passes, values = PackedBaskets([self.flat(batch) for batch in whole]), 0, {}
+        while max_passes is None or passes < max_passes:
+            self.reset_accumulators()
+            self.num_baskets += packed.num_baskets
+            self.counts, passes = packed.count(self.candidates), passes + 1
+            values = self.solve()
+            if self.done:
+                break
+        return values
 
     def solve(self) -> dict[str, float | Tensor]:
         size, least = self.candidates.shape[1], self.hparams.min_support
@@ -186,7 +214,9 @@ class Apriori(StreamingModel):
         stop = len(frequent) == 0 or (longest is not None and size >= longest)
         self.candidates = frequent[:0] if stop else join_itemsets(frequent)
         if self.done:
-            values |= {"itemsets": len(self.itemsets), "rules": len(self.rules)}
+            values["itemsets"] = len(self.itemsets)
+            if self._trainer is not None:  # who logs it; most fits in memory ask for the itemsets alone
+                values["rules"] = len(self.rules)
         return values
 
     @property

@@ -24,7 +24,8 @@ baskets with fewer than $k$ of the candidates' items are left out, since they ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,6 +35,7 @@ from zoo.errors import ZooError
 
 __all__ = [
     "Level",
+    "PackedBaskets",
     "check_support",
     "count_itemsets",
     "find_rows",
@@ -81,7 +83,12 @@ def find_rows(table: Tensor, rows: Tensor) -> Tensor:
     """
     if len(table) == 0 or len(rows) == 0:
         return rows.new_full((len(rows),), -1)
-    base = int(torch.maximum(table.max(), rows.max())) + 1
+    base, width = int(torch.maximum(table.max(), rows.max())) + 1, table.shape[1]
+    if base**width < 1 << 63:  # a row is one number
+        digits = base ** torch.arange(width - 1, -1, -1, device=table.device)
+        keys, wanted = (table * digits).sum(1), (rows * digits).sum(1)
+        place = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
+        return torch.where(keys[place] == wanted, place, -1)
     place, found = rows.new_zeros(len(rows)), rows.new_ones(len(rows), dtype=torch.bool)
     prefix = table.new_zeros(len(table))  # numbers the distinct prefixes, which keeps the keys small for any k
     for column, wanted in zip(table.T, rows.T, strict=True):
@@ -118,10 +125,13 @@ def join_itemsets(frequent: Tensor) -> Tensor:
     """
     count, width = frequent.shape
     index = torch.arange(count, device=frequent.device)
-    starts = torch.ones(count, dtype=torch.bool, device=frequent.device)
-    starts[1:] = (frequent[1:, :-1] != frequent[:-1, :-1]).any(dim=1)
-    _, size = torch.unique_consecutive(starts.cumsum(0), return_counts=True)
-    partners = torch.repeat_interleave(size.cumsum(0), size) - index - 1  # later rows of the same prefix
+    if width == 1:
+        partners = count - 1 - index
+    else:
+        starts = torch.ones(count, dtype=torch.bool, device=frequent.device)
+        starts[1:] = (frequent[1:, :-1] != frequent[:-1, :-1]).any(dim=1)
+        _, size = torch.unique_consecutive(starts.cumsum(0), return_counts=True)
+        partners = torch.repeat_interleave(size.cumsum(0), size) - index - 1  # later rows of the same prefix
     joined = int(partners.sum())
     if joined > MOST_CANDIDATES:
         raise ZooError(
@@ -131,10 +141,13 @@ def join_itemsets(frequent: Tensor) -> Tensor:
     first = torch.repeat_interleave(index, partners)
     offset = torch.arange(len(first), device=frequent.device) - (partners.cumsum(0) - partners)[first]
     candidates = torch.cat([frequent[first], frequent[first + 1 + offset, -1:]], dim=1)
-    for left_out in range(width - 1):  # without one of the last two items it is one of its two parents
-        kept = [column for column in range(width + 1) if column != left_out]
-        candidates = candidates[find_rows(frequent, candidates[:, kept]) >= 0]
-    return candidates
+    if width < 2 or not len(candidates):
+        return candidates
+    # Without one of the last two items it is one of its two parents.
+    kept = [[column for column in range(width + 1) if column != left_out] for left_out in range(width - 1)]
+    parts = candidates.split(max(1, 8 * CHUNK // (width * len(kept))))
+    there = [find_rows(frequent, part[:, kept].flatten(0, 1)).view(len(part), -1) >= 0 for part in parts]
+    return candidates[torch.cat([found.all(1) for found in there])]
 
 
 def distinct_items(items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,26 +223,73 @@ def count_itemsets(items: Tensor, lengths: Tensor, itemsets: Tensor) -> Tensor:
         >>> count_itemsets(items, lengths, torch.tensor([[0, 1], [0, 2]]))
         tensor([2, 1])
     """
-    counts = itemsets.new_zeros(len(itemsets))
     if itemsets.numel() == 0 or items.numel() == 0:
-        return counts
-    used, ranked = torch.unique(itemsets, return_inverse=True)
-    rank = items.new_full((int(torch.maximum(items.max(), used[-1])) + 1,), -1)
-    rank[used] = torch.arange(len(used), device=items.device)
-    bits = pack_baskets(items, lengths, rank, itemsets.shape[1])  # (M, W)
-    words = bits.shape[1]
+        return itemsets.new_zeros(len(itemsets))
+    largest = int(torch.maximum(items.max(), itemsets.max()))
+    if itemsets.shape[1] == 1:
+        return torch.bincount(distinct_items(items, lengths)[1], minlength=largest + 1)[itemsets[:, 0]]
+    rank = ranks(itemsets, largest + 1)
+    return count_packed(pack_baskets(items, lengths, rank, itemsets.shape[1]), rank[itemsets])
+
+
+def count_batches(batches: Iterable[tuple[Tensor, Tensor]], itemsets: Tensor) -> Tensor:
+    """The number of baskets in all batches that contain each itemset, (C,)."""
+    counts = itemsets.new_zeros(len(itemsets))
+    for items, lengths in batches:
+        counts += count_itemsets(items, lengths, itemsets)
+    return counts
+
+
+def ranks(itemsets: Tensor, num_items: int) -> Tensor:
+    """Number the items that occur in itemsets, ascending; -1 for one that does not, (num_items,)."""
+    wanted = itemsets.new_zeros(num_items, dtype=torch.bool).index_fill_(0, itemsets.flatten(), True)
+    return torch.where(wanted, wanted.cumsum(0) - 1, -1)
+
+
+def count_packed(bits: Tensor, itemsets: Tensor) -> Tensor:
+    """The number of baskets that contain each itemset, (C,).
+
+    Args:
+        bits: what `pack_baskets` returns, (M, W).
+        itemsets: rows of `bits`, (C, k).
+    """
+    counts, words = itemsets.new_zeros(len(itemsets)), bits.shape[1]
     if words == 0:
         return counts
     step = max(1, CHUNK // words)
     buffers = bits.new_empty(2, min(step, len(itemsets)), words)
     for start in range(0, len(itemsets), step):
-        chunk = ranked[start : start + step]
+        chunk = itemsets[start : start + step]
         both, other = buffers[:, : len(chunk)]
         torch.index_select(bits, 0, chunk[:, 0], out=both)
         for column in chunk.T[1:]:
             both &= torch.index_select(bits, 0, column, out=other)
         counts[start : start + step] = count_ones(both, other)
     return counts
+
+
+class PackedBaskets:
+    """Baskets in memory, which are packed once and counted for itemsets of every size.
+
+    Args:
+        batches: pairs `(items, lengths)`.
+    """
+
+    def __init__(self, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
+        self.batches = batches
+        self.num_baskets = sum(len(lengths) for _, lengths in batches)
+        self.num_items = 1 + max((int(items.max()) for items, _ in batches if items.numel()), default=-1)
+        self._bits, self._rank = torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+
+    def count(self, itemsets: Tensor) -> Tensor:
+        """The number of baskets that contain each of the itemsets (C, k), (C,); sizes come in ascending order."""
+        if itemsets.shape[1] == 1 or not len(itemsets):
+            return count_batches(self.batches, itemsets)
+        if not len(self._rank):  # larger sets have no other items
+            self._rank = ranks(itemsets, max(self.num_items, int(itemsets.max()) + 1))
+            packed = [pack_baskets(*batch, self._rank, itemsets.shape[1]) for batch in self.batches]
+            self._bits = torch.cat(packed, 1)
+        return count_packed(self._bits, self._rank[itemsets])
 
 
 def check_support(min_support: float, name: str = "min_support") -> None:
@@ -266,7 +326,7 @@ def frequent_itemsets(
     r"""All itemsets of at least the minimum support, by one pass over the batches for each size.
 
     Args:
-        batches: pairs `(items, lengths)`; iterated over once a pass, so no generator.
+        batches: pairs `(items, lengths)`; iterated over once a pass, so no generator. A list is packed once.
         min_support: share of the baskets in (0, 1] as a float, or number of baskets from 1 as an int.
         max_length: most items in a set; any number if `None`.
 
@@ -284,14 +344,17 @@ def frequent_itemsets(
         ([[[0], [1]], [[0, 1]]], 3)
     """
     check_support(min_support)
-    num_items = 1 + max((int(items.max()) for items, _ in batches if items.numel()), default=-1)
-    num_baskets = sum(len(lengths) for _, lengths in batches)
+    if isinstance(batches, list | tuple):
+        packed = PackedBaskets(batches)
+        num_items, num_baskets, count = packed.num_items, packed.num_baskets, packed.count
+    else:
+        num_items = 1 + max((int(items.max()) for items, _ in batches if items.numel()), default=-1)
+        num_baskets = sum(len(lengths) for _, lengths in batches)
+        count = functools.partial(count_batches, batches)
     levels: list[Level] = []
     candidates = torch.arange(num_items).unsqueeze(1)
     while len(candidates) and (max_length is None or candidates.shape[1] <= max_length):
-        counts = torch.zeros(len(candidates), dtype=torch.int64)
-        for items, lengths in batches:
-            counts += count_itemsets(items, lengths, candidates)
+        counts = count(candidates)
         kept = support_mask(counts, num_baskets, min_support)
         if not kept.any():
             break
