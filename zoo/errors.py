@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["NotConverged", "ZooError", "nearest", "unknown_name", "warn_of_faint"]
+__all__ = ["FAINT", "NotConverged", "ZooError", "nearest", "unknown_name", "warn_of_faint"]
 
 FAINT = 2.0**-52  # share that is lost where it is added up in float64
 
@@ -40,8 +40,6 @@ def warn_of_faint(name: str, reach: Any) -> None:
         reach: by how much each feature can move an answer, as a share of what else does, a tensor (F,); 0 for one that
             does not vary.
     """
-    if not len(reach) or reach.min() >= FAINT:
-        return
     faint = ((reach > 0) & (reach < FAINT)).nonzero().flatten().tolist()
     if faint:
         which = ", ".join(map(str, faint[:5])) + (", …" if len(faint) > 5 else "")

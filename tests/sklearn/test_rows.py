@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import validate_parameter_constraints
 
 import zoo.sklearn as zs
 from zoo.sklearn.base import _defaults
-from zoo.sklearn.rows import validate_data
+from zoo.sklearn.rows import classes_of, validate_data
 
 CHECKS = {"dtype": [np.float64, np.float32], "accept_sparse": "csr", "order": "C"}
 X, Y = np.arange(12.0).reshape(4, 3), np.array([0, 1, 0, 1])
@@ -107,3 +107,16 @@ def test_defaults_need_no_check(name):
     """Which is why none of them is looked at when an estimator is fitted."""
     estimator = getattr(zs, name)
     validate_parameter_constraints(estimator._parameter_constraints, _defaults(estimator), caller_name=name)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64, np.uint64, bool])
+@pytest.mark.parametrize("values", [[0, 1], [1, 0, 1, 1], [100, 102, 100, 104, 102], [5, 5, 5], [0, 127, 3], [7]])
+def test_classes_are_numpys(values, dtype):
+    y = np.asarray(values).astype(dtype)
+    for shift in (0, -128, np.iinfo(np.int64).max - 127):
+        if shift and dtype is np.int64:
+            y = np.asarray(values) + shift
+        found, expected = classes_of(np.repeat(y, 3)), np.unique(np.repeat(y, 3), return_inverse=True)
+        for a, b in zip(found, expected, strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)

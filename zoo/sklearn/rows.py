@@ -70,10 +70,22 @@ def classes_of(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     whole = y.dtype.kind in "biu"  # of which scikit-learn has no more to say than that there are many
     if not whole:
         check_classification_targets(y)
-    classes, codes = np.unique(y, return_inverse=True)
+    classes, codes = _counted(y) if whole and len(y) else np.unique(y, return_inverse=True)
     if whole and 2 * len(classes) > len(y):
         check_classification_targets(y)
     return classes, codes
+
+
+def _counted(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `np.unique` says of whole numbers (N,), which are counted where they lie close together, and not sorted."""
+    low, high = int(y.min()), int(y.max())
+    if high - low > len(y) or y.dtype.kind == "b" or high >= 2**63:
+        return np.unique(y, return_inverse=True)
+    places = y.astype(np.int64) - low
+    there = np.bincount(places) > 0
+    if there.all():
+        return (np.arange(len(there)) + low).astype(y.dtype), places
+    return (there.nonzero()[0] + low).astype(y.dtype), (there.cumsum() - 1)[places]
 
 
 def tensor_of(array: np.ndarray) -> Tensor:

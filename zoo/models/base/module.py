@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ZooModel", "check_accepts"]
 
-_OF_MODULES, _KEPT = (Tensor, nn.Module), ("_parameters", "_modules", "_buffers")  # what torch keeps apart, and where
+_OF_MODULES = (Tensor, nn.Module)  # what torch keeps apart
 _buffer_hooks = nn.modules.module._global_buffer_registration_hooks
 
 _USUAL = Recipe()
-_PLAIN = (bool, int, float, str, type(None))  # types that a copy of hyperparameters may share
+_PLAIN = frozenset((bool, int, float, str, type(None)))  # types that a copy of hyperparameters may share
 
 
 class ZooModel(pl.LightningModule):
@@ -72,7 +72,7 @@ class ZooModel(pl.LightningModule):
         own = self.__dict__
         if type(value) is Tensor and name in own["_buffers"] and not _buffer_hooks:
             own["_buffers"][name] = value
-        elif isinstance(value, _OF_MODULES) or (name not in own and any(name in own.get(kind, ()) for kind in _KEPT)):
+        elif _is_module(value) or (name not in own and _is_kept(own, name)):
             super().__setattr__(name, value)
         else:
             object.__setattr__(self, name, value)
@@ -478,6 +478,16 @@ class ZooModel(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         return None
+
+
+def _is_module(value: Any) -> bool:
+    """Whether torch keeps such a value apart; to ask of every value takes its time."""
+    return type(value) not in _PLAIN and isinstance(value, _OF_MODULES)
+
+
+def _is_kept(own: dict[str, Any], name: str) -> bool:
+    """Whether a module keeps a parameter, a buffer or another module of that name; its constructor has no place yet."""
+    return "_modules" in own and (name in own["_parameters"] or name in own["_buffers"] or name in own["_modules"])
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

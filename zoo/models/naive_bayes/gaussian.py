@@ -36,7 +36,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo.errors import ZooError, warn_of_faint
+from zoo.errors import FAINT, ZooError, warn_of_faint
 from zoo.kernels import gaussian as compiled
 from zoo.models.naive_bayes.likelihood import Likelihood, Statistics, class_counts, class_sums, row_blocks, scaled_rows
 
@@ -91,11 +91,14 @@ class Gaussian(Likelihood):
         total = count.sum()
         between = count @ (mean - count @ mean / total).square()  # (D,)
         whole = (scatter.sum(0) + between) / total
-        epsilon = self.var_smoothing * whole.max()
+        least, largest = (float(bound) for bound in whole.aminmax())
+        smoothing = self.var_smoothing * largest
         if total > 0:
-            _check_scale(mean, whole)
-            warn_of_faint("naive_bayes", whole / epsilon)
-        variance = torch.where(count > 0, scatter.T / count + epsilon, torch.inf).T.contiguous()
+            _check_scale(mean, largest)
+            if least < FAINT * smoothing:
+                warn_of_faint("naive_bayes", whole / smoothing)
+        variance = (scatter / count.unsqueeze(1)).add_(smoothing).masked_fill_((count <= 0).unsqueeze(1), torch.inf)
+        epsilon = count.new_tensor(smoothing)
         return {"mean": mean, "variance": variance, "epsilon": epsilon}
 
     def log_likelihood(self, x: Tensor, parameters: Statistics) -> Tensor:
@@ -107,9 +110,8 @@ class Gaussian(Likelihood):
         return compiled.class_densities(x, parameters["mean"], *_precision(parameters["variance"]))
 
 
-def _check_scale(mean: Tensor, variance: Tensor) -> None:
-    """Raise one line where squares of the features (D,) vanish or overflow: all classes would look alike."""
-    spread = float(variance.max())
+def _check_scale(mean: Tensor, spread: float) -> None:
+    """Raise one line where squares vanish or overflow, by the means (C, D) and the largest variance of a feature."""
     if 1e-305 <= spread < torch.inf:
         return
     largest = float(mean.abs().max())
