@@ -45,7 +45,7 @@ class Likelihood:
     def statistics(self, x: Tensor, y: Tensor, weight: Tensor | None, num_classes: int) -> Statistics:
         """Return the same of any number of rows, of any type and as many as there are: some at a time in float64."""
         found: Statistics | None = None
-        for rows in row_blocks(x, x.shape[1], num_classes):  # merging costs as much as a row of each class
+        for rows in row_blocks(x, x.shape[1], 4 * num_classes):  # merging costs as much as a row of each class
             part_weight = None if weight is None else weight[rows].double()
             part = self.summarize(taken(x, rows), y[rows], part_weight, num_classes)
             found = part if found is None else self.merge(found, part)
