@@ -118,6 +118,27 @@ def test_linear_svc_shows_what_scikit_learns_shows(loss, load):
     assert sparse.issparse(thin.sparsify().coef_)
 
 
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_linear_machines_are_those_of_the_model_with_and_without_kernels(loss, monkeypatch):
+    x, y = standardized(load_iris)
+    weight = np.linspace(0.5, 1.5, len(x))
+    settings = {"loss": loss, "tol": 1e-8, "max_iter": 100_000, "class_weight": "balanced"}
+    ours = zs.LinearSVC(**settings).fit(x, y, sample_weight=weight)
+    scores = ours.model_.predict_columns(x)["decision"]
+    np.testing.assert_allclose(scores, ours.decision_function(x), atol=1e-12)
+    values = zs.LinearSVR(fit_intercept=False).fit(x, y)
+    np.testing.assert_allclose(values.model_.predict(x), values.predict(x), atol=1e-12)
+    monkeypatch.setenv("ZOO_KERNELS", "0")
+    without = zs.LinearSVC(**{**settings, "verbose": 1}).fit(x[::3], y[::3], sample_weight=weight[::3])
+    monkeypatch.delenv("ZOO_KERNELS")
+    compiled = zs.LinearSVC(**settings).fit(x[::3], y[::3], sample_weight=weight[::3])
+    np.testing.assert_allclose(without.coef_, compiled.coef_, atol=1e-5)
+    np.testing.assert_allclose(without.intercept_, compiled.intercept_, atol=1e-5)
+    row = zs.LinearSVC(**settings).fit(x, y, sample_weight=weight * (np.arange(len(x)) > 0))
+    left = zs.LinearSVC(**settings).fit(x[1:], y[1:], sample_weight=weight[1:])
+    assert np.abs(row.coef_ - left.coef_).max() < 0.05  # `balanced` counts the rows
+
+
 @pytest.mark.parametrize("loss", ["epsilon_insensitive", "squared_epsilon_insensitive"])
 def test_linear_svr_shows_what_scikit_learns_shows(loss):
     x, y = standardized(load_diabetes)

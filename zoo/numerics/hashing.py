@@ -25,7 +25,7 @@ from torch import Tensor
 from zoo.kernels.hashing import available, hash_rows
 from zoo.numerics.sparse import is_sparse, stored, stored_rows
 
-__all__ = ["content_hash", "epoch_generator", "normals", "splitmix64", "stream_key", "uniforms"]
+__all__ = ["content_hash", "content_order", "epoch_generator", "normals", "splitmix64", "stream_key", "uniforms"]
 
 _GAMMA, _M1, _M2 = 0x9E37_79B9_7F4A_7C15, 0xBF58_476D_1CE4_E5B9, 0x94D0_49BB_1331_11EB
 _MASK32 = 0xFFFF_FFFF
@@ -99,6 +99,25 @@ def content_hash(*parts: Tensor) -> Tensor:
         else:
             sums = sums + bits.mul_(factors).sum(1)
     return splitmix64(0, sums)
+
+
+def content_order(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Return an order of rows that follows from what stands in them, and not from how they came, (N,).
+
+    Args:
+        x: rows (N, F), dense or sparse.
+        y: their targets, (N, K).
+        weight: their weights, (N,).
+
+    Example:
+        >>> x, ones = torch.tensor([[5.0], [1.0], [3.0]]), torch.ones(3)
+        >>> moved = torch.tensor([2, 0, 1])
+        >>> order, of_moved = (content_order(a, a, ones) for a in (x, x[moved]))
+        >>> torch.equal(x[order], x[moved][of_moved])
+        True
+    """
+    hashes = content_hash(x), content_hash(torch.cat([y, weight[:, None]], 1))
+    return (hashes[0] ^ (hashes[1] * 0x9E3779B1)).argsort(stable=True)
 
 
 @functools.lru_cache(16)

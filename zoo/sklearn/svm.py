@@ -26,13 +26,18 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from zoo.data.spec import Batch, DataSpec
+from zoo.kernels.svm import available
 from zoo.models.svm.kernels import Kernel
+from zoo.models.svm.machines import Machines, by_dual, by_newton, class_costs, signs
 from zoo.models.svm.one_vs_one import against_the_rest, pair_decisions, votes
 from zoo.models.svm.platt import couple, curve
+from zoo.numerics.hashing import content_order
 from zoo.numerics.threads import of_few_threads
-from zoo.sklearn.base import ZooEstimator, constraints, convergence_warnings, create
-from zoo.sklearn.linear import _blocks, _Linear, _tensor
-from zoo.sklearn.rows import validate_data
+from zoo.sklearn.base import ZooEstimator, constraints, convergence_warnings, create, warn_unless
+from zoo.sklearn.linear import _Linear
+from zoo.sklearn.rows import classes_of, validate_data
+from zoo.sklearn.rows import dense_blocks as _blocks
+from zoo.sklearn.rows import tensor_of as _tensor
 
 __all__ = ["SVC", "SVR", "LinearSVC", "LinearSVR", "OneClassSVM"]
 
@@ -81,24 +86,66 @@ class _LinearMachine(ZooEstimator):
             )
 
     def _minimize(self, X: Any, y: np.ndarray, sample_weight: Any, spec: DataSpec, tol: float, **options: Any) -> Any:
-        """Fit the model and return it, its coefficients and intercepts as arrays."""
-        newton = self.loss.startswith("squared") and X.shape[1] <= NEWTON_SIZE
-        model: Any = create(
+        """Fit, and return coefficients (K, F) and intercepts (K,) as arrays."""
+        weight = None
+        if sample_weight is not None:
+            weight = _tensor(_check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
+        self._spec, self._options = spec, options
+        found = self._at_once(X, y, weight, tol)
+        if found is None:
+            return self._in_passes(X, y, weight, tol)
+        warn_unless(bool(found.converged.all()), type(self).__name__)
+        self.n_iter_ = int(found.iterations.max())
+        weights = found.weight.numpy()
+        return np.ascontiguousarray(weights[:, :-1]), self._constant * weights[:, -1] if self.fit_intercept else 0.0
+
+    @property
+    def _by_newton(self) -> bool:
+        return self.loss.startswith("squared") and self._spec.num_features <= NEWTON_SIZE
+
+    @property
+    def _constant(self) -> float:
+        return float(self.intercept_scaling) if self.fit_intercept else 0.0
+
+    def _at_once(self, X: Any, y: np.ndarray, weight: Tensor | None, tol: float) -> Machines | None:
+        """Solve for dense rows in memory by the compiled solvers; None where these, or the weights, are others."""
+        if sparse.issparse(X) or self._device() != "cpu" or not available(torch.device("cpu")):
+            return None
+        if self.verbose or (weight is not None and not bool((weight > 0).all())):
+            return None
+        x, targets, classes = _tensor(X), _tensor(y), self._spec.num_classes
+        weight = x.new_ones(len(x)) if weight is None else weight
+        cost, epsilon = (weight * min(float(self.C), LARGEST_COST))[:, None], self._options.get("epsilon")
+        if classes is None:
+            target = targets[:, None]
+        else:
+            target, by_class = signs(targets, classes), self._options["class_weight"]
+            more = 1.0 if by_class is None else class_costs(targets, cost.new_tensor(by_class))
+            cost = (cost * more).expand_as(target)
+        options: dict[str, Any] = {"constant": self._constant, "tol": tol, "max_iter": max(1, int(self.max_iter))}
+        if self._by_newton:
+            return by_newton(x, target, cost, epsilon, penalized=True, **options)
+        order = content_order(x, targets[:, None].double(), weight)
+        return by_dual(x, target, cost, epsilon, squared=self.loss.startswith("squared"), order=order, **options)
+
+    def _new_model(self, tol: float) -> Any:
+        """Return the model of the zoo that does the same."""
+        model = create(
             "svm",
-            method="newton" if newton else "dual",
+            method="newton" if self._by_newton else "dual",
             loss=self.loss,
             C=min(float(self.C), LARGEST_COST),
             fit_intercept=bool(self.fit_intercept),
             intercept_scaling=float(self.intercept_scaling) if self.fit_intercept else 1.0,
             tol=tol,
             max_iter=max(1, int(self.max_iter)),
-            **options,
+            **self._options,
         )
-        model.build(spec).to(self._device())
-        targets = _tensor(y)
-        weight = None
-        if sample_weight is not None:
-            weight = _tensor(_check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
+        return model.build(self._spec).to(self._device())
+
+    def _in_passes(self, X: Any, y: np.ndarray, weight: Tensor | None, tol: float) -> tuple[np.ndarray, Any]:
+        """Fit the model of the zoo, to a block of sparse rows at a time."""
+        model, targets = self._new_model(tol), _tensor(y)
 
         def batches() -> Iterator[Batch]:
             for rows, x in _blocks(X):
@@ -107,13 +154,20 @@ class _LinearMachine(ZooEstimator):
         kept = list(batches()) if not sparse.issparse(X) else None
         with convergence_warnings(type(self).__name__):
             values = model.fit_batches(batches if kept is None else lambda: kept)
-        self.model_ = model.eval()
-        self.n_iter_ = int(model.search.passes if newton else model.rounds.max())
+        self.n_iter_ = int(model.search.passes if model.by_newton else model.rounds.max())
         if self.verbose:
             print(f"{type(self).__name__}: objective {float(values['objective']):.10g} after {self.n_iter_} iterations")
-        coefficients = model.weight.detach().cpu().numpy()
-        intercepts = model.bias.detach().cpu().numpy() if self.fit_intercept else 0.0
-        return coefficients, intercepts
+        return model.weight.cpu().numpy(), model.bias.cpu().numpy() if self.fit_intercept else 0.0
+
+    @property
+    def model_(self) -> Any:
+        """The fitted model of the zoo, with `coef_` and `intercept_` as they are."""
+        check_is_fitted(self)
+        model = self._new_model(float(self.tol))
+        model.linear.weight.copy_(torch.from_numpy(np.atleast_2d(self.coef_)))
+        if self.fit_intercept:
+            model.linear.bias.copy_(torch.as_tensor(np.atleast_1d(self.intercept_)))
+        return model.eval()
 
 
 class LinearSVC(LinearClassifierMixin, SparseCoefMixin, _LinearMachine):
@@ -170,24 +224,22 @@ class LinearSVC(LinearClassifierMixin, SparseCoefMixin, _LinearMachine):
         self._check_parameters()
         self._check_combination(self.penalty)
         X, y = self._check_training_rows(X, y)
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.classes_, codes = classes_of(y)
         if len(self.classes_) < 2:
             raise ValueError(
                 "This solver needs samples of at least 2 classes in the data, but the data contains only one class: "
                 f"{self.classes_[0]!r}"
             )
-        weights = compute_class_weight(
-            self.class_weight, classes=self.classes_, y=y,
-            sample_weight=None if sample_weight is None else _check_sample_weight(sample_weight, X),
-        )  # fmt: skip
+        given = None
+        if self.class_weight is not None:
+            counted = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+            given = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=counted).tolist()
         spec = DataSpec("tabular", (X.shape[1],), "class", num_classes=len(self.classes_), dtype="float64")
         counts = np.bincount(codes)
         # liblinear's own rule: a share of the first gradient, and the smaller of the rarer class.
         rarest = min(counts.min(), len(codes) - counts.max()) if len(counts) > 2 else counts.min()
         tol = float(self.tol) * max(int(rarest), 1) / len(codes)
         tol = tol if self.loss == "squared_hinge" and X.shape[1] <= NEWTON_SIZE else float(self.tol)
-        given = None if self.class_weight is None else weights.tolist()
         self.coef_, self.intercept_ = self._minimize(X, codes, sample_weight, spec, tol, class_weight=given)
         return self
 

@@ -190,6 +190,35 @@ def test_rows_in_memory_have_the_sums_of_a_pass(epsilon):
             torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(60, 7), (40, 90)], ids=["narrow", "wide"])
+@pytest.mark.parametrize("target", ["two", "three", "value"])
+@pytest.mark.parametrize("options", [{}, {"class_weight": "balanced", "C": 0.3}, {"intercept_scaling": None}], ids=str)
+@pytest.mark.parametrize("variant", ["0", None], ids=["torch", "kernel"])
+def test_rows_at_once_are_the_machine_of_passes_over_batches(shape, target, options, variant, monkeypatch):
+    """By a kernel in the space of weights or of rows, or by passes; weighted, and with rows that weigh nothing."""
+    if target == "value" and "class_weight" in options:
+        pytest.skip("values have no classes")
+    if variant is not None:
+        monkeypatch.setenv("ZOO_KERNELS", variant)
+    make = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=make, dtype=torch.float64)
+    y = x[:, 0] + 0.1 * torch.randn(len(x), generator=make)
+    if target != "value":
+        y = (y > 0).long() if target == "two" else (y > 0).long() + (y > 1)
+    weight = torch.rand(len(x), generator=make, dtype=torch.float64) + 0.1
+    for weights in (weight, weight * (torch.arange(len(x)) % 4 > 0)):
+        found = []
+        for size in (len(x), 17):
+            classes = {"two": 2, "three": 3, "value": None}[target]
+            spec = DataSpec("tabular", (shape[1],), "value" if classes is None else "class", num_classes=classes)
+            model = zoo.create_model("svm", spec, tol=1e-12, **options)
+            parts = [Batch(x[i], y[i], weights[i]) for i in torch.arange(len(x)).split(size)]
+            values = model.fit_batches(lambda parts=parts: parts)
+            assert model.search.converged
+            found.append((model.weight, model.bias, torch.as_tensor(values["objective"])))
+        torch.testing.assert_close(found[0], found[1], rtol=1e-8, atol=1e-9)
+
+
 # -- features of a kernel --------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.data.spec import Batch
 from zoo.errors import ZooError
 from zoo.models.base.streaming import StreamingModel
-from zoo.numerics.hashing import content_hash
+from zoo.numerics.hashing import content_order
 from zoo.numerics.sparse import as_rows, is_sparse, sparse_rows, stored, take_rows
 
 __all__ = ["Collected", "CollectsRows"]
@@ -98,8 +98,7 @@ class CollectsRows(_Base):
         numbers = stored(x)
         if not bool(torch.isfinite(numbers.sum() + y.sum() + weight.sum())) and not bool(numbers.isfinite().all()):
             raise ZooError(f"{name} met NaN or infinite values in the data: drop those rows or fill them in first.")
-        hashes = content_hash(x), content_hash(torch.cat([y, weight[:, None]], 1))
-        order = (hashes[0] ^ (hashes[1] * 0x9E3779B1)).argsort(stable=True)
+        order = content_order(x, y, weight)
         found = Collected(x, y.squeeze(1), weight, place, order.argsort())
         return Collected(*(take_rows(column, order) for column in found)) if sort else found
 

@@ -233,6 +233,11 @@ class NewtonSearch(nn.Module):
         """Whether no further pass is needed, or left."""
         return self.converged or int(self.passes) >= self.max_iter
 
+    def settle(self, best: Tensor, value: Tensor, stopped: Tensor, passes: int) -> None:
+        """Stand where a search of another form came to an end."""
+        self.best, self.trial, self.value, self.stopped = best, best, value, stopped
+        self.passes.fill_(passes)
+
     def update(self, value: Tensor, gradient: Tensor, hessian: Tensor) -> None:
         """Take J (K,), its gradient (K, P) and Hessian (K, P, P) at `trial`, and set the next one."""
         self.passes += 1

@@ -17,8 +17,8 @@ penalized.
 Two solvers. `gradient` takes steps of any optimizer on the mean loss beside λ₂ Σ w² (`regularization.l2`; the same
 minimum where λ₂ = 1 / (2 C N)); with `sgd` and `scheduler=inverse` it is Pegasos. `exact` meets the minimum by one
 of two methods. `newton` takes one streaming pass an iteration, for squared losses: it adds up gradient and Hessian, and
-no row is kept (`primal.py`). `dual` collects the rows in one pass and descends along the coordinates of the dual
-(`coordinate_descent.py`).
+no row is kept (`primal.py`); rows that lie in memory are one compiled call (`machines.py`). `dual` collects the rows in
+one pass and descends along the coordinates of the dual (`coordinate_descent.py`).
 
 Legend: N rows, F features, P = F + 1, C classes, K machines (1 for two classes or values, else C), B batch.
 
@@ -39,14 +39,13 @@ from torch import Tensor, nn
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import NotConverged, ZooError, warn_of_faint
-from zoo.models.base import Collected, CollectsRows, GradientModel, StreamingModel
+from zoo.models.base import CollectsRows, GradientModel, StreamingModel
 from zoo.models.base.objectives import Classification, Regression
-from zoo.models.svm.coordinate_descent import Descent, dual_descent
-from zoo.models.svm.dual import classification, regression
 from zoo.models.svm.features import Look, RBFFeatures
-from zoo.models.svm.kernels import check_squares, too_large
+from zoo.models.svm.kernels import too_large
+from zoo.models.svm.machines import by_dual, by_newton, class_costs, objective, signs
 from zoo.models.svm.primal import HeldRows, NewtonSearch, Sums, shortfall, squared_sums
-from zoo.numerics.sparse import as_rows, column_squares, linear, stored
+from zoo.numerics.sparse import as_rows, linear, stored
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
@@ -80,9 +79,7 @@ class Hinge(Classification):
 
     def signs(self, y: Tensor) -> Tensor:
         """Return ±1 for each machine, (B, K)."""
-        if self.binary_logit:
-            return (2.0 * y - 1)[:, None].double()
-        return torch.where(y[:, None] == torch.arange(self.num_classes, device=y.device), 1.0, -1.0).double()
+        return signs(y, self.num_classes)
 
     def losses(self, output: Tensor, batch: Batch) -> Tensor:
         assert batch.y is not None
@@ -91,8 +88,7 @@ class Hinge(Classification):
 
     def weights(self, y: Tensor) -> Tensor:
         """Return c of each row in each machine, (B, K): of more than two classes the rest has none."""
-        own = self.class_weight[y][:, None]
-        return own if self.binary_logit else torch.where(self.signs(y) > 0, own, 1.0)
+        return class_costs(y, self.class_weight)
 
 
 class Tube(Regression):
@@ -304,6 +300,11 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         hp = self.hparams
         return 0.0 if not hp.fit_intercept else 1.0 if hp.intercept_scaling is None else float(hp.intercept_scaling)
 
+    @property
+    def penalized(self) -> bool:
+        """Whether the constant feature's weight is penalized."""
+        return self.hparams.intercept_scaling is not None or not self.hparams.fit_intercept
+
     def forward(self, x: Tensor) -> Tensor:
         return linear(self._mapped(x), self.linear.weight, self.linear.bias)  # (B, K)
 
@@ -352,16 +353,42 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         return target, cost[:, None].expand_as(target), self.objective.epsilon
 
     def run_passes(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
-        """Take passes; of rows that lie in memory only those count anew that the last step moved across a margin."""
-        rows = batches() if self.by_newton and self.hparams.features == "none" else ()
-        self._held, self._in_memory = None, isinstance(rows, list) and len(rows) == 1
+        """Take passes; of rows in memory all are one call of a kernel, or those count anew that crossed a margin."""
+        rows: Any = batches() if self.by_newton and self.hparams.features == "none" else ()
+        in_memory = isinstance(rows, list) and len(rows) == 1
+        if in_memory and max_passes is None and (found := self._solve_at_once(self.as_batch(rows[0]))):
+            return found
+        self._held, self._in_memory = None, in_memory
         try:
-            if not self._in_memory or max_passes is not None or self.hparams.class_weight == "balanced":
-                return super().run_passes((lambda: rows) if self._in_memory else batches, max_passes)
+            if not in_memory or max_passes is not None or self.hparams.class_weight == "balanced":
+                return super().run_passes((lambda: rows) if in_memory else batches, max_passes)
             values = super().run_passes(lambda: rows, 1)  # in which the rows are checked
             return values if self.search.finished else self._search(self._held)
         finally:
             self._held, self._in_memory = None, False
+
+    def _solve_at_once(self, batch: Batch) -> dict[str, float | Tensor] | None:
+        """Solve by the compiled kernel, where the rows are such that it can; passes say what is amiss with others."""
+        assert batch.y is not None
+        weight = stored(batch.x).new_ones(batch.size) if batch.weight is None else batch.weight
+        if not bool((weight > 0).all()):
+            return None
+        if isinstance(self.objective, Hinge):
+            counts = torch.bincount(batch.y, minlength=self.objective.num_classes)
+            if int((counts > 0).sum()) < 2:
+                return None
+            self._balance(counts)
+        found = by_newton(
+            self._mapped(batch.x), *self._asked(batch.y, weight), constant=self.constant, penalized=self.penalized,
+            tol=self.hparams.tol, max_iter=self.hparams.max_iter,
+        )  # fmt: skip
+        if found is None:
+            return None
+        assert found.value is not None
+        assert found.norm is not None
+        self.looked.fill_(True)
+        self.search.settle(found.weight, found.value, found.converged, int(found.iterations.max()))
+        return self._stand(found.norm.norm())
 
     def _search(self, held: HeldRows | None) -> dict[str, float | Tensor]:
         """Go on from the first pass over rows in memory to the minimum."""
@@ -372,7 +399,7 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
                 raise too_large("svm")
             sums = self._step(found)
         self.loss_sum, self.gradient_sum, self.hessian_sum = found
-        return self._stand(sums)
+        return self._stand(sums.gradient.norm())
 
     def merge(self, states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         if not self.by_newton:
@@ -411,13 +438,14 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
             raise too_large("svm")
         if not self.search.passes and self.hparams.features == "none":
             warn_of_faint("svm", self.hessian_sum.diagonal(dim1=1, dim2=2).amax(0)[:-1])
-        return self._stand(self._step(Sums(self.loss_sum, self.gradient_sum, self.hessian_sum)))
+        sums = self._step(Sums(self.loss_sum, self.gradient_sum, self.hessian_sum))
+        return self._stand(sums.gradient.norm())
 
     def _step(self, found: Sums) -> Sums:
         """Take the search's step by sums over all rows; return these with the penalty."""
         trial = self.search.trial
         penalty = torch.ones_like(trial[0])
-        if self.hparams.intercept_scaling is None and self.hparams.fit_intercept:
+        if not self.penalized:
             penalty[-1] = 0
         penalized = penalty * trial
         sums = Sums(
@@ -426,44 +454,30 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         self.search.update(*sums)
         return sums
 
-    def _stand(self, sums: Sums) -> dict[str, float | Tensor]:
-        """Take over where the search stands, after sums with the penalty at its last point."""
+    def _stand(self, gradient_norm: Tensor) -> dict[str, float | Tensor]:
+        """Take over where the search stands, of which the last gradient had that norm."""
         self._set(self.search.best)
         if self.search.finished and not self.search.converged:
             self._warn("passes")
-        return {"objective": self.search.value.sum(), "gradient_norm": sums.gradient.norm()}
+        return {"objective": self.search.value.sum(), "gradient_norm": gradient_norm}
 
     def _descend(self) -> dict[str, float | Tensor]:
         rows = self.take(sort=False)
-        check_squares("svm", stored(rows.x))
         if isinstance(self.objective, Hinge):
             counts = rows.y.long().bincount(minlength=self.objective.num_classes)
             self._check_classes(counts)
             self._balance(counts)
-        target, cost, epsilon = self._asked(rows.y, rows.weight)
-        warn_of_faint("svm", column_squares(rows.x) * cost.max())
-        found = [self._descent(rows, target[:, k], cost[:, k], epsilon) for k in range(target.shape[1])]
-        weight = torch.stack([descent.weight for descent in found])
-        self._set(weight)
-        self.dual_coef = torch.stack([descent.beta for descent in found])
-        self.rounds = torch.tensor([descent.rounds for descent in found])
-        if not all(descent.converged for descent in found):
-            self._warn("rounds")
-        short = shortfall(self(rows.x), target, epsilon).abs()
-        losses = short.square() if self.objective.squared else short
-        objective = 0.5 * weight.square().sum() + (cost * losses).sum()
-        return {"objective": objective, "rounds": float(self.rounds.max())}
-
-    def _descent(self, rows: Collected, target: Tensor, cost: Tensor, epsilon: float | None) -> Descent:
-        squared = self.objective.squared
-        if epsilon is None:
-            dual = classification(target, cost, squared=squared)
-        else:
-            dual = regression(target, cost, epsilon, squared=squared)
-        return dual_descent(
-            rows.x, dual, constant=self.constant, tol=self.hparams.tol, relative=epsilon is not None,
+        asked, squared = self._asked(rows.y, rows.weight), self.objective.squared
+        found = by_dual(
+            rows.x, *asked, squared=squared, constant=self.constant, tol=self.hparams.tol,
             max_iter=self.hparams.max_iter, order=rows.rank.argsort(),
         )  # fmt: skip
+        self._set(found.weight)
+        self.dual_coef, self.rounds = found.beta, found.iterations
+        if not bool(found.converged.all()):
+            self._warn("rounds")
+        value = objective(rows.x, *asked, found.weight, squared=squared, constant=self.constant).sum()
+        return {"objective": value, "rounds": float(self.rounds.max())}
 
     def _check_classes(self, counts: Tensor) -> None:
         if not counts.sum() > 0:
@@ -476,8 +490,9 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
 
     def _balance(self, counts: Tensor) -> None:
         if self.hparams.class_weight == "balanced" and isinstance(self.objective, Hinge):
+            counts = counts.double()  # quotients of integers are float32
             even = counts.sum() / (counts > 0).sum()
-            self.objective.class_weight = torch.where(counts > 0, even / counts, 1.0).double()
+            self.objective.class_weight = torch.where(counts > 0, even / counts, 1.0)
 
     def _set(self, point: Tensor) -> None:
         """Copy weights with that of the constant last, (K, P), to the layer."""
