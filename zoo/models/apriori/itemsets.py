@@ -19,7 +19,8 @@ baskets a word.
 Source: R. Agrawal and R. Srikant, "Fast algorithms for mining association rules", VLDB 1994, section 2.1.
 
 Deviations: candidates are counted by bit strings instead of by a hash tree, with the same counts; in pass $k$
-baskets with fewer than $k$ of the candidates' items are left out, since they can contain no candidate.
+baskets with fewer than $k$ of the candidates' items are left out, since they can contain no candidate. Baskets in
+memory are packed once, for all passes from the second on.
 """
 
 from __future__ import annotations
