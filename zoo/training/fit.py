@@ -345,6 +345,7 @@ def fit_in_loop(model: Any, datamodule: Any, max_passes: int | None, device: str
         max_passes: over them; None for as many as the model needs.
         device: `auto`, `cpu` or `cuda`.
     """
+    from zoo.data.base import TensorRows
     from zoo.training.convergence import warn_unless_done
 
     model.build(datamodule.spec)
