@@ -379,6 +379,28 @@ def test_tied_keys_are_what_the_first_write_head_adds() -> None:
         assert all(map(torch.equal, parts[name], parameter.detach().split(free.heads.sizes)[1:]))
 
 
+def test_units_of_an_lstm_begin_with_spans_even_in_their_logarithm() -> None:
+    torch.manual_seed(0)
+    sizes = {"num_slots": 7, "slot_size": 5}
+    spread = NTM(3, 9, span=40.0, **sizes)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    plain = NTM(3, 9, **sizes)  # type: ignore[arg-type]
+    lets_in, lets_out, forgets, _ = spread.bias.detach().view(4, 9).sigmoid()
+    steps = 1 / (1 - forgets)  # 1 + f + f² + …: for so many a unit keeps what it holds
+    assert torch.allclose(steps[[0, 4, 8]], torch.tensor([1.025, 2.0, 41.0]), rtol=1e-4)
+    assert torch.allclose((steps - 1).log().diff(), (steps - 1).log().diff()[0], rtol=1e-3)
+    assert torch.allclose(lets_in, 1 - forgets, atol=1e-6)
+    assert (lets_out > 0.84).all()
+    assert torch.equal(spread.bias[27:], plain.bias[27:])
+    assert torch.equal(spread.interface.weight, plain.interface.weight)
+
+
+@pytest.mark.parametrize(("span", "controller"), [(40.0, "feedforward"), (0.5, "lstm"), (-1.0, "lstm")])
+def test_a_span_of_nothing_is_refused(span: float, controller: str) -> None:
+    with pytest.raises(ValueError, match="span must be 0, or at least 1"):
+        NTM(3, 8, span=span, controller=controller)
+
+
 # -- all steps as one function ---------------------------------------------------------------------------------------
 
 

@@ -15,10 +15,13 @@ alike, on a memory of equal slots, would never tell them apart; the gates g begi
 open they put a mean over all slots into every step, on which programs come to rely that fail on longer sequences.
 Where something is to be found by its content, `strength_bias` makes that mean one of few slots from the beginning,
 `tied_keys` has a head find what was written when the controller saw the like, and `shift_bias` has it go on from there.
+An LSTM can keep items itself instead of writing them: with `span` most of its units begin much like those of a
+feed-forward controller, and the few that keep what they hold for longer are there to count.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -33,6 +36,7 @@ from zoo.layers.memory.walk import walk, walkable
 __all__ = ["NTM", "NTMState"]
 
 CONSTANT = 1e-6  # what a constant memory is filled with
+OPEN = 2.0  # added before their sigmoid to gates that are to be nearly open
 
 
 class NTMState(NamedTuple):
@@ -68,6 +72,9 @@ class NTM(MemoryMachine):
         strength_bias: added to the strengths β before their softplus at first: above 0 contents tell slots apart.
         shift_bias: added before their softmax, at first, to the shifts to the next slot: far above 0 heads step ahead.
         tied_keys: whether at first every head looks for what the first write head would write.
+        span: s, the steps for which the units of an LSTM keep what they hold at first: evenly in their logarithm, from
+            1 + 1/s to 1 + s of them (after Tallec & Ollivier 2018), through the biases b_f = −b_i of the gates that
+            forget and let in, from −log s to log s, with gates b_o = 2 that let most of it out; 0 for b_f = 1 alone.
 
     Example:
         >>> output, state = NTM(input_size=3, hidden_size=8, num_slots=5, slot_size=4)(torch.zeros(2, 6, 3))
@@ -92,12 +99,15 @@ class NTM(MemoryMachine):
         strength_bias: float = 0.0,
         shift_bias: float = 0.0,
         tied_keys: bool = False,
+        span: float = 0.0,
     ) -> None:
         if num_write_heads < 1 or shift_range < 0:
             raise ValueError("num_write_heads must be at least 1, and shift_range at least 0")
+        if span and (controller != "lstm" or span < 1):
+            raise ValueError(f"span must be 0, or at least 1 with controller='lstm', not {span} with {controller!r}")
         heads = Heads(num_read_heads, num_write_heads, slot_size, 2 * shift_range + 1)
         self.heads, self.gate_bias, self.strength_bias = heads, gate_bias, strength_bias
-        self.shift_bias, self.tied_keys = shift_bias, tied_keys
+        self.shift_bias, self.tied_keys, self.span = shift_bias, tied_keys, span
         super().__init__(input_size, hidden_size, num_slots, slot_size, num_read_heads, sum(heads.sizes), controller)
         if initial_memory == "constant":
             self.register_buffer("initial", torch.full((num_slots, slot_size), CONSTANT))
@@ -125,6 +135,11 @@ class NTM(MemoryMachine):
                 for parameter in self.interface.parameters():
                     keys, *_, add, _ = parameter.split(self.heads.sizes)
                     keys.unflatten(0, (self.heads.total, -1)).copy_(add[: self.heads.slot_size])
+            if self.span:
+                lets_in, lets_out, forgets, _ = self.bias.chunk(4)
+                forgets.copy_(math.log(self.span) * torch.linspace(-1, 1, self.hidden_size))
+                lets_in.copy_(-forgets)
+                lets_out += OPEN
 
     def begin(self, rows: int) -> NTMState:
         memory = self.initial.expand(rows, -1, -1)

@@ -117,6 +117,8 @@ class NTM(MemoryModel, GradientModel):
         strength_bias: added to the strengths of the heads' keys at first: above 0 contents tell slots apart.
         shift_bias: added to the heads' shifts to the next slot at first: far above 0 they step ahead.
         tied_keys: whether at first every head looks for what the first write head would write.
+        span: the most steps for which units of an LSTM keep what they hold at first, many of them for about one; 0 for
+            all alike.
 
     Example:
         >>> import torch, zoo
@@ -124,6 +126,8 @@ class NTM(MemoryModel, GradientModel):
         >>> zoo.create_model("ntm", spec, hidden_size=8)(torch.zeros(4, 5, 3)).shape
         torch.Size([4, 5, 2])
     """
+
+    needs = {"span": {"controller": ("lstm",)}}
 
     def __init__(
         self,
@@ -140,6 +144,7 @@ class NTM(MemoryModel, GradientModel):
         strength_bias: float = 0.0,
         shift_bias: float = 0.0,
         tied_keys: bool = False,
+        span: float = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -147,6 +152,7 @@ class NTM(MemoryModel, GradientModel):
         check_range("gate_bias", gate_bias, -100, 100)
         check_range("strength_bias", strength_bias, -100, 100)
         check_range("shift_bias", shift_bias, -100, 100)
+        check_range("span", span or None, 1)
 
     def machine(self, input_size: int) -> layers.NTM:
         return layers.NTM(input_size, **self.hparams)
