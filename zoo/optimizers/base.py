@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from itertools import repeat
+from operator import attrgetter, is_
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
@@ -24,6 +26,14 @@ __all__ = ["Bucket", "RawOptimizer", "aligned", "number", "step_count", "zeros"]
 # cache, and is not asked of the system anew.
 _ROOM = 2**18
 
+_type_of, _is_sparse = attrgetter("dtype"), attrgetter("is_sparse")
+
+
+def _any_sparse(grads: list[Tensor | None]) -> bool:
+    """Whether any of some gradients is sparse; some may be lacking."""
+    lacking = any(map(is_, grads, repeat(None)))
+    return any(map(_is_sparse, [g for g in grads if g is not None] if lacking else grads))
+
 
 class Bucket(NamedTuple):
     """Parameters of one device and one type that have gradients, with these and with what is kept of them."""
@@ -31,17 +41,18 @@ class Bucket(NamedTuple):
     params: list[Tensor]
     grads: list[Tensor]
     states: list[dict[str, Any]]
+    pairs: bool = False  # whether complex numbers are taken as pairs of real ones
 
     def of(self, name: str) -> list[Tensor]:
         """Return the tensors that are kept under a name, as the parameters are taken."""
         kept = [state[name] for state in self.states]
-        return kept if self.params[0].is_complex() else _real(kept)
+        return _real(kept) if self.pairs else kept
 
     def where(self, holds: Callable[[dict[str, Any]], bool]) -> Bucket:
         """Return those whose states are such."""
         chosen = [i for i, state in enumerate(self.states) if holds(state)]
         parts = ([values[i] for i in chosen] for values in (self.params, self.grads, self.states))
-        return Bucket(*parts)  # type: ignore[arg-type]
+        return Bucket(*parts, pairs=self.pairs)  # type: ignore[arg-type]
 
     def descent(self, maximize: bool, weight_decay: float) -> list[Tensor]:
         """Return what is to be gone down: ±∇ + λθ. The gradients stay as they are."""
@@ -60,6 +71,33 @@ class Bucket(NamedTuple):
         return [step.item() for step in steps]
 
 
+class _Plan(NamedTuple):
+    """How the parameters of a group were gathered, which is gone by until something of it changes."""
+
+    params: list[Tensor]
+    absent: list[bool]  # whether they have no gradient
+    types: list[torch.dtype]
+    devices: list[int]
+    parts: list[tuple[list[int], list[Tensor], list[dict[str, Any]]]]  # of each bucket; the first are places
+
+    def holds(self, params: list[Tensor], grads: list[Tensor | None]) -> bool:
+        """Whether parameters and gradients would be gathered in the same way."""
+        return (
+            len(params) == len(self.params)
+            and all(map(is_, params, self.params))
+            and list(map(is_, grads, repeat(None))) == self.absent
+            and list(map(_type_of, params)) == self.types
+            and list(map(Tensor.get_device, params)) == self.devices
+            and not _any_sparse(grads)
+        )
+
+    def buckets(self, grads: list[Any]) -> list[Bucket]:
+        """Return the buckets with new gradients."""
+        if len(self.parts) == 1 and len(self.parts[0][0]) == len(grads):
+            return [Bucket(self.parts[0][1], grads, self.parts[0][2])]
+        return [Bucket(params, [grads[i] for i in places], states) for places, params, states in self.parts]
+
+
 class RawOptimizer(Optimizer):
     """Gathers parameters; a subclass says in `begin` what it keeps of each, and in `update` what a step is."""
 
@@ -75,9 +113,15 @@ class RawOptimizer(Optimizer):
                 )
         if defaults.get("fused") and defaults.get("foreach"):
             raise ZooError("foreach=True and fused=True are two forms of a step: pass one of the two.")
+        self._forget_plans()
         super().__init__(params, defaults)
 
+    def _forget_plans(self) -> None:
+        self._plans: dict[int, _Plan] = {}  # of the groups, by their place
+        self._kept: list[dict[str, Any]] = []  # the states that these are of
+
     def __setstate__(self, state: dict[str, Any]) -> None:
+        self._forget_plans()
         super().__setstate__(state)
         for group in self.param_groups:  # of a state that was saved before an option was there
             for name, value in self.defaults.items():
@@ -90,10 +134,40 @@ class RawOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for bucket in self._gather(group):
+        if len(self.state) != len(self._kept) or not all(map(is_, self.state.values(), self._kept)):
+            self._forget_plans()
+        known = len(self._plans)
+        for place, group in enumerate(self.param_groups):
+            for bucket in self._buckets(place, group):
                 self.update(bucket, group)
+        if len(self._plans) != known:
+            self._kept = list(self.state.values())
         return loss
+
+    def _buckets(self, place: int, group: dict[str, Any]) -> list[Bucket]:
+        """The parameters of a group that have gradients, gathered as in the step before where nothing changed."""
+        params, plan = group["params"], self._plans.pop(place, None)
+        grads = [parameter.grad for parameter in params]
+        if plan is not None and plan.holds(params, grads) and self._is_begun(plan, group):
+            self._plans[place] = plan
+            return plan.buckets(grads)
+        buckets = self._gather(group)
+        if len(params) == 1 or _any_sparse(grads) or any(map(torch.is_complex, params)):
+            return buckets
+        places = {id(parameter): i for i, parameter in enumerate(params)}
+        self._plans[place] = _Plan(
+            list(params),
+            list(map(is_, grads, repeat(None))),
+            list(map(_type_of, params)),
+            list(map(Tensor.get_device, params)),
+            [([places[id(p)] for p in bucket.params], bucket.params, bucket.states) for bucket in buckets],
+        )
+        return buckets
+
+    def _is_begun(self, plan: _Plan, group: dict[str, Any]) -> bool:
+        """Whether what is kept of parameters is what an option that was changed may ask for: nothing or something."""
+        kept = [states[0] for _, _, states in plan.parts]
+        return all(kept) or not kept or not self.begin(plan.parts[0][1][0], group)
 
     def _gather(self, group: dict[str, Any]) -> list[Bucket]:
         """The parameters that have gradients, those of a device and type together, as real numbers."""
@@ -118,11 +192,14 @@ class RawOptimizer(Optimizer):
         buckets = [bucket for of_key in found.values() for bucket in of_key]
         if not self.as_real:
             return buckets
-        return [Bucket(_real(b.params), _real(b.grads), b.states) for b in buckets]
+        return [
+            Bucket(_real(b.params), _real(b.grads), b.states, pairs=True) if b.params[0].is_complex() else b
+            for b in buckets
+        ]
 
     def passes_often(self, group: dict[str, Any]) -> bool:
         """Whether a step passes over its tensors more than once, so that it is worth keeping them in the cache."""
-        return True
+        return not group.get("fused")
 
     def _state(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """What is kept of a parameter, begun where nothing is."""
@@ -160,6 +237,8 @@ def zeros(parameter: Tensor) -> Tensor:
 
 def aligned(grads: list[Tensor], params: list[Tensor]) -> list[Tensor]:
     """Return the gradients lying in memory as their parameters do, which torch's fused forms take for granted."""
+    if all(map(Tensor.is_contiguous, grads)) and all(map(Tensor.is_contiguous, params)):
+        return grads
     return [g if g.stride() == p.stride() else zeros(p).copy_(g) for g, p in zip(grads, params, strict=True)]
 
 

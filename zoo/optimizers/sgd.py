@@ -19,6 +19,8 @@ Deviation: η stands before v, as in torch, and not within it, so that a new lea
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import repeat
+from operator import is_
 from typing import Any
 
 import torch
@@ -89,7 +91,7 @@ class SGD(RawOptimizer):
         )  # fmt: skip
 
     def passes_often(self, group: dict[str, Any]) -> bool:
-        return bool(group["momentum"] or group["weight_decay"] or group["maximize"])
+        return not group["fused"] and bool(group["momentum"] or group["weight_decay"] or group["maximize"])
 
     def begin(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         return {"momentum_buffer": None} if group["momentum"] else {}
@@ -128,6 +130,10 @@ def _fused(bucket: Bucket, group: dict[str, Any]) -> None:
     """The same step in one operation; with momentum another for the parameters whose first step it is."""
     if not group["momentum"]:
         _take_fused(bucket, [], group, first=False)
+        return
+    sums = [state["momentum_buffer"] for state in bucket.states]
+    if not any(map(is_, sums, repeat(None))):
+        _take_fused(bucket, sums, group, first=False)
         return
     new = bucket.where(lambda state: state["momentum_buffer"] is None)
     old = bucket.where(lambda state: state["momentum_buffer"] is not None)
