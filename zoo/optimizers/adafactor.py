@@ -25,7 +25,7 @@ floor of $\bar R$ and of √V, and not added to each square.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -66,6 +66,7 @@ class Adafactor(RawOptimizer):
     """
 
     built_in = torch.optim.Adafactor
+    room = 2**24  # it is taken to spare memory
 
     def __init__(
         self,
@@ -108,33 +109,61 @@ class Adafactor(RawOptimizer):
         }
 
     def update(self, bucket: Bucket, group: dict[str, Any]) -> None:
-        grads = bucket.descent(group["maximize"], 0.0)
-        counts = bucket.count_step()
-        # One after the other: what is as large as a parameter is there for one of them at a time.
-        for parameter, gradient, state, count in zip(bucket.params, grads, bucket.states, counts, strict=True):
-            _step(parameter, gradient, state, count, group)
+        matrices = bucket.where(lambda state: "row_var" in state)
+        vectors = bucket.where(lambda state: "row_var" not in state)
+        for part, variances in ((matrices, _of_matrices), (vectors, _of_vectors)):
+            if part.params:
+                _step(part, variances, group)
 
 
-def _step(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], count: float, group: dict[str, Any]) -> None:
-    """Take a step of one parameter."""
+def _step(bucket: Bucket, variances: Callable[..., list[Tensor]], group: dict[str, Any]) -> None:
+    """Take a step of parameters whose V is found in one way."""
     rate, (floor, least_size) = number(group["lr"]), group["eps"]
-    floor = torch.finfo(parameter.dtype).eps if floor is None else floor
-    share = count ** group["beta2_decay"]
-    root = max(parameter.numel(), 1) ** 0.5
-    step = max(least_size, parameter.norm(2).item() / root) * min(rate, 1 / count**0.5)
+    floor = torch.finfo(bucket.params[0].dtype).eps if floor is None else floor
+    counts, grads = bucket.count_step(), bucket.descent(group["maximize"], 0.0)
+    roots = [max(parameter.numel(), 1) ** 0.5 for parameter in bucket.params]
+    steps = [
+        max(least_size, length / root) * min(rate, 1 / count**0.5)
+        for length, root, count in zip(_lengths(bucket.params), roots, counts, strict=True)
+    ]
     if group["weight_decay"]:
-        parameter.mul_(1 - rate * group["weight_decay"])
-    if gradient.dim() > 1:
-        rows, columns = state["row_var"], state["col_var"]
-        rows.lerp_(_mean_square(gradient, -1), share)
-        columns.lerp_(_mean_square(gradient, -2), share)
-        variance = (rows @ columns).div_(rows.mean(-2, keepdim=True).clamp_(min=floor))
-    else:
-        variance = state["variance"].lerp_(gradient.square(), share).clone()
-    update = variance.clamp_(min=floor * floor).rsqrt_().mul_(gradient)
-    parameter.add_(update, alpha=-step / max(1.0, update.norm(2).item() / (root * group["d"])))
+        torch._foreach_mul_(bucket.params, 1 - rate * group["weight_decay"])
+    updates = variances(bucket, grads, [count ** group["beta2_decay"] for count in counts], floor)
+    torch._foreach_clamp_min_(updates, floor * floor)
+    torch._foreach_rsqrt_(updates)
+    torch._foreach_mul_(updates, grads)
+    cuts = [max(1.0, length / (root * group["d"])) for length, root in zip(_lengths(updates), roots, strict=True)]
+    for parameter, update, step, cut in zip(bucket.params, updates, steps, cuts, strict=True):
+        parameter.add_(update, alpha=-step / cut)  # rounded once, as torch does
 
 
-def _mean_square(gradient: Tensor, axis: int) -> Tensor:
-    """The mean of squares along an axis, without their tensor."""
-    return torch.linalg.vector_norm(gradient, dim=axis, keepdim=True).square_().div_(gradient.size(axis))
+def _of_matrices(bucket: Bucket, grads: list[Tensor], shares: list[float], floor: float) -> list[Tensor]:
+    """R ← (1 − ρ)R + ρ mean(G²), and so C; return V = RC / R̄."""
+    rows, columns = bucket.of("row_var"), bucket.of("col_var")
+    for kept, axis in ((rows, -1), (columns, -2)):
+        torch._foreach_lerp_(kept, _mean_squares(grads, axis), shares)
+    means = [kept.mean(-2, keepdim=True) for kept in rows]
+    torch._foreach_clamp_min_(means, floor)
+    variances = [one @ other for one, other in zip(rows, columns, strict=True)]
+    torch._foreach_div_(variances, means)
+    return variances
+
+
+def _of_vectors(bucket: Bucket, grads: list[Tensor], shares: list[float], floor: float) -> list[Tensor]:
+    """V ← (1 − ρ)V + ρ G²; return it anew."""
+    variances = bucket.of("variance")
+    torch._foreach_lerp_(variances, torch._foreach_mul(grads, grads), shares)
+    return [variance.clone() for variance in variances]
+
+
+def _mean_squares(grads: list[Tensor], axis: int) -> list[Tensor]:
+    """The means of squares along an axis, without their tensors."""
+    means = [torch.linalg.vector_norm(gradient, dim=axis, keepdim=True) for gradient in grads]
+    torch._foreach_mul_(means, means)
+    torch._foreach_div_(means, [gradient.size(axis) for gradient in grads])
+    return means
+
+
+def _lengths(tensors: list[Tensor]) -> list[float]:
+    """The Euclidean lengths of tensors of one type, which a GPU is asked for once."""
+    return torch.stack(torch._foreach_norm(tensors)).tolist()

@@ -22,8 +22,7 @@ from zoo.errors import ZooError
 
 __all__ = ["Bucket", "RawOptimizer", "aligned", "number", "step_count", "zeros"]
 
-# Numbers of a bucket on a CPU, beyond which it takes no further tensor: what a step makes on its way stays in the
-# cache, and is not asked of the system anew.
+# The room of a bucket on a CPU: what a step makes on its way stays in the cache, and is not asked of the system anew.
 _ROOM = 2**18
 
 _type_of, _is_sparse = attrgetter("dtype"), attrgetter("is_sparse")
@@ -103,6 +102,7 @@ class RawOptimizer(Optimizer):
 
     built_in: ClassVar[Any] = None  # of torch.optim, which `optimizer.source=torch` takes
     as_real: ClassVar[bool] = True  # whether complex parameters are taken as pairs of real numbers
+    room: ClassVar[int] = sys.maxsize  # numbers of a bucket, beyond which it takes no further tensor
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         _check_numbers(defaults)
@@ -183,7 +183,7 @@ class RawOptimizer(Optimizer):
             key = parameter.device, parameter.dtype
             if room.get(key, 0) <= 0:
                 found.setdefault(key, []).append(Bucket([], [], []))
-                room[key] = _ROOM if parameter.device.type == "cpu" and self.passes_often(group) else sys.maxsize
+                room[key] = _ROOM if parameter.device.type == "cpu" and self.passes_often(group) else self.room
             room[key] -= parameter.numel()
             bucket = found[key][-1]
             bucket.params.append(parameter)
