@@ -381,3 +381,47 @@ def test_the_fused_form_begins_the_momentum_of_each_parameter_with_its_own_first
         return torch.cat([parameter.detach() for parameter in parameters])
 
     assert torch.allclose(run(True), run(False), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("ours", [SGD, Adam, Adagrad, Adafactor])
+def test_what_changes_between_steps_is_seen(ours: Any) -> None:
+    """A step gathers as that before only while all that it gathered is the same."""
+
+    def trained(cls: Any) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        params = [nn.Parameter(torch.randn(4, 3, generator=generator)) for _ in range(4)]
+        optimizer = cls([{"params": params[:3]}, {"params": params[3:], "lr": 0.02}], lr=0.01)
+
+        def step(absent: int = -1) -> None:
+            for i, parameter in enumerate(params):
+                gradient = torch.randn(4, 3, generator=generator)
+                parameter.grad = None if i == absent else gradient.to(parameter.dtype)
+            optimizer.step()
+
+        for absent in (-1, -1, 1, 1, -1, 0):
+            step(absent)
+        params.append(nn.Parameter(torch.randn(4, 3, generator=generator)))
+        optimizer.add_param_group({"params": params[4:]})
+        step()
+        if "momentum" in optimizer.defaults:
+            for group in optimizer.param_groups:
+                group["momentum"] = 0.9
+            step()
+        saved = copy.deepcopy(optimizer.state_dict())
+        step()
+        optimizer.load_state_dict(saved)
+        step()
+        optimizer.state[params[0]] = copy.deepcopy(optimizer.state[params[2]])
+        step()
+        params[1].data = params[1].data.double()
+        optimizer.state[params[1]] = {}
+        step()
+        step()
+        optimizer.param_groups[0]["params"][0] = params[0] = nn.Parameter(torch.ones(4, 3))
+        step()
+        optimizer.state.clear()
+        step()
+        return params
+
+    for one, other in zip(trained(ours), trained(ours.built_in), strict=True):
+        assert torch.equal(one, other)

@@ -50,8 +50,8 @@ class Bucket(NamedTuple):
     def where(self, holds: Callable[[dict[str, Any]], bool]) -> Bucket:
         """Return those whose states are such."""
         chosen = [i for i, state in enumerate(self.states) if holds(state)]
-        parts = ([values[i] for i in chosen] for values in (self.params, self.grads, self.states))
-        return Bucket(*parts, pairs=self.pairs)  # type: ignore[arg-type]
+        params, grads = ([values[i] for i in chosen] for values in (self.params, self.grads))
+        return Bucket(params, grads, [self.states[i] for i in chosen], self.pairs)
 
     def descent(self, maximize: bool, weight_decay: float) -> list[Tensor]:
         """Return what is to be gone down: ±∇ + λθ. The gradients stay as they are."""
