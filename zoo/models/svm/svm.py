@@ -280,7 +280,8 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         self.register_buffer("looked", torch.tensor(known))
         classes = self.objective.num_classes if isinstance(self.objective, Hinge) else 1
         shapes: dict[str, tuple[int, ...]] = {"loss_sum": (rows,), "gradient_sum": (rows, size)}
-        shapes |= {"hessian_sum": (rows, size, size), "row_counts": (classes,)}
+        # The Hessian has its size where a pass begins: rows in memory may need none.
+        shapes |= {"hessian_sum": (rows, 0, 0), "row_counts": (classes,)}
         for name, shape in shapes.items():
             self.register_accumulator(name, torch.zeros(shape, dtype=torch.float64))
 
@@ -313,6 +314,12 @@ class SVM(CollectsRows, StreamingModel, GradientModel):
         return as_rows(x) if self.hparams.features == "none" else self.feature_map(x.flatten(1))
 
     # -- the passes ----------------------------------------------------------------------------------------------
+
+    def reset_accumulators(self) -> None:
+        super().reset_accumulators()
+        if self.by_newton:
+            rows, size = self.gradient_sum.shape
+            self.hessian_sum = self.gradient_sum.new_zeros(rows, size, size)
 
     def accumulate(self, batch: Batch) -> None:
         assert batch.y is not None
