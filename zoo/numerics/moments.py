@@ -35,7 +35,7 @@ from torch import Tensor
 
 from zoo.kernels import moments as compiled
 
-__all__ = ["centred_blocks", "gram", "mean_shift", "scatter_blocks"]
+__all__ = ["centred_blocks", "gram", "mean_shift", "scatter_blocks", "scatter_of"]
 
 # Letters: B rows, D features.
 
@@ -121,16 +121,30 @@ def scatter_blocks(
     Yields:
         Count and mean with the block, and what it adds to the scatter, (D, D) float64.
     """
-    if compiled.available(x, x.shape[1]):
-        added_count, middle, added = compiled.moments(x, None, None if weight is None else weight.double())
-    elif weight is None and len(x):
-        added_count, (middle, added) = count.new_tensor(len(x)), _shifted_scatter(x, dtype)
-    else:
-        for count, mean, z in centred_blocks(count, mean, x, weight, dtype):  # noqa: B020
-            yield count, mean, gram(z)
+    if len(x) and (weight is None or compiled.available(x, x.shape[1])):
+        added_count, middle, added = scatter_of(x, weight, dtype)
+        count, mean, row = mean_shift(count, mean, added_count, middle)
+        yield count, mean, added.addr_(row, row)
         return
-    count, mean, row = mean_shift(count, mean, added_count, middle)
-    yield count, mean, added.addr_(row, row)
+    for count, mean, z in centred_blocks(count, mean, x, weight, dtype):  # noqa: B020
+        yield count, mean, gram(z)
+
+
+def scatter_of(
+    x: Tensor, weight: Tensor | None = None, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean (D,) and scatter matrix (D, D) of rows, all float64; arguments are those of `scatter_blocks`.
+
+    Only rows that the kernel takes may have weights.
+
+    Example:
+        >>> count, mean, scatter = scatter_of(torch.tensor([[1.0, 0.0], [3.0, 4.0]]))
+        >>> count.item(), mean.tolist(), scatter.tolist()
+        (2.0, [2.0, 2.0], [[2.0, 4.0], [4.0, 8.0]])
+    """
+    if compiled.available(x, x.shape[1]):
+        return compiled.moments(x, None, None if weight is None else weight.double())
+    return torch.tensor(float(len(x)), dtype=torch.float64, device=x.device), *_shifted_scatter(x, dtype)
 
 
 def _shifted_scatter(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

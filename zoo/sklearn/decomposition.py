@@ -18,7 +18,7 @@ from torch import Tensor
 from zoo.data.spec import Batch
 from zoo.models.pca import PCA as PCAModel
 from zoo.models.pca import Principal, principal_components
-from zoo.numerics.moments import average, centred_blocks, scatter_blocks
+from zoo.numerics.moments import average, centred_blocks, scatter_blocks, scatter_of
 from zoo.numerics.spectra import greatest_eigenvalues, leading_spectrum, probabilistic_log_density
 from zoo.numerics.threads import of_few_threads
 from zoo.numerics.triangular import qr_update
@@ -212,8 +212,11 @@ class PCA(_Projection):
 
     def _scatter(self, X: Any, dtype: torch.dtype, *, factor: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Count and mean of the rows, and their scatter matrix by products of a type, or its triangular factor."""
+        device = self._device()
+        if not factor and not sparse.issparse(X):
+            return scatter_of(tensor_of(X).to(device), None, dtype)
         count, mean = torch.zeros((), dtype=torch.float64), torch.zeros(X.shape[1], dtype=torch.float64)
-        state, device = mean.new_zeros(0 if factor else X.shape[1], X.shape[1]), self._device()
+        state = mean.new_zeros(0 if factor else X.shape[1], X.shape[1])
         count, mean, state = (part.to(device) for part in (count, mean, state))
         blocks = centred_blocks if factor else scatter_blocks
         for _, x in dense_blocks(X):
