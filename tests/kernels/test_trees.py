@@ -15,7 +15,9 @@ from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 from zoo import kernels
-from zoo.kernels.trees import encode_rows, grow_trees
+from zoo.kernels.codes import encode_rows
+from zoo.kernels.trees import grow_trees
+from zoo.models.trees import bins as tree_bins
 from zoo.models.trees import in_memory
 from zoo.models.trees.bins import Bins, Codes, bins_of, code_rows, encode, sketch_rows
 from zoo.models.trees.bootstrap import Bootstrap, bootstrap_keys, poisson_thresholds
@@ -122,11 +124,15 @@ def assert_same_trees(ours: Trees, theirs: Trees) -> None:
 
 
 @functools.cache
-def by_torch(seed: int, sparse: bool) -> tuple[Any, Tensor, Trees]:
-    """The nodes, the leaf of each row and the trees of a case in torch operations, which every variant is held to."""
+def by_torch(seed: int, sparse: bool) -> tuple[Trees, Tensor]:
+    """The trees of a case and the leaf of each row in torch operations, which every variant is held to."""
     bins, codes, amounts, rules, limits, options = a_case(seed, sparse)
+    return in_torch(codes, amounts, bins, rules, limits, **options)
+
+
+def in_torch(codes: Any, amounts: RowSums, bins: Bins, rules: Rules, limits: Limits, **options: Any) -> Any:
     nodes, leaf = in_memory.grow(codes.rows, amounts, bins, rules, limits, **options)
-    return nodes, leaf, trees_of(nodes, options["num_trees"], rules, bins)
+    return trees_of(nodes, options["num_trees"], rules, bins, leaf)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -147,14 +153,12 @@ def test_the_kernel_grows_the_trees_of_sparse_rows(threads: int, seeds: range) -
 
 def assert_the_torch_forms_trees(seed: int, sparse: bool = False) -> None:
     bins, codes, amounts, rules, limits, options = a_case(seed, sparse)
-    nodes, leaf, plain = by_torch(seed, sparse)
+    plain, leaf = by_torch(seed, sparse)
     compiled, compiled_leaf = in_memory.grow_trees(codes, amounts, bins, rules, limits, **options)
-    number = options["num_trees"]
-    assert_same_trees(trees_of(compiled, number, rules, bins), plain)
-    drawn = (amounts.weight > 0) & (amounts.bootstrap is None or amounts.bootstrap.factor() > 0)
-    drawn = drawn.expand(number, -1)
-    assert torch.equal(compiled_leaf >= 0, drawn), seed
-    assert torch.equal(compiled.sums[compiled_leaf[drawn]], nodes.sums[leaf[drawn]]), seed
+    assert_same_trees(compiled, plain)
+    assert torch.equal(compiled_leaf, leaf), seed
+    without, _ = in_memory.grow_trees(codes, amounts, bins, rules, limits, **options, leaves=False)
+    assert_same_trees(without, compiled)
 
 
 def test_a_large_node_shares_its_features_among_threads(variant: str) -> None:
@@ -167,10 +171,11 @@ def test_a_large_node_shares_its_features_among_threads(variant: str) -> None:
         found = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            nodes, _ = in_memory.grow_trees(
-                codes, amounts, bins, Rules(criterion), Limits(max_depth=6), num_trees=1, num_sums=2
+            found.append(
+                in_memory.grow_trees(
+                    codes, amounts, bins, Rules(criterion), Limits(max_depth=6), num_trees=1, num_sums=2
+                )[0]
             )
-            found.append(trees_of(nodes, 1, Rules(criterion), bins))
         assert_same_trees(found[1], found[0])
         assert_same_trees(found[2], found[0])
 
@@ -191,6 +196,39 @@ def test_rows_are_encoded_as_by_searching(variant: str, monkeypatch: pytest.Monk
                 theirs = encode(rows, bins)
                 assert torch.equal(ours.rows, theirs.rows)
                 assert torch.equal(ours.columns, theirs.columns)
+
+
+def odd_rows(seed: int) -> Tensor:
+    """Rows of every kind of column: noise, few values, heavy ones, missing and infinite ones, of many scales."""
+    make = torch.Generator().manual_seed(seed)
+    rows = [0, 1, 2, 48, 49, 300, 1003, 5000][seed % 8]
+    x = torch.randn(rows, 11, generator=make, dtype=torch.float64) * 10.0 ** (30 * seed - 300)
+    x[:, 1] = x[:, 1].sign()
+    x[:, 2] = torch.nan
+    x[:, 3] = torch.where(torch.rand(rows, generator=make) < 0.5, 0.0, x[:, 3])
+    x[:, 4] = torch.randint(300, (rows,), generator=make).double().square()
+    x[:, 5] = x[:, 5].float().double()
+    x[:, 6] = torch.where(torch.rand(rows, generator=make) < 0.3, torch.inf, x[:, 6])
+    x[:, 7] = torch.where(torch.rand(rows, generator=make) < 0.3, -torch.inf, x[:, 7])
+    x[:, 8] = torch.where(torch.rand(rows, generator=make) < 0.8, torch.nan, x[:, 8])
+    x[:, 9] = torch.where(torch.rand(rows, generator=make) < 0.7, x[:1, 9], x[:, 9])
+    return x
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_bins_and_codes_are_those_of_sketches(variant: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(threads)
+    for seed in range(16):
+        x = odd_rows(seed)
+        monkeypatch.setattr(tree_bins, "_SAMPLE_ROWS", [1 << 16, 700][seed // 8])
+        for rows in (x, x[::3], x[:, 2:7], x[:, :0], x.T.contiguous().T):
+            for num_bins in (None, 2, 255, 300, 4000):
+                monkeypatch.setenv("ZOO_KERNELS", variant)
+                ours = code_rows(rows, num_bins)
+                monkeypatch.setenv("ZOO_KERNELS", "0")
+                theirs = code_rows(rows, num_bins)
+                for a, b in zip((*ours[0], *ours[1]), (*theirs[0], *theirs[1]), strict=True):
+                    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
 
 
 def test_what_does_not_fit_is_refused(variant: str) -> None:
@@ -290,10 +328,10 @@ def test_odd_cases(variant: str) -> None:
     for number, (bins, codes, sums, rules, limits, options) in enumerate(odd_cases()):
         if number % 101:  # all of them under the sanitizers
             continue
-        plain, _ = in_memory.grow(codes.rows, sums, bins, rules, limits, **options)
-        compiled, _ = in_memory.grow_trees(codes, sums, bins, rules, limits, **options)
-        trees = options["num_trees"]
-        assert_same_trees(trees_of(compiled, trees, rules, bins), trees_of(plain, trees, rules, bins))
+        plain, leaf = in_torch(codes, sums, bins, rules, limits, **options)
+        compiled, compiled_leaf = in_memory.grow_trees(codes, sums, bins, rules, limits, **options)
+        assert_same_trees(compiled, plain)
+        assert torch.equal(compiled_leaf, leaf)
 
 
 @pytest.mark.slow
@@ -302,9 +340,12 @@ def test_odd_cases(variant: str) -> None:
 def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
     script = """
 import torch
-from test_trees import a_case, in_memory, odd_cases
+from test_trees import a_case, code_rows, in_memory, odd_cases, odd_rows
 for threads in (1, 3):
     torch.set_num_threads(threads)
+    for seed in range(16):
+        for num_bins in (None, 2, 255, 300):
+            code_rows(odd_rows(seed), num_bins)
     for seed in range(600):
         bins, codes, sums, rules, limits, options = a_case(seed, sparse=seed >= 300)
         in_memory.grow_trees(codes, sums, bins, rules, limits, **options)

@@ -10,28 +10,10 @@
 
    Letters: N rows, M nodes, B blocks of rows. */
 
+#include "boosting.h"
 #include "doubles.h"
 
-enum { LOG_LOSS, SQUARED_ERROR };
 enum { BLOCK = 1024 }; /* rows whose losses are added up in order, whatever the number of threads */
-
-typedef struct {
-    int64_t rows, loss, threads;
-    double weight_unit, gradient_unit;
-    const double *mean, *y, *weight; /* (N) each */
-    double *largest;                 /* (threads, 2): of h and of |g|; out */
-    int64_t *fixed_weight, *fixed_gradient; /* (N) each; out */
-} Derive;
-
-typedef struct {
-    int64_t rows, loss, threads;
-    const double *output, *y, *weight; /* (N) each */
-    const int64_t *leaf;               /* (N) */
-    const double *value;               /* (M): of a leaf, what its rows' outputs grow by */
-    const uint8_t *held_out;           /* (N): rows whose losses are added up apart; or NULL */
-    double *after;                     /* (N); out */
-    double *sums;                      /* (B, 2): losses of the rows, and of those held out; out */
-} Step;
 
 INLINE double gradient_of(const Derive *task, int64_t i) { return (task->y[i] - task->mean[i]) * task->weight[i]; }
 

@@ -192,6 +192,34 @@ static void settle_leaf(const Tree *t, const Node *node) {
     for (int64_t i = node->start; i < node->end; i++) leaf[t->rows[i]] = node->id;
 }
 
+/* The code of a row that stands in no node. */
+static int32_t code_of(const Grow *g, int64_t row, int32_t feature) {
+    if (g->narrow) return g->narrow[feature * g->num_rows + row];
+    if (g->wide) return g->wide[feature * g->num_rows + row];
+    for (int64_t e = g->row_starts[row]; e < g->row_starts[row + 1]; e++)
+        if (g->row_features[e] == feature) return g->row_codes[e];
+    return g->zero_code[feature];
+}
+
+/* Rows that the tree did not see come to a leaf, too. */
+static void settle_others(const Tree *t) {
+    const Grow *g = t->g;
+    const int64_t from = t->tree * g->capacity;
+    for (int64_t row = 0; g->leaf && t->num_rows < g->num_rows && row < g->num_rows; row++) {
+        if (t->weight[row]) continue;
+        int64_t node = 0;
+        while (g->child[from + node] >= 0) {
+            const int64_t at = from + node;
+            const int32_t feature = g->feature[at], code = code_of(g, row, feature);
+            const int left = code == g->width - 1        ? g->missing_left[at]
+                             : is_category(g, feature) ? (int)(g->subset[4 * at + (code >> 6)] >> (code & 63) & 1)
+                                                         : code <= g->code[at];
+            node = g->child[at] + !left;
+        }
+        g->leaf[t->tree * g->num_rows + row] = (int32_t)node;
+    }
+}
+
 /* How often a row counts in a tree. */
 INLINE int64_t factor_of(const Tree *t, int64_t row) {
     return t->g->content ? poisson_weight(t->g, t->tree, row) : 1;
@@ -313,6 +341,7 @@ static int grow_tree(Tree *t) {
     free(queue.nodes);
     while (t->pooled) free(t->pool[--t->pooled]);
     g->num_nodes[t->tree] = t->num_nodes;
+    if (!failed) settle_others(t);
     return failed;
 }
 

@@ -27,7 +27,7 @@ from sklearn.utils.validation import (
 )
 
 from zoo.data.spec import DataSpec
-from zoo.models.trees.boosting import Round
+from zoo.models.trees.boosting import Rounds
 from zoo.sklearn.base import ZooEstimator, constraints, create
 from zoo.sklearn.rows import tensor_of, validate_data
 
@@ -228,16 +228,17 @@ class _Boosting(ZooEstimator):
         if self.do_early_stopping_ and not goes_on:
             scores.before_the_first(model)
 
-        def stop(found: Round) -> bool:
+        def stop(found: Rounds) -> bool:
             scores.add(found)
             if self.verbose:
-                watched = f", validation loss {found.val_loss:.6g}" if held_out.any() else ""
-                print(f"[{len(scores.train)}/{self.max_iter}] loss {found.train_loss:.6g}{watched}")
+                watched = f", validation loss {found.val_losses[-1]:.6g}" if held_out.any() else ""
+                print(f"[{len(scores.train)}/{self.max_iter}] loss {found.train_losses[-1]:.6g}{watched}")
             return self.do_early_stopping_ and self._should_stop(scores.train, scores.val, held_out)
 
         columns = map(tensor_of, (X, targets.astype(np.float64), weight))
         x, t, w = (column.to(model.device) for column in columns)
-        model.boost(x + 0.0, t, w, held_out=torch.from_numpy(held_out).to(model.device), go_on=goes_on, stop=stop)
+        watched = stop if self.do_early_stopping_ or self.verbose else None
+        model.boost(x + 0.0, t, w, held_out=torch.from_numpy(held_out).to(model.device), go_on=goes_on, stop=watched)
         if self.do_early_stopping_:
             self.train_score_ = np.array(scores.train)
             self.validation_score_ = np.array(scores.val)
@@ -337,9 +338,9 @@ class _Scores:
         ]
         self._append(output.numpy(), *losses)
 
-    def add(self, found: Round) -> None:
+    def add(self, found: Rounds) -> None:
         """Score a round."""
-        self._append(found.output.cpu().numpy(), found.train_loss, found.val_loss)
+        self._append(found.output.cpu().numpy(), found.train_losses[-1], found.val_losses[-1])
 
     def _append(self, output: np.ndarray, train_loss: float, val_loss: float) -> None:
         if self.scorer is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from typing import Any
@@ -143,7 +144,8 @@ class _Trees(ZooEstimator):
         return given.astype(int).tolist()
 
     def _seed(self) -> int:
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
+        state = self.random_state
+        return _first_draw(int(state)) if isinstance(state, int | np.integer) else _draw(state)
 
     def _fit_model(self, name: str, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None, **options: Any) -> Any:
         """Fit the zoo's model to checked rows, and keep it as `model_`."""
@@ -207,6 +209,16 @@ class _Regresses(MultiOutputMixin, RegressorMixin):
         return value[:, 0] if self.n_outputs_ == 1 else value
 
 
+def _draw(random_state: Any) -> int:
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+@functools.lru_cache(maxsize=64)
+def _first_draw(seed: int) -> int:
+    """The same of a seed, whose generator takes as long to make as a tenth of a small tree."""
+    return _draw(seed)
+
+
 def _dense(X: Any, name: str) -> np.ndarray:
     if not sparse.issparse(X):
         return X
@@ -245,19 +257,22 @@ class _DecisionTree(_Trees):
             random_thresholds=self.splitter == "random", seed=self._seed(),
         )  # fmt: skip
         self.max_features_ = self._num_features()
-        self._show()
+        self.__dict__.pop("tree_", None)
         return self
 
     def _num_features(self) -> int:
         found = self.model_._max_features()
         return self.n_features_in_ if found is None else found
 
-    def _show(self) -> None:
+    @functools.cached_property
+    def tree_(self) -> Tree:
+        """The grown tree as scikit-learn shows one, laid out when it is asked for."""
+        check_is_fitted(self)
         criterion = self.model_.criterion_name if isinstance(self, ClassifierMixin) else None
         trees = Trees(*(column.cpu() for column in self.model_.trees))
         if criterion is not None:
             trees = trees._replace(value=trees.value[:, : self.n_classes_])
-        self.tree_ = Tree(trees, self.n_features_in_, criterion)
+        return Tree(trees, self.n_features_in_, criterion)
 
     def get_depth(self) -> int:
         """Return the depth of the deepest leaf."""
@@ -612,7 +627,6 @@ class _Forest(_Trees):
         model.register_buffer("importances", importances(model.trees, self.n_features_in_))
         single.model_ = model.eval()
         single.max_features_ = single._num_features()
-        single._show()
         return single
 
     def apply(self, X: Any) -> np.ndarray:

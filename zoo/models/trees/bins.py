@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.kernels import trees as kernel
+from zoo.kernels import codes as kernel
 from zoo.numerics.hashing import content_hash
 
 __all__ = [
@@ -68,7 +68,8 @@ class Bins(NamedTuple):
     @property
     def edges(self) -> Tensor:
         """Upper ends of all bins but the last, (F, B − 1), +∞ behind the last."""
-        return midpoint(self.upper[:, :-1], self.lower[:, 1:]).nan_to_num(nan=torch.inf, posinf=torch.inf)
+        above = self.lower[:, 1:]
+        return torch.where(above.isnan(), torch.inf, midpoint(self.upper[:, :-1], above))
 
 
 def midpoint(low: Tensor, high: Tensor) -> Tensor:
@@ -153,12 +154,7 @@ def bins_of(sketch: Sketch, num_bins: int | None, categorical: tuple[int, ...] =
     Raises:
         ZooError: for a categorical feature with more values than bins.
     """
-    for feature in categorical:
-        if bool(sketch.crowded[feature]):
-            raise ZooError(
-                f"Categorical feature {feature} has more than {num_bins} categories: raise model.num_bins, or leave "
-                "the feature out of model.categorical_features."
-            )
+    _check_categories(sketch.crowded, num_bins, categorical)
     ends = [
         quantile_bins(sketch.rows[:, feature], num_bins or 0) if crowded else (values[~values.isnan()],) * 2
         for feature, (values, crowded) in enumerate(zip(sketch.values, sketch.crowded.tolist(), strict=True))
@@ -170,17 +166,31 @@ def bins_of(sketch: Sketch, num_bins: int | None, categorical: tuple[int, ...] =
     return Bins(lower, upper, (~upper.isnan()).sum(1))
 
 
+def _check_categories(crowded: Tensor, num_bins: int | None, categorical: tuple[int, ...]) -> None:
+    for feature in categorical:
+        if bool(crowded[feature]):
+            raise ZooError(
+                f"Categorical feature {feature} has more than {num_bins} categories: raise model.num_bins, or leave "
+                "the feature out of model.categorical_features."
+            )
+
+
 def quantile_bins(column: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
     """Return the smallest and largest values of at most `num_bins` bins of about equally many rows of a column (M,)."""
     values, counts = column[~column.isnan()].unique(return_counts=True)
     counts = counts.double()
     for _ in range(8):  # until a value that fills a bin fills just that one
-        counts = counts.clamp_max(counts.sum() / num_bins)
+        counts = counts.clamp_max(_total(counts) / num_bins)
     before = counts.cumsum(0) - counts
-    number = (before * (num_bins / counts.sum())).long().clamp_max(num_bins - 1)  # of each value's bin
+    number = (before * (num_bins / _total(counts))).long().clamp_max(num_bins - 1)  # of each value's bin
     last = (number[1:] != number[:-1]).nonzero()[:, 0]
     cuts = midpoint(values[last], values[last + 1])
     return torch.cat([values[:1], cuts]), torch.cat([cuts, values[-1:]])
+
+
+def _total(counts: Tensor) -> Tensor:
+    """Their sum, one after the other on every processor: a bin may end at its last bit."""
+    return counts.cumsum(0)[-1] if len(counts) else counts.sum()
 
 
 class Codes(NamedTuple):
@@ -220,6 +230,14 @@ def code_rows(x: Tensor, num_bins: int | None, categorical: tuple[int, ...] = ()
         num_bins: B; None gives every distinct value a bin, whose code is its rank.
         categorical: features that must have a bin for each of their values.
     """
+    if kernel.available(x):
+        size = sample_size(x.shape[1])
+        sampled = None
+        if num_bins is not None and len(x) > size:
+            sampled = torch.zeros(len(x), dtype=torch.bool).index_fill_(0, content_hash(x).argsort()[:size], True)
+        lower, upper, number, crowded, columns, rows = kernel.code_rows(x, num_bins or 0, sampled)
+        _check_categories(crowded, num_bins, categorical)
+        return Bins(lower, upper if num_bins else lower, number), Codes(columns, rows if rows.numel() else columns.T)
     if num_bins is not None or not len(x):
         bins = bins_of(sketch_rows(x, num_bins), num_bins, categorical)
         return bins, encode(x, bins, categorical)

@@ -14,17 +14,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.kernels import boosting as kernel
+from zoo.kernels import rounds
 from zoo.models.trees.bins import Bins, Codes
-from zoo.models.trees.criteria import Criterion, power_of_two, units_for
-from zoo.models.trees.in_memory import grow_trees
+from zoo.models.trees.criteria import Criterion, Units, power_of_two, units_for
+from zoo.models.trees.in_memory import codes_for_kernel, grow_trees, mask_of, whole_limits
 from zoo.models.trees.losses import Loss, Step, quantiles
-from zoo.models.trees.nodes import Limits, Nodes, root_paths, route
+from zoo.models.trees.nodes import Limits, root_paths
 from zoo.models.trees.sparse_codes import SparseCodes
 from zoo.models.trees.splits import Rules
-from zoo.models.trees.trees import Trees, joined, trees_of
+from zoo.models.trees.trees import Trees, categories, clipped, joined
 from zoo.numerics.hashing import splitmix64, stream_key, uniforms
 
-__all__ = ["Round", "Rows", "Settings", "boost", "draw"]
+__all__ = ["Rounds", "Rows", "Settings", "boost", "draw"]
 
 _ROWS, _TREES = 0x5A3B, 0x71EE  # streams of draws
 
@@ -68,14 +70,14 @@ class Settings:
     seed: int = 0
 
 
-class Round(NamedTuple):
-    """The trees of a round, one for each output, their nodes in any order; the outputs after it, (N, K); and the mean
-    losses of the rows that train and of those held out (NaN without any)."""
+class Rounds(NamedTuple):
+    """The trees of some rounds, one for each output in each; the outputs after the last, (N, K); and the mean losses of
+    the rows that train, and of those held out (NaN without any), after each."""
 
     trees: Trees
     output: Tensor
-    train_loss: float
-    val_loss: float
+    train_losses: list[float]
+    val_losses: list[float]
 
 
 def draw(seed: int, stream: int, content: Tensor, *position: int) -> Tensor:
@@ -83,15 +85,18 @@ def draw(seed: int, stream: int, content: Tensor, *position: int) -> Tensor:
     return uniforms(splitmix64(stream_key(seed, stream, *position), content), torch.float64)[0]
 
 
-def boost(rows: Rows, loss: Loss, settings: Settings, output: Tensor, first: int = 0) -> Iterator[Round]:
-    """Yield rounds without end.
+def boost(
+    rows: Rows, loss: Loss, settings: Settings, output: Tensor, numbers: range, together: int
+) -> Iterator[Rounds]:
+    """Yield rounds, some at a time.
 
     Args:
         rows: to learn from.
         loss: to descend.
         settings: of the trees.
         output: before the first of these rounds, (N, K).
-        first: number of the first round, by which rows and features are drawn.
+        numbers: of the rounds, by which rows and features are drawn.
+        together: rounds at a time, at most; which changes nothing but the time that they take.
     """
     # Sums are of numbers near 1: powers of two are taken out, so that they neither overflow nor vanish.
     middle, scale = loss.scaling(rows.y)
@@ -99,28 +104,111 @@ def boost(rows: Rows, loss: Loss, settings: Settings, output: Tensor, first: int
     scaled = rows._replace(y=(rows.y - middle) / scale, weight=rows.weight / weight_scale)
     held_out = rows.held_out if bool(rows.held_out.any()) else None
     trains = scaled.weight if held_out is None else scaled.weight.masked_fill(held_out, 0.0)
-    weights = [trains.sum(), math.nan if held_out is None else scaled.weight[held_out].sum()]
-    output, number = (output - middle) / scale, first
-    while True:
-        grown = _grow_round(number, scaled, trains, loss, settings, weight_scale, output)
-        output, *losses = loss.add_leaves(output, [step for _, step in grown], scaled.y, scaled.weight, held_out)
-        train, val = (float(total / weight) for total, weight in zip(losses, weights, strict=True))
-        trees, per_unit = joined([tree for tree, _ in grown]), loss.per_unit(scale)
+    weights = torch.stack([trains.sum(), trains.sum() if held_out is None else scaled.weight[held_out].sum()])
+    shown = torch.tensor([1.0, math.nan if held_out is None else 1.0], dtype=torch.float64, device=weights.device)
+    output, per_unit = (output - middle) / scale, loss.per_unit(scale)
+    compiled = _knows(rows, loss, settings, output)
+    together = _at_once(rows, settings, output, together) if compiled else 1
+    for first in range(numbers.start, numbers.stop, together):
+        some = numbers[first - numbers.start :][:together]
+        if compiled:
+            trees, output, losses = _by_kernel(some, scaled, trains, held_out, loss, settings, weight_scale, output)
+        else:
+            grown = _grow_round(first, scaled, trains, loss, settings, weight_scale, output)
+            output, *both = loss.add_leaves(output, [step for _, step in grown], scaled.y, scaled.weight, held_out)
+            trees, losses = joined([tree for tree, _ in grown]), torch.stack(both).unsqueeze(0)
         trees = trees._replace(value=trees.value * scale)
         whole = output if scale == 1.0 and not bool(middle) else output * scale + middle
-        yield Round(trees, whole, train * per_unit, val * per_unit)
-        number += 1
+        yield Rounds(trees, whole, *((losses / weights * shown) * per_unit).T.tolist())
+
+
+def _knows(rows: Rows, loss: Loss, settings: Settings, output: Tensor) -> bool:
+    """Whether the kernel grows such rounds."""
+    kind = loss.name == "log_loss" or (loss.name in kernel.LOSSES and output.shape[1] == 1)
+    narrow = not isinstance(rows.codes, SparseCodes) and rows.bins.missing < 256  # as codes of categories must be
+    others = settings.monotone is not None or (settings.categorical and not narrow) or not len(rows.bins.number)
+    return kind and not others and rounds.available(output)
+
+
+def _at_once(rows: Rows, settings: Settings, output: Tensor, together: int) -> int:
+    """How many rounds the kernel grows at a time: one where each sees other rows."""
+    if settings.max_samples < 1:
+        return 1
+    limits = whole_limits(settings.limits, len(rows.bins.number))
+    leaf, depth, leaves = settings.min_samples_leaf, limits.max_depth, limits.max_leaf_nodes
+    return min(together, rounds.at_once(len(output), output.shape[1], depth, leaf, leaves))
+
+
+def _by_kernel(
+    numbers: range, rows: Rows, trains: Tensor, held_out: Tensor | None, loss: Loss, settings: Settings,
+    weight_scale: float, output: Tensor,
+) -> tuple[Trees, Tensor, Tensor]:  # fmt: skip
+    """Some rounds by the compiled kernel: their trees, the outputs after them, and the sums of the losses, (R, 2)."""
+    bins, num_outputs = rows.bins, output.shape[1]
+    limits, l2 = whole_limits(settings.limits, len(bins.number)), settings.l2 / weight_scale
+    paths = torch.zeros(len(numbers) * num_outputs, dtype=torch.int64)
+    if limits.max_features < len(bins.number):
+        paths = torch.cat([_root(settings, number, k) for number in numbers for k in range(num_outputs)])
+    after, losses, units, root, feature, left, depth, threshold, gain, missing_left, subset, sums = rounds.boost_rounds(
+        *codes_for_kernel(rows.codes),
+        bins.lower,
+        bins.upper,
+        mask_of(settings.categorical, len(bins.number)),
+        kernel.LOSSES.index(loss.name),
+        output,
+        rows.y,
+        _seen(numbers[0], rows, trains, settings),
+        rows.weight,
+        held_out,
+        paths,
+        settings.learning_rate,
+        l2,
+        limits.max_depth,
+        limits.max_leaf_nodes,
+        limits.max_features,
+        settings.min_samples_leaf,
+        settings.min_hessian / weight_scale,
+        settings.limits.min_gain,
+    )
+    unit = units.repeat_interleave(torch.cat([root[1:], root.new_tensor([len(feature)])]) - root, dim=0)
+    packed = Units(units_for(len(rows.y), 1.0).count_bits, unit[:, 0])  # type: ignore[arg-type]
+    weight = packed.unpack(sums[:, 0])
+    value = sums[:, 1:].double() / unit[:, 1:] / (weight + l2).unsqueeze(1)
+    trees = Trees(
+        root=root,
+        feature=feature,
+        threshold=threshold,
+        missing_left=missing_left,
+        left=left,
+        value=value * settings.learning_rate,
+        gain=gain,
+        weight=weight,
+        num_rows=packed.count(sums[:, 0]),
+        depth=depth,
+        subset=subset,
+        category=categories(bins, settings.categorical),
+    )
+    return trees, after, losses
+
+
+def _root(settings: Settings, number: int, output: int) -> Tensor:
+    """The hash that the tree of a round and an output begins with, (1,)."""
+    return root_paths(stream_key(settings.seed, _TREES, number, output) % 2**63, 1)
+
+
+def _seen(number: int, rows: Rows, trains: Tensor, settings: Settings) -> Tensor:
+    """The weights of the rows that a round sees, (N,)."""
+    if settings.max_samples == 1:
+        return trains
+    return torch.where(draw(settings.seed, _ROWS, rows.content, number) <= settings.max_samples, trains, 0.0)
 
 
 def _grow_round(
     number: int, rows: Rows, trains: Tensor, loss: Loss, settings: Settings, weight_scale: float, output: Tensor
 ) -> list[tuple[Trees, Step]]:
     """A tree for each output, on rows of weights `trains` (N,), and what it adds to the outputs of the rows."""
-    codes, bins, y, _, content, _ = rows
-    weight = trains
-    if settings.max_samples < 1:
-        seen = draw(settings.seed, _ROWS, content, number) <= settings.max_samples
-        weight = torch.where(seen, trains, 0.0)
+    codes, bins, y = rows[:3]
+    weight = _seen(number, rows, trains, settings)
     grown = []
     for k, (units, sums) in enumerate(loss.sums(output, y, weight)):
         rules = Rules(
@@ -130,20 +218,17 @@ def _grow_round(
             categorical=settings.categorical,
             monotone=settings.monotone,
         )
-        paths = root_paths(stream_key(settings.seed, _TREES, number, k) % 2**63, 1)
-        nodes, leaf = grow_trees(codes, sums, bins, rules, settings.limits, num_trees=1, num_sums=2, paths=paths)
-        if int(leaf.amin()) < 0:  # rows that the tree did not see
-            leaf = route(nodes, torch.zeros_like(leaf), codes.rows, bins, rules)
-        value = None
+        paths = _root(settings, number, k)
+        trees, leaf = grow_trees(codes, sums, bins, rules, settings.limits, num_trees=1, num_sums=2, paths=paths)
         if loss.leaf_quantile is not None:
-            value = _residual_quantiles(nodes, leaf[0], y - output[:, 0], weight, loss.leaf_quantile)
-        trees = trees_of(nodes, 1, rules, bins, value, ordered=False)
+            value = _residual_quantiles(trees, leaf[0], y - output[:, 0], weight, loss.leaf_quantile)
+            trees = clipped(trees._replace(value=value), rules.monotone)
         trees = trees._replace(value=trees.value * settings.learning_rate)
         grown.append((trees, Step(leaf[0], trees.value[:, 0])))
     return grown
 
 
-def _residual_quantiles(nodes: Nodes, leaf: Tensor, residual: Tensor, weight: Tensor, q: float) -> Tensor:
+def _residual_quantiles(trees: Trees, leaf: Tensor, residual: Tensor, weight: Tensor, q: float) -> Tensor:
     """The quantile of the residuals of each leaf, (M, 1)."""
     there, fixed = weight > 0, units_for(len(weight), 1.0).fixed_weight(weight)
-    return quantiles(leaf[there], residual[there], fixed[there], q, len(nodes.child)).unsqueeze(1)
+    return quantiles(leaf[there], residual[there], fixed[there], q, len(trees.left)).unsqueeze(1)

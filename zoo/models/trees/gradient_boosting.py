@@ -50,13 +50,13 @@ from zoo.models.trees.bins import (
     merge_sketches,
     sketch_rows,
 )
-from zoo.models.trees.boosting import Round, Rows, Settings, boost, draw
+from zoo.models.trees.boosting import Rounds, Rows, Settings, boost, draw
 from zoo.models.trees.holds_trees import HoldsTrees
 from zoo.models.trees.losses import OF_CLASSES, OF_VALUES, Loss
 from zoo.models.trees.nodes import Limits
 from zoo.models.trees.sparse_codes import SparseCodes, code_sparse_rows
 from zoo.models.trees.tree_model import categorical_features, check_directions, check_features
-from zoo.models.trees.trees import Trees, find_leaves, importances, in_order, joined
+from zoo.models.trees.trees import Trees, find_leaves, first_trees, importances, joined
 from zoo.numerics.hashing import content_hash
 from zoo.numerics.sparse import as_rows, is_sparse, take_rows
 from zoo.registry import register_model
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 __all__ = ["GradientBoosting"]
 
 SKETCH, COLLECT, DONE = range(3)  # what a pass is for
+_ROUNDS_AHEAD = 8  # grown at a time where training may stop
 _VALIDATION = 0x7A11  # the stream of the draws of rows that are held out
 
 
@@ -311,7 +312,7 @@ class GradientBoosting(HoldsTrees, CollectsRows, StreamingModel, GradientModel):
         *,
         held_out: Tensor | None = None,
         go_on: bool = False,
-        stop: Callable[[Round], bool] | None = None,
+        stop: Callable[[Rounds], bool] | None = None,
     ) -> dict[str, float | Tensor]:
         """Grow all trees on rows in memory.
 
@@ -341,7 +342,7 @@ class GradientBoosting(HoldsTrees, CollectsRows, StreamingModel, GradientModel):
         *,
         go_on: bool = False,
         x: Tensor | None = None,
-        stop: Callable[[Round], bool] | None = None,
+        stop: Callable[[Rounds], bool] | None = None,
     ) -> dict[str, float | Tensor]:
         self._check_rows(rows)
         loss, patience = self.loss, self.hparams.patience
@@ -355,21 +356,23 @@ class GradientBoosting(HoldsTrees, CollectsRows, StreamingModel, GradientModel):
         else:
             self.start = loss.constant(rows.y, rows.weight.masked_fill(rows.held_out, 0.0))
             output = self.start.expand(len(rows.y), -1).clone()  # (N, K)
-        before = len(losses)
-        kept = self.hparams.num_trees
-        rounds = boost(rows, loss, self._settings(len(rows.bins.number)), output, before)
-        for number, found in enumerate(itertools.islice(rounds, max(0, kept - before)), before):
+        before, kept = len(losses), self.hparams.num_trees
+        together = 1 if stop is not None else kept if patience is None else _ROUNDS_AHEAD
+        numbers = range(before, kept)
+        for found in boost(rows, loss, self._settings(len(rows.bins.number)), output, numbers, together):
             grown.append(found.trees)
-            losses.append((found.train_loss, found.val_loss))
+            losses += zip(found.train_losses, found.val_losses, strict=True)
             if stop is not None:
                 if stop(found):
                     break
             elif patience is not None:
-                kept = 1 + min(range(len(losses)), key=lambda i: losses[i][1])
-                if number + 1 - kept >= patience:
+                ended, kept = _best_round([val for _, val in losses], patience)
+                if ended:
+                    losses = losses[: kept + patience]
                     break
         kept = min(kept, len(losses))
-        trees = in_order(joined([*old, *grown[: max(0, kept - before)]]))
+        new = first_trees(joined(grown), max(0, kept - before) * self.num_outputs)
+        trees = joined([*old, *([new] if len(new.root) else [])])
         self._keep("tree", trees)
         columns = torch.tensor(losses, dtype=torch.float64, device=rows.y.device).view(-1, 2)
         self.train_losses, self.val_losses = columns.unbind(1)
@@ -495,6 +498,17 @@ class GradientBoosting(HoldsTrees, CollectsRows, StreamingModel, GradientModel):
             curves["rows held out"] = self.val_losses.tolist()
             best = len(self.trees.root) // self.num_outputs
         yield "rounds", staged_curve(curves, self.loss.name.replace("_", " "), best)
+
+
+def _best_round(losses: list[float], patience: int) -> tuple[bool, int]:
+    """Whether so many rounds have passed without a better one, and which was the best until then, from 1."""
+    best = 0
+    for number, loss in enumerate(losses):
+        if loss < losses[best]:
+            best = number
+        if number - best >= patience:
+            return True, best + 1
+    return False, best + 1
 
 
 def _read_text(path: str | os.PathLike[str]) -> str:

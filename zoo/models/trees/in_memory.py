@@ -6,12 +6,14 @@ Source: Breiman, Friedman, Olshen & Stone, "Classification and regression trees"
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from zoo.kernels import trees as kernel
-from zoo.models.trees.bins import Bins, Codes, codes_of_rows, midpoint
-from zoo.models.trees.nodes import LEAF, OPEN, SPLIT, Limits, Nodes, RowSums, is_open, root_paths, roots, route
+from zoo.models.trees.bins import Bins, Codes, codes_of_rows
+from zoo.models.trees.nodes import OPEN, Limits, Nodes, RowSums, is_open, root_paths, roots, route
 from zoo.models.trees.passes import (
     Plan,
     add_rows,
@@ -24,8 +26,17 @@ from zoo.models.trees.passes import (
 )
 from zoo.models.trees.sparse_codes import SparseCodes
 from zoo.models.trees.splits import Cells, Rules, cells_of_histogram, cells_of_rows
+from zoo.models.trees.trees import Trees, categories, clipped, trees_of
 
-__all__ = ["grow", "grow_trees"]
+__all__ = ["codes_for_kernel", "grow", "grow_trees", "mask_of", "whole_limits"]
+
+
+class WholeLimits(NamedTuple):
+    """Limits in numbers alone: −1 for none, and how many features are looked at."""
+
+    max_depth: int
+    max_leaf_nodes: int
+    max_features: int
 
 
 def grow(
@@ -118,7 +129,7 @@ def grow_trees(
     num_sums: int,
     paths: Tensor | None = None,
     leaves: bool = True,
-) -> tuple[Nodes, Tensor]:
+) -> tuple[Trees, Tensor]:
     """Grow trees on rows in memory as `grow` does, with the compiled kernel where it is there and knows how.
 
     Args:
@@ -133,7 +144,7 @@ def grow_trees(
         leaves: whether the leaves of the rows are wanted.
 
     Returns:
-        The nodes, and the leaf of each row in each tree, (T, N), −1 in a tree that did not draw the row.
+        The trees, and the leaf of each row in each tree, (T, N); with the kernel none where `leaves` is false.
     """
     criterion, drawn, num_features = rules.criterion, rows.bootstrap, len(bins.number)
     by_median = criterion.name == "absolute_error"
@@ -142,9 +153,11 @@ def grow_trees(
     wide = rules.categorical and (rules.random_thresholds or by_median or bins.missing > 255)
     known = criterion.name in kernel.CRITERIA and not wide and num_features > 0
     if not known or not kernel.available(rows.weight.device):
-        return grow(codes.rows, rows, bins, rules, limits, num_trees=num_trees, num_sums=num_sums, paths=paths)
-    start, *columns, leaf = kernel.grow_trees(
-        *_for_kernel(codes),
+        nodes, leaf = grow(codes.rows, rows, bins, rules, limits, num_trees=num_trees, num_sums=num_sums, paths=paths)
+        return trees_of(nodes, num_trees, rules, bins, leaf)
+    whole = whole_limits(limits, num_features)
+    root, feature, left, depth, threshold, gain, missing_left, subset, sums, leaf = kernel.grow_trees(
+        *codes_for_kernel(codes),
         bins.lower,
         bins.upper,
         rows.weight,
@@ -156,27 +169,41 @@ def grow_trees(
         None if drawn is None else drawn.thresholds,
         root_paths(0, num_trees) if paths is None else paths,
         None if rules.monotone is None else torch.tensor(rules.monotone, dtype=torch.int8),
-        _mask(rules.categorical, num_features) if rules.categorical else None,
+        mask_of(rules.categorical, num_features),
         num_sums,
         kernel.CRITERIA.index(criterion.name),
         criterion.units.count_bits,
         criterion.units.weight,
         criterion.units.gradient,
         criterion.l2,
-        -1 if limits.max_depth is None else limits.max_depth,
+        whole.max_depth,
         limits.min_samples_split,
         rules.min_samples_leaf,
-        -1 if limits.max_leaf_nodes is None else limits.max_leaf_nodes,
-        min(limits.max_features or num_features, num_features),
+        whole.max_leaf_nodes,
+        whole.max_features,
         rules.random_thresholds,
         rules.min_weight_leaf,
         limits.min_gain,
         leaves,
     )
-    return _nodes_of_kernel(start, columns, leaf, bins)
+    trees = Trees(
+        root=root,
+        feature=feature,
+        threshold=threshold,
+        missing_left=missing_left,
+        left=left,
+        value=criterion.value(sums),
+        gain=gain,
+        weight=criterion.weight(sums),
+        num_rows=criterion.count(sums),
+        depth=depth,
+        subset=subset,
+        category=categories(bins, rules.categorical),
+    )
+    return clipped(trees, rules.monotone), leaf
 
 
-def _for_kernel(codes: Codes | SparseCodes) -> tuple[Tensor, Tensor, list[Tensor]]:
+def codes_for_kernel(codes: Codes | SparseCodes) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Codes column by column and row by row, or what sparse rows store."""
     if isinstance(codes, Codes):
         return codes.columns, codes.rows, []
@@ -184,48 +211,17 @@ def _for_kernel(codes: Codes | SparseCodes) -> tuple[Tensor, Tensor, list[Tensor
     return none, none, [getattr(codes, name) for name in kernel.ENTRIES]
 
 
-def _mask(features: tuple[int, ...], num_features: int) -> Tensor:
+def mask_of(features: tuple[int, ...], num_features: int) -> Tensor | None:
+    """Return which features they are, (F,), uint8; None for none."""
+    if not features:
+        return None
     return torch.zeros(num_features, dtype=torch.uint8).index_fill_(0, torch.tensor(features), 1)
 
 
-def _bits(words: Tensor, number: int) -> Tensor:
-    """The first bits of words (M, 4), (M, number)."""
-    return ((words.unsqueeze(2) >> torch.arange(64)) & 1).bool().flatten(1)[:, :number]
-
-
-def _nodes_of_kernel(start: Tensor, columns: list[Tensor], leaf: Tensor, bins: Bins) -> tuple[Nodes, Tensor]:
-    """What the kernel grew, as `grow` gives it: roots first."""
-    feature, code, after, child, depth, missing_left, words, gain, drawn, sums = columns
-    feature, code, after, child = feature.long(), code.long(), after.long(), child.long()
-    num_trees = len(start) - 1
-    tree = torch.zeros_like(feature)
-    if num_trees != 1:  # they stand one after the other; their roots go to the front
-        tree = torch.arange(num_trees).repeat_interleave(start[1:] - start[:-1])
-        place = torch.arange(len(tree)) + (num_trees - 1 - tree)
-        place[start[:-1]] = torch.arange(num_trees)
-        order = place.argsort()
-        child = torch.where(child >= 0, place[(child.clamp_min(0) + start[tree]).clamp_max(len(tree) - 1)], -1)
-    column = feature.clamp_min(0)
-    middle = midpoint(bins.upper[column, code], bins.lower[column, after.clamp_min(0)])
-    middle = torch.where(after >= 0, middle, torch.inf)
-    known = {
-        "tree": tree,
-        "depth": depth.long(),
-        "sums": sums,
-        "gain": gain,
-        "feature": feature,
-        "code": code,
-        "child": child,
-        "threshold": torch.where(drawn.isnan(), middle, drawn),
-        "missing_left": missing_left.bool(),
-        "status": torch.where(child >= 0, SPLIT, LEAF),
-        "subset": _bits(words, bins.missing + 1) if words.shape[1] else sums[:, :0].bool(),
-    }
-    unknown = dict.fromkeys(("path", "bounds", "draws", "left"), sums[:, :0])  # what only growing needs
-    nodes = Nodes(**known, **unknown)
-    if num_trees != 1:
-        nodes = nodes.rows(order)
-    if not leaf.numel() or num_trees == 1:
-        return nodes, leaf.long()
-    at = place[(leaf.long().clamp_min(0) + start[:-1].unsqueeze(1)).clamp_max(len(tree) - 1)]
-    return nodes, torch.where(leaf >= 0, at, -1)
+def whole_limits(limits: Limits, num_features: int) -> WholeLimits:
+    """Return limits as the kernel takes them."""
+    return WholeLimits(
+        -1 if limits.max_depth is None else limits.max_depth,
+        -1 if limits.max_leaf_nodes is None else limits.max_leaf_nodes,
+        min(limits.max_features or num_features, num_features),
+    )

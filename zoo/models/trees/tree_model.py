@@ -169,7 +169,7 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
             self.collect(num_features, spec.num_targets, sparse=True)
         else:
             self._prepare_passes(spec)
-        self._forget_growth()
+        self._forget_nodes()
         # Bits that count rows, units of weights and gradients, what is taken from targets, what they and weights are
         # divided by: a power of two, so that sums of squares neither overflow nor vanish.
         self.register_buffer("units", torch.zeros(6, dtype=torch.float64))
@@ -206,6 +206,14 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
             )
 
     def _forget_growth(self) -> None:
+        """Have no more of what passes found than before the first one."""
+        self._forget_nodes()
+        for name in _CODED:
+            setattr(self, f"coded_{name}", getattr(self, f"coded_{name}")[:0].clone())
+        self.histogram = self.histogram.new_zeros(0)
+        self.root_sums = self.root_sums.new_zeros(0)
+
+    def _forget_nodes(self) -> None:
         empty = torch.zeros(0)
         self._keep("bin", Bins(empty, empty, empty))
         self._keep("node", Nodes(*(empty for _ in Nodes._fields)))
@@ -318,15 +326,13 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
         x = as_rows(batch.x).double()
         return x if is_sparse(x) else x + 0.0, batch.y, weight.double()
 
-    def _measure(self, x: Tensor, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """The measures of some rows; those without weight do not count."""
-        there = weight > 0
-        y, weight = y[there], weight[there]
-        found = {"num_rows": there.sum(), "total_weight": weight.sum()}
+    def _measure(self, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """The measures of some rows, by their targets and weights above 0."""
+        found = {"num_rows": torch.tensor(len(y), device=y.device), "total_weight": weight.sum()}
         if len(y):
-            found |= {"most_weight": weight.amax()}
+            found["most_weight"] = weight.amax()
             if self.spec.target != "class":  # type: ignore[union-attr]
-                found |= {"low": y.double().amin(), "high": y.double().amax()}
+                found["low"], found["high"] = y.double().aminmax()
         if self.spec.target == "class":  # type: ignore[union-attr]
             found["class_weight"] = torch.bincount(y, weight, minlength=len(self.class_weight))
         return found
@@ -341,10 +347,11 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
             super().accumulate(batch)
             return
         if phase == SKETCH:
-            for name, value in self._measure(x, y, weight).items():
+            there = weight > 0
+            for name, value in self._measure(y[there], weight[there]).items():
                 pair = torch.stack([getattr(self, name), value.to(getattr(self, name).dtype)])
                 setattr(self, name, getattr(pair, _MEASURES[name])(0))
-            rows = self._sketched(x, y)[weight > 0]
+            rows = self._sketched(x, y)[there]
             sketches = [self._kept("sketch", Sketch), sketch_rows(rows, self.hparams.num_bins)]
             self._set_sketch(merge_sketches(sketches, self.hparams.num_bins))
         elif phase == COLLECT:
@@ -381,8 +388,8 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
     def _check_sums(self) -> None:
         pass  # NaN stands for a missing value in a sketch, and targets are checked batch by batch
 
-    def _begin_growth(self, bins: Bins, target: Tensor) -> None:
-        """Settle what follows from the measures: the units of the sums, and the bins of the target."""
+    def _begin_growth(self, target: Tensor) -> None:
+        """Settle what follows from the measures: the units of the sums, and the values of the target."""
         if not int(self.num_rows):
             raise ZooError(
                 f"{self.entry.name} was given no rows with a weight above 0: there is nothing to learn from."
@@ -390,8 +397,7 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
         assert self.spec is not None
         if self.spec.target == "class" and int((self.class_weight > 0).sum()) < self.least_classes:
             raise ZooError(f"{self.entry.name} was given a single class: at least two are needed to tell them apart.")
-        self._keep("bin", bins)
-        self.register_buffer("target_values", target)
+        self.target_values = target
         middle = torch.zeros((), dtype=torch.float64)
         if self.criterion_name == "squared_error":
             middle = self.low / 2 + self.high / 2
@@ -447,7 +453,8 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
             target = torch.zeros(0, dtype=torch.float64, device=self.device)
             if self.criterion_name == "absolute_error":
                 bins, target = _part_target(bins)
-            self._begin_growth(bins, target)
+            self._keep("bin", bins)
+            self._begin_growth(target)
             self._set_sketch(Sketch.empty(self.spec.num_features, self.device))  # type: ignore[union-attr]
             size = int(self.num_rows) * len(bins.number) * (1 if bins.missing < 256 else 4)
             if size <= KEPT_BYTES:
@@ -463,7 +470,9 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
             rows, weight, *rest = (state[f"coded_{name}"] for name in _CODED)
             place, gradient, content = (column if len(column) else None for column in rest)
             bootstrap = None if content is None else self._bootstrap(content)
-            self._grow(codes_of_rows(rows), RowSums(weight, place, gradient, bootstrap))
+            bins = self._kept("bin", Bins)
+            self._grow(codes_of_rows(rows), bins, RowSums(weight, place, gradient, bootstrap))
+            self._forget_growth()
         elif phase == GROW:
             self._end_growth_pass()
         else:
@@ -479,47 +488,41 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
             subtract(self.histogram, plan, self.kept)
         nodes = end_pass(nodes, plan, cells_of_histogram(self.histogram), bins, rules, limits)
         self.kept, self.kept_nodes = self.histogram, plan.nodes
-        self._keep("tree", self._trees_so_far(nodes))
+        trees, _ = trees_of(nodes, self.num_trees, rules, bins)
+        self._keep("tree", self._in_units(trees))
         if is_open(nodes):
             self._keep("node", nodes)
         else:
             self._finish()
+            self._forget_growth()
 
     def _gain_scale(self) -> float:
         """What a gain of targets of unit size is multiplied by."""
         scale = float(self.units[4])
         return {"squared_error": max(scale * scale, 2.0**-1022), "poisson": scale}.get(self.criterion_name, 1.0)
 
-    def _trees_so_far(self, nodes: Nodes) -> Trees:
-        """The nodes as trees, in the units of targets and weights."""
-        trees = trees_of(nodes, self.num_trees, self._rules(), self._kept("bin", Bins))
-        middle, scale, weight_scale = self.units[3:]
-        gain = trees.gain * self._gain_scale() * weight_scale
-        trees = trees._replace(weight=trees.weight * weight_scale, gain=gain)
+    def _in_units(self, trees: Trees) -> Trees:
+        """The trees in the units of targets and weights."""
+        middle, scale, weight_scale = self.units[3:].tolist()
+        gain_scale = self._gain_scale()
+        if gain_scale != 1.0 or weight_scale != 1.0:
+            gain = trees.gain * gain_scale * weight_scale
+            trees = trees._replace(weight=trees.weight * weight_scale, gain=gain)
         return trees._replace(value=trees.value * scale + middle) if self.criterion_name in _OF_GRADIENTS else trees
 
     def _finish(self) -> None:
-        """Prune the trees, and forget what growing them needed."""
+        """Prune the trees, and say what each feature contributed."""
         trees = pruned(self.trees, self.hparams.ccp_alpha) if self.hparams.ccp_alpha > 0 else self.trees
         assert self.spec is not None
         self._keep("tree", trees)
-        self.register_buffer("importances", importances(trees, self.spec.num_features))
-        self._forget_growth()
-        if not self.takes_sparse:
-            for name in _CODED:
-                setattr(self, f"coded_{name}", getattr(self, f"coded_{name}")[:0].clone())
-            self.histogram = self.histogram.new_zeros(0)
-            self.root_sums = self.root_sums.new_zeros(0)
+        self.importances = importances(trees, self.spec.num_features)
         self.phase.fill_(SCORE if self.wants_score else DONE)
 
     def _report(self) -> dict[str, float | Tensor]:
-        nodes = self.node_depth
         if int(self.phase) < SCORE:
-            return {"depth": float(nodes.max()) if len(nodes) else 0.0}
-        values: dict[str, float | Tensor] = {
-            "leaves": float(self.trees.num_leaves),
-            "depth": float(self.trees.max_depth),
-        }
+            return {"depth": float(self.node_depth.max()) if len(self.node_depth) else 0.0}
+        trees = self.trees
+        values: dict[str, float | Tensor] = {"leaves": float(trees.num_leaves), "depth": float(trees.max_depth)}
         return values | ({"oob_score": self.out_of_bag_score} if self.wants_score and self.done else {})
 
     # -- rows in memory ------------------------------------------------------------------------------------------------
@@ -538,8 +541,8 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
 
     def _learn(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
         """Grow all trees on rows in memory (N, F), dense or sparse, with targets and weights above 0, (N,)."""
-        for name, value in self._measure(x, y, weight).items():
-            setattr(self, name, value.to(getattr(self, name).dtype))
+        for name, value in self._measure(y, weight).items():
+            setattr(self, name, value)
         target = torch.zeros(0, dtype=torch.float64, device=self.device)
         codes: Codes | SparseCodes
         if self.criterion_name == "absolute_error":
@@ -550,17 +553,18 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
             bins, codes = code_sparse_rows(x, self.hparams.num_bins)
         else:
             bins, codes = code_rows(x, self.hparams.num_bins, self.categorical)
-        self._begin_growth(bins, target)
-        self._grow(codes, self._row_sums(x, y, weight))
+        self._begin_growth(target)
+        self._grow(codes, bins, self._row_sums(x, y, weight))
+        self.target_values = target[:0]
         if not self.done:
             self._take_score(self._score(x, y, weight))
 
-    def _grow(self, codes: Codes | SparseCodes, rows: RowSums) -> None:
-        nodes, _ = grow_trees(
-            codes, rows, self._kept("bin", Bins), self._rules(), self._limits(), num_trees=self.num_trees,
+    def _grow(self, codes: Codes | SparseCodes, bins: Bins, rows: RowSums) -> None:
+        trees, _ = grow_trees(
+            codes, rows, bins, self._rules(), self._limits(), num_trees=self.num_trees,
             num_sums=self.num_sums, paths=self._root_paths(), leaves=False,
         )  # fmt: skip
-        self._keep("tree", self._trees_so_far(nodes))
+        self._keep("tree", self._in_units(trees))
         self._finish()
 
     # -- rows that a tree did not see ----------------------------------------------------------------------------------

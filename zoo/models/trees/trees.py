@@ -19,7 +19,10 @@ from zoo.models.trees.nodes import Nodes
 from zoo.models.trees.splits import Rules
 from zoo.numerics.sparse import is_sparse, stored, take_rows
 
-__all__ = ["Trees", "find_leaves", "importances", "in_order", "joined", "pruned", "trees_of"]
+__all__ = [
+    "Trees", "categories", "clipped", "find_leaves", "first_trees", "importances", "in_order", "joined", "pruned",
+    "trees_of",
+]  # fmt: skip
 
 
 class Trees(NamedTuple):
@@ -70,44 +73,56 @@ _PER_NODE = ("feature", "threshold", "missing_left", "value", "gain", "weight", 
 
 
 def trees_of(
-    nodes: Nodes, num_trees: int, rules: Rules, bins: Bins, value: Tensor | None = None, *, ordered: bool = True
-) -> Trees:
-    """Return grown nodes as trees.
+    nodes: Nodes, num_trees: int, rules: Rules, bins: Bins, leaf: Tensor | None = None
+) -> tuple[Trees, Tensor]:
+    """Return grown nodes as trees, and the leaf of each row in each tree among their nodes, (T, N).
 
     Args:
-        nodes: of all trees.
+        nodes: of all trees, roots first.
         num_trees: T.
         rules: by which they grew.
         bins: of the features.
-        value: what the nodes predict, (M, V), if it does not follow from their sums.
-        ordered: whether the nodes are put in their final order (`in_order`).
+        leaf: of each row in each tree, among `nodes`, (T, N); None for none.
     """
-    criterion, categorical = rules.criterion, list(rules.categorical)
-    category = torch.full_like(bins.upper[:, : bins.missing if categorical else 0], torch.nan)
-    if categorical:
-        known = bins.upper[categorical]
-        category[categorical] = torch.where(known.isnan(), torch.nan, known)  # one kind of NaN, so that bits compare
-    inner = nodes.child >= 0
+    criterion, inner = rules.criterion, nodes.child >= 0
     trees = Trees(
         root=torch.arange(num_trees, device=nodes.child.device),
         feature=torch.where(inner, nodes.feature, -1),
         threshold=torch.where(inner, nodes.threshold, 0.0),
         missing_left=inner & nodes.missing_left,
         left=nodes.child,
-        value=criterion.value(nodes.sums) if value is None else value,
+        value=criterion.value(nodes.sums),
         gain=torch.where(inner, nodes.gain, 0.0),
         weight=criterion.weight(nodes.sums),
         num_rows=criterion.count(nodes.sums),
         depth=nodes.depth,
         subset=inner.unsqueeze(1) & nodes.subset[:, :-1],
-        category=category,
+        category=categories(bins, rules.categorical),
     )
-    trees = in_order(trees) if ordered else trees
-    return trees if rules.monotone is None else _clipped(trees, rules.monotone)
+    order, place = _levels(trees)
+    trees = clipped(_taken(trees, order, place), rules.monotone)
+    return trees, place[:0].view(0, 0) if leaf is None else place[leaf]
 
 
-def _clipped(trees: Trees, monotone: tuple[int, ...]) -> Trees:
-    """Keep predictions between those of the branches that a monotone feature parted."""
+def categories(bins: Bins, categorical: tuple[int, ...]) -> Tensor:
+    """Return the categories of the features, (F, B), ascending, NaN behind the last; (F, 0) without any."""
+    features = list(categorical)
+    category = torch.full_like(bins.upper[:, : bins.missing if features else 0], torch.nan)
+    if features:
+        known = bins.upper[features]
+        category[features] = torch.where(known.isnan(), torch.nan, known)  # one kind of NaN, so that bits compare
+    return category
+
+
+def clipped(trees: Trees, monotone: tuple[int, ...] | None) -> Trees:
+    """Return trees whose predictions are between those of the branches that a monotone feature parted.
+
+    Args:
+        trees: the trees.
+        monotone: for each feature 1, −1 or 0; None changes nothing.
+    """
+    if monotone is None:
+        return trees
     value = trees.value.clone()
     last = trees.value[:, -1]
     low, high = torch.full_like(last, -torch.inf), torch.full_like(last, torch.inf)
@@ -127,6 +142,12 @@ def _clipped(trees: Trees, monotone: tuple[int, ...]) -> Trees:
 
 def in_order(trees: Trees) -> Trees:
     """Return the nodes that can be reached, tree by tree, level by level, from left to right."""
+    return _taken(trees, *_levels(trees))
+
+
+def _levels(trees: Trees) -> tuple[Tensor, Tensor]:
+    """The nodes that can be reached, in their order, and the place of each node in it, −1 of the others and at the
+    end."""
     level, owner = trees.root, torch.arange(len(trees.root), device=trees.root.device)
     levels, owners = [], []
     while len(level):
@@ -136,10 +157,14 @@ def in_order(trees: Trees) -> Trees:
         level = (trees.left[level[inner]].unsqueeze(1) + torch.arange(2, device=level.device)).view(-1)
         owner = owner[inner].repeat_interleave(2)
     order, owner = torch.cat(levels), torch.cat(owners)
-    by_tree = owner.argsort(stable=True)
-    order, owner = order[by_tree], owner[by_tree]
+    order = order[owner.argsort(stable=True)]
     place = order.new_full((len(trees.left) + 1,), -1)  # the last one stands for "none"
     place[order] = torch.arange(len(order), device=order.device)
+    return order, place
+
+
+def _taken(trees: Trees, order: Tensor, place: Tensor) -> Trees:
+    """The nodes of trees in an order, in which each comes to its place."""
     return trees._replace(
         root=place[trees.root],
         left=place[trees.left[order]],
@@ -175,6 +200,15 @@ def joined(parts: list[Trees]) -> Trees:
     ]
     columns = {name: torch.cat([getattr(part, name) for part in shifted]) for name in ("root", "left", *_PER_NODE)}
     return Trees(**columns, category=parts[0].category)
+
+
+def first_trees(trees: Trees, number: int) -> Trees:
+    """Return the first trees of many that stand one after the other."""
+    if number >= len(trees.root):
+        return trees
+    end = int(trees.root[number])
+    columns = {name: getattr(trees, name)[:end].clone() for name in ("left", *_PER_NODE)}
+    return trees._replace(root=trees.root[:number].clone(), **columns)
 
 
 def _of_same_categories(parts: list[Trees]) -> list[Trees]:
@@ -260,9 +294,14 @@ def _ranks(category: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 def importances(trees: Trees, num_features: int) -> Tensor:
     """Return the share of each feature in the gains, (F,), the mean over trees; zeros where nothing was gained."""
     inner = trees.feature >= 0
-    tree = torch.searchsorted(trees.root, torch.arange(len(trees.feature), device=inner.device), right=True) - 1
-    cell = tree[inner] * num_features + trees.feature[inner]
+    cell = trees.feature[inner]
+    if len(trees.root) > 1:
+        tree = torch.searchsorted(trees.root, torch.arange(len(trees.feature), device=inner.device), right=True) - 1
+        cell = tree[inner] * num_features + cell
     gain = trees.gain.new_zeros(len(trees.root) * num_features).index_add_(0, cell, trees.gain[inner])
+    if len(trees.root) == 1:
+        total = gain.sum()
+        return gain / torch.where(total > 0, total, 1.0)
     gain = gain.view(len(trees.root), num_features)
     total = gain.sum(1, keepdim=True)
     share = gain / torch.where(total > 0, total, 1.0)
