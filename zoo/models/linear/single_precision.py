@@ -98,7 +98,7 @@ def solve_single(x: Tensor, y: Tensor, solve: Solve) -> tuple[Tensor, Products] 
         solve: W (F, K) of products, with the last W to begin from.
 
     Example:
-        >>> x = torch.eye(65).repeat(8, 1)
+        >>> x = torch.cat([torch.eye(65), -torch.eye(65)]).repeat(4, 1)
         >>> w, products = solve_single(x, x[:, :1].double() + 1, lambda p, _: torch.linalg.solve(p.gram, p.cross))
         >>> w.sum().round(decimals=9).item(), products.intercepts(w).round(decimals=9).item()
         (1.0, 1.0)
