@@ -193,4 +193,6 @@ def _nearest_choice(value: Any, annotation: Any) -> str:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return nearest(str(value), map(str, args))
+    if origin is list and isinstance(value, str) and _fits(value, args[0]):
+        return f" Write [{value}]."
     return next(filter(None, (_nearest_choice(value, arg) for arg in args)), "") if args else ""

@@ -249,3 +249,8 @@ def test_more_than_is_held_is_refused_before_all_of_it_is_read(monkeypatch: pyte
     monkeypatch.setattr("zoo.data.foreign._LIMIT", 1 << 20)
     with pytest.raises(zoo.ZooError, match="streamed"):
         fitted(Unending())
+
+
+def test_what_is_read_once_is_refused_by_its_kind() -> None:
+    with pytest.raises(zoo.ZooError, match=r"X is read once and then gone \(generator\): pass list\(X\)"):
+        opened(x for x in [[1.0], [2.0]])

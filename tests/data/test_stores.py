@@ -200,3 +200,21 @@ def test_row_groups_of_a_server_over_one_two_and_three_processes(server: str, tm
             assert found.keys() == expected.keys()
             for key, value in expected.items():
                 torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-9, msg=f"{name} over {world}: {key}")
+
+
+def test_google_is_not_asked_for_a_quarter_of_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Systems:
+        @staticmethod
+        def from_uri(address: str) -> tuple[None, str]:
+            asked.append(address)
+            return None, "bucket"
+
+    monkeypatch.setattr(pafs, "FileSystem", Systems)
+    queries = {"gs://none-1": "", "gs://none-2": "anonymous=true", "gs://none-3": "retry_limit_seconds=7"}
+    for name, query in queries.items():
+        stores._opened(name, query)
+    assert asked[0] == "gs://none-1?retry_limit_seconds=20"
+    assert asked[1] == "gs://anonymous@none-2?retry_limit_seconds=20"
+    assert asked[2] == "gs://none-3?retry_limit_seconds=7"

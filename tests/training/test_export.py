@@ -180,6 +180,28 @@ def test_where_training_refused_a_missing_number_the_answer_is_none() -> None:
     portable = Portable(model)
     assert portable(torch.tensor([[torch.nan]], dtype=portable.input.dtype))[0].isnan().all()
     assert float(portable(torch.tensor([[2.0]], dtype=portable.input.dtype))[0]) == pytest.approx(5.0)
+    rows = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
+    for name in ("decision_tree", "kmeans", "naive_bayes"):
+        labels = None if name == "kmeans" else ["a", "a", "b", "b"]
+        model = zoo.create_model(name, **({"num_clusters": 2} if name == "kmeans" else {}))
+        model = zoo.fit(model, rows, labels, missing="refuse")
+        portable = Portable(model)
+        lacking = rows.to(portable.input.dtype).clone()
+        lacking[1, 0] = torch.nan
+        said = dict(zip(portable.outputs, portable(lacking), strict=True))
+        wanted = model.predict_columns(rows)
+        there = torch.tensor([0, 2, 3])
+        for key, values in said.items():
+            gone = values[1].isnan() if values.is_floating_point() else values[1] == -1
+            assert bool(gone.all()), (name, key)
+            torch.testing.assert_close(values[there], wanted[key][there], rtol=0, atol=1e-9)
+
+
+def test_a_tree_that_learnt_from_missing_numbers_answers_them_in_a_file() -> None:
+    rows = torch.tensor([[0.0], [1.0], [torch.nan], [torch.nan]])
+    model = zoo.fit(zoo.create_model("decision_tree"), rows, ["a", "a", "b", "b"])
+    portable = Portable(model)
+    assert portable(rows.to(portable.input.dtype))[0].tolist() == [0, 0, 1, 1]
 
 
 # -- traces and files --------------------------------------------------------------------------------------------------
@@ -304,6 +326,17 @@ def test_statistics_that_no_answer_needs_stay_out_of_the_file(tmp_path: Path) ->
         again = read_weights(path)
         assert difference(again.predict_columns(batch).values(), model.predict_columns(batch).values()) == 0
         zoo.fit(again, batch.x, **({} if model.entry.unsupervised else {"y": batch.y}))  # it may be fitted anew
+
+
+@pytest.mark.parametrize("name", ["decision_tree", "random_forest", "gradient_boosting", "kernel_svm", "pca"])
+def test_files_of_weights_hold_what_the_model_holds_bit_for_bit(name: str, tmp_path: Path) -> None:
+    model, batch = fitted(name)
+    path = tmp_path / "model.safetensors"
+    assert export_model(model, path, format="safetensors", prepared=batch) == 0
+    other = mock.patch.object(export, "read_weights", return_value=fitted("naive_bayes")[0])
+    with other, pytest.raises(zoo.ZooError, match="was not written"):
+        export_model(model, tmp_path / "other.safetensors", format="safetensors")
+    assert not (tmp_path / "other.safetensors").exists()
 
 
 def test_a_flipped_byte_anywhere_is_one_line(tmp_path: Path) -> None:

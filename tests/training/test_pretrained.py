@@ -89,12 +89,20 @@ def test_wrong_names_and_altered_files_are_one_line(tmp_path: Path, monkeypatch:
         ("cnn", "nowhere/at/all", "There is no file or folder nowhere/at/all"),
         ("cnn", "nowhere.safetensors", "There are no weights 'nowhere.safetensors'"),
         ("cnn", str(tmp_path), "has no config.json"),
+        ("cnn", "", "An empty name was given"),
+        ("cnn", "s3://bucket/m.safetensors", r"s3://bucket/m\.safetensors is not read from there"),
     ):
         with pytest.raises(zoo.ZooError, match=message) as caught:
             zoo.create_model(name, pretrained=weights)
         assert "\n" not in str(caught.value)
     with pytest.raises(zoo.ZooError, match=r"There are no weights 'cnn/digit'. Did you mean cnn/digits"):
         zoo.load_pretrained("cnn/digit")
+    with pytest.raises(zoo.ZooError, match=r"without the name of a model: pass .*decision_tree/iris"):
+        zoo.load_pretrained("iris")
+    with pytest.raises(zoo.ZooError, match="spec must be"):
+        zoo.create_model("cnn", 3, pretrained="digits")  # type: ignore[arg-type]
+    with pytest.raises(zoo.ZooError, match="pattern must be a string"):
+        zoo.list_pretrained(3)  # type: ignore[arg-type]
     spec = zoo.DataSpec("image", (3, 12, 12), "class", num_classes=3)
     with pytest.raises(zoo.ZooError, match=r"pretrained=digits does not fit: stages.0"):
         zoo.create_model("cnn", spec, pretrained="digits", channels=[4])
@@ -148,6 +156,39 @@ def test_a_run_and_a_model_are_kept_with_a_card(tmp_path: Path) -> None:
         zoo.save_pretrained(tmp_path / "nowhere", tmp_path / "other")
     with pytest.raises(zoo.ZooError, match="has learnt nothing"):
         zoo.save_pretrained(zoo.create_model("kmeans", zoo.DataSpec("tabular", (2,))), tmp_path / "other")
+
+
+def test_nothing_of_others_is_overwritten_by_weights(tmp_path: Path) -> None:
+    model = zoo.load_pretrained("naive_bayes/wine")
+    for name in ("README.md", "config.json"):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(zoo.ZooError, match=f"holds {name} and no weights"):
+            zoo.save_pretrained(model, folder)
+        assert [path.name for path in folder.iterdir()] == [name]
+        assert (folder / name).read_text() == "mine"
+    for path, message in (("", "is no folder"), (tmp_path / "a.safetensors", "names a file"), (None, "path must be")):
+        with pytest.raises(zoo.ZooError, match=message):
+            zoo.save_pretrained(model, path)  # type: ignore[arg-type]
+    kept = tmp_path / "Gewichte für mich"
+    for _ in range(2):  # its own may be written anew
+        zoo.save_pretrained(model, kept)
+    (tmp_path / "link.safetensors").symlink_to(kept, target_is_directory=True)
+    x = torch.rand(3, 13)
+    assert torch.equal(zoo.load_pretrained(tmp_path / "link.safetensors").predict(x), model.predict(x))
+
+
+def test_weights_that_find_no_place_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="zoo"):
+        zoo.create_model("gpt", pretrained="tinyshakespeare", num_layers=1)
+    assert "of its tensors have no place: " in caplog.text
+
+
+def test_a_model_in_bfloat16_answers_as_a_table() -> None:
+    model = zoo.load_pretrained("mlp/digits").to(torch.bfloat16)
+    table = model.predict_table(torch.ones(2, 1, 8, 8))
+    assert sum(table[f"probability_{digit}"][0].as_py() for digit in range(10)) == pytest.approx(1, abs=0.05)
 
 
 def test_training_goes_on_from_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

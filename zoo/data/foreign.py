@@ -71,6 +71,8 @@ def opened(x: Any, y: Any = None, *, name: str = "X", seed: int = 0) -> Given:
         return Given(x, _no_name(y, name))
     if isinstance(x, Dataset | DataLoader) and not hasattr(x, "column_names"):
         return _of_torch(x, y, name, seed)
+    if isinstance(x, Iterator) and not hasattr(x, "__arrow_c_stream__"):
+        raise ZooError(f"{name} is read once and then gone ({type(x).__name__}): pass list({name}), or an array.")
     return _of_table(_whole_table(x, name), y, name)
 
 

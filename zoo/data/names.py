@@ -34,7 +34,7 @@ def check_columns(
     extra = [name for name in there if name not in {*needed, *known}]
     if extra:
         listed = ", ".join(f"'{name}'" for name in extra[:10]) + (" and more" if len(extra) > 10 else "")
-        log.info("%s: %s ignored, which %s lacks.", where, listed, source)
+        log.info("%s: %s ignored, as %s has no such column.", where, listed, source)
 
 
 def listed(names: list[str]) -> str:

@@ -20,6 +20,8 @@ from zoo.errors import ZooError, nearest
 
 __all__ = ["StoredFile", "find_stored", "is_stored", "modified", "source_of", "stamp", "system_of"]
 
+_PATIENCE = 20  # seconds that Google's store is asked again; PyArrow asks for 15 minutes, which looks like a hang
+
 
 class StoredFile(str):
     """The name of a file in a store.
@@ -62,6 +64,8 @@ def _opened(root: str, query: str) -> tuple[Any, str]:
                 f"{root} with anonymous=true takes {', '.join(sorted(known))}, not {min(options.keys() - known)}."
             )
         return pafs.S3FileSystem(anonymous=True, **options), root.partition("://")[2]
+    if store in ("gs", "gcs"):
+        options.setdefault("retry_limit_seconds", str(_PATIENCE))
     if anonymous:
         root = root.replace("://", "://anonymous@", 1)
     try:
@@ -168,4 +172,4 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0][:300].rstrip(".") + "."
+    return str(error).splitlines()[0].partition(" error_info=")[0][:300].rstrip(".") + "."

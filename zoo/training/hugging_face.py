@@ -60,7 +60,7 @@ def _form_of(model: ZooModel) -> Any:
 
 def write_folder(model: ZooModel, folder: Path) -> None:
     """Write a model that `has_form` as a folder that `transformers` loads."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     form = _form_of(model)
     assert model.spec is not None
@@ -86,7 +86,7 @@ def write_folder(model: ZooModel, folder: Path) -> None:
             about["eos_token"] = tokenizer.vocabulary[end]
         _write_json(folder / "tokenizer_config.json", about)
     _write_json(folder / "config.json", config)
-    save_file(tensors, folder / _WEIGHTS, {"format": "pt"})
+    write_whole(folder / _WEIGHTS, lambda file: file.write(save(tensors, {"format": "pt"})))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -496,6 +496,8 @@ def _explain_missing_config(error: Any) -> str:
         from zoo.optimizers.recipe import common_optimizers
 
         return str(unknown_name(group, name, common_optimizers()))
+    if name.startswith("launcher/submitit"):
+        return f"{group}/{name.replace('/', '=')} needs the package hydra-submitit-launcher: pip install it."
     if name and error.options:
         return str(unknown_name(group, name, error.options))
     return " ".join(str(error).split())

@@ -29,6 +29,7 @@ from zoo.training.checkpoint import check_learnt, checkpoint_of, model_of
 __all__ = ["Input", "Portable", "Preparation"]
 
 _AS_THEY_ARE = ("tokens", "pairs", "transactions")  # kinds of data that come prepared
+_NOTHING = -1  # what stands for a class, a position or a bit of a row that has no answer
 
 
 class Input(NamedTuple):
@@ -153,6 +154,7 @@ class Portable(nn.Module):
         self.preprocessing = model.preprocessing
         self.input = Input.of(spec, model.preprocessing)
         self.preparation = Preparation(model.preprocessing)
+        self.refuses = self.preparation.refuses if self.preparation.columns else self._refuses_arrays()
         self.model = model_of(checkpoint_of(model), model.entry.name)
         self.model.before_trace()
         self.requires_grad_(False).eval()
@@ -170,10 +172,25 @@ class Portable(nn.Module):
     def _columns(self, inputs: Tensor) -> dict[str, Tensor]:
         model: Any = self.model
         prepared = inputs if self.spec.kind in _AS_THEY_ARE else self.preparation(inputs)
-        return model.predict_batch(model.as_batch(self._batch(prepared)))
+        columns = model.predict_batch(model.as_batch(self._batch(prepared)))
+        return self._without_refused(columns, prepared) if self.refuses else columns
+
+    def _without_refused(self, columns: dict[str, Tensor], prepared: Tensor) -> dict[str, Tensor]:
+        """Return answers with NaN, or −1, for rows that lack a number: `predict` refuses them, and a tree would not."""
+        refused = prepared.flatten(1).isnan().any(1)  # (B,)
+        return {
+            name: said.masked_fill(
+                refused.view(-1, *[1] * (said.ndim - 1)), torch.nan if said.is_floating_point() else _NOTHING
+            )
+            for name, said in columns.items()
+        }
 
     def _batch(self, inputs: Tensor) -> Batch:
         return Batch(**{self.input.name: inputs})
+
+    def _refuses_arrays(self) -> bool:
+        numbers = self.spec.kind not in _AS_THEY_ARE and not self.spec.sparse
+        return numbers and self.preprocessing is not None and not self.preprocessing.missing
 
     # -- rows to try it on ---------------------------------------------------------------------------------------
 

@@ -48,17 +48,23 @@ def load_pretrained(path: str | Path) -> ZooModel:
     """
     check_type("path", path, str | Path)
     text, folder = str(path), Path(path)
+    if not text:
+        raise ZooError("An empty name was given: pass a name of zoo.list_pretrained(), a file or a folder.")
     if text in index():
         return read_shipped(text)
     if re.match(r"https?://", text):
         return _from_address(text)
-    if folder.suffix == SUFFIX:
+    if "://" in text:
+        raise ZooError(f"{text} is not read from there: pass a file, a folder or an address of https.")
+    if folder.suffix == SUFFIX and not folder.is_dir():
         return read_weights(folder)
     if folder.is_file() or (folder / "checkpoints").is_dir():
         return load_model(folder)
     if not folder.is_dir():
         if text.count("/") == 1 and text.partition("/")[0] in {key.partition("/")[0] for key in index()}:
             raise ZooError(f"There are no weights '{text}'.{nearest(text, index())}")
+        if whole := [key for key in index() if key.partition("/")[2] == text]:
+            raise ZooError(f"There are no weights '{text}' without the name of a model: pass {' or '.join(whole)}.")
         folder = from_hub(text)
     if not (folder / "config.json").is_file() and (folder / _WEIGHTS).is_file():
         return read_weights(folder / _WEIGHTS)
@@ -77,9 +83,12 @@ def save_pretrained(model: ZooModel | str | Path, path: str | Path, *, licence: 
         licence: of the weights, for the card, such as `cc-by-4.0`.
 
     Raises:
-        ZooError: for a model that has not been fitted, a run that is not finished, or a path that is a file.
+        ZooError: for a model that has not been fitted, a run that is not finished, a path that is a file, or a folder
+            of other things, whose README.md or config.json would be lost.
     """
     check_type("model", model, ZooModel | str | Path)
+    check_type("path", path, str | Path)
+    folder = _folder_for_weights(str(path))
     check_type("licence", licence, str | None)
     facts: dict[str, Any] = {"licence": licence, "place": Path(path).name}
     if not isinstance(model, ZooModel):
@@ -87,9 +96,6 @@ def save_pretrained(model: ZooModel | str | Path, path: str | Path, *, licence: 
         model = load_model(model)
     model.check_fitted()
     assert model.spec is not None
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise ZooError(f"{folder} is a file: pass the folder to write.")
     folder.mkdir(parents=True, exist_ok=True)
     if has_form(model):
         write_folder(model, folder)
@@ -100,11 +106,25 @@ def save_pretrained(model: ZooModel | str | Path, path: str | Path, *, licence: 
     write_whole(folder / "README.md", lambda file: file.write(text.encode()))
 
 
+def _folder_for_weights(path: str) -> Path:
+    """Return the folder to write, unless it is none, or holds what was not written here."""
+    folder = Path(path)
+    if not path or (folder.exists() and not folder.is_dir()):
+        raise ZooError(f"{path or 'An empty path'} is {'a file' if path else 'no folder'}: pass the folder to write.")
+    if folder.suffix == SUFFIX and not folder.is_dir():
+        raise ZooError(f"{path} names a file: pass a folder, or zoo.export_model(model, PATH, format='safetensors').")
+    other = [name for name in ("README.md", "config.json") if (folder / name).exists()]
+    if other and not (folder / _WEIGHTS).exists():
+        raise ZooError(f"{path} holds {other[0]} and no weights: pass a folder of its own, as it would be overwritten.")
+    return folder
+
+
 def _from_address(address: str) -> ZooModel:
     """Fetch a file, once, and check it against the digest behind its address."""
     import torch
 
     place, _, digest = address.partition("#sha256=")
+    digest = digest.lower()
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise ZooError(f"{place} is not fetched unchecked: pass its digest too, as in {place}#sha256=<64 hex digits>.")
     path = Path(torch.hub.get_dir(), "zoo", f"{digest}.safetensors")

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.checks import check_type
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def list_pretrained(pattern: str = "*") -> list[str]:
         >>> zoo.list_pretrained("cnn/d*")
         ['cnn/digits']
     """
-    return sorted(fnmatch.filter(index(), pattern))
+    return sorted(fnmatch.filter(index(), check_type("pattern", pattern, str)))
 
 
 def read_shipped(key: str) -> ZooModel:

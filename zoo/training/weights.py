@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.checks import check_type
 from zoo.errors import ZooError, nearest
 from zoo.registry import create_model as create_new
 from zoo.registry import model_entry
@@ -47,6 +48,9 @@ def create_model(
     """
     if pretrained is None:
         return create_new(name, spec, **hparams)
+    from zoo.data.spec import DataSpec
+
+    check_type("spec", spec, DataSpec | None)
     if not isinstance(pretrained, str | os.PathLike):
         raise ZooError(f"pretrained must be a name of zoo.list_pretrained(), a file or a folder, not {pretrained!r}.")
     pretrained = os.fspath(pretrained)
@@ -128,6 +132,8 @@ def begin_with(model: ZooModel, source: ZooModel, name: str | Path) -> None:
     """
     import torch
 
+    from zoo.data.names import listed
+
     if model.streaming:
         raise ZooError(
             f"{model.entry.name} is solved anew in each fit and goes on from nothing: leave pretrained={name} out, or "
@@ -148,6 +154,8 @@ def begin_with(model: ZooModel, source: ZooModel, name: str | Path) -> None:
             own[key].copy_(value)
     if anew:
         log.info("pretrained=%s: %d of %d tensors; %s begin anew.", name, len(fitting), len(own), ", ".join(anew))
+    if unused := [key for key in trained if key not in own and not key.startswith("objective.")]:
+        log.info("pretrained=%s: %d of its tensors have no place: %s.", name, len(unused), listed(unused))
 
 
 def _check_vocabulary(spec: DataSpec, known: DataSpec, name: str | Path) -> None:

@@ -284,3 +284,13 @@ def test_a_tree_of_boosting_is_text_and_a_picture() -> None:
         assert "%" not in text
         assert model.to_graphviz(1).count("->") == 4
         assert model.diagram(1).axes
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_no_rows_get_no_answers(classes: int) -> None:
+    x = torch.arange(30.0).view(-1, 1)
+    model = zoo.fit(
+        zoo.create_model("gradient_boosting", num_trees=2, min_samples_leaf=1), x, torch.arange(30) % classes
+    )
+    assert model.predict(x[:0]).shape == (0,)
+    assert model.predict_columns(x[:0])["probability"].shape == (0, classes)

@@ -51,6 +51,7 @@ def to_arrow(columns: dict[str, Tensor], spec: DataSpec, labels: dict[str, Seque
     arrays: dict[str, Any] = {}
     for name, values in columns.items():
         values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values  # which neither NumPy nor Arrow has
         if name in labels and values.ndim == 1:
             arrays |= _classes(name, values, spec, labels[name])
         elif name == "probability" and values.ndim == 2:

@@ -406,7 +406,7 @@ class GradientBoosting(HoldsTrees, CollectsRows, StreamingModel, GradientModel):
         if not len(trees.root):
             return output.clone()
         leaves = find_leaves(trees, as_rows(x).double(), self.turns)  # (T, B)
-        return output + trees.value[leaves, 0].view(-1, self.num_outputs, x.shape[0]).sum(0).T
+        return output + trees.value[leaves, 0].unflatten(0, (-1, self.num_outputs)).sum(0).T
 
     def staged_output(self, x: Tensor | np.ndarray) -> Iterator[Tensor]:
         """Yield the sums of the trees, (B, K), of inputs (B, *shape) after each round."""

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import signal
 import tempfile
-import threading
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,15 +65,20 @@ def trained(name: str, which: str | None = None) -> tuple[ZooModel, dict[str, An
 def wait() -> None:
     """Wait for Ctrl-C or SIGTERM, which end the process with their exit code."""
 
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     def end(signum: int, frame: Any) -> None:
+        restore()  # a second signal ends what the first one has not
         raise SystemExit(128 + signum)
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        threading.Event().wait()
+        while True:  # an exception out of the lock of an Event may leave it in disorder
+            time.sleep(1)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()
 
 
 def check_gradio() -> None:

@@ -102,7 +102,7 @@ def ink_of(drawing: str) -> Tensor:
         content = base64.b64decode(drawing.partition(",")[2], validate=True)
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             opacity = np.array(image.convert("RGBA").getchannel("A"))
-    except (binascii.Error, OSError, ValueError, SyntaxError):
+    except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise ZooError("The drawing did not arrive as a PNG image: reload the page.") from None
     return torch.from_numpy(opacity) / 255
 

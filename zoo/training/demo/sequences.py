@@ -81,8 +81,8 @@ def sequence_page(subject: Subject) -> None:
     model, spec = subject.model, subject.spec
     of_bits = spec.target == "bits"
 
-    def example(number: float = 0) -> str:
-        if subject.data is None:
+    def example(number: float | None = 0) -> str:
+        if subject.data is None or number is None:  # the field was emptied
             return ""
         rows = subject.data.rows("val" if subject.data.has("val") else "train")
         batch = rows[torch.tensor([int(number) % len(rows)])]
