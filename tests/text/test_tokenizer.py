@@ -192,6 +192,21 @@ def test_what_cannot_be_learned_is_one_line(texts, options, message) -> None:
 # -- published vocabularies ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_half_of_a_character_is_one_line(kernels: bool, lowercase: bool) -> None:
+    zoo.kernels.use(kernels)
+    try:
+        tokenizer = Tokenizer.train(["to be"], "word", lowercase=lowercase)
+        for ask in (tokenizer.encode, lambda text: tokenizer.encode_all(["be", text]), tokenizer.tokenize):
+            with pytest.raises(zoo.ZooError, match=r"half of a character, U\+D83D behind '[Oo]r ': read its file with"):
+                ask("Or \ud83d not")
+        with pytest.raises(zoo.ZooError, match=r"D83D|ud83d"):
+            Tokenizer.train(["to \ud83d be"], "word", lowercase=lowercase)
+    finally:
+        zoo.kernels.use(True)
+
+
 def test_bert_reads_all_questions_as_published(shared_data) -> None:
     folder = shared_data / "tokenizers" / "bert_uncased"
     tokenizer = Tokenizer.load(folder)

@@ -14,5 +14,6 @@
     int name(const Struct *task) /* 0, or 1 where memory ran out */
 
 #define INLINE static inline __attribute__((always_inline))
+#define SHARED static __attribute__((unused)) /* of a header: not each file that includes it calls it */
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }

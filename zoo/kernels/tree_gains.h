@@ -137,7 +137,7 @@ typedef struct {
 INLINE double to_weight(const Grow *g, int64_t packed) { return (double)(packed >> g->count_bits) / g->weight_unit; }
 INLINE int64_t to_count(const Grow *g, int64_t packed) { return packed & (((int64_t)1 << g->count_bits) - 1); }
 
-static int64_t count_of(const Grow *g, const int64_t *sums) {
+SHARED int64_t count_of(const Grow *g, const int64_t *sums) {
     if (!g->index) return to_count(g, sums[0]);
     int64_t count = 0;
     for (int64_t c = 0; c < g->num_sums; c++) count += to_count(g, sums[c]);
@@ -164,7 +164,7 @@ static double median_of(const Grow *g, const int64_t *sums) {
     return (low + high) / 2;
 }
 
-static double score_of(const Grow *g, const int64_t *sums) {
+SHARED double score_of(const Grow *g, const int64_t *sums) {
     double score = 0;
     if (g->criterion == ABSOLUTE) {
         const double median = median_of(g, sums);
@@ -192,7 +192,7 @@ static double score_of(const Grow *g, const int64_t *sums) {
 }
 
 /* The last value that a side predicts. */
-static double value_of(const Grow *g, const int64_t *sums) {
+SHARED double value_of(const Grow *g, const int64_t *sums) {
     int64_t last = g->num_sums - 1;
     if (g->criterion == ABSOLUTE) return median_of(g, sums);
     if (g->index) return to_weight(g, sums[last]) / weight_of(g, sums);
@@ -325,7 +325,7 @@ static void gains(const Grow *g, Scratch *s, int64_t n, const Node *node, const 
 }
 
 /* Look at a block of n cells of a feature, whose running sums stand in `run`; `more` tells that another block follows. */
-static void look(const Grow *g, Scratch *s, int64_t n, const Node *node, const int64_t *total, double parent, int32_t feature,
+SHARED void look(const Grow *g, Scratch *s, int64_t n, const Node *node, const int64_t *total, double parent, int32_t feature,
                  int has_missing, double threshold) {
     if (!n) return;
     if (s->best.pending) s->best.next = s->codes[0], s->best.pending = 0;

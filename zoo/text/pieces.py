@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
-__all__ = ["pieces_of"]
+from zoo.errors import ZooError
+
+__all__ = ["halves_refused", "pieces_of"]
 
 _PIECE = 20_000  # characters; a whole book at once would take memory for every offset
 
@@ -44,3 +48,24 @@ def _cut(text: str, start: int) -> int:
                 return place
             place = text.find(blank, place + 1, stop)
     return stop
+
+
+@contextmanager
+def halves_refused(texts: Sequence[str]) -> Iterator[None]:
+    """Raise one line where texts cannot be read because one holds half of a character, which UTF-8 has no bytes for.
+
+    >>> with halves_refused(["to be", "or \\ud83d"]):
+    ...     [text.encode() for text in ["to be", "or \\ud83d"]]
+    Traceback (most recent call last):
+    zoo.errors.ZooError: A text holds half of a character, U+D83D behind 'or ': read its file with errors='replace'.
+    """
+    try:
+        yield
+    except (UnicodeEncodeError, TypeError):  # Python's, and the library's
+        for half in filter(None, map(re.compile("[\ud800-\udfff]").search, texts)):
+            before = half.string[max(half.start() - 20, 0) : half.start()]
+            raise ZooError(
+                f"A text holds half of a character, U+{ord(half[0]):X} behind '{before}': read its file with "
+                "errors='replace'."
+            ) from None
+        raise

@@ -21,7 +21,7 @@ from torch import Tensor
 from zoo.errors import ZooError
 from zoo.text import words
 from zoo.text.learning import ROLES, learn, learn_words
-from zoo.text.pieces import pieces_of
+from zoo.text.pieces import halves_refused, pieces_of
 from zoo.text.vocabulary_files import read_vocabulary
 from zoo.text.words import Words
 
@@ -218,7 +218,7 @@ class Tokenizer:
         ids, lengths = [np.zeros(0, np.int32)], list[int]()
         remaining = iter(texts)
         while part := list(islice(remaining, 4096)):
-            rows = [encoding.ids for encoding in self.backend.encode_batch_fast(part, add_special_tokens=False)]
+            rows = [encoding.ids for encoding in self._encodings(part)]
             lengths += map(len, rows)
             ids.append(np.fromiter(chain.from_iterable(rows), np.int32))
         return torch.from_numpy(np.concatenate(ids)), torch.tensor(lengths, dtype=torch.long)
@@ -239,8 +239,12 @@ class Tokenizer:
             if self._words is not None and words.available():
                 yield self._read_words(part)[0].numpy()
                 continue
-            encodings = self.backend.encode_batch_fast(part, add_special_tokens=False)
+            encodings = self._encodings(part)
             yield np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32)
+
+    def _encodings(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        with halves_refused(texts):
+            return self.backend.encode_batch_fast(texts, add_special_tokens=False)
 
     @functools.cached_property
     def _words(self) -> Words | None:
@@ -269,7 +273,8 @@ class Tokenizer:
         >>> Tokenizer.train(["to be"], "word").tokenize("to see").offsets
         [(0, 2), (3, 6)]
         """
-        encoding = self.backend.encode(text, add_special_tokens=False)
+        with halves_refused([text]):
+            encoding = self.backend.encode(text, add_special_tokens=False)
         return Tokenized(encoding.ids, encoding.tokens, encoding.offsets)
 
     def shown(self, ids: Sequence[int]) -> list[tuple[str, int]]:

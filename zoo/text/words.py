@@ -19,6 +19,7 @@ from torch import Tensor
 
 from zoo.kernels import words as kernel
 from zoo.kernels.words import available
+from zoo.text.pieces import halves_refused
 
 __all__ = ["Words", "add_counts", "available", "lowered"]
 
@@ -69,11 +70,16 @@ class Words:
 
         Returns:
             The numbers (M,), int32, and how many each text has, (N,), int64.
+
+        Raises:
+            ZooError: for half of a character.
         """
         remaining, found = iter(texts), [torch.zeros(0, dtype=torch.int32)]
         lengths = [torch.zeros(0, dtype=torch.long)]
         while part := list(islice(remaining, _PART)):
-            numbers, ends = self._read([text.encode() for text in part], other)
+            with halves_refused(part):
+                encoded = [text.encode() for text in part]
+            numbers, ends = self._read(encoded, other)
             found.append(numbers)
             lengths.append(ends.diff(prepend=ends.new_zeros(1)))
         return torch.cat(found), torch.cat(lengths)
@@ -127,7 +133,8 @@ def lowered(text: str) -> str:
         return text.lower()
     from tokenizers.normalizers import Lowercase
 
-    return Lowercase().normalize_str(text)
+    with halves_refused([text]):
+        return Lowercase().normalize_str(text)
 
 
 def _bytes(text: bytes) -> Tensor:
