@@ -50,6 +50,8 @@ _HOMES = {
     "save_pretrained": "zoo.training.pretrained",
 }
 
+_PACKAGES = ("analysis", "data", "kernels", "layers", "numerics", "optimizers", "text", "visual")
+
 __all__ = [
     "Batch",
     "DataSpec",
@@ -77,6 +79,8 @@ lean.install()
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"zoo.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'zoo' has no attribute '{name}'")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -19,6 +19,7 @@ from zoo.training.analyses import Subject
 
 TEXT = DataSpec(kind="tokens", shape=(6,), target="tokens", vocab_size=7)
 ROWS = DataSpec(kind="sequence", shape=(6, 3), target="class", num_classes=4)
+BITS = DataSpec(kind="sequence", shape=(6, 3), target="bits", num_targets=2)
 SERIES = DataSpec(kind="series", shape=(6, 1), target="series", num_targets=2)
 PAIRS = DataSpec(kind="pairs", shape=(5, 4), target="tokens", vocab_size=7)
 
@@ -172,9 +173,33 @@ def test_mistakes() -> None:
     with pytest.raises(ZooError, match="at least 1"):
         sequential_jacobian(rows, drawn(2, 6, 3), chunk_size=0)
     with pytest.raises(ZooError, match=r"\(B, S, D\)"):
-        sequential_jacobian(nn.LSTM(3, 3), tokens(2, 3))
+        sequential_jacobian(nn.LSTM(3, 3, batch_first=True), tokens(2, 3))
+    copies = build("ntm", BITS, hidden_size=4, num_slots=3)
+    wrong = {r"\(N, T, 3\)": drawn(2, 6), r"\(N, T, 3\), got \(2, 6, 4\)": drawn(2, 6, 4), "no steps": drawn(2, 0, 3)}
+    for what, x in wrong.items():
+        with pytest.raises(ZooError, match=what):
+            sequential_jacobian(copies, x)
+    with pytest.raises(ZooError, match="batch_first=True"):  # whose steps would be taken for examples
+        sequential_jacobian(nn.LSTM(3, 4), drawn(2, 6, 3))
+    with pytest.raises(ZooError, match=r"mask must be of shape \(2, 6\)"):
+        sequential_jacobian(rows, drawn(2, 6, 3), torch.ones(2, 5))
+    with pytest.raises(ZooError, match="of must be"):
+        sequential_jacobian(rows, drawn(2, 6, 3), of="both")  # type: ignore[arg-type]
+    for nothing in (lambda x: torch.zeros(len(x), 4), lambda x: x.detach()):
+        with pytest.raises(ZooError, match="does not depend on x"):
+            sequential_jacobian(nothing, drawn(2, 6, 3))
+    with pytest.raises(ZooError, match="not NoneType"):
+        sequential_jacobian(lambda x: None, drawn(2, 6, 3))
     with pytest.raises(ZooError, match="has seen no data"):
         sequential_jacobian(zoo.create_model("lstm"), drawn(2, 6, 3))
+
+
+def test_numbers_masks_and_directions_of_any_type() -> None:
+    model, x = build("lstm", ROWS, hidden_size=8), drawn(2, 6, 3).round()
+    mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
+    expected = sequential_jacobian(model, x, mask.bool(), directions=torch.eye(4))
+    found = sequential_jacobian(model, x.int().numpy(), mask.numpy(), directions=torch.eye(4).numpy())
+    assert torch.equal(found.blocks, expected.blocks)
 
 
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from zoo.checks import Range, check_type
+from zoo.data.arrays import inputs_from
 from zoo.data.spec import Batch
 from zoo.errors import ZooError
 from zoo.layers import TokenEmbedding
@@ -109,19 +111,20 @@ def sequential_jacobian(
         >>> bool((found.norms.triu(1) == 0).all())  # no answer knows what is to come
         True
     """
-    if chunk_size < 1:
-        raise ZooError(f"chunk_size must be at least 1, not {chunk_size}.")
+    check_type("chunk_size", chunk_size, Annotated[int, Range(1)])
+    check_type("of", of, Literal["source", "target"])
     network = _Network(model, x, mask, of)
     with torch.inference_mode(False), torch.enable_grad(), _undisturbed(model):
         with torch.no_grad():
             answer, leaf = network(torch.arange(network.size))
         count, length, width = answer.shape
         steps, depth = leaf.shape[1:]
+        if not steps:
+            raise ZooError("x has no steps that an answer could be differentiated by.")
         inputs = torch.ones(count, steps, dtype=torch.bool) if network.mask is None else network.mask
         inputs = inputs.to(answer.device)
         outputs = network.answered(length, inputs)  # (B, T)
-        if directions is None:
-            directions = torch.eye(width)
+        directions = torch.eye(width) if directions is None else torch.as_tensor(directions)
         if directions.ndim != 2 or directions.shape[1] != width:
             raise ZooError(f"directions must be of shape (P, {width}), not {tuple(directions.shape)}.")
         directions = directions.to(answer)
@@ -132,9 +135,11 @@ def sequential_jacobian(
         for at, along in zip(places.split(chunk_size), towards.split(chunk_size), strict=True):
             row, step = at.unbind(1)
             answer, leaf = network(row)
-            seen = answer[torch.arange(len(row), device=row.device), step]  # (M, K)
-            (gradient,) = torch.autograd.grad((seen * directions[along]).sum(), leaf)  # (M, S, D)
-            gradient = gradient * inputs[row].unsqueeze(-1)
+            seen = (answer[torch.arange(len(row), device=row.device), step] * directions[along]).sum()
+            (gradient,) = torch.autograd.grad(seen, leaf, allow_unused=True) if seen.requires_grad else (None,)
+            if gradient is None:
+                raise ZooError("The answer does not depend on x by anything that has a derivative.")
+            gradient = gradient * inputs[row].unsqueeze(-1)  # (M, S, D)
             squares.index_put_((row, step), gradient.double().square().sum(-1), accumulate=True)
             if whole is not None:
                 whole[row, step, :, along] = gradient
@@ -152,18 +157,25 @@ class _Network:
             self.mask = {"source": self.batch.source_mask, "target": self.batch.target_mask}[of]
             self.mask = self.mask if self.batch.source is not None else self.batch.mask
             return
+        if getattr(model, "batch_first", True) is False:
+            raise ZooError(f"{type(model).__name__} takes steps first: build it with batch_first=True for (B, S, D).")
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 3:
             raise ZooError("The derivatives of a layer or function are by numbers: pass x of shape (B, S, D).")
-        self.batch, self.size, self.mask = Batch(x=x.detach(), mask=mask), len(x), mask
+        self.mask = _mask_of(x, mask)
+        self.batch, self.size = Batch(x=x.detach(), mask=self.mask), len(x)
 
     @staticmethod
     def _batch(model: ZooModel, x: Any, mask: Tensor | None) -> Batch:
         model.check_fitted()
         assert model.spec is not None
         _check_steps(model)
-        batch = x if isinstance(x, Batch) else Batch.of(model.spec.kind, torch.as_tensor(x), mask=mask)
-        if model.spec.kind == "pairs" and batch.source is None:
+        if model.spec.kind == "pairs" and (not isinstance(x, Batch) or x.source is None):
             raise ZooError("Sentence pairs come as a Batch of a DataModule, with source and target.")
+        if isinstance(x, Batch):
+            return model.as_batch(x)
+        batch = inputs_from(x, model.spec, missing=True)  # NaN may stand in padding
+        if mask is not None:
+            batch = batch._replace(mask=_mask_of(batch.inputs, mask))
         return model.as_batch(batch)
 
     def answered(self, length: int, inputs: Tensor) -> Tensor:
@@ -189,10 +201,21 @@ class _Network:
         return self._shaped(answer[0] if isinstance(answer, tuple) else answer), leaf
 
     @staticmethod
-    def _shaped(answer: Tensor) -> Tensor:
+    def _shaped(answer: Any) -> Tensor:
+        if not isinstance(answer, Tensor):
+            raise ZooError(f"An answer is a tensor, (B, T, K) or (B, K), not {type(answer).__name__}.")
         if answer.ndim not in (2, 3):
             raise ZooError(f"An answer is (B, T, K) or (B, K), not {tuple(answer.shape)}.")
         return answer if answer.ndim == 3 else answer.unsqueeze(1)
+
+
+def _mask_of(x: Tensor, mask: Any) -> Tensor | None:
+    if mask is None:
+        return None
+    mask = torch.as_tensor(mask)
+    if mask.shape != x.shape[:2]:
+        raise ZooError(f"mask must be of shape {tuple(x.shape[:2])}, one for each step of x, not {tuple(mask.shape)}.")
+    return mask.bool().to(x.device)
 
 
 def _check_steps(model: ZooModel) -> None:

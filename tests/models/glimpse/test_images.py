@@ -126,3 +126,12 @@ def test_pictures_show_the_path(name: str) -> None:
 def test_mistakes_are_one_line(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(zoo.ZooError, match=rf"model\.{next(iter(options))} must be"):
         zoo.create_model(name, **options)
+
+
+def test_scales_that_see_no_more_are_refused() -> None:
+    """And the last that is not holds the image from its corners: read at each pixel, more would take minutes."""
+    spec = zoo.DataSpec(kind="image", shape=(1, 8, 11), target="class", num_classes=3)
+    zoo.create_model("ram", spec, glimpse_size=4, num_scales=4)  # 32 ≥ 22
+    with pytest.raises(zoo.ZooError, match=r"model\.num_scales must be at most 4 .* 8×11, not 5"):
+        zoo.create_model("ram", spec, glimpse_size=4, num_scales=5)
+    zoo.create_model("ram", spec, glimpse_size=50)

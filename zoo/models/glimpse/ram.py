@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from zoo import layers
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
+from zoo.errors import ZooError
 from zoo.layers.glimpse import reinforce_loss, retina
 from zoo.models.base import GradientModel
 from zoo.models.glimpse.glimpse_model import Glances, LooksAtImages, pixels
@@ -98,7 +99,13 @@ class RAM(LooksAtImages, GradientModel):
         check_range("num_paths", num_paths, 1)
 
     def initialize(self, spec: DataSpec) -> None:
-        h = self.hparams
+        h, side = self.hparams, max(spec.shape[1:])
+        useful = 1 + max(0, math.ceil(math.log2(2 * side / h.glimpse_size)))  # the last holds the image from any place
+        if h.num_scales > useful:
+            raise ZooError(
+                f"model.num_scales must be at most {useful} with model.glimpse_size={h.glimpse_size} on images of "
+                f"{spec.shape[1]}×{spec.shape[2]}, not {h.num_scales}: the patches of more would hold nothing else."
+            )
         self.what = nn.Linear(spec.shape[0] * h.num_scales * h.glimpse_size**2, h.glimpse_hidden_size)
         self.where = nn.Linear(2, h.glimpse_hidden_size)
         self.join = nn.Linear(2 * h.glimpse_hidden_size, h.hidden_size)

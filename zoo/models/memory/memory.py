@@ -18,6 +18,7 @@ Source: Graves, Wayne & Danihelka 2014; Graves et al. 2016. Deviations: see `zoo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from zoo import layers
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
+from zoo.errors import ZooError
 from zoo.layers.memory.machine import MemoryMachine
 from zoo.models.base import GradientModel
 from zoo.registry import register_model
@@ -152,7 +154,8 @@ class NTM(MemoryModel, GradientModel):
         check_range("gate_bias", gate_bias, -100, 100)
         check_range("strength_bias", strength_bias, -100, 100)
         check_range("shift_bias", shift_bias, -100, 100)
-        check_range("span", span or None, 1)
+        if span and not 1 <= span < math.inf:
+            raise ZooError(f"model.span must be 0, or at least 1 and finite, not {span!r}.")
 
     def machine(self, input_size: int) -> layers.NTM:
         return layers.NTM(input_size, **self.hparams)
