@@ -97,6 +97,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("gru", {"reset_after": False, "update_gate": "new", "layer_norm": True}),
     ("ntm", {"controller": "lstm", "num_read_heads": 2}),
     ("dnc", {"controller": "feedforward"}),
+    ("ntm", {"controller": "lstm", "span": 4.0, "initial_memory": "learned"}),
+    ("ram", {"num_paths": 3}),
     ("svm", {"features": "nystroem", "num_components": 8}),
     ("svm", {"features": "rff", "num_components": 8}),
     ("kernel_svm", {"kernel": "poly", "degree": 2}),

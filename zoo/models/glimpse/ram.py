@@ -76,6 +76,7 @@ class RAM(LooksAtImages, GradientModel):
     """
 
     adjustable = ("num_paths",)
+    _drawn: tuple[Tensor, Tensor] | None = None
 
     def __init__(
         self,
@@ -133,10 +134,18 @@ class RAM(LooksAtImages, GradientModel):
 
     def _paths(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The first places and the noise of M paths, the same for all images."""
+        first, noise = self._drawn or self._draw()
+        return list(zip(first.to(x), noise.to(x), strict=True))
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
         generator, h = torch.Generator().manual_seed(SEED), self.hparams
         first = 2 * torch.rand(h.num_paths, 1, 2, generator=generator, dtype=torch.float64) - 1
         noise = torch.randn(h.num_paths, 1, h.num_glimpses - 1, 2, generator=generator, dtype=torch.float64)
-        return list(zip(first.to(x), noise.to(x), strict=True))
+        return first, noise
+
+    def before_trace(self) -> None:
+        super().before_trace()
+        self._drawn = self._draw()  # no trace holds the drawing
 
     def _look(self, x: Tensor, first: Tensor, noise: Tensor) -> Glances:
         """Look at images from the first places (B or 1, 2) on, with noise (B or 1, T − 1, 2) for the others."""
