@@ -21,8 +21,8 @@ OTHER: dict[str, Any] = {
     "gradient_tol": 0.5, "intercept_scaling": 3.0, "lora_alpha": 3.0, "lora_rank": 2, "loss": "poisson", "max_iter": 7,
     "max_samples": 0.5, "method": "newton", "min_categories": 4, "norm": True, "num_clusters": 4,
     "num_components": 7, "num_passes": 3, "oversampling": 3.0, "probability": True, "quantile": 0.3, "rounds": 4,
-    "seed": 7, "span": 5.0, "threshold": 1.5, "tol": 0.01, "tolerance": 0.1, "validation_fraction": 0.3, "var_smoothing": 0.1,
-    "warm_start": True,
+    "seed": 7, "span": 5.0, "threshold": 1.5, "tol": 0.01, "tolerance": 0.1, "validation_fraction": 0.3,
+    "var_smoothing": 0.1, "warm_start": True,
 }  # fmt: skip
 WHOLE = {("pca", "oversampling"): 3}
 # What hyperparameters are beside those that leave one without use.
