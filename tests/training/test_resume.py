@@ -315,3 +315,10 @@ def test_a_run_of_other_settings_is_not_gone_on_with(tmp_path: Path, capsys: pyt
         assert named in error
         assert error.count("\n") == 1
     assert checkpoint_bits(folder / "checkpoints" / "last.ckpt") == before
+
+
+def test_a_signal_saves_after_all_that_counts_the_batch(tmp_path: Path) -> None:
+    """Else the curve over rows goes on a batch too early."""
+    model = zoo.create_model("mlp", zoo.create_data("iris").spec)
+    names = [type(callback).__name__ for callback in make_trainer(model, run_dir=tmp_path, logger=False).callbacks]
+    assert names.index("SignalExit") > max(names.index("LossByRows"), names.index("Gauges"))

@@ -161,10 +161,10 @@ def make_trainer(
         logger = make_loggers(logger, Path(run_dir)) if isinstance(logger, list | tuple) else logger
     elif isinstance(logger, list | tuple):
         logger = False
-    if run_dir is not None:
-        callbacks.append(SignalExit(checkpointer))
     if run_dir is not None and not model.streaming:
         callbacks += [Gauges(), LossByRows()]
+    if run_dir is not None:
+        callbacks.append(SignalExit(checkpointer))  # after what counts rows: it saves the batch that is done
     callbacks += [Compiled()] * compile + [Recomputed()] * activation_checkpointing
     if histograms:
         callbacks.append(Histograms())
