@@ -218,8 +218,8 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     labels = zoo.DataSpec("tokens", (4,), "class", num_classes=2, vocab_size=5)
     tokens = torch.tensor([[1, 2, 3]])
     for model in (zoo.create_model("bert", labels, hidden_size=4), zoo.create_model("gru", SPEC, hidden_size=4)):
-        zoo.save_pretrained(model, tmp_path)  # what transformers has no form of is the zoo's own, in the same place
-        again: Any = zoo.load_pretrained(tmp_path)
+        zoo.save_pretrained(model, tmp_path / "own")  # what transformers has no form of, in the same place twice
+        again: Any = zoo.load_pretrained(tmp_path / "own")
         assert again.entry.name == model.entry.name
         torch.testing.assert_close(again(tokens), model.eval()(tokens), rtol=0, atol=0)
 
