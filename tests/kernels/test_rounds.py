@@ -74,6 +74,8 @@ def test_rounds_together_are_those_of_the_torch_form(kernels: str, monkeypatch: 
         monkeypatch.setenv("ZOO_KERNELS", kernels)
         for together in (1, 3, ROUNDS):
             ours, after, mine = grown(case, together)
+            assert bool(after.isfinite().all()), seed
+            assert bool(ours.value.isfinite().all()), seed
             for a, b in zip((*ours, after), (*trees, output), strict=True):
                 torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True, msg=f"{seed}")
             torch.testing.assert_close(mine, losses, rtol=1e-12, atol=1e-300, equal_nan=True)

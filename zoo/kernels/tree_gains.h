@@ -196,7 +196,8 @@ SHARED double value_of(const Grow *g, const int64_t *sums) {
     int64_t last = g->num_sums - 1;
     if (g->criterion == ABSOLUTE) return median_of(g, sums);
     if (g->index) return to_weight(g, sums[last]) / weight_of(g, sums);
-    return ((double)sums[last] / g->gradient_unit) / (to_weight(g, sums[0]) + g->l2);
+    const double bend = to_weight(g, sums[0]) + g->l2;
+    return bend > 0 ? (double)sums[last] / g->gradient_unit / bend : 0; /* a tree that sees no row takes no step */
 }
 
 /* Scores of both sides by absolute errors; the medians stand in `top`. The target values that a node lacks are left out. */

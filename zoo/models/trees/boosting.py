@@ -173,7 +173,8 @@ def _by_kernel(
     unit = units.repeat_interleave(torch.cat([root[1:], root.new_tensor([len(feature)])]) - root, dim=0)
     packed = Units(units_for(len(rows.y), 1.0).count_bits, unit[:, 0])  # type: ignore[arg-type]
     weight = packed.unpack(sums[:, 0])
-    value = sums[:, 1:].double() / unit[:, 1:] / (weight + l2).unsqueeze(1)
+    bend = (weight + l2).unsqueeze(1)
+    value = torch.where(bend > 0, sums[:, 1:].double() / unit[:, 1:] / bend, 0.0)
     trees = Trees(
         root=root,
         feature=feature,

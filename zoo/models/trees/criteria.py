@@ -149,7 +149,8 @@ class Criterion:
                 return self.median(weight).unsqueeze(-1)
             return weight / weight.sum(-1, keepdim=True)
         weight, gradient = self.units.unpack(sums[..., :1]), sums[..., 1:].double() / self.units.gradient
-        return gradient / (weight + self.l2)
+        bend = weight + self.l2
+        return torch.where(bend > 0, gradient / bend, 0.0)  # a tree that sees no row takes no step
 
     def median(self, weight: Tensor) -> Tensor:
         """Return the weighted medians (the middle of the two, where there are two) of weights (..., S), (...)."""
