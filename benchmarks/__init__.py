@@ -26,6 +26,7 @@ __all__ = ["Job", "Result", "device_name", "measure"]
 
 SPREAD = 0.3  # of the ratios about their median, as a share of it, above which a job is measured again
 ROUNDS = 3  # in which it is measured at most
+LONG = 10  # seconds of a cell's warm-up, from which on three pairs are enough
 LEAST = 0.02  # seconds that a timing takes at least, so that the clock's ticks do not matter
 VERSIONS = ("torch", "numpy", "scikit-learn", "scipy")
 
@@ -83,6 +84,11 @@ class Result:
         return statistics.median(self.ratios)
 
     @property
+    def middles(self) -> tuple[float, float]:
+        """The medians of both."""
+        return statistics.median(self.ours), statistics.median(self.peer)
+
+    @property
     def scatters(self) -> bool:
         """Whether the middle half of the ratios lies further from their median than `SPREAD`."""
         ratios, quarter = self.ratios, len(self.ours) // 4
@@ -123,15 +129,17 @@ def measure(job: Job) -> Result:
     calls = ((job.ours, result.ours), (job.peer, result.peer))
     with warnings.catch_warnings(), _one_thread() if job.where else contextlib.nullcontext():
         warnings.simplefilter("ignore")  # that a few iterations were not enough
+        start = time.perf_counter()
         _warm_up(job)
+        pairs = job.pairs if not job.where or time.perf_counter() - start < LONG else min(job.pairs, 3)
         gc.collect()
         gc.freeze()  # what is there already is not looked through before each call
         times = [1, 1]
-        if job.where:
+        if job.where and pairs == job.pairs:
             first = [_time(call, job) for call, _ in calls]
             times = [max(1, min(1000, math.ceil(LEAST / max(seconds, 1e-6)))) for seconds in first]
         for _ in range(ROUNDS):
-            for pair in range(job.pairs):
+            for pair in range(pairs):
                 for which in (0, 1) if pair % 2 == 0 else (1, 0):
                     call, found = calls[which]
                     found.append(_time(call, job, times[which]))

@@ -1,25 +1,48 @@
 """Run benchmarks and write `benchmarks/results/<device>.md`: `python -m benchmarks [NAME...] [--quick]`.
 
-`--quick` takes of each grid some cells, in about a minute, and writes nothing. `NAME-grid` is the grid of a benchmark
-alone; of one that Ctrl-C ends the cells that were measured are kept, and what is written says so.
+`NAME-grid` is the grid of a benchmark alone, whose cells are kept in `<device>-NAME.json` beside its picture. A cell
+stands until it is measured anew, so that a grid may be measured in parts: `--minutes` ends it in time, as Ctrl-C does,
+`--rest` measures what is not there yet, and `--only` what has a name of that pattern. `--quick` takes of each grid some
+cells, in about a minute, and writes nothing.
 """
 
 from __future__ import annotations
 
+import argparse
+import fnmatch
 import importlib
+import math
 import pkgutil
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import benchmarks
 from benchmarks import Job, Result, circumstances, device_name, measure
-from benchmarks._grid import draw, summary
+from benchmarks._grid import Cell, draw, read, save, summary
 
 RESULTS = Path(__file__).parent / "results"
 HEADER = "| job | ours | peer | whose | ratio (median) | spread | bound |\n|---|---|---|---|---|---|---|\n"
+MISSED, BAR = " **missed**", "\\|"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which cells of a grid are measured in this run."""
+
+    quick: bool = False
+    only: str = "*"
+    rest: bool = False
+    end: float = math.inf  # of `time.monotonic`, after which no cell is begun
+
+    def takes(self, job: Job, kept: Iterable[str]) -> bool:
+        """Whether a job is measured, given the names of the cells that are there."""
+        wanted = fnmatch.fnmatchcase(job.name, self.only) and not (self.rest and job.name in kept)
+        return wanted and (job.quick or not self.quick)
 
 
 def names() -> list[str]:
@@ -34,18 +57,27 @@ def amount(value: float, unit: str) -> str:
 
 def row(result: Result) -> str:
     """One line of the table: amounts are medians, the spread is that of the ratios; a missed bound is marked."""
-    job, middle, ratios = result.job, len(result.ours) // 2, result.ratios
-    ours, peer = (amount(sorted(times)[middle], job.unit) for times in (result.ours, result.peer))
+    job, unit = result.job, result.job.unit
+    ours, peer = (amount(value, unit) for value in result.middles)
 
     def said(ratio: float) -> str:
-        return f"{amount(ratio, job.unit)} more" if job.beyond else f"{ratio:.2f}"
+        return f"{amount(ratio, unit)} more" if job.beyond else f"{ratio:.2f}"
 
-    bound = amount(job.bound, job.unit) if job.beyond else f"{job.bound:g}"
-    name = job.name.replace("|", "\\|")
-    return (
-        f"| {name} | {ours} | {peer} | {job.peer_name} | {said(result.ratio)} "
-        f"| {said(ratios[0])} to {said(ratios[-1])} | {bound}{' **missed**' if result.missed else ''} |"
-    )
+    bound = amount(job.bound, unit) if job.beyond else f"{job.bound:g}"
+    ratios = said(result.ratio), f"{said(result.ratios[0])} to {said(result.ratios[-1])}"
+    return line(job.name, ours, peer, job.peer_name, *ratios, bound + MISSED * result.missed)
+
+
+def cell_row(cell: Cell) -> str:
+    """One line of a grid's table."""
+    times, bound = (amount(cell.ours, ""), amount(cell.peer, "")), f"{cell.bound:g}"
+    ratios = f"{cell.ratio:.2f}", f"{cell.low:.2f} to {cell.high:.2f}"
+    return line(cell.name, *times, cell.peer_name, *ratios, bound + MISSED * (cell.ratio > cell.bound))
+
+
+def line(name: str, *parts: str) -> str:
+    """A line of the table."""
+    return f"| {' | '.join((name.replace('|', BAR), *parts))} |"
 
 
 def device_file() -> str:
@@ -53,7 +85,7 @@ def device_file() -> str:
     return re.sub(r"[^a-z0-9]+", "-", device_name().lower()).strip("-")
 
 
-def write(name: str, rows: list[str], said: str = "") -> Path:
+def write(name: str, rows: Iterable[str], said: str = "") -> Path:
     """Replace the section of one benchmark in the device's file, leaving the others as they are."""
     return keep(name, f"{said}{circumstances()}\n\n{HEADER}" + "\n".join(rows))
 
@@ -70,33 +102,54 @@ def keep(name: str, section: str) -> Path:
     return path
 
 
-def measured(name: str, jobs: Iterable[Job], results: list[Result]) -> list[Result]:
-    """Measure jobs, each printed as it is done, and return the results, to which each is added."""
+def measured(name: str, jobs: Iterable[Job]) -> list[str]:
+    """Measure jobs, print the line of each as it is done, and return the lines."""
     print(f"## {name}\n\n{circumstances()}\n\n{HEADER}", end="")
+    rows = []
     for job in jobs:
-        results.append(measure(job))
-        print(row(results[-1]), flush=True)
+        rows.append(row(measure(job)))
+        print(rows[-1], flush=True)
     print()
-    return results
+    return rows
 
 
-def run_grid(kind: str, jobs: Iterable[Job], quick: bool) -> bool:
-    """Measure a grid, print what it says as a whole, and write it unless it is quick; return whether none ended it."""
-    results: list[Result] = []
-    ended = ""
+def run_grid(kind: str, jobs: Iterable[Job], choice: Choice) -> bool:
+    """Measure the chosen cells of a grid, print what all say as a whole, and write it; return whether none ended it."""
+    path = RESULTS / f"{device_file()}-{kind}.json"
+    kept = {} if choice.quick else read(path)
+    cells: dict[str, Cell] = {}
+    missing, ended, said = 0, False, ""
+    print(f"## {kind}-grid\n\n{circumstances()}\n\n{HEADER}", end="")
     try:
-        measured(f"{kind}-grid", (job for job in jobs if job.quick or not quick), results)
-    except KeyboardInterrupt:
-        ended = " Ended before its last cell."
-    if results:
-        said = f"{summary(results)}{ended}"
-        print(f"{said}\n")
-        if not quick:
-            picture = RESULTS / f"{device_file()}-{kind}.png"
-            draw(kind, results, picture)
-            text = f"{said}\n\n![ratio over size]({picture.name})\n\n"
-            print(f"written to {write(f'{kind}-grid', [row(result) for result in results], text)}\n")
+        for job in jobs:
+            if time.monotonic() > choice.end:
+                raise TimeoutError
+            if choice.takes(job, kept):
+                cells[job.name] = Cell.of(measure(job))
+                print(cell_row(cells[job.name]), flush=True)
+            elif job.name in kept:
+                cells[job.name] = kept[job.name]
+            else:
+                missing += 1
+    except (KeyboardInterrupt, TimeoutError) as error:
+        ended, said = isinstance(error, KeyboardInterrupt), " Ended before its last cell."
+        cells |= {name: cell for name, cell in kept.items() if name not in cells}
+    if cells:
+        said = summary(list(cells.values()), 0 if choice.quick else missing) + said
+        print(f"\n{said}\n")
+        if not choice.quick:
+            print(f"written to {write_grid(kind, path, list(cells.values()), said)}\n")
     return not ended
+
+
+def write_grid(kind: str, path: Path, cells: list[Cell], said: str) -> Path:
+    """Write the cells of a grid to its file, its picture, and its section of the device's file."""
+    RESULTS.mkdir(exist_ok=True)
+    save(path, cells)
+    draw(kind, cells, picture := path.with_suffix(".png"))
+    loads = sorted(cell.load for cell in cells)
+    load = f"Load of the machine {loads[0]} to {loads[-1]}. "
+    return write(f"{kind}-grid", map(cell_row, cells), f"{said}\n\n![ratio over size]({picture.name})\n\n{load}")
 
 
 def grids(name: str, module: ModuleType) -> dict[str, Callable[[], Iterable[Job]]]:
@@ -111,7 +164,15 @@ def is_grid(name: str) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    quick, chosen = "--quick" in arguments, [name for name in arguments if name != "--quick"]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(names())}; all without a name")
+    parser.add_argument("--quick", action="store_true", help="of each grid some cells; nothing is written")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no cell of a grid is begun")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="cells of grids with such a name: 'Ridge*'")
+    parser.add_argument("--rest", action="store_true", help="cells of grids that were not measured yet")
+    options = parser.parse_args(arguments)
+    chosen = options.names
+    choice = Choice(options.quick, options.only, options.rest, time.monotonic() + 60 * options.minutes)
     unknown = sorted({name.split("-")[0] for name in chosen} - set(names()))
     if unknown:
         print(f"error: no benchmark named {', '.join(unknown)}. Available: {', '.join(names())}.", file=sys.stderr)
@@ -120,12 +181,11 @@ def main(arguments: list[str]) -> int:
         name, _, part = wanted.partition("-")
         module = importlib.import_module(f"benchmarks.{name}")
         if hasattr(module, "report"):
-            if not quick:
+            if not choice.quick:
                 print(f"{(text := module.report())}\n\nwritten to {keep(name, text)}\n")
             continue
-        if not quick and not part:
-            results = measured(name, module.jobs(), [])
-            print(f"written to {write(name, [row(result) for result in results])}\n")
+        if not choice.quick and not part:
+            print(f"written to {write(name, measured(name, module.jobs()))}\n")
         chosen_grids = {
             kind: grid for kind, grid in grids(name, module).items() if part in ("", "grid") or wanted == f"{kind}-grid"
         }
@@ -134,7 +194,7 @@ def main(arguments: list[str]) -> int:
             print(f"error: {name} has no {wanted}. Its grids: {kinds}.", file=sys.stderr)
             return 1
         for kind, grid in chosen_grids.items():
-            if not run_grid(kind, grid(), quick):
+            if not run_grid(kind, grid(), choice):
                 return 130
     return 0
 
