@@ -31,7 +31,7 @@ def prepare() -> None:
         shutil.copy(MODULES / "mathjax" / "tex-chtml.js", target)
     pictures = DOCS / "assets" / "benchmarks"
     shutil.rmtree(pictures, ignore_errors=True)
-    shutil.copytree(CHECKOUT / "benchmarks" / "results", pictures, ignore=shutil.ignore_patterns("*.md"))
+    shutil.copytree(CHECKOUT / "benchmarks" / "results", pictures, ignore=shutil.ignore_patterns("*.md", "*.json"))
     stale = [script for script in (DOCS / "examples").glob("*.py") if not _is_made(script)]
     stale.sort(key=lambda script: -script.stat().st_size)  # long ones first
     if stale:
