@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 from support import CHECKOUT
 
-__all__ = ["needs_sanitizer", "run_sanitized"]
-
-needs_sanitizer = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc and its address sanitizer")
+__all__ = ["compile_sanitized", "run_sanitized"]
 
 SETTING = """
 import sys
@@ -30,8 +28,10 @@ def _library(name: str) -> Path:
     return Path(found.stdout.strip())
 
 
-def run_sanitized(variant: str, folder: Path, script: str) -> None:
-    """Run a script that uses one variant of the kernels, compiled into a folder; fail with what a sanitizer found."""
+def compile_sanitized(variant: str, folder: Path) -> None:
+    """Compile one variant of the kernels into a folder; skip where there is no gcc or it has no sanitizer."""
+    if shutil.which("gcc") is None or not _library("libasan.so").is_absolute():
+        pytest.skip("needs gcc and its address sanitizer")
     flags = {"avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma", "avx2": "-mavx2 -mfma"}.get(variant, "")
     openmp = [] if variant == "serial" else ["-fopenmp"]
     library = folder / f"{variant}{sysconfig.get_config_var('EXT_SUFFIX')}"
@@ -41,9 +41,11 @@ def run_sanitized(variant: str, folder: Path, script: str) -> None:
         command = ["gcc", "-O1", "-g", "-std=gnu11", "-fPIC", "-fsanitize=address,undefined", *openmp, *flags.split()]
         subprocess.run([*command, "-Wno-psabi", "-c", source, "-o", objects[-1]], check=True)
     subprocess.run(["gcc", "-shared", "-fsanitize=address,undefined", *objects, "-o", library], check=True)
+
+
+def run_sanitized(variant: str, folder: Path, script: str) -> None:
+    """Run a script with the variant that was compiled into a folder; fail with what a sanitizer found."""
     preload = [_library("libasan.so"), _library("libstdc++.so")]  # the second, so that the first finds what throws
-    if not preload[0].is_absolute():
-        pytest.skip("no libasan")
     environment = {
         **os.environ,
         "LD_PRELOAD": " ".join(str(path.resolve()) for path in preload if path.is_absolute()),

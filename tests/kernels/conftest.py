@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
+from sanitizer import compile_sanitized, run_sanitized
 
 import zoo.kernels
 
@@ -16,3 +20,11 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if request.param != "0" and zoo.kernels.status().variant is None:
         pytest.skip(str(zoo.kernels.status()))
     return request.param
+
+
+@pytest.fixture(scope="session", params=[pytest.param(variant, marks=pytest.mark.slow) for variant in (BEST, *OTHERS)])
+def sanitized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
+    """Return what runs a script with the kernels under the sanitizers: each variant, compiled once for all tests."""
+    folder = tmp_path_factory.mktemp(f"sanitized-{request.param}")
+    compile_sanitized(request.param, folder)
+    return partial(run_sanitized, request.param, folder)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
-from zoo import kernels as all_kernels
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.kernels.bisecting import bisecting_descend, bisecting_splits
@@ -140,10 +138,7 @@ def test_the_operators_are_what_torch_expects(kernels: str) -> None:
         bisecting_splits(x * 1e200, None, torch.arange(9), offset, *numbers, *state(x, 4))
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", list(all_kernels.runnable()))
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 import warnings
 from test_bisecting import a_case, fitted
@@ -153,4 +148,4 @@ for seed in range(40):
     for rows in (x, x.float()):
         fitted(rows, weight, options).labels(rows)
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

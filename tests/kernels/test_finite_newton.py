@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 import zoo.kernels
@@ -118,10 +117,7 @@ def test_the_operator_is_what_torch_expects(compiled: str, monkeypatch: pytest.M
         finite_newton(x, y, y, *rest)
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", list(zoo.kernels.runnable()))
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 from test_finite_newton import a_case, finite_newton
 for seed in range(300):
@@ -129,4 +125,4 @@ for seed in range(300):
     finite_newton(x, y, cost, **options, tol=1e-8, max_iter=60)
     finite_newton(x[:0], y[:, :0], cost[:, :0], **options, tol=1e-8, max_iter=60)
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 import zoo.kernels
@@ -112,10 +110,7 @@ def test_operators_are_ones_of_torch() -> None:
     torch.library.opcheck(torch.ops.zoo.heads_backward.default, (*inputs, 1, 1, 3, *values), test_utils=tests)
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", list(zoo.kernels.runnable()))
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 import torch
 from test_heads import SIZES, VIEWS, inputs_of, move
@@ -126,4 +121,4 @@ for rows, slots, heads in SIZES:
             outputs = move(*inputs, heads)
             torch.autograd.grad(outputs, inputs, [view(torch.randn(x.shape)) for x in outputs])
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

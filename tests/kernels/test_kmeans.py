@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
-from zoo import kernels as all_kernels
 from zoo.errors import ZooError
 from zoo.kernels.kmeans import kmeans_draw, kmeans_rounds
 from zoo.models.kmeans.lloyd import lloyd
@@ -102,10 +99,7 @@ def test_threads_draw_the_same_rows(kernels: str, weighted: bool) -> None:
         assert torch.equal(kmeans_draw(x, *numbers, 1), kmeans_draw(x, *numbers, 3))
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", list(all_kernels.runnable()))
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 from test_kmeans import a_case, kmeans_parallel, kmeans_plusplus, lloyd
 for seed in range(200):
@@ -113,4 +107,4 @@ for seed in range(200):
     kmeans_parallel(x if seed % 2 else x.float(), weight, clusters, restarts, seed=7)
     lloyd(x, kmeans_plusplus(x, weight, clusters, restarts, seed=7), weight)
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 from zoo import kernels
@@ -97,10 +96,7 @@ def test_the_operator_is_traced() -> None:
     torch.library.opcheck(torch.ops.zoo.find_leaves, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", COMPILED)
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 import torch
 from test_leaves import a_forest, find_leaves
@@ -112,4 +108,4 @@ for threads in (1, 3):
         for rows in (x, x.float(), x.repeat(3000 if seed == 5 else 1, 1), sparse, (x[:0] * 0).to_sparse_csr(), x[:0]):
             find_leaves(trees, rows)
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from scipy.cluster import hierarchy
 
 import zoo.kernels
@@ -102,10 +101,7 @@ def test_what_does_not_fit_is_refused() -> None:
     )
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", list(zoo.kernels.runnable()))
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 import torch
 from zoo.kernels.linkage import _METHODS, CHAINED, hierarchy, label_merges, merge_chain, merge_closest, span
@@ -129,4 +125,4 @@ for size in (1, 2, 3, 8, 9, 70):
             merge_chain((matrix + matrix.T).fill_diagonal_(torch.inf), torch.ones(size, dtype=torch.float64), method)
         merge_chain(torch.full((5, 5), torch.inf, dtype=torch.float64), torch.ones(5, dtype=torch.float64), method)
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
-import zoo.kernels
 from zoo.kernels.lloyd import lloyd_assign, lloyd_iterate, lloyd_statistics
 from zoo.models.kmeans.lloyd import assign, cluster_statistics
 
@@ -193,10 +190,7 @@ def test_the_operators_are_what_torch_expects(kernels: str) -> None:
         lloyd_statistics(x, x[0], 1.0, centroids, 2, weight[1:])
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", list(zoo.kernels.runnable()))
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 import torch
 from test_lloyd import SIZES, assign, cluster_statistics, lloyd_assign, lloyd_iterate, strided, transposed
@@ -218,4 +212,4 @@ x = torch.randn(40, 4)
 x[5, 1] = torch.nan
 assign(x, torch.randn(1, 3, 4, dtype=torch.float64))
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 import zoo.kernels
@@ -230,10 +228,7 @@ def test_the_search_is_an_operator_and_refuses_what_does_not_fit(compiled: str) 
     assert not torch.ops.zoo.log_loss_minimize(*same, *numbers)[3][0]
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", list(zoo.kernels.runnable()))
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 import torch
 from test_log_loss import SIZES, WIDE, a_case, log_loss, search
@@ -249,4 +244,4 @@ torch.set_num_threads(2)
 x, shift, scale, y, point = a_case((100_000, 20, 2))
 log_loss(x, shift, scale, y, None, None, point, True)
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

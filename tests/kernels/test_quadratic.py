@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
-import zoo.kernels as all_kernels
 from zoo.kernels.quadratic import available, quadratic_sweeps
 from zoo.models.linear.minimizers import pseudo_gradient
 from zoo.models.linear.quadratic import _descend, _sweep, minimize_quadratic
@@ -105,10 +103,7 @@ def test_the_operator_is_traced(kernels: str) -> None:
     torch.library.opcheck(torch.ops.zoo.quadratic_sweeps.default, arguments, test_utils=tests)
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", list(all_kernels.runnable()))
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 from test_quadratic import case
 from zoo.kernels.quadratic import quadratic_sweeps
@@ -116,4 +111,4 @@ for seed in range(500):
     hessian, linear, l1, above, x = case(seed)
     quadratic_sweeps(hessian, l1, l1, above, hessian @ x + linear, x, 20, 1 + seed % 3)
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
 from recurrent_cases import worst
-from sanitizer import needs_sanitizer, run_sanitized
-
-import zoo.kernels
 
 BOUND = 2e-5
 
@@ -25,16 +22,13 @@ def test_many_drawn_cases_equal_torchs(kernels: str) -> None:
         assert worst(seed) <= BOUND, seed
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", zoo.kernels.runnable())
-def test_no_finding_under_the_address_sanitizer(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_address_sanitizer(sanitized: Callable[[str], None]) -> None:
     script = f"""
 from recurrent_cases import worst
 for seed in range(5000, 5400):
     assert worst(seed) <= {BOUND}, seed
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)
 
 
 def test_the_seam_refuses_what_does_not_fit() -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 from zoo import kernels as all_kernels
@@ -109,10 +108,7 @@ def test_the_operator_is_what_torch_expects(kernels: str) -> None:
         boost_rounds(*of_classes)
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", list(all_kernels.runnable()))
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 import torch
 from test_rounds import a_case, grown
@@ -121,4 +117,4 @@ for threads in (1, 3):
     for seed in range(300):
         grown(a_case(seed), 3)
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

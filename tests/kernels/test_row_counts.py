@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 import zoo.kernels
@@ -61,13 +60,10 @@ def test_what_does_not_fit_is_named() -> None:
     torch.library.opcheck(torch.ops.zoo.row_counts, good, test_utils=("test_schema", "test_faketensor"))
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", COMPILED)
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 from test_row_counts import row_counts, some_tokens
 for seed in range(200):
     row_counts(*some_tokens(seed))
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

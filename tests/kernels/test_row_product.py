@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
-import zoo.kernels as all_kernels
 from zoo.kernels import row_product as compiled
 from zoo.kernels.row_product import available, row_product
 from zoo.layers import Linear
@@ -120,10 +118,7 @@ def test_the_operator_is_traced(kernels: str) -> None:
     torch.library.opcheck(torch.ops.zoo.row_product.default, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", list(all_kernels.runnable()))
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 import torch
 from test_row_product import case
@@ -133,4 +128,4 @@ for seed in range(500):
     torch.set_num_threads(1 + seed % 3)
     row_product.row_product(*case(seed))
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
-import zoo.kernels as all_kernels
 from zoo.kernels import slope as compiled
 from zoo.kernels.slope import available, least_squares_slope
 from zoo.models.linear.single_precision import _slope
@@ -68,10 +66,7 @@ def test_the_operator_is_traced(kernels: str) -> None:
     torch.library.opcheck(torch.ops.zoo.least_squares_slope.default, (x, y, at, w), test_utils=tests)
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", list(all_kernels.runnable()))
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 import torch
 from test_slope import case
@@ -81,4 +76,4 @@ for seed in range(500):
     torch.set_num_threads(1 + seed % 3)
     slope.least_squares_slope(*case(seed))
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

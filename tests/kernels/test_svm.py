@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 from zoo import kernels
@@ -203,10 +202,7 @@ def test_the_operators_are_traced() -> None:
     torch.library.opcheck(torch.ops.zoo.dual_descent, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", list(kernels.runnable()))
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 import random, torch
 from test_svm import NAMES, Kernel, a_case, dual_descent, smo
@@ -222,4 +218,4 @@ for seed in range(250):
         dual_descent(x.new_zeros(len(x), 0), dual, max_iter=5)
         dual_descent((x * (x > draw.choice([-9.0, 0.0, 1.0, 9.0]))).to_sparse_csr(), dual, max_iter=30)
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

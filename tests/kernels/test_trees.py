@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 from zoo import kernels
@@ -334,10 +332,7 @@ def test_odd_cases(variant: str) -> None:
         assert torch.equal(compiled_leaf, leaf)
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", COMPILED)
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 import torch
 from test_trees import a_case, code_rows, in_memory, odd_cases, odd_rows
@@ -352,4 +347,4 @@ for threads in (1, 3):
 for bins, codes, sums, rules, limits, options in odd_cases():
     in_memory.grow_trees(codes, sums, bins, rules, limits, **options)
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 import zoo.kernels
@@ -134,10 +132,7 @@ def test_operators_are_known_to_the_compiler() -> None:
     torch.library.opcheck(torch.ops.zoo.tsne_pull.default, (points, *entries), test_utils=checks)
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", list(zoo.kernels.runnable()))
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 import torch
 from test_tsne import *
@@ -152,4 +147,4 @@ for zoo.kernels.tsne.PARALLEL in (1 << 24, 1):
             if size > 1:
                 sparse_attraction(points, near_pairs(size, min(size - 1, 20)))
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from torch import Tensor
 
 import zoo
-from zoo import kernels as all_kernels
 from zoo.data.spec import DataSpec
 from zoo.kernels.word2vec import word2vec_steps
 from zoo.models.word_vectors.windows import Windows, draw_windows
@@ -158,10 +156,7 @@ def test_the_operator_is_traced(kernels: str) -> None:
     torch.library.opcheck(torch.ops.zoo.word2vec_steps, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", list(all_kernels.runnable()))
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 import torch
 from test_word2vec import Case
@@ -169,4 +164,4 @@ for seed in range(250):
     torch.set_num_threads(1 + seed % 3)
     Case(seed).compiled()
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from itertools import chain
-from pathlib import Path
 
 import pytest
 import torch
-from sanitizer import needs_sanitizer, run_sanitized
 from tokenizers.pre_tokenizers import Whitespace
 
 import zoo.kernels
@@ -126,10 +125,7 @@ def read_order(given: dict[str, object]) -> list[object]:
     return [given[name] for name in names.split()]
 
 
-@pytest.mark.slow
-@needs_sanitizer
-@pytest.mark.parametrize("variant", COMPILED)
-def test_no_finding_under_the_sanitizers(variant: str, tmp_path: Path) -> None:
+def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 from test_words import some_texts
 from zoo.text.words import Words
@@ -139,4 +135,4 @@ for seed in range(200):
     words.read(texts)
     Words(words.names()[::3]).read(texts, other=0)
 """
-    run_sanitized(variant, tmp_path, script)
+    sanitized(script)
