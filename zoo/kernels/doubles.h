@@ -16,7 +16,7 @@
 typedef double vec __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
 typedef int64_t ivec __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
 
-INLINE vec set(double x) { return (vec){} + x; }
+INLINE vec set(double x) { return x - (vec){}; } /* x + 0 would be an addition, for the sake of -0 */
 INLINE vec choose(ivec where, vec yes, vec no) { return (vec)((where & (ivec)yes) | (~where & (ivec)no)); }
 
 INLINE double total(vec x) {

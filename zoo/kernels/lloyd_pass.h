@@ -117,7 +117,7 @@ INLINE void NAME(add_products)(NAME(vec) s[TILE][DEEP], const REAL *x, const REA
         for (int v = 0; v < DEEP; v++) rows[v] = *(const vec *)(x + v * LANES);
 #pragma GCC unroll 8
         for (int k = 0; k < TILE; k++) {
-            vec factor = (vec){} + c[k];
+            vec factor = c[k] - (vec){};
 #pragma GCC unroll 2
             for (int v = 0; v < DEEP; v++) s[k][v] += factor * rows[v];
         }

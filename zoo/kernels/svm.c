@@ -23,7 +23,7 @@ enum { LINEAR, POLY, RBF, SIGMOID, PRECOMPUTED };
 enum { TILE = 4, SHRINK_EVERY = 1000 };
 static const double TINY = 1e-12; /* curvature at least */
 
-INLINE vec set(double x) { return (vec){} + x; }
+INLINE vec set(double x) { return x - (vec){}; }
 INLINE vec choose(ivec where, vec yes, vec no) { return (vec)((where & (ivec)yes) | (~where & (ivec)no)); }
 INLINE ivec pick(ivec where, ivec yes, ivec no) { return (where & yes) | (~where & no); }
 INLINE vec widen(const float *p) { return __builtin_convertvector(*(const fvec *)p, vec); }

@@ -19,7 +19,7 @@ typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 
 /* ---- vectors, whole or the first n lanes ---- */
 
-INLINE vec set(float x) { return (vec){} + x; }
+INLINE vec set(float x) { return x - (vec){}; } /* x + 0 would be an addition, for the sake of -0 */
 
 INLINE vec load(const float *p, int n) {
     if (n == LANES) return *(const vec *)p;
