@@ -22,6 +22,15 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return request.param
 
 
+@pytest.fixture(params=[BEST, *(pytest.param(variant, marks=pytest.mark.slow) for variant in OTHERS)])
+def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """As `kernels`, without the torch form, which is what the kernel is compared with."""
+    monkeypatch.setenv("ZOO_KERNELS", request.param)
+    if zoo.kernels.status().variant is None:
+        pytest.skip(str(zoo.kernels.status()))
+    return request.param
+
+
 @pytest.fixture(scope="session", params=[pytest.param(variant, marks=pytest.mark.slow) for variant in (BEST, *OTHERS)])
 def sanitized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
     """Return what runs a script with the kernels under the sanitizers: each variant, compiled once for all tests."""

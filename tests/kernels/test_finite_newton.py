@@ -9,19 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import zoo.kernels
 from zoo.kernels.finite_newton import available, finite_newton
 from zoo.models.svm.primal import HeldRows, NewtonSearch
-
-BEST, *OTHERS = zoo.kernels.runnable()
-
-
-@pytest.fixture(params=[BEST, *(pytest.param(variant, marks=pytest.mark.slow) for variant in OTHERS)])
-def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("ZOO_KERNELS", request.param)
-    if not available(torch.zeros(1, 1, dtype=torch.float64)):
-        pytest.skip(str(zoo.kernels.status()))
-    return request.param
 
 
 def a_case(seed: int) -> tuple[Tensor, Tensor, Tensor, dict]:

@@ -8,13 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import zoo.kernels
 from zoo.kernels.gaussian import available, class_densities, class_moments
 from zoo.models.naive_bayes import gaussian
 from zoo.models.naive_bayes.gaussian import Gaussian, gaussian_log_density
 
-BEST, *OTHERS = zoo.kernels.runnable()
-VARIANTS = [BEST, *(pytest.param(variant, marks=pytest.mark.slow) for variant in OTHERS)]
 VIEWS = {
     "plain": torch.clone,
     "strided": lambda x: torch.stack([x, -x], x.ndim)[..., 0],
@@ -22,14 +19,6 @@ VIEWS = {
     "expanded": lambda x: x[:1].expand_as(x),
 }
 SIZES = [(1, 1, 1), (2, 3, 2), (31, 16, 5), (300, 7, 3), (257, 40, 2), (67, 1030, 9), (4001, 5, 700)]
-
-
-@pytest.fixture(params=VARIANTS)
-def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("ZOO_KERNELS", request.param)
-    if not available(torch.zeros(1, 1)):
-        pytest.skip(str(zoo.kernels.status()))
-    return request.param
 
 
 def close(found: Tensor, expected: Tensor, scale: float, share: float = 1e-12) -> None:

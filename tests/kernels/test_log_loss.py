@@ -9,11 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import zoo.kernels
 from zoo.kernels.log_loss import available, log_loss, log_loss_minimize
 from zoo.models.linear.log_loss import derivatives
 
-BEST, *OTHERS = zoo.kernels.runnable()
 SIZES = [(1, 1, 1), (2, 3, 2), (31, 16, 1), (32, 15, 3), (33, 17, 4), (70, 5, 9), (257, 40, 1), (100, 33, 5)]
 WIDE = [(1, 256, 1), (8, 257, 1), (21, 300, 1), (40, 263, 2)]  # of one logit and no Hessian: without a copy of the rows
 VIEWS: list[Callable[[Tensor], Tensor]] = [
@@ -22,15 +20,6 @@ VIEWS: list[Callable[[Tensor], Tensor]] = [
     lambda x: x.T.contiguous().T if x.ndim == 2 else x,
     lambda x: x[:1].expand_as(x),
 ]
-
-
-@pytest.fixture(params=[BEST, *(pytest.param(variant, marks=pytest.mark.slow) for variant in OTHERS)])
-def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each variant of the kernel; the torch form is what it is compared with."""
-    monkeypatch.setenv("ZOO_KERNELS", request.param)
-    if not available(torch.zeros(1, 1, dtype=torch.float64)):
-        pytest.skip(str(zoo.kernels.status()))
-    return request.param
 
 
 def a_case(sizes: tuple[int, ...], intercept: bool = True, size: float = 1.0, view: Callable = torch.clone) -> tuple:

@@ -9,10 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import zoo.kernels
 from zoo.kernels.moments import available, moments
 
-BEST, *OTHERS = zoo.kernels.runnable()
 VIEWS: list[Callable[[Tensor], Tensor]] = [
     torch.clone,
     lambda x: torch.stack([x, -x], x.ndim)[..., 0],
@@ -20,14 +18,6 @@ VIEWS: list[Callable[[Tensor], Tensor]] = [
     lambda x: x[:1].expand_as(x),
 ]
 SIZES = [(1, 1, 0), (2, 3, 1), (31, 16, 2), (300, 5, 1), (257, 40, 0), (1000, 63, 1)]
-
-
-@pytest.fixture(params=[BEST, *(pytest.param(variant, marks=pytest.mark.slow) for variant in OTHERS)])
-def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("ZOO_KERNELS", request.param)
-    if not available(torch.zeros(1, 1)):
-        pytest.skip(str(zoo.kernels.status()))
-    return request.param
 
 
 def close(found: Tensor, expected: np.ndarray, share: float = 1e-12) -> None:
