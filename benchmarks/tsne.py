@@ -108,7 +108,7 @@ def grid() -> Iterator[Job]:
             "openTSNE (Barnes-Hut)": partial(opentsne, x, "bh", 1),
             "scikit-learn (Barnes-Hut)": partial(scikit_learn, x, 1),
         }
-        if rows > 1_000:  # by far the quicker
+        if rows > 3_000:  # by far the quicker there
             peers = {"openTSNE (FFT)": peers["openTSNE (FFT)"]}
         name = min(peers, key=lambda name: _seconds(peers[name]))
         yield Job(

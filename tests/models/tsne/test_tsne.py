@@ -17,6 +17,7 @@ from torch import Tensor
 
 import zoo
 from zoo.data.array_data import ArrayData
+from zoo.models.tsne import affinities
 from zoo.models.tsne import objective as objectives
 from zoo.models.tsne.affinities import (
     DenseAffinities,
@@ -93,6 +94,24 @@ def test_conditional_probabilities_are_those_of_a_root_finder(perplexity: float,
         assert relative(row, conditional_by_root(expected, perplexity)) < 1e-9
     entropy = torch.special.entr(ours).sum(1)
     assert float((entropy - np.log(perplexity)).abs().max()) < 1e-9
+
+
+def test_the_search_ends_with_its_slowest_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, turn = [], affinities._turn
+    monkeypatch.setattr(affinities, "_turn", lambda *known: turns.append(None) or turn(*known))
+    squared = torch.cdist(normal(300, 50, seed=1), normal(300, 50, seed=2)).square()
+    conditional_probabilities(squared, 30.0)
+    assert len(turns) <= 15  # it is Newton's method; a row that left its root would need thirty to come back
+
+
+def test_no_affinity_of_a_map_is_denormal() -> None:
+    rows = torch.arange(40.0, dtype=torch.float64)[:, None]
+    matrix = dense_affinities(rows, 5.0).matrix
+    kept = dense_affinities(rows, 5.0).to(torch.float32, "cpu").matrix
+    least = torch.finfo(torch.float32).tiny
+    assert bool(((matrix > 0) & (matrix < least)).any())
+    assert not bool(((kept > 0) & (kept < least)).any())
+    assert relative(kept, matrix.float()) < 1e-15
 
 
 def test_a_perplexity_that_a_row_cannot_have_gives_equal_probabilities() -> None:

@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 _CHUNK_ELEMENTS = 1 << 22  # entries whose conditional probabilities are sought at a time: 32 MB in float64
+_NOTHING = 1e-30  # an affinity that changes no digit of a map, whose forces would be denormal numbers in float32
 _TURNS = 64  # of the search in a trace, which cannot end sooner; Newton's method takes some ten
 
 
@@ -143,7 +144,8 @@ def _entropy(squared: Tensor, log_beta: Tensor, target: float) -> tuple[Tensor, 
 def _next_guess(log_beta: Tensor, newton: Tensor, low: Tensor, high: Tensor) -> Tensor:
     middle = torch.where(low.isinf(), log_beta - 2, torch.where(high.isinf(), log_beta + 2, (low + high) / 2))
     # Newton may leave a bracket of one known end as far as 5 in log β, which is more than it ever needs.
-    inside = (newton > low) & (newton < high) & ((newton - log_beta).abs() < 5)
+    # A row that is there stays: its step is lost in rounding, and the middle of its bracket would be far off.
+    inside = (newton >= low) & (newton <= high) & ((newton - log_beta).abs() < 5)
     return torch.where(inside, newton, middle)
 
 
@@ -158,8 +160,13 @@ class DenseAffinities:
     matrix: Tensor
 
     def to(self, dtype: torch.dtype, device: torch.device | str) -> DenseAffinities:
-        """Return the affinities in a type and on a device."""
-        return DenseAffinities(self.matrix.to(device, dtype))
+        """Return the affinities in a type and on a device; those below 1e-30 are zero, as denormal ones are slow."""
+        return DenseAffinities(torch.where(self.matrix < _NOTHING, 0, self.matrix).to(device, dtype))
+
+    @functools.cached_property
+    def negative_entropy(self) -> Tensor:
+        """Sum of p log p."""
+        return torch.xlogy(self.matrix, self.matrix).sum()
 
 
 @dataclass(frozen=True)
@@ -191,6 +198,11 @@ class SparseAffinities:
     def entry(self) -> Tensor:
         """p_ij of each entry of the matrix, (2M,)."""
         return self.weight.gather(0, self.pair)
+
+    @functools.cached_property
+    def negative_entropy(self) -> Tensor:
+        """Sum of p log p, each pair twice as in the matrix."""
+        return 2 * torch.xlogy(self.weight, self.weight).sum()
 
     def dense(self) -> Tensor:
         """Return P as a matrix (N, N)."""

@@ -158,10 +158,10 @@ def kl_divergence(
     if isinstance(affinities, SparseAffinities):
         weight = affinities.weight
         cross = 2 * (weight @ _pair_denominator(points, affinities).log())
-        return 2 * torch.xlogy(weight, weight).sum() + cross + 2 * weight.sum() * total.log()
-    value = torch.zeros_like(total)
+        return affinities.negative_entropy + cross + 2 * weight.sum() * total.log()
+    value = affinities.negative_entropy
     for part, matrix in zip(parts, affinities.matrix.split(size), strict=True):
-        value = value + (torch.xlogy(matrix, matrix) - matrix * map_weights(part, points).log()).sum()
+        value = value - (matrix * map_weights(part, points).log()).sum()
     return value + affinities.matrix.sum() * total.log()
 
 
