@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 import types
@@ -11,9 +12,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from zoo.errors import ZooError, nearest
 
-__all__ = ["Range", "check_range", "check_type", "describe_type", "is_too_large", "plain"]
+__all__ = ["PLAIN", "Range", "check_range", "check_type", "describe_type", "is_too_large", "plain"]
 
 LONGEST = 2**63  # an integer of 64 bits is less
+PLAIN = frozenset((bool, int, float, str, type(None)))  # types of values that nobody can change
 
 
 class Range(NamedTuple):
@@ -68,9 +70,10 @@ def check_type(key: str, value: Any, annotation: Any) -> Any:
     """
     value = plain(value)
     if _fits(value, annotation):
+        if annotation is float:
+            return float(value)
         # A whole number of more than 64 bits can only be meant as a float.
-        as_float = isinstance(value, int) and not isinstance(value, bool) and not _fits(value, int)
-        return float(value) if annotation is float or as_float else value
+        return float(value) if type(value) is int and not _is_integer(value) else value
     bounded = "at most" in describe_type(annotation)
     if isinstance(value, int) and not -LONGEST <= value < LONGEST and not bounded:
         raise ZooError(f"{key} must be below 2^63 in size, as all integers here, not {_short(value)}.")
@@ -103,40 +106,60 @@ def is_too_large(error: BaseException) -> bool:
 
 def plain(value: Any) -> Any:
     """Return numbers of NumPy as Python's, also inside lists: a checkpoint holds nothing else."""
-    if isinstance(value, list | tuple):
-        return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
-    if isinstance(value, bool | int | float) and type(value) in (bool, int, float):
+    if type(value) in PLAIN:
         return value
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
     if isinstance(value, numbers.Integral):
         return int(value)
     return float(value) if isinstance(value, numbers.Real) else value
 
 
 def _fits(value: Any, annotation: Any) -> bool:
+    return _test_of(annotation)(value)
+
+
+@functools.cache
+def _test_of(annotation: Any) -> Callable[[Any], bool]:
+    """What tells whether a value fits an annotation, which is read once: models are made by the thousand."""
     if annotation is Any:
-        return True
+        return lambda value: True
     if annotation is None or annotation is type(None):
-        return value is None
+        return lambda value: value is None
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        return _fits(value, args[0]) and all(value in bounds for bounds in args[1:])
+        fits, bounds = _test_of(args[0]), args[1:]
+        return lambda value: fits(value) and all(value in bound for bound in bounds)
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, arg) for arg in args)
+        tests = [_test_of(arg) for arg in args]
+        return lambda value: any(test(value) for test in tests)
     if origin is Literal:
-        return any(value == arg and type(value) is type(arg) for arg in args)
+        return lambda value: any(value == arg and type(value) is type(arg) for arg in args)
+    if origin is tuple and Ellipsis not in args:
+        tests = [_test_of(arg) for arg in args]
+        return lambda value: (
+            isinstance(value, (list, tuple))
+            and len(value) == len(tests)
+            and all(test(item) for test, item in zip(tests, value, strict=True))
+        )
     if origin in (list, tuple) or (origin is not None and issubclass(origin, typing.Sequence)):  # type: ignore[arg-type]
-        if not isinstance(value, list | tuple):
-            return False
-        if origin is tuple and Ellipsis not in args:
-            return len(value) == len(args) and all(map(_fits, value, args))
-        return all(_fits(item, args[0] if args else Any) for item in value)
+        of_item = _test_of(args[0] if args else Any)
+        return lambda value: isinstance(value, (list, tuple)) and all(map(of_item, value))
     if origin is dict:
-        return isinstance(value, dict)
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and value == value and _is_float(value)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool) and -LONGEST <= value < LONGEST
-    return isinstance(value, annotation) if isinstance(annotation, type) else True
+        return lambda value: isinstance(value, dict)
+    if annotation in (int, float):
+        return _is_integer if annotation is int else _is_number
+    return lambda value: not isinstance(annotation, type) or isinstance(value, annotation)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -LONGEST <= value < LONGEST
+
+
+def _is_number(value: Any) -> bool:
+    if type(value) is float:
+        return value == value
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value and _is_float(value)
 
 
 def _short(value: int) -> str:

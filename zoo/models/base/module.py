@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from zoo.checks import is_too_large
+from zoo.checks import PLAIN, is_too_large
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base.answers import labelled, to_arrow
@@ -34,7 +34,6 @@ _OF_MODULES = (Tensor, nn.Module)  # what torch keeps apart
 _buffer_hooks = nn.modules.module._global_buffer_registration_hooks
 
 _USUAL = Recipe()
-_PLAIN = frozenset((bool, int, float, str, type(None)))  # types that a copy of hyperparameters may share
 
 
 class ZooModel(pl.LightningModule):
@@ -93,11 +92,12 @@ class ZooModel(pl.LightningModule):
             plain = not code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
             found |= {name: values[name] for name in code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]}
             frame = frame.f_back  # type: ignore[assignment]
-        if not plain or not found or not all(type(value) in _PLAIN for value in found.values()):
+        if not plain or not found or not all(map(_is_plain, found.values())):
             return super().save_hyperparameters(*args, **{"frame": caller, **options})
         self._log_hyperparams, self._hparams_name = True, "kwargs"
         self._set_hparams(found)
-        self._hparams_initial = self._to_hparams_dict(dict(found))
+        initial = {name: list(value) if type(value) is list else value for name, value in found.items()}
+        self._hparams_initial = self._to_hparams_dict(initial)
         return None
 
     # -- building ------------------------------------------------------------------------------------------------
@@ -194,10 +194,9 @@ class ZooModel(pl.LightningModule):
             inputs, *rest = (batch,) if isinstance(batch, Tensor) else batch
             y, weight = [*rest, None, None][:2]
             batch = Batch.of(self.spec.kind if self.spec else "tabular", inputs, y)._replace(weight=weight)
-        y = None if batch.y is None else self._cast(batch.y, self.target_dtype)
-        dtype = self.input_dtype
-        prepared = Batch(*[None if t is None else self._cast(t, dtype) for t in batch._replace(y=None)])  # type: ignore[arg-type]
-        return prepared._replace(y=y)
+        (inputs, y, *rest), dtype = batch, self.input_dtype
+        x, *others = [None if t is None else self._cast(t, dtype) for t in (inputs, *rest)]
+        return Batch(x, None if y is None else self._cast(y, self.target_dtype), *others)  # type: ignore[arg-type]
 
     def _cast(self, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
         tensor = tensor if self.takes_sparse else dense_rows(tensor)
@@ -480,9 +479,14 @@ class ZooModel(pl.LightningModule):
         return None
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether a hyperparameter is a value that nobody can change, or a list of such."""
+    return type(value) in PLAIN or (type(value) in (list, tuple) and all(type(item) in PLAIN for item in value))
+
+
 def _is_module(value: Any) -> bool:
     """Whether torch keeps such a value apart; to ask of every value takes its time."""
-    return type(value) not in _PLAIN and isinstance(value, _OF_MODULES)
+    return type(value) not in PLAIN and isinstance(value, _OF_MODULES)
 
 
 def _is_kept(own: dict[str, Any], name: str) -> bool:
