@@ -103,6 +103,25 @@ def test_one_class_shows_what_scikit_learns_shows():
     assert (ours.predict(x) != theirs.predict(x)).sum() <= 1 + (np.abs(theirs.decision_function(x)) < 1e-6).sum()
 
 
+@pytest.mark.parametrize("kernel", ["rbf", "linear", "precomputed"])
+def test_the_model_answers_as_the_estimators_do(kernel):
+    x, y = standardized(load_iris)
+    rows = x @ x.T if kernel == "precomputed" else x
+    several = zs.SVC(kernel=kernel, probability=True, class_weight="balanced").fit(rows, y)
+    columns = several.model_.predict_columns(rows)
+    np.testing.assert_array_equal(columns["prediction"], several.predict(rows))
+    np.testing.assert_allclose(columns["decision"], several.decision_function(rows), atol=1e-12)
+    np.testing.assert_allclose(columns["probability"], several.predict_proba(rows), atol=1e-12)
+    assert several.model_.num_iter.tolist() == several.n_iter_.tolist()
+    few = rows[:100, :100] if kernel == "precomputed" else rows[:100]
+    two, value, one = zs.SVC(kernel=kernel), zs.SVR(kernel=kernel), zs.OneClassSVM(kernel=kernel)
+    two.fit(few, y[:100]), value.fit(rows, x[:, 0]), one.fit(rows)
+    np.testing.assert_allclose(two.model_.predict_columns(few)["decision"], two.decision_function(few), atol=1e-12)
+    np.testing.assert_allclose(value.model_.predict(rows), value.predict(rows), atol=1e-12)
+    np.testing.assert_allclose(one.model_.predict_columns(rows)["decision"], one.decision_function(rows), atol=1e-12)
+    assert float(value.model_.gamma) == value._gamma
+
+
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
 @pytest.mark.parametrize("load", [load_breast_cancer, load_iris])
 def test_linear_svc_shows_what_scikit_learns_shows(loss, load):

@@ -12,7 +12,7 @@ from sklearn.utils import validation
 from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
-__all__ = ["classes_of", "dense_blocks", "tensor_of", "validate_data"]
+__all__ = ["classes_of", "column_of", "dense_blocks", "tensor_of", "validate_data"]
 
 BLOCK = 2**22  # numbers of a sparse matrix that are made dense at a time
 
@@ -86,6 +86,12 @@ def _counted(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if there.all():
         return (np.arange(len(there)) + low).astype(y.dtype), places
     return (there.nonzero()[0] + low).astype(y.dtype), (there.cumsum() - 1)[places]
+
+
+def column_of(y: Any) -> np.ndarray:
+    """Targets as one column (N,), as scikit-learn's `column_or_1d` gives them, which takes its time to return them."""
+    plain = type(y) is np.ndarray and y.ndim == 1 and y.flags.c_contiguous
+    return y if plain else validation.column_or_1d(y, warn=True)
 
 
 def tensor_of(array: np.ndarray) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,21 +20,32 @@ from sklearn.utils.validation import (
     _num_samples,
     check_consistent_length,
     check_is_fitted,
-    column_or_1d,
 )
 from torch import Tensor
 
+from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.kernels.svm import available
+from zoo.models.svm.dual import novelty, regression
+from zoo.models.svm.kernel_machines import (
+    KernelMachines,
+    Search,
+    check_symmetric,
+    kernel_of,
+    one_machine,
+    pair_machines,
+)
 from zoo.models.svm.kernels import Kernel
+from zoo.models.svm.machine import KernelMachine
 from zoo.models.svm.machines import Machines, by_dual, by_newton, class_costs, signs
 from zoo.models.svm.one_vs_one import against_the_rest, pair_decisions, votes
 from zoo.models.svm.platt import couple, curve
+from zoo.numerics.collected import Collected, in_order
 from zoo.numerics.hashing import content_order
 from zoo.numerics.threads import of_few_threads
 from zoo.sklearn.base import ZooEstimator, constraints, convergence_warnings, create, warn_unless
 from zoo.sklearn.linear import _Linear
-from zoo.sklearn.rows import classes_of, validate_data
+from zoo.sklearn.rows import classes_of, column_of, validate_data
 from zoo.sklearn.rows import dense_blocks as _blocks
 from zoo.sklearn.rows import tensor_of as _tensor
 
@@ -353,39 +364,33 @@ class _KernelMachine(ZooEstimator):
             raise ValueError(f"Precomputed matrix must be a square matrix. Input is a {shape} matrix.")
         return X, y
 
-    def _solve(self, X: Any, y: np.ndarray | None, sample_weight: Any, num_classes: int, **options: Any) -> Any:
-        """Fit the model to checked rows, keep what both faces share, and return it."""
+    def _solve(
+        self,
+        X: Any,
+        y: np.ndarray | None,
+        sample_weight: Any,
+        solved: Callable[[Collected, Kernel, Search], KernelMachines],
+    ) -> KernelMachines:
+        """Fit to checked rows, by what solves their machines; keep what all faces share, and return the machines."""
+        name, gamma, degree, coef0, tol, shrinking, cache_size, max_iter = self._options().values()
+        KernelMachine.check_search(name, gamma, degree, coef0, tol, max_iter, cache_size)
         self._sparse = sparse.issparse(X) and not callable(self.kernel)
         self._x_fit = X if callable(self.kernel) else None
         rows = self._matrix(X) if callable(self.kernel) else X.toarray() if self._sparse else X
         if callable(self.kernel) and rows.shape[0] != rows.shape[1]:
             raise ValueError("X.shape[0] should be equal to X.shape[1]")
-        weight = None
-        if sample_weight is not None:
-            weight = np.asarray(sample_weight, dtype=np.float64)
-            if weight.shape != (len(rows),):
-                raise ValueError(f"sample_weight and X have incompatible shapes: {weight.shape} vs {rows.shape}")
-            weight = _check_sample_weight(weight, rows, dtype=np.float64).clip(
-                0
-            )  # libsvm leaves those below 0 out, too
-            self._check_weights(weight, y if num_classes else None)
-        model: Any = create(
-            self._model,
-            kernel="precomputed" if callable(self.kernel) else self.kernel,
-            gamma=self.gamma if isinstance(self.gamma, str) else float(self.gamma),
-            degree=int(self.degree),
-            coef0=float(self.coef0),
-            tol=float(self.tol),
-            shrinking=bool(self.shrinking),
-            cache_size=float(self.cache_size),
-            max_iter=None if self.max_iter == -1 else max(1, int(self.max_iter)),
-            **options,
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # said below in scikit-learn's words
-            values = self._fit_streaming(model, rows, y, weight, num_classes=num_classes or None)
+        device, given = self._device(), name == "precomputed"
+        x = _tensor(rows).to(device)
+        targets = x.new_zeros(len(rows)) if y is None else _tensor(y).to(device, torch.float64)
+        weight = None if sample_weight is None else _tensor(self._row_weights(sample_weight, rows, y)).to(device)
+        if given:
+            check_symmetric(x)
+        collected = in_order(self._model, x, targets[:, None], weight, sort=not given)
+        kernel = kernel_of(self._model, name, gamma, degree, coef0, collected.x)
+        found = solved(collected, kernel, Search(tol, max_iter, shrinking, cache_size))
         self.shape_fit_ = X.shape if hasattr(X, "shape") else (_num_samples(X),)
-        self.fit_status_ = int(bool((model.num_iter >= self.max_iter).any()) and self.max_iter != -1)
+        self._show(found, rows, kernel.gamma)
+        self.fit_status_ = int(self.max_iter != -1 and bool((self._steps >= self.max_iter).any()))
         if self.fit_status_:
             warnings.warn(
                 f"Solver terminated early (max_iter={self.max_iter}). Consider pre-processing your data with "
@@ -394,10 +399,30 @@ class _KernelMachine(ZooEstimator):
                 stacklevel=3,
             )
         if self.verbose:
-            print(f"{type(self).__name__}: dual objective {float(values['dual_objective']):.10g}")
-        self._gamma = float(model.gamma)
-        self._show(model, rows, num_classes)
-        return model
+            print(f"{type(self).__name__}: dual objective {self._objectives.sum():.10g}")
+        return found
+
+    def _options(self) -> dict[str, Any]:
+        """The hyperparameters that the models share."""
+        return {
+            "kernel": "precomputed" if callable(self.kernel) else self.kernel,
+            "gamma": self.gamma if isinstance(self.gamma, str) else float(self.gamma),
+            "degree": int(self.degree),
+            "coef0": float(self.coef0),
+            "tol": float(self.tol),
+            "shrinking": bool(self.shrinking),
+            "cache_size": float(self.cache_size),
+            "max_iter": None if self.max_iter == -1 else max(1, int(self.max_iter)),
+        }
+
+    def _row_weights(self, sample_weight: Any, rows: np.ndarray, y: np.ndarray | None) -> np.ndarray:
+        """Weights (N,), 0 for those below, which libsvm leaves out, too."""
+        weight = np.asarray(sample_weight, dtype=np.float64)
+        if weight.shape != (len(rows),):
+            raise ValueError(f"sample_weight and X have incompatible shapes: {weight.shape} vs {rows.shape}")
+        weight = _check_sample_weight(weight, rows, dtype=np.float64).clip(0)
+        self._check_weights(weight, y if isinstance(self, ClassifierMixin) else None)
+        return weight
 
     def _check_weights(self, weight: np.ndarray, codes: np.ndarray | None) -> None:
         if not (weight > 0).any():
@@ -405,24 +430,27 @@ class _KernelMachine(ZooEstimator):
         if codes is not None and len(np.unique(codes[weight > 0])) < 2:
             raise ValueError("Invalid input - all samples with positive weights are of one class.")
 
-    def _show(self, model: Any, rows: np.ndarray, num_classes: int) -> None:
+    def _show(self, found: KernelMachines, rows: np.ndarray, gamma: float) -> None:
         """Support vectors and coefficients, those of a class together in the order of the rows."""
-        sizes = model.num_support.cpu().numpy() if num_classes else np.array([model.dual_coef.shape[1]])
-        support = model.support.cpu().numpy()
-        order = np.lexsort((support, np.repeat(np.arange(len(sizes)), sizes)))
+        self._gamma, self._objectives = gamma, found.objectives.numpy()
+        self._n_support = found.num_support.cpu().numpy().astype(np.int32)
+        support = found.support.cpu().numpy()
+        order = np.lexsort((support, np.repeat(np.arange(len(self._n_support)), self._n_support)))
         self.support_ = support[order].astype(np.int32)
-        self._n_support = sizes.astype(np.int32)
-        coefficients = model.dual_coef.cpu().numpy()[:, order]
-        flip = -1.0 if num_classes > 2 else 1.0  # libsvm's decision of a pair is above 0 for the first class
-        self.dual_coef_, self.intercept_ = flip * coefficients, flip * model.intercept.cpu().numpy()
+        coefficients, intercept = found.dual_coef.cpu().numpy()[:, order], found.intercept.cpu().numpy()
+        self.dual_coef_, self.intercept_ = self._flip() * coefficients, self._flip() * intercept
         given = callable(self.kernel) or self.kernel == "precomputed"
         self.support_vectors_ = np.empty((0, 0)) if given else rows[self.support_]
         if self._sparse:
             self.dual_coef_, self.support_vectors_ = (
                 sparse.csr_matrix(a) for a in (self.dual_coef_, self.support_vectors_)
             )
-        steps = model.num_iter.cpu().numpy().astype(np.int32)
-        self.n_iter_: Any = steps if num_classes else int(steps[0])
+        self._steps = found.steps.numpy().astype(np.int32)
+        self.n_iter_: Any = self._steps if isinstance(self, ClassifierMixin) else int(self._steps[0])
+
+    def _flip(self) -> float:
+        """The sign of coefficients: libsvm's decision of a pair of more than two classes is above 0 for the first."""
+        return -1.0 if self._n_support.size > 2 else 1.0
 
     # -- prediction ----------------------------------------------------------------------------------------------
 
@@ -474,6 +502,33 @@ class _KernelMachine(ZooEstimator):
         return torch.cat(parts).cpu().numpy() if parts else np.empty(0)
 
     # -- attributes ----------------------------------------------------------------------------------------------
+
+    @property
+    def model_(self) -> Any:
+        """The fitted model of the zoo, with the machines as they are."""
+        check_is_fitted(self)
+        model: Any = create(self._model, **self._model_options())
+        vectors = self.support_vectors_.toarray() if self._sparse else self.support_vectors_
+        classes = isinstance(self, ClassifierMixin)
+        model.build(
+            DataSpec(
+                "tabular", (vectors.shape[1] or self.shape_fit_[0],),
+                None if isinstance(self, OutlierMixin) else "class" if classes else "value",
+                num_classes=len(self._n_support) if classes else None, dtype="float64",
+            )
+        ).to(self._device())  # fmt: skip
+        coefficients, intercept = (self._flip() * part for part in self._coefficients())
+        vectors, support, sizes = (
+            _tensor(np.ascontiguousarray(part)).to(model.device)
+            for part in (vectors, self.support_.astype(np.int64), self._n_support.astype(np.int64))
+        )
+        curves = self._curves if classes else None
+        model.adopt(KernelMachines(vectors, support, sizes, coefficients, intercept, [], curves))
+        model.gamma.fill_(self._gamma)
+        model.objective_values, model.num_iter = (
+            torch.from_numpy(part) for part in (self._objectives, self._steps.astype(np.int64))
+        )
+        return model.eval()
 
     @property
     def n_support_(self) -> np.ndarray:
@@ -562,7 +617,7 @@ class SVC(ClassifierMixin, _KernelMachine):
         """Fit to rows X (N, F), or their kernel (N, N), and classes y (N,)."""
         self._check_parameters()
         X, y = self._check_training_rows(X, y)
-        y = column_or_1d(y, warn=True)
+        y = column_of(y)
         self.classes_, codes = classes_of(y)
         if len(self.classes_) < 2:
             raise ValueError(f"The number of classes has to be greater than one; got {len(self.classes_)} class.")
@@ -576,19 +631,24 @@ class SVC(ClassifierMixin, _KernelMachine):
         self.class_weight_ = np.ones(len(self.classes_))
         if self.class_weight is not None:
             self.class_weight_ = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
-        model = self._solve(
-            X,
-            codes,
-            sample_weight,
-            len(self.classes_),
-            C=min(float(self.C), LARGEST_COST),
-            class_weight=self.class_weight_.tolist(),
-            probability=self.probability is not False and self.probability != "deprecated",
-        )
-        self._curves: Any = None
-        if model.hparams.probability:
-            self._curves = model.probability_slope, model.probability_offset
+        self._curves: Any = self._solve(X, codes, sample_weight, self._pair_machines).curves
         return self
+
+    def _pair_machines(self, rows: Collected, kernel: Kernel, search: Search) -> KernelMachines:
+        cost, weight = (
+            min(float(self.C), LARGEST_COST),
+            None if self.class_weight is None else self.class_weight_.tolist(),
+        )
+        return pair_machines(
+            self._model, rows, len(self.classes_), cost, weight, kernel, search, probability=self._asks_probability()
+        )
+
+    def _asks_probability(self) -> bool:
+        return self.probability is not False and self.probability != "deprecated"
+
+    def _model_options(self) -> dict[str, Any]:
+        own = {"class_weight": self.class_weight_.tolist(), "probability": self._curves is not None}
+        return {**self._options(), **own, "C": min(float(self.C), LARGEST_COST)}
 
     # -- prediction ----------------------------------------------------------------------------------------------
 
@@ -626,7 +686,7 @@ class SVC(ClassifierMixin, _KernelMachine):
         if self._curves is None:
             raise NotFittedError("predict_proba is not available when fitted with probability=False")
         decisions = self._pairs(X)
-        slope, offset = (t.to(decisions.device) for t in self._curves)
+        slope, offset = self._curves.to(decisions.device).unbind(1)
         return couple(curve(decisions, slope, offset), len(self.classes_)).cpu().numpy()
 
     @available_if(_has_probability)
@@ -639,12 +699,12 @@ class SVC(ClassifierMixin, _KernelMachine):
     @property
     def probA_(self) -> np.ndarray:
         """Slopes of the curves of `probability`, (P,), as libsvm signs them."""
-        return np.empty(0) if self._curves is None else self._curves[0].cpu().numpy()
+        return np.empty(0) if self._curves is None else self._curves[:, 0].cpu().numpy()
 
     @property
     def probB_(self) -> np.ndarray:
         """Offsets of the curves of `probability`, (P,), as libsvm signs them."""
-        return np.empty(0) if self._curves is None else -self._curves[1].cpu().numpy()
+        return np.empty(0) if self._curves is None else -self._curves[:, 1].cpu().numpy()
 
     def _linear_coefficients(self) -> Any:
         check_is_fitted(self)
@@ -712,10 +772,16 @@ class SVR(RegressorMixin, _KernelMachine):
         """Fit to rows X (N, F), or their kernel (N, N), and values y (N,)."""
         self._check_parameters()
         X, y = self._check_training_rows(X, y)
-        y = column_or_1d(y, warn=True).astype(np.float64, copy=False)
-        options = {"C": min(float(self.C), LARGEST_COST), "epsilon": float(self.epsilon)}
-        self._solve(X, y, sample_weight, 0, **options)
+        check_range("epsilon", self.epsilon, 0)
+        self._solve(X, column_of(y).astype(np.float64, copy=False), sample_weight, self._machine)
         return self
+
+    def _machine(self, rows: Collected, kernel: Kernel, search: Search) -> KernelMachines:
+        dual = regression(rows.y, min(float(self.C), LARGEST_COST) * rows.weight, float(self.epsilon))
+        return one_machine(rows, dual, kernel, search)
+
+    def _model_options(self) -> dict[str, Any]:
+        return {**self._options(), "C": min(float(self.C), LARGEST_COST), "epsilon": float(self.epsilon)}
 
     def predict(self, X: Any) -> np.ndarray:
         """Return values (N,)."""
@@ -770,9 +836,15 @@ class OneClassSVM(OutlierMixin, _KernelMachine):
         """Fit to rows X (N, F), or their kernel (N, N); `y` is not looked at."""
         self._check_parameters()
         X, _ = self._check_training_rows(X, None)
-        self._solve(X, None, sample_weight, 0, nu=float(self.nu))
+        self._solve(X, None, sample_weight, self._machine)
         self.offset_ = -self.intercept_
         return self
+
+    def _machine(self, rows: Collected, kernel: Kernel, search: Search) -> KernelMachines:
+        return one_machine(rows, novelty(rows.weight, float(self.nu)), kernel, search)
+
+    def _model_options(self) -> dict[str, Any]:
+        return {**self._options(), "nu": float(self.nu)}
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return how far inside each row is, (N,); outliers are below 0."""

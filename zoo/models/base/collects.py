@@ -7,36 +7,17 @@ solved (sparse ones 16 bytes a stored number), and none afterwards.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from zoo.data.spec import Batch
-from zoo.errors import ZooError
 from zoo.models.base.streaming import StreamingModel
-from zoo.numerics.hashing import content_order
-from zoo.numerics.sparse import as_rows, is_sparse, sparse_rows, stored, take_rows
+from zoo.numerics.collected import Collected, in_order
+from zoo.numerics.sparse import as_rows, is_sparse, sparse_rows, stored
 
 __all__ = ["Collected", "CollectsRows"]
-
-
-class Collected(NamedTuple):
-    """The rows of a pass.
-
-    Attributes:
-        x: rows with a weight above 0, (N, F), float64; a sparse matrix (CSR) where the batches held such.
-        y: targets, (N,) or (N, K).
-        weight: sample weights, (N,).
-        place: of each row among those that came, (N,).
-        rank: place of each row in an order that does not depend on how they came, (N,).
-    """
-
-    x: Tensor
-    y: Tensor
-    weight: Tensor
-    place: Tensor
-    rank: Tensor
 
 
 _Base: Any = StreamingModel if TYPE_CHECKING else object
@@ -83,24 +64,10 @@ class CollectsRows(_Base):
         Raises:
             ZooError: where there is no row of a positive weight, or a weight below 0, or an infinite value.
         """
-        state, name = self._state(), self.entry.name
-        y, weight = state["targets"], state["weights"]
+        state = self._state()
         x = state["rows"] if "rows" in state else self._sparse(state)
         self.reset_accumulators()
-        if bool((weight < 0).any()):
-            raise ZooError(f"{name} was given a sample weight below 0: weights must be 0 or more.")
-        place = torch.arange(len(x), device=x.device)
-        if bool((weight == 0).any()):
-            place = (weight > 0).nonzero().flatten()
-            x, y, weight = take_rows(x, place), y[place], weight[place]
-        if not len(y):
-            raise ZooError(f"There is no row with a positive weight to fit {name} to.")
-        numbers = stored(x)
-        if not bool(torch.isfinite(numbers.sum() + y.sum() + weight.sum())) and not bool(numbers.isfinite().all()):
-            raise ZooError(f"{name} met NaN or infinite values in the data: drop those rows or fill them in first.")
-        order = content_order(x, y, weight)
-        found = Collected(x, y.squeeze(1), weight, place, order.argsort())
-        return Collected(*(take_rows(column, order) for column in found)) if sort else found
+        return in_order(self.entry.name, x, state["targets"], state["weights"], sort=sort)
 
     def _sparse(self, state: dict[str, Tensor]) -> Tensor:
         """The matrix (CSR) of the rows that were collected."""

@@ -66,8 +66,8 @@ def classification(sign: Tensor, cost: Tensor, *, squared: bool = False) -> Dual
         [0.0, -3.0]
     """
     top, diagonal = _bounds(cost, squared)
-    zero = torch.zeros_like(sign)
-    return Dual(sign, torch.where(sign < 0, -top, 0.0), torch.where(sign < 0, 0.0, top), diagonal, 0.0, zero)
+    signed = sign * top
+    return Dual(sign, signed.clamp_max(0), signed.clamp_min(0), diagonal, 0.0, torch.zeros_like(sign))
 
 
 def regression(value: Tensor, cost: Tensor, epsilon: float, *, squared: bool = False) -> Dual:

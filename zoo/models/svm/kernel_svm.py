@@ -30,22 +30,20 @@ from torch import Tensor
 from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
-from zoo.models.base import Collected, StreamingModel
+from zoo.models.base import StreamingModel
 from zoo.models.base.evaluation import Pooling
 from zoo.models.base.objectives import Regression, f1_names, f1_of
-from zoo.models.svm.dual import classification, regression
+from zoo.models.svm.dual import regression
+from zoo.models.svm.kernel_machines import KernelMachines, one_machine, pair_machines
 from zoo.models.svm.machine import KernelMachine
 from zoo.models.svm.one_vs_one import against_the_rest, pair_decisions, pairs_of, votes
-from zoo.models.svm.platt import couple, curve, fit_curve
-from zoo.models.svm.smo import Solution
+from zoo.models.svm.platt import couple, curve
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["KernelSVM"]
-
-_FOLDS = 5
 
 
 @register_model(
@@ -153,82 +151,24 @@ class KernelSVM(KernelMachine, StreamingModel):
     # -- the solution --------------------------------------------------------------------------------------------
 
     def solve(self) -> dict[str, float | Tensor]:
-        rows = self.take_rows()
+        hp = self.hparams
+        rows, kernel = self.take_rows()
         if not self.num_classes:
-            cost = self.hparams.C * rows.weight
-            matrix = self.matrix(rows)
-            x = rows.x if matrix is None else matrix
-            found = [self.search(x, regression(rows.y, cost, self.hparams.epsilon))]
-            coefficients = found[0].beta[None]  # (1, N)
-            self.intercept[0] = found[0].offset
-        else:
-            rows, coefficients, found = self._solve_pairs(rows)
-        kept = self.keep(rows, coefficients)
-        if self.num_classes:
-            self.num_support = rows.y[kept].long().bincount(minlength=self.num_classes)
-        else:
-            self.num_support = kept.sum()[None]
-        return self.report(found)
-
-    def _solve_pairs(self, rows: Collected) -> tuple[Collected, Tensor, list[Solution]]:
-        """Rows in the order of their classes, the coefficients of all machines (C − 1, N), and how each was found."""
-        order = rows.y.argsort(stable=True)
-        rows = Collected(*(column[order] for column in rows))
-        matrix = self.matrix(rows)
-        labels = rows.y.long()
-        counts = labels.bincount(minlength=self.num_classes)
-        if int((counts > 0).sum()) < 2:
-            raise ZooError(
-                f"{self.entry.name} needs rows of at least two classes: all {len(labels):,} are of class "
-                f"{int(labels[0])}. one_class_svm learns from one class."
+            return self.adopt(
+                one_machine(rows, regression(rows.y, hp.C * rows.weight, hp.epsilon), kernel, self.search)
             )
-        cost = self.hparams.C * rows.weight * self._class_weight(counts)[labels]
-        starts = [0, *counts.cumsum(0).tolist()]
-        coefficients, found = rows.x.new_zeros(self.num_classes - 1, len(labels)), []
-        for pair, (a, b) in enumerate(pairs_of(self.num_classes)):
-            if not (counts[a] and counts[b]):  # what was never seen loses
-                self.intercept[pair] = 1.0 if counts[b] else -1.0
-                continue
-            first, second = slice(starts[a], starts[a + 1]), slice(starts[b], starts[b + 1])
-            index = torch.cat([torch.arange(s.start, s.stop, device=labels.device) for s in (first, second)])
-            x = rows.x[index] if matrix is None else matrix[index][:, index]
-            sign = torch.where(labels[index] == b, 1.0, -1.0).double()
-            solution = self.search(x, classification(sign, cost[index]))
-            split = int(counts[a])
-            coefficients[b - 1, first], coefficients[a, second] = solution.beta[:split], solution.beta[split:]
-            self.intercept[pair] = solution.offset
-            found.append(solution)
-            if self.hparams.probability:
-                at = fit_curve(self._held_out(x, sign, cost[index], rows.rank[index]), sign > 0)
-                self.probability_slope[pair], self.probability_offset[pair] = at
-        return rows, coefficients, found
+        return self.adopt(
+            pair_machines(
+                self.entry.name, rows, self.num_classes, hp.C, hp.class_weight, kernel, self.search,
+                probability=hp.probability,
+            )
+        )  # fmt: skip
 
-    def _class_weight(self, counts: Tensor) -> Tensor:
-        """c of each class, (C,), from their numbers of rows."""
-        given = self.hparams.class_weight
-        if given is None:
-            return torch.ones_like(counts, dtype=torch.float64)
-        if given != "balanced":
-            return torch.tensor(given, dtype=torch.float64, device=counts.device)
-        return torch.where(counts > 0, counts.sum() / ((counts > 0).sum() * counts.double()), 1.0)
-
-    def _held_out(self, x: Tensor, sign: Tensor, cost: Tensor, rank: Tensor) -> Tensor:
-        """Decisions of each row by a machine that has not seen it, (N,): rows are dealt to the folds by `rank`."""
-        decisions = torch.zeros_like(sign)
-        fold = rank.argsort().argsort() % _FOLDS
-        for held in range(_FOLDS):
-            inside, outside = (fold != held).nonzero().flatten(), (fold == held).nonzero().flatten()
-            if not len(outside):
-                continue
-            signs = sign[inside].unique()
-            if len(signs) < 2:
-                decisions[outside] = signs[0] if len(signs) else 0.0
-                continue
-            dual = classification(sign[inside], cost[inside])
-            solution = self.search(x[inside][:, inside] if self.by_matrix else x[inside], dual)
-            between = x[outside][:, inside] if self.by_matrix else self.kernel_now(x[outside], x[inside])
-            decisions[outside] = between @ solution.beta + solution.offset
-        return decisions
+    def adopt(self, found: KernelMachines) -> dict[str, float | Tensor]:
+        self.num_support = found.num_support
+        if found.curves is not None:
+            self.probability_slope, self.probability_offset = found.curves.unbind(1)
+        return super().adopt(found)
 
     # -- the fitted model ----------------------------------------------------------------------------------------
 

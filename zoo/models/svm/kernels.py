@@ -121,7 +121,7 @@ def gamma_of(gamma: str | float, x: Tensor, *, used: bool = True) -> float:
     if gamma == "auto":
         return 1 / features
     variance = float(x.double().var(correction=0)) if x.numel() else 0.0
-    if used:
+    if used and not SMALLEST <= variance < math.inf:
         check_variance(variance, x.numel() > 0 and bool(x.min() < x.max()))
     return 1 / (features * variance) if variance > 0 else 1.0
 
@@ -135,7 +135,10 @@ def too_large(name: str) -> ZooError:
 
 def check_squares(name: str, x: Tensor) -> None:
     """Raise one line unless the squared norms of rows (N, F), of a model of that name, are finite."""
-    if x.numel() and not bool((x.abs().max().double().square() * x.shape[-1]).isfinite()):
+    if not x.numel():
+        return
+    largest = float(torch.linalg.vector_norm(x, math.inf))
+    if not math.isfinite(largest * largest * x.shape[-1]):
         raise too_large(name)
 
 

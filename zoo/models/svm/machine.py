@@ -13,13 +13,10 @@ from zoo.checks import check_range
 from zoo.errors import NotConverged, ZooError, unknown_name, warn_of_faint
 from zoo.models.base import Collected, CollectsRows
 from zoo.models.base.uses import Needs
-from zoo.models.svm.dual import Dual
-from zoo.models.svm.kernels import KERNELS, WITH_GAMMA, Kernel, check_squares, gamma_of
-from zoo.models.svm.smo import Solution, smo
+from zoo.models.svm.kernel_machines import KernelMachines, Search, check_symmetric, kernel_of
+from zoo.models.svm.kernels import KERNELS, WITH_GAMMA, Kernel
 
 __all__ = ["KernelMachine"]
-
-MOST_STEPS = 10_000_000  # where nobody sets a limit, and rounding keeps a search from its tolerance
 
 
 class KernelMachine(CollectsRows):
@@ -90,61 +87,41 @@ class KernelMachine(CollectsRows):
         return Kernel(hp.kernel, float(self.gamma), hp.degree, hp.coef0)
 
     @property
+    def search(self) -> Search:
+        """How a dual is searched."""
+        hp = self.hparams
+        return Search(hp.tol, hp.max_iter, hp.shrinking, hp.cache_size)
+
+    @property
     def by_matrix(self) -> bool:
         """Whether the search looks at the kernel's matrix, rather than at rows."""
         return callable(self.hparams.kernel) or self.hparams.kernel == "precomputed"
 
-    def take_rows(self) -> Collected:
-        """Return the rows of the pass, and set γ by them."""
-        given, rows = self.hparams.kernel == "precomputed", len(self._state()["rows"])
+    def take_rows(self) -> tuple[Collected, Kernel]:
+        """Return the rows of the pass, and the kernel with γ set by them."""
+        hp, name = self.hparams, self.entry.name
+        given, rows = hp.kernel == "precomputed", len(self._state()["rows"])
         if given and self.rows.shape[1] != rows:
             raise ZooError(
                 f"A precomputed kernel is a square matrix of all rows: this one is {rows} × {self.rows.shape[1]}."
             )
-        if given and not torch.allclose(self.rows, self.rows.T, rtol=1e-5, atol=1e-8, equal_nan=True):
-            raise ZooError(
-                "The precomputed kernel is not symmetric: its rows must come in the order of its columns "
-                "(data.shuffle=false)."
-            )
+        if given:
+            check_symmetric(self.rows)
         found = self.take(sort=not given)
-        if not self.by_matrix:
-            check_squares(self.entry.name, found.x)
-        self.gamma.fill_(gamma_of(self.hparams.gamma, found.x, used=self.hparams.kernel in WITH_GAMMA))
-        if not self.by_matrix and not bool(self.kernel_now.diagonal(found.x).isfinite().all()):
-            raise ZooError(f"The kernel of the rows overflows: scale the features of {self.entry.name} first.")
+        kernel = kernel_of(name, hp.kernel, hp.gamma, hp.degree, hp.coef0, found.x)
+        self.gamma.fill_(kernel.gamma)
         if not self.by_matrix and found.x.numel():
-            gamma = float(self.gamma) if self.hparams.kernel in WITH_GAMMA else 1.0
-            warn_of_faint(self.entry.name, gamma * (found.x.amax(0) - found.x.amin(0)).square())
-        return found
+            gamma = kernel.gamma if hp.kernel in WITH_GAMMA else 1.0
+            warn_of_faint(name, gamma * (found.x.amax(0) - found.x.amin(0)).square())
+        return found, kernel
 
-    def matrix(self, rows: Collected) -> Tensor | None:
-        """The kernel of the rows with each other, where it is given or a function; else None."""
-        if not self.by_matrix:
-            return None
-        return rows.x[:, rows.place] if self.kernel_now.given else self.kernel_now(rows.x, rows.x)
-
-    def search(self, x: Tensor, dual: Dual) -> Solution:
-        """Solve a dual of rows (N, F), or of a matrix (N, N)."""
-        hp = self.hparams
-        kernel = Kernel("precomputed") if self.by_matrix else self.kernel_now
-        most = max(MOST_STEPS, 100 * len(x)) if hp.max_iter is None else hp.max_iter
-        return smo(
-            x, dual, kernel, tol=hp.tol, max_iter=most, shrinking=hp.shrinking, cache_size=hp.cache_size
-        )  # fmt: skip
-
-    def keep(self, rows: Collected, coefficients: Tensor) -> Tensor:
-        """Keep the rows with a coefficient (M, N) that is not zero, and return which they are, (N,)."""
-        kept = (coefficients != 0).any(0)
-        self.dual_coef, self.support = coefficients[:, kept].contiguous(), rows.place[kept]
-        if not self.kernel_now.given:
-            self.support_vectors = rows.x[kept]
-        return kept
-
-    def report(self, found: list[Solution]) -> dict[str, float | Tensor]:
-        """What is logged of the searches, and a warning where one did not converge."""
-        self.objective_values = torch.tensor([s.objective for s in found], dtype=torch.float64)
-        self.num_iter = torch.tensor([s.num_iter for s in found])
-        if not all(s.violation <= self.hparams.tol for s in found):
+    def adopt(self, found: KernelMachines) -> dict[str, float | Tensor]:
+        """Become the machines that were found; return what is logged of the searches, and warn of one cut short."""
+        self.dual_coef, self.support, self.intercept = found.dual_coef.contiguous(), found.support, found.intercept
+        if self.hparams.kernel != "precomputed":
+            self.support_vectors = found.support_vectors
+        self.objective_values, self.num_iter = found.objectives, found.steps
+        if not all(solution.violation <= self.hparams.tol for solution in found.solutions):
             most = int(self.num_iter.max())
             warnings.warn(
                 f"{self.entry.name} has not converged in {most} steps: raise model.max_iter or model.tol, or scale the "

@@ -25,6 +25,7 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.models.base import StreamingModel
 from zoo.models.svm.dual import novelty
+from zoo.models.svm.kernel_machines import one_machine
 from zoo.models.svm.machine import KernelMachine
 from zoo.registry import register_model
 
@@ -91,12 +92,8 @@ class OneClassSVM(KernelMachine, StreamingModel):
         self.initialize_machine(spec.num_features, 1, 1)
 
     def solve(self) -> dict[str, float | Tensor]:
-        rows = self.take_rows()
-        matrix = self.matrix(rows)
-        solution = self.search(rows.x if matrix is None else matrix, novelty(rows.weight, self.hparams.nu))
-        self.intercept[0] = solution.offset
-        self.keep(rows, solution.beta[None])
-        return self.report([solution])
+        rows, kernel = self.take_rows()
+        return self.adopt(one_machine(rows, novelty(rows.weight, self.hparams.nu), kernel, self.search))
 
     def forward(self, x: Tensor) -> Tensor:
         """f of rows (B, *shape), (B,)."""
