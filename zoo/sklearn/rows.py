@@ -17,7 +17,10 @@ __all__ = ["classes_of", "column_of", "dense_blocks", "tensor_of", "validate_dat
 BLOCK = 2**22  # numbers of a sparse matrix that are made dense at a time
 
 # What may be asked of rows of which `_is_plain` and `_is_plain_target` know that they have it.
-_KNOWN = {"dtype", "order", "accept_sparse", "accept_large_sparse", "ensure_min_samples", "multi_output", "y_numeric"}
+_KNOWN = {
+    "dtype", "order", "accept_sparse", "accept_large_sparse", "ensure_all_finite", "ensure_min_samples", "multi_output",
+    "y_numeric",
+}  # fmt: skip
 
 
 def validate_data(estimator: Any, X: Any, y: Any = "no_validation", *, reset: bool = True, **checks: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from zoo.models.trees.trees import Trees, importances, in_order
+from zoo.data.spec import DataSpec
+from zoo.models.trees.growth import Growth, Learned, counted, criterion_for
+from zoo.models.trees.trees import Trees, find_leaves, importances, in_order
 from zoo.sklearn.base import ZooEstimator, constraints, create
-from zoo.sklearn.rows import tensor_of, validate_data
+from zoo.sklearn.rows import classes_of, tensor_of, validate_data
 from zoo.sklearn.tree_view import Tree, preorder
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
 
 _DENSE = 1 << 28  # numbers that sparse rows may become
 _LEAVES = 1 << 22  # looked up at once, which bounds the memory of predictions
+_HISTOGRAM_MB = 256  # that passes in torch operations count in, at most
 _EXACT_ROWS = 1000  # absolute errors count each pair of a feature's and the target's values
 _OF_CLASSES = {"criterion": [StrOptions({"gini", "entropy", "log_loss"})]}
 _OF_VALUES = {"criterion": [StrOptions({"squared_error", "absolute_error", "poisson"})]}
@@ -60,6 +63,7 @@ class _Trees(ZooEstimator):
     class_weight: Any = None
     n_features_in_: int
     classes_: np.ndarray
+    _trees: Trees
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -91,8 +95,7 @@ class _Trees(ZooEstimator):
             if self.criterion == "poisson" and ((y < 0).any() or not y.sum() > 0):
                 raise ValueError("criterion='poisson' needs values of y of 0 or more, not all of them 0.")
             return y.astype(np.float64)
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.classes_, codes = classes_of(y)
         self.n_classes_ = len(self.classes_)
         return codes
 
@@ -114,7 +117,7 @@ class _Trees(ZooEstimator):
         if isinstance(features, int | np.integer) and features > self.n_features_in_:
             features = None
         return {
-            "criterion": "entropy" if self.criterion == "log_loss" else self.criterion,
+            "criterion": _model_criterion(self.criterion),
             "max_depth": _whole(self.max_depth),
             "min_samples_split": int(split),
             "min_samples_leaf": int(leaf),
@@ -147,37 +150,30 @@ class _Trees(ZooEstimator):
         state = self.random_state
         return _first_draw(int(state)) if isinstance(state, int | np.integer) else _draw(state)
 
-    def _fit_model(self, name: str, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None, **options: Any) -> Any:
-        """Fit the zoo's model to checked rows, and keep it as `model_`."""
-        model: Any = create(name, **options)
-        model.least_classes = 1
-        is_class = isinstance(self, ClassifierMixin)
-        self._fit_streaming(model, X, y, weight, num_classes=max(2, self.n_classes_) if is_class else None)
-        return model
-
     # -- prediction ----------------------------------------------------------------------------------------------
+
+    def _parts(self, X: np.ndarray) -> Iterator[torch.Tensor]:
+        """Some rows at a time, on the device of the trees."""
+        root = self._trees.root
+        return iter(tensor_of(X).to(root.device).split(max(1, _LEAVES // len(root))))
 
     def _values(self, X: np.ndarray) -> np.ndarray:
         """Return class shares (N, C) or values (N, K)."""
-        model = self.model_
-        step = max(1, _LEAVES // len(model.trees.root))
-        parts = tensor_of(X).to(model.device).double().split(step)
-        value = torch.cat([model.leaf_values(part) for part in parts]).cpu().numpy()
+        trees = self._trees
+        value = torch.cat([trees.value[find_leaves(trees, part)].mean(0) for part in self._parts(X)]).cpu().numpy()
         return value[:, : self.n_classes_] if isinstance(self, ClassifierMixin) else value
 
     def _leaves(self, X: np.ndarray) -> np.ndarray:
         """Return the leaf of each row in each tree, (N, T), by its place in the tree."""
-        model = self.model_
-        step = max(1, _LEAVES // len(model.trees.root))
-        parts = tensor_of(X).to(model.device).double().split(step)
-        leaves = torch.cat([model.apply_trees(part) for part in parts], dim=1).T.cpu()
-        return preorder(model.trees)[leaves].numpy()
+        trees = self._trees
+        leaves = torch.cat([find_leaves(trees, part) for part in self._parts(X)], dim=1).T.cpu()
+        return preorder(trees)[leaves].numpy()
 
     @property
     def feature_importances_(self) -> np.ndarray:
         """Share of each feature in the gains, the mean over trees, (F,)."""
         check_is_fitted(self)
-        return self.model_.importances.cpu().numpy()
+        return importances(self._trees, self.n_features_in_).cpu().numpy()
 
 
 class _Classifies(ClassifierMixin):
@@ -228,6 +224,10 @@ def _dense(X: Any, name: str) -> np.ndarray:
     return X.toarray()
 
 
+def _model_criterion(name: str) -> str:
+    return "entropy" if name == "log_loss" else name
+
+
 def _whole(value: Any) -> Any:
     """An integer of any library as Python's."""
     return int(value) if isinstance(value, np.integer) else value
@@ -246,30 +246,57 @@ class _DecisionTree(_Trees):
 
     splitter: str
 
+    _growth: Growth
+    _learned: Learned
+
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> Any:
         self._check_parameters()
         X, y = self._check_rows(X, y, reset=True)
         weight, codes = self._row_weight(sample_weight, X, y), self._targets(y)
-        options = self._options(len(X))
-        many = self.criterion == "absolute_error" and len(X) > _EXACT_ROWS
-        self._fit_model(
-            "decision_tree", X, codes, weight, **options, num_bins=255 if many else None,
-            random_thresholds=self.splitter == "random", seed=self._seed(),
-        )  # fmt: skip
-        self.max_features_ = self._num_features()
-        self.__dict__.pop("tree_", None)
+        options, is_class = self._options(len(X)), isinstance(self, ClassifierMixin)
+        many = options["criterion"] == "absolute_error" and len(X) > _EXACT_ROWS
+        draws = {"random_thresholds": self.splitter == "random", "seed": self._seed()}
+        growth = Growth(
+            "decision_tree",
+            {**options, "num_bins": 255 if many else None, "histogram_mb": _HISTOGRAM_MB, **draws},
+            criterion_for(options["criterion"], "class" if is_class else "value", self.n_outputs_),
+            self.n_features_in_,
+            max(2, self.n_classes_) if is_class else None,
+            1 if is_class else self.n_outputs_,
+            least_classes=1,
+            **draws,
+        )
+        arrays = (X, codes, weight)
+        x, target, weights = (None if array is None else tensor_of(array).to(self._device()) for array in arrays)
+        growth.check(target, weights)
+        self._growth, self._dtype = growth, str(X.dtype)
+        self._learned = growth.learn(*counted(x.double() + 0.0, target, weights))
+        self._trees = self._learned.trees
+        self.max_features_ = growth.max_features or self.n_features_in_
+        for name in ("model_", "tree_"):
+            self.__dict__.pop(name, None)
         return self
 
-    def _num_features(self) -> int:
-        found = self.model_._max_features()
-        return self.n_features_in_ if found is None else found
+    @functools.cached_property
+    def model_(self) -> Any:
+        """The zoo's `decision_tree` with the grown tree, made when it is asked for."""
+        check_is_fitted(self, "_learned")
+        growth = self._growth
+        spec = DataSpec(
+            "tabular", (growth.num_features,), "class" if growth.num_classes else "value",
+            num_classes=growth.num_classes, num_targets=growth.num_targets, dtype=self._dtype,
+        )  # fmt: skip
+        model: Any = create("decision_tree", **growth.options)
+        model.least_classes = growth.least_classes
+        model.build(spec).to(self._device()).adopt(self._learned)
+        return model.eval()
 
     @functools.cached_property
     def tree_(self) -> Tree:
         """The grown tree as scikit-learn shows one, laid out when it is asked for."""
         check_is_fitted(self)
-        criterion = self.model_.criterion_name if isinstance(self, ClassifierMixin) else None
-        trees = Trees(*(column.cpu() for column in self.model_.trees))
+        criterion = _model_criterion(self.criterion) if isinstance(self, ClassifierMixin) else None
+        trees = Trees(*(column.cpu() for column in self._trees))
         if criterion is not None:
             trees = trees._replace(value=trees.value[:, : self.n_classes_])
         return Tree(trees, self.n_features_in_, criterion)
@@ -550,15 +577,22 @@ class _Forest(_Trees):
         if self.warm_start and hasattr(self, "model_"):
             self._add_trees(X, codes, weight)
         else:
-            self._fit_model(
-                "random_forest", X, codes, weight, **self._options(len(X)), num_trees=int(self.n_estimators),
+            model: Any = create(
+                "random_forest", **self._options(len(X)), num_trees=int(self.n_estimators),
                 random_thresholds=self._random_thresholds, bootstrap=bool(self.bootstrap),
                 max_samples=self._rate(len(X)), oob_score=False, num_bins=255, seed=self._seed(),
             )  # fmt: skip
+            model.least_classes = 1
+            num_classes = max(2, self.n_classes_) if isinstance(self, ClassifierMixin) else None
+            self._fit_streaming(model, X, codes, weight, num_classes=num_classes)
         self.estimator_ = self._single()
         if self.oob_score:
             self._score_unseen(X, codes, weight)
         return self
+
+    @property
+    def _trees(self) -> Trees:  # type: ignore[override]
+        return self.model_.trees
 
     def _rate(self, num_rows: int) -> float:
         if self.max_samples is None:
@@ -625,8 +659,8 @@ class _Forest(_Trees):
         model.build(self.model_.spec).to(self.model_.device)
         model._keep("tree", _tree_of(self.model_.trees, number))
         model.register_buffer("importances", importances(model.trees, self.n_features_in_))
-        single.model_ = model.eval()
-        single.max_features_ = single._num_features()
+        single.criterion, single.max_features_ = self.criterion, self.n_features_in_
+        single.model_, single._trees = model.eval(), model.trees
         return single
 
     def apply(self, X: Any) -> np.ndarray:

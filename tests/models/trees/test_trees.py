@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 from unittest import mock
@@ -277,16 +278,12 @@ def test_the_same_bits_for_any_batches_and_order(options: dict[str, Any]) -> Non
 
 
 def test_a_histogram_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo.models.trees.tree_model import TreeModel
+    from zoo.models.trees.growth import Growth
 
     x, y, weight = rows_for_all_rules(1)
     whole = fitted(x, y, weight, 50, num_bins=16)
-    limits = TreeModel._limits
-    monkeypatch.setattr(
-        TreeModel,
-        "_limits",
-        lambda self: limits(self).__class__(**{**vars(limits(self)), "histogram_size": 600}),
-    )
+    limits = Growth.limits
+    monkeypatch.setattr(Growth, "limits", lambda *known: dataclasses.replace(limits(*known), histogram_size=600))
     parts = fitted(x, y, weight, 50, num_bins=16)
     assert bits(parts.trees._asdict()) == bits(whole.trees._asdict())
 

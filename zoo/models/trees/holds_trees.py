@@ -30,12 +30,21 @@ class HoldsTrees(_Base):
 
     turns: int | None = None  # depth of the deepest leaf, where the model is to be traced
 
-    def _keep(self, prefix: str, columns: Any) -> None:
+    def _hold(self, **tensors: Tensor) -> None:
         # As `register_buffer` does, which takes some microseconds for each.
-        self._buffers.update({f"{prefix}_{name}": column for name, column in columns._asdict().items()})
+        self._buffers.update(tensors)
+
+    def _add_up(self, **initial: Tensor) -> None:
+        # As `register_accumulator` does; what is empty is nothing that a checkpoint could write over.
+        self._accumulators.update(initial)
+        self._buffers.update({name: value.clone() if value.numel() else value for name, value in initial.items()})
+
+    def _keep(self, prefix: str, columns: Any) -> None:
+        self._hold(**{f"{prefix}_{name}": column for name, column in columns._asdict().items()})
 
     def _kept(self, prefix: str, kind: Any) -> Any:
-        return kind(*(getattr(self, f"{prefix}_{name}") for name in kind._fields))
+        buffers = self._buffers
+        return kind(*[buffers[f"{prefix}_{name}"] for name in kind._fields])
 
     @property
     def trees(self) -> Trees:

@@ -153,7 +153,7 @@ class RandomForest(TreeModel, StreamingModel, GradientModel):
         self.register_buffer("importances", importances(trees, self.spec.num_features))
         if self.wants_score:
             self.units = more.units
-            sums = [self._score(*self._targets(self.as_batch(batch))) for batch in batches()]
+            sums = [self._score(*self._weighted(self.as_batch(batch))) for batch in batches()]
             self._take_score(torch.stack(sums).sum(0))
 
     def unseen_values(self, x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,28 +22,24 @@ from zoo.checks import check_range
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base import CollectsRows, StreamingModel
-from zoo.models.trees.bins import (
-    Bins,
-    Codes,
-    Sketch,
-    bins_of,
-    code_rows,
-    codes_of_rows,
-    encode,
-    merge_sketches,
-    sketch_rows,
+from zoo.models.trees.bins import Bins, Sketch, bins_of, codes_of_rows, encode, merge_sketches, sketch_rows
+from zoo.models.trees.growth import (
+    Growth,
+    Learned,
+    Measures,
+    Scale,
+    counted,
+    criterion_for,
+    measure,
+    part_target,
+    sketched,
 )
-from zoo.models.trees.bootstrap import Bootstrap, bootstrap_keys, poisson_thresholds
-from zoo.models.trees.criteria import Criterion, Units, power_of_two, units_for
 from zoo.models.trees.holds_trees import HoldsTrees
-from zoo.models.trees.in_memory import grow_trees
-from zoo.models.trees.nodes import Limits, Nodes, RowSums, close, is_open, root_paths, roots, route
+from zoo.models.trees.nodes import Limits, Nodes, RowSums, close, is_open, roots, route
 from zoo.models.trees.passes import Plan, add_rows, end_pass, plan_pass, subtract, total_of
-from zoo.models.trees.sparse_codes import SparseCodes, code_sparse_rows
 from zoo.models.trees.splits import Rules, cells_of_histogram
-from zoo.models.trees.trees import Trees, find_leaves, importances, pruned, trees_of
-from zoo.numerics.hashing import content_hash
-from zoo.numerics.sparse import as_rows, is_sparse, take_rows
+from zoo.models.trees.trees import Trees, find_leaves, importances, trees_of
+from zoo.numerics.sparse import as_rows, is_sparse
 
 __all__ = ["TreeModel", "categorical_features", "check_directions", "check_features", "check_tree_hparams"]
 
@@ -52,7 +48,7 @@ KEPT_BYTES = 1 << 28  # of all coded rows: beyond them each pass codes the rows 
 
 _CODED = ("rows", "weight", "place", "gradient", "content")  # what is kept of rows: codes, and what they add to sums
 
-_OF_GRADIENTS = ("squared_error", "poisson")
+_TYPES = {"num_rows": torch.int64}  # of measures, where they are not real
 
 _MEASURES = {  # of the targets: how batches and processes are joined
     "num_rows": "sum",
@@ -150,60 +146,43 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
         check_features(hp, spec)
         if self.random_thresholds and hp.categorical_features:
             raise ZooError("Thresholds are not drawn between categories: leave model.categorical_features at null.")
-        self._check_criterion(spec)
-        self.register_buffer("phase", torch.tensor(SKETCH))
-        seed = torch.initial_seed() if hp.seed is None else hp.seed
-        self.register_buffer("seed", torch.tensor(seed % 2**63))
-        zero = torch.zeros((), dtype=torch.float64)
+        self.criterion_name = criterion_for(hp.criterion, spec.target, spec.num_targets)
         self.takes_sparse = (
             spec.sparse
             and not (hp.categorical_features or self.random_thresholds)
             and (self.criterion_name != "absolute_error")
         )
-        register = self.register_buffer if self.takes_sparse else self.register_accumulator
-        register("num_rows", torch.tensor(0))
-        for name, value in (("total_weight", 0.0), ("most_weight", 0.0), ("low", torch.inf), ("high", -torch.inf)):
-            register(name, zero + value)
-        register("class_weight", torch.zeros(spec.num_classes or 0, dtype=torch.float64))
+        seed = torch.initial_seed() if hp.seed is None else hp.seed
+        nan, real = torch.tensor(torch.nan, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        self._hold(
+            phase=torch.tensor(SKETCH), seed=torch.tensor(seed % 2**63), out_of_bag_score=nan,
+            importances=real.new_zeros(num_features), units=real.new_zeros(len(Scale._fields)),
+        )  # fmt: skip
+        none = Measures(0, 0.0, 0.0, class_weight=real.new_zeros(spec.num_classes or 0))
+        measures = {
+            name: torch.as_tensor(value, dtype=_TYPES.get(name, real.dtype)) for name, value in none._asdict().items()
+        }
         if self.takes_sparse:
+            self._hold(**measures)
             self.collect(num_features, spec.num_targets, sparse=True)
         else:
+            self._add_up(**measures)
             self._prepare_passes(spec)
         self._forget_nodes()
-        # Bits that count rows, units of weights and gradients, what is taken from targets, what they and weights are
-        # divided by: a power of two, so that sums of squares neither overflow nor vanish.
-        self.register_buffer("units", torch.zeros(6, dtype=torch.float64))
         self._keep("tree", _stump(spec.num_classes or spec.num_targets, bool(spec.num_classes)))
-        self.register_buffer("importances", torch.zeros(num_features, dtype=torch.float64))
-        self.register_buffer("out_of_bag_score", torch.tensor(torch.nan, dtype=torch.float64))
 
     def _prepare_passes(self, spec: DataSpec) -> None:
         """Register what passes over dense rows add up."""
         num_features = spec.num_features
         # Of absolute errors the target is sketched as one more feature.
         columns = num_features + (self.criterion_name == "absolute_error")
-        for name, value in Sketch.empty(columns)._asdict().items():
-            self.register_accumulator(f"sketch_{name}", value)
-        none, integers = torch.zeros(0, dtype=torch.int64), torch.zeros(0, spec.num_targets, dtype=torch.int64)
-        self.register_accumulator("coded_rows", torch.zeros(0, num_features, dtype=torch.uint8))
-        for name, column in {"weight": none, "place": none, "gradient": integers, "content": none}.items():
-            self.register_accumulator(f"coded_{name}", column)
-        self.register_accumulator("histogram", torch.zeros(0, dtype=torch.int64))
-        self.register_accumulator("root_sums", torch.zeros(0, dtype=torch.int64))
-        self.register_accumulator("score_sums", torch.zeros(4, dtype=torch.float64))
-
-    def _check_criterion(self, spec: DataSpec) -> None:
-        fitting = ("gini", "entropy") if spec.target == "class" else ("squared_error", "absolute_error", "poisson")
-        chosen = self.hparams.criterion
-        if chosen is not None and chosen not in fitting:
-            raise ZooError(
-                f"model.criterion={chosen} does not fit {spec.target} targets: choose {' or '.join(fitting)}."
-            )
-        self.criterion_name = chosen or fitting[0]
-        if spec.num_targets > 1 and self.criterion_name != "squared_error":
-            raise ZooError(
-                f"model.criterion={chosen} takes one target, and there are {spec.num_targets}: use squared_error."
-            )
+        none = torch.zeros(0, dtype=torch.int64)
+        self._add_up(
+            **{f"sketch_{name}": value for name, value in Sketch.empty(columns)._asdict().items()},
+            coded_rows=torch.zeros(0, num_features, dtype=torch.uint8), coded_weight=none, coded_place=none,
+            coded_gradient=none.new_zeros(0, spec.num_targets), coded_content=none, histogram=none, root_sums=none,
+            score_sums=torch.zeros(4, dtype=torch.float64),
+        )  # fmt: skip
 
     def _forget_growth(self) -> None:
         """Have no more of what passes found than before the first one."""
@@ -217,9 +196,9 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
         empty = torch.zeros(0)
         self._keep("bin", Bins(empty, empty, empty))
         self._keep("node", Nodes(*(empty for _ in Nodes._fields)))
-        self.register_buffer("target_values", torch.zeros(0, dtype=torch.float64))
-        self.register_buffer("kept", torch.zeros(0, dtype=torch.int64))  # the histogram of the pass before
-        self.register_buffer("kept_nodes", torch.zeros(0, dtype=torch.int64))
+        none = torch.zeros(0, dtype=torch.int64)
+        # the histogram of the pass before, and its nodes
+        self._hold(target_values=none.double(), kept=none, kept_nodes=none)
         self._plan: Plan | None = None
 
     @property
@@ -236,122 +215,58 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
     @property
     def num_sums(self) -> int:
         """S."""
+        return self.growth.num_sums(self.target_values)
+
+    @property
+    def growth(self) -> Growth:
+        """How the trees grow."""
         assert self.spec is not None
-        if self.criterion_name == "absolute_error":
-            return len(self.target_values)
-        return self.spec.num_classes or 1 + self.spec.num_targets
+        return Growth(
+            self.entry.name, self.hparams, self.criterion_name, self.spec.num_features, self.spec.num_classes,
+            self.spec.num_targets, self.categorical, self.random_thresholds, int(self.seed),
+            (self.first_tree, self.first_tree + self.num_trees), self.draw_rate, self.least_classes,
+        )  # fmt: skip
+
+    @property
+    def _scale(self) -> Scale:
+        return Scale(*self.units.tolist())
 
     def _rules(self) -> Rules:
-        bits, weight, gradient, _, _, weight_scale = self.units.tolist()
-        name: Any = "newton" if self.criterion_name == "squared_error" else self.criterion_name
-        values = self.target_values if self.criterion_name == "absolute_error" else None
-        criterion = Criterion(name, Units(int(bits), weight, gradient), values=values)
-        hp = self.hparams
-        return Rules(
-            criterion,
-            min_samples_leaf=hp.min_samples_leaf,
-            min_weight_leaf=hp.min_weight_fraction_leaf * float(self.total_weight) / weight_scale,
-            categorical=self.categorical,
-            monotone=tuple(hp.monotone) if hp.monotone and any(hp.monotone) else None,
-            random_thresholds=self.random_thresholds,
-        )
+        return self.growth.rules(self._scale, float(self.total_weight), self.target_values)
 
     def _limits(self) -> Limits:
-        hp = self.hparams
-        return Limits(
-            max_depth=hp.max_depth,
-            min_samples_split=hp.min_samples_split,
-            min_gain=hp.min_gain / self._gain_scale(),
-            max_leaf_nodes=hp.max_leaf_nodes,
-            max_features=self._max_features(),
-            histogram_size=hp.histogram_mb * (1 << 17),  # of eight bytes
-        )
-
-    def _root_paths(self) -> Tensor:
-        return root_paths(int(self.seed), self.first_tree + self.num_trees)[self.first_tree :]
-
-    def _max_features(self) -> int | None:
-        assert self.spec is not None
-        wanted, number = self.hparams.max_features, self.spec.num_features
-        if wanted == "auto":
-            wanted = "sqrt" if self.spec.target == "class" else None
-        if wanted == "sqrt":
-            return max(1, math.isqrt(number))
-        if wanted == "log2":
-            return max(1, int(math.log2(number)))
-        if isinstance(wanted, float):
-            return max(1, int(wanted * number))
-        return None if wanted is None else min(wanted, number)
+        return self.growth.limits(self._scale)
 
     def _row_sums(self, x: Tensor, y: Tensor, weight: Tensor) -> RowSums:
         """What rows (B, F) with targets and weights add to the sums of their nodes."""
-        rules = self._rules()
-        units, bootstrap = rules.criterion.units, None
-        middle, scale, weight_scale = self.units[3:]
-        weight = weight / weight_scale
-        if self.draw_rate is not None:
-            bootstrap = self._bootstrap(content_hash(x, y.view(len(y), -1)))
-        fixed = units.fixed_weight(weight)
-        if rules.criterion.by_value:
-            index = y.long()
-            if rules.criterion.values is not None:
-                values = self.target_values  # of bins, by their middle
-                edges = (values[1:] + values[:-1]) / 2
-                index = torch.searchsorted(edges, y.contiguous())
-            return RowSums(fixed, index, None, bootstrap)
-        gradient = (y.view(len(y), -1).double() - middle) / scale * weight.unsqueeze(1)
-        return RowSums(fixed, None, units.fixed_gradient(gradient), bootstrap)
-
-    def _bootstrap(self, content: Tensor) -> Bootstrap:
-        """How often each tree draws rows, by their content (B,)."""
-        assert self.draw_rate is not None
-        keys = bootstrap_keys(int(self.seed), self.first_tree + self.num_trees)[self.first_tree :].to(content.device)
-        return Bootstrap(content, keys, poisson_thresholds(self.draw_rate).to(content.device))
+        return self.growth.row_sums(x, y, weight, self._scale, self.target_values)
 
     # -- the first pass ------------------------------------------------------------------------------------------------
 
-    def _targets(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows (B, F), targets and weights (B,) of a batch, checked."""
+    def _targets(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Rows (B, F), targets and weights (B,) of a batch, checked; None for weights that are all 1."""
         if batch.y is None:
             raise ZooError(f"{self.entry.name} learns from targets, and the data have none: pass y.")
-        weight = (
-            torch.ones(batch.size, dtype=torch.float64, device=self.device) if batch.weight is None else batch.weight
-        )
-        if bool((weight < 0).any()):
-            raise ZooError(f"{self.entry.name} was given negative sample weights: weights must be 0 or more.")
-        if batch.y.is_floating_point() and not bool(batch.y.isfinite().all()):
-            raise ZooError(f"{self.entry.name} was given targets that are NaN or infinite: drop those rows first.")
-        if self.criterion_name == "poisson" and bool((batch.y < 0).any()):
-            raise ZooError("model.criterion=poisson needs targets of 0 or more: use squared_error.")
+        weight = None if batch.weight is None else batch.weight.double()
+        self.growth.check(batch.y, weight)
         x = as_rows(batch.x).double()
-        return x if is_sparse(x) else x + 0.0, batch.y, weight.double()
+        return x if is_sparse(x) else x + 0.0, batch.y, weight
 
-    def _measure(self, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """The measures of some rows, by their targets and weights above 0."""
-        found = {"num_rows": torch.tensor(len(y), device=y.device), "total_weight": weight.sum()}
-        if len(y):
-            found["most_weight"] = weight.amax()
-            if self.spec.target != "class":  # type: ignore[union-attr]
-                found["low"], found["high"] = y.double().aminmax()
-        if self.spec.target == "class":  # type: ignore[union-attr]
-            found["class_weight"] = torch.bincount(y, weight, minlength=len(self.class_weight))
-        return found
-
-    def _sketched(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.cat([x, y.double().view(-1, 1)], dim=1) if self.criterion_name == "absolute_error" else x
+    def _weighted(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with weights in any case."""
+        x, y, weight = self._targets(batch)
+        return x, y, torch.ones(len(y), dtype=torch.float64, device=y.device) if weight is None else weight
 
     def accumulate(self, batch: Batch) -> None:
-        x, y, weight = self._targets(batch)
+        x, y, weight = self._weighted(batch)
         phase = int(self.phase)
         if self.takes_sparse:
             super().accumulate(batch)
             return
         if phase == SKETCH:
             there = weight > 0
-            for name, value in self._measure(y[there], weight[there]).items():
-                pair = torch.stack([getattr(self, name), value.to(getattr(self, name).dtype)])
-                setattr(self, name, getattr(pair, _MEASURES[name])(0))
-            rows = self._sketched(x, y)[there]
+            self._add_measures(measure(y[there], weight[there], self.spec.num_classes))  # type: ignore[union-attr]
+            rows = (sketched(x, y) if self.criterion_name == "absolute_error" else x)[there]
             sketches = [self._kept("sketch", Sketch), sketch_rows(rows, self.hparams.num_bins)]
             self._set_sketch(merge_sketches(sketches, self.hparams.num_bins))
         elif phase == COLLECT:
@@ -366,6 +281,21 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
             self._count(x, y, weight)
         else:
             self.score_sums += self._score(x, y, weight)
+
+    def _add_measures(self, measures: Measures) -> None:
+        """Join the measures of more rows to those of the rows before."""
+        for name, value in measures._asdict().items():
+            if value is not None:
+                known = getattr(self, name)
+                pair = torch.stack([known, torch.as_tensor(value, dtype=known.dtype, device=known.device)])
+                setattr(self, name, getattr(pair, _MEASURES[name])(0))
+
+    @property
+    def _measures(self) -> Measures:
+        assert self.spec is not None
+        of_classes = self.class_weight if self.spec.num_classes else None
+        numbers = (float(getattr(self, name)) for name in ("total_weight", "most_weight", "low", "high"))
+        return Measures(int(self.num_rows), *numbers, of_classes)
 
     def _set_sketch(self, sketch: Sketch) -> None:
         for name, value in sketch._asdict().items():
@@ -388,30 +318,8 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
     def _check_sums(self) -> None:
         pass  # NaN stands for a missing value in a sketch, and targets are checked batch by batch
 
-    def _begin_growth(self, target: Tensor) -> None:
-        """Settle what follows from the measures: the units of the sums, and the values of the target."""
-        if not int(self.num_rows):
-            raise ZooError(
-                f"{self.entry.name} was given no rows with a weight above 0: there is nothing to learn from."
-            )
-        assert self.spec is not None
-        if self.spec.target == "class" and int((self.class_weight > 0).sum()) < self.least_classes:
-            raise ZooError(f"{self.entry.name} was given a single class: at least two are needed to tell them apart.")
-        self.target_values = target
-        middle = torch.zeros((), dtype=torch.float64)
-        if self.criterion_name == "squared_error":
-            middle = self.low / 2 + self.high / 2
-        most = 1.0 if self.draw_rate is None else 15.0  # a bootstrap's largest weight
-        if self.spec.target == "class":
-            spread = 1.0
-        elif self.criterion_name == "squared_error":
-            spread = float(torch.maximum(middle - self.low, self.high - middle))
-        else:
-            spread = float(torch.maximum(self.low.abs(), self.high.abs()))
-        scales = [power_of_two(spread), power_of_two(float(self.most_weight))]
-        units = units_for(int(self.num_rows), most, most)
-        values = [units.count_bits, units.weight, units.gradient, float(middle), *scales]
-        self.register_buffer("units", torch.tensor(values, dtype=torch.float64, device=self.device))
+    def _set_scale(self, scale: Scale) -> None:
+        self.units = torch.tensor(scale, dtype=torch.float64, device=self.device)
 
     # -- a pass that grows ---------------------------------------------------------------------------------------------
 
@@ -452,9 +360,10 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
             bins = bins_of(self._kept("sketch", Sketch), self.hparams.num_bins, self.categorical)
             target = torch.zeros(0, dtype=torch.float64, device=self.device)
             if self.criterion_name == "absolute_error":
-                bins, target = _part_target(bins)
+                bins, target = part_target(bins)
             self._keep("bin", bins)
-            self._begin_growth(target)
+            self._set_scale(self.growth.scale(self._measures))
+            self.target_values = target
             self._set_sketch(Sketch.empty(self.spec.num_features, self.device))  # type: ignore[union-attr]
             size = int(self.num_rows) * len(bins.number) * (1 if bins.missing < 256 else 4)
             if size <= KEPT_BYTES:
@@ -462,16 +371,17 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
                 return self._report()
             sums = torch.zeros(self.num_trees, self.num_sums, dtype=torch.int64, device=self.device)
             width = bins.missing + 1
-            self._keep("node", roots(sums, self._root_paths(), self._rules(), self._limits(), width, known=False))
+            self._keep("node", roots(sums, self.growth.root_paths, self._rules(), self._limits(), width, known=False))
             self.phase.fill_(GROW)
             self._current_plan()  # says now what does not fit
         elif phase == COLLECT:
             state = self._state()
             rows, weight, *rest = (state[f"coded_{name}"] for name in _CODED)
             place, gradient, content = (column if len(column) else None for column in rest)
-            bootstrap = None if content is None else self._bootstrap(content)
-            bins = self._kept("bin", Bins)
-            self._grow(codes_of_rows(rows), bins, RowSums(weight, place, gradient, bootstrap))
+            growth, bins = self.growth, self._kept("bin", Bins)
+            sums = RowSums(weight, place, gradient, None if content is None else growth.bootstrap(content))
+            total, values = float(self.total_weight), self.target_values
+            self._finish(growth.grow(codes_of_rows(rows), bins, sums, self._scale, total, values))
             self._forget_growth()
         elif phase == GROW:
             self._end_growth_pass()
@@ -489,30 +399,16 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
         nodes = end_pass(nodes, plan, cells_of_histogram(self.histogram), bins, rules, limits)
         self.kept, self.kept_nodes = self.histogram, plan.nodes
         trees, _ = trees_of(nodes, self.num_trees, rules, bins)
-        self._keep("tree", self._in_units(trees))
+        trees = self.growth.in_units(trees, self._scale)
         if is_open(nodes):
+            self._keep("tree", trees)
             self._keep("node", nodes)
         else:
-            self._finish()
+            self._finish(self.growth.cut(trees))
             self._forget_growth()
 
-    def _gain_scale(self) -> float:
-        """What a gain of targets of unit size is multiplied by."""
-        scale = float(self.units[4])
-        return {"squared_error": max(scale * scale, 2.0**-1022), "poisson": scale}.get(self.criterion_name, 1.0)
-
-    def _in_units(self, trees: Trees) -> Trees:
-        """The trees in the units of targets and weights."""
-        middle, scale, weight_scale = self.units[3:].tolist()
-        gain_scale = self._gain_scale()
-        if gain_scale != 1.0 or weight_scale != 1.0:
-            gain = trees.gain * gain_scale * weight_scale
-            trees = trees._replace(weight=trees.weight * weight_scale, gain=gain)
-        return trees._replace(value=trees.value * scale + middle) if self.criterion_name in _OF_GRADIENTS else trees
-
-    def _finish(self) -> None:
-        """Prune the trees, and say what each feature contributed."""
-        trees = pruned(self.trees, self.hparams.ccp_alpha) if self.hparams.ccp_alpha > 0 else self.trees
+    def _finish(self, trees: Trees) -> None:
+        """Keep grown trees, and say what each feature contributed."""
         assert self.spec is not None
         self._keep("tree", trees)
         self.importances = importances(trees, self.spec.num_features)
@@ -533,39 +429,24 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
         if max_passes is not None or len(first) != 1 or int(self.phase) != SKETCH:
             return super().run_passes(batches, max_passes)
         x, y, weight = self._targets(self.as_batch(first[0]))
-        there = weight > 0
-        if not bool(there.all()):
-            x, y, weight = take_rows(x, there), y[there], weight[there]
-        self._learn(x, y, weight)
+        self._learn(*counted(x, y, weight))
         return self._report()
 
-    def _learn(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+    def _learn(self, x: Tensor, y: Tensor, weight: Tensor | None) -> None:
         """Grow all trees on rows in memory (N, F), dense or sparse, with targets and weights above 0, (N,)."""
-        for name, value in self._measure(y, weight).items():
-            setattr(self, name, value)
-        target = torch.zeros(0, dtype=torch.float64, device=self.device)
-        codes: Codes | SparseCodes
-        if self.criterion_name == "absolute_error":
-            sketch = sketch_rows(self._sketched(x, y), self.hparams.num_bins)
-            bins, target = _part_target(bins_of(sketch, self.hparams.num_bins, self.categorical))
-            codes = encode(x, bins, self.categorical)
-        elif is_sparse(x):
-            bins, codes = code_sparse_rows(x, self.hparams.num_bins)
-        else:
-            bins, codes = code_rows(x, self.hparams.num_bins, self.categorical)
-        self._begin_growth(target)
-        self._grow(codes, bins, self._row_sums(x, y, weight))
-        self.target_values = target[:0]
+        self.adopt(self.growth.learn(x, y, weight))
         if not self.done:
+            weight = torch.ones(len(y), dtype=torch.float64, device=y.device) if weight is None else weight
             self._take_score(self._score(x, y, weight))
 
-    def _grow(self, codes: Codes | SparseCodes, bins: Bins, rows: RowSums) -> None:
-        trees, _ = grow_trees(
-            codes, rows, bins, self._rules(), self._limits(), num_trees=self.num_trees,
-            num_sums=self.num_sums, paths=self._root_paths(), leaves=False,
-        )  # fmt: skip
-        self._keep("tree", self._in_units(trees))
-        self._finish()
+    def adopt(self, learned: Learned) -> None:
+        """Be the model of what was learned from rows in memory."""
+        for name, value in learned.measures._asdict().items():
+            if value is not None:
+                known = getattr(self, name)
+                setattr(self, name, torch.as_tensor(value, dtype=known.dtype, device=known.device))
+        self._set_scale(learned.scale)
+        self._finish(learned.trees)
 
     # -- rows that a tree did not see ----------------------------------------------------------------------------------
 
@@ -608,11 +489,3 @@ def _stump(num_values: int, is_class: bool) -> Trees:
         subset=torch.zeros(1, 0, dtype=torch.bool),
         category=torch.zeros(0, 0, dtype=torch.float64),
     )
-
-
-def _part_target(bins: Bins) -> tuple[Bins, Tensor]:
-    """Part the sketched target from the features: its values, by the middle of their bins."""
-    last = int(bins.number[-1])
-    target = bins.lower[-1, :last] / 2 + bins.upper[-1, :last] / 2
-    width = max(1, int(bins.number[:-1].max()) if len(bins.number) > 1 else 1)
-    return Bins(bins.lower[:-1, :width], bins.upper[:-1, :width], bins.number[:-1]), target
