@@ -117,7 +117,7 @@ class _Trees(ZooEstimator):
         if isinstance(features, int | np.integer) and features > self.n_features_in_:
             features = None
         return {
-            "criterion": _model_criterion(self.criterion),
+            "criterion": "entropy" if self.criterion == "log_loss" else self.criterion,
             "max_depth": _whole(self.max_depth),
             "min_samples_split": int(split),
             "min_samples_leaf": int(leaf),
@@ -224,10 +224,6 @@ def _dense(X: Any, name: str) -> np.ndarray:
     return X.toarray()
 
 
-def _model_criterion(name: str) -> str:
-    return "entropy" if name == "log_loss" else name
-
-
 def _whole(value: Any) -> Any:
     """An integer of any library as Python's."""
     return int(value) if isinstance(value, np.integer) else value
@@ -255,7 +251,7 @@ class _DecisionTree(_Trees):
         weight, codes = self._row_weight(sample_weight, X, y), self._targets(y)
         options, is_class = self._options(len(X)), isinstance(self, ClassifierMixin)
         many = options["criterion"] == "absolute_error" and len(X) > _EXACT_ROWS
-        draws = {"random_thresholds": self.splitter == "random", "seed": self._seed()}
+        draws: dict[str, Any] = {"random_thresholds": self.splitter == "random", "seed": self._seed()}
         growth = Growth(
             "decision_tree",
             {**options, "num_bins": 255 if many else None, "histogram_mb": _HISTOGRAM_MB, **draws},
@@ -266,8 +262,9 @@ class _DecisionTree(_Trees):
             least_classes=1,
             **draws,
         )
-        arrays = (X, codes, weight)
-        x, target, weights = (None if array is None else tensor_of(array).to(self._device()) for array in arrays)
+        device = self._device()
+        x, target = (tensor_of(array).to(device) for array in (X, codes))
+        weights = None if weight is None else tensor_of(weight).to(device)
         growth.check(target, weights)
         self._growth, self._dtype = growth, str(X.dtype)
         self._learned = growth.learn(*counted(x.double() + 0.0, target, weights))
@@ -295,7 +292,7 @@ class _DecisionTree(_Trees):
     def tree_(self) -> Tree:
         """The grown tree as scikit-learn shows one, laid out when it is asked for."""
         check_is_fitted(self)
-        criterion = _model_criterion(self.criterion) if isinstance(self, ClassifierMixin) else None
+        criterion = self._growth.criterion if isinstance(self, ClassifierMixin) else None
         trees = Trees(*(column.cpu() for column in self._trees))
         if criterion is not None:
             trees = trees._replace(value=trees.value[:, : self.n_classes_])
@@ -659,8 +656,8 @@ class _Forest(_Trees):
         model.build(self.model_.spec).to(self.model_.device)
         model._keep("tree", _tree_of(self.model_.trees, number))
         model.register_buffer("importances", importances(model.trees, self.n_features_in_))
-        single.criterion, single.max_features_ = self.criterion, self.n_features_in_
-        single.model_, single._trees = model.eval(), model.trees
+        single.max_features_ = self.n_features_in_
+        single.model_, single._growth, single._trees = model.eval(), model.growth, model.trees
         return single
 
     def apply(self, X: Any) -> np.ndarray:

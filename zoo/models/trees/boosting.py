@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,12 +18,12 @@ from zoo.kernels import boosting as kernel
 from zoo.kernels import rounds
 from zoo.models.trees.bins import Bins, Codes
 from zoo.models.trees.criteria import Criterion, Units, power_of_two, units_for
-from zoo.models.trees.in_memory import codes_for_kernel, grow_trees, mask_of, whole_limits
+from zoo.models.trees.in_memory import codes_for_kernel, grow_trees, mask_of, trees_of_kernel, whole_limits
 from zoo.models.trees.losses import Loss, Step, quantiles
 from zoo.models.trees.nodes import Limits, root_paths
 from zoo.models.trees.sparse_codes import SparseCodes
 from zoo.models.trees.splits import Rules
-from zoo.models.trees.trees import Trees, categories, clipped, joined
+from zoo.models.trees.trees import Trees, clipped, joined
 from zoo.numerics.hashing import splitmix64, stream_key, uniforms
 
 __all__ = ["Rounds", "Rows", "Settings", "boost", "draw"]
@@ -149,7 +149,7 @@ def _by_kernel(
     paths = torch.zeros(len(numbers) * num_outputs, dtype=torch.int64)
     if limits.max_features < len(bins.number):
         paths = torch.cat([_root(settings, number, k) for number in numbers for k in range(num_outputs)])
-    after, losses, units, root, feature, left, depth, threshold, gain, missing_left, subset, sums = rounds.boost_rounds(
+    after, losses, units, *grown = rounds.boost_rounds(
         *codes_for_kernel(rows.codes),
         bins.lower,
         bins.upper,
@@ -170,26 +170,12 @@ def _by_kernel(
         settings.min_hessian / weight_scale,
         settings.limits.min_gain,
     )
+    root, feature = grown[:2]
     unit = units.repeat_interleave(torch.cat([root[1:], root.new_tensor([len(feature)])]) - root, dim=0)
-    packed = Units(units_for(len(rows.y), 1.0).count_bits, unit[:, 0])  # type: ignore[arg-type]
-    weight = packed.unpack(sums[:, 0])
-    bend = (weight + l2).unsqueeze(1)
-    value = torch.where(bend > 0, sums[:, 1:].double() / unit[:, 1:] / bend, 0.0)
-    trees = Trees(
-        root=root,
-        feature=feature,
-        threshold=threshold,
-        missing_left=missing_left,
-        left=left,
-        value=value * settings.learning_rate,
-        gain=gain,
-        weight=weight,
-        num_rows=packed.count(sums[:, 0]),
-        depth=depth,
-        subset=subset,
-        category=categories(bins, settings.categorical),
-    )
-    return trees, after, losses
+    of_leaves: Any = unit[:, 0], unit[:, 1:]
+    criterion = Criterion("newton", Units(units_for(len(rows.y), 1.0).count_bits, *of_leaves), l2=l2)
+    trees = trees_of_kernel(grown, criterion, bins, settings.categorical)
+    return trees._replace(value=trees.value * settings.learning_rate), after, losses
 
 
 def _root(settings: Settings, number: int, output: int) -> Tensor:

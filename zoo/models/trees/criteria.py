@@ -143,14 +143,24 @@ class Criterion:
 
     def value(self, sums: Tensor) -> Tensor:
         """Return what a leaf of sums (..., S) predicts: class shares (..., C), or values (..., K)."""
+        return self.leaves(sums)[0]
+
+    def leaves(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what leaves of sums (..., S) predict, (..., C) or (..., K), their weights and numbers of rows, (...).
+
+        Of `newton` and `poisson` the units may be those of each leaf, (...) and (..., 1).
+        """
+        units = self.units
         if self.by_value:
-            weight = self.units.unpack(sums)
-            if self.name == "absolute_error":
-                return self.median(weight).unsqueeze(-1)
-            return weight / weight.sum(-1, keepdim=True)
-        weight, gradient = self.units.unpack(sums[..., :1]), sums[..., 1:].double() / self.units.gradient
-        bend = weight + self.l2
-        return torch.where(bend > 0, gradient / bend, 0.0)  # a tree that sees no row takes no step
+            weight = units.unpack(sums)
+            total = weight.sum(-1)
+            value = self.median(weight) if self.name == "absolute_error" else weight / total.unsqueeze(-1)
+            return value.unsqueeze(-1) if self.name == "absolute_error" else value, total, units.count(sums).sum(-1)
+        packed, gradient = sums[..., 0], sums[..., 1:].double() / units.gradient
+        weight = units.unpack(packed)
+        bend = (weight + self.l2).unsqueeze(-1)
+        value = torch.where(bend > 0, gradient / bend, 0.0)  # a tree that sees no row takes no step
+        return value, weight, units.count(packed)
 
     def median(self, weight: Tensor) -> Tensor:
         """Return the weighted medians (the middle of the two, where there are two) of weights (..., S), (...)."""

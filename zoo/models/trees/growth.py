@@ -66,6 +66,13 @@ class Measures(NamedTuple):
     high: float = -math.inf
     class_weight: Tensor | None = None
 
+    def tensors(self, device: torch.device | None = None) -> dict[str, Tensor]:
+        """Return what is known as tensors, by name."""
+        found = {"num_rows": torch.tensor(self.num_rows, device=device)}
+        for name, value in zip(self._fields[1:5], self[1:5], strict=True):
+            found[name] = torch.tensor(value, dtype=torch.float64, device=device)
+        return found if self.class_weight is None else {**found, "class_weight": self.class_weight}
+
 
 def measure(y: Tensor, weight: Tensor | None, num_classes: int | None) -> Measures:
     """Return the measures of some rows.

@@ -6,6 +6,7 @@ Source: Breiman, Friedman, Olshen & Stone, "Classification and regression trees"
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from zoo.kernels import trees as kernel
 from zoo.models.trees.bins import Bins, Codes, codes_of_rows
+from zoo.models.trees.criteria import Criterion
 from zoo.models.trees.nodes import OPEN, Limits, Nodes, RowSums, is_open, root_paths, roots, route
 from zoo.models.trees.passes import (
     Plan,
@@ -28,7 +30,7 @@ from zoo.models.trees.sparse_codes import SparseCodes
 from zoo.models.trees.splits import Cells, Rules, cells_of_histogram, cells_of_rows
 from zoo.models.trees.trees import Trees, categories, clipped, trees_of
 
-__all__ = ["codes_for_kernel", "grow", "grow_trees", "mask_of", "whole_limits"]
+__all__ = ["codes_for_kernel", "grow", "grow_trees", "mask_of", "trees_of_kernel", "whole_limits"]
 
 
 class WholeLimits(NamedTuple):
@@ -156,7 +158,7 @@ def grow_trees(
         nodes, leaf = grow(codes.rows, rows, bins, rules, limits, num_trees=num_trees, num_sums=num_sums, paths=paths)
         return trees_of(nodes, num_trees, rules, bins, leaf)
     whole = whole_limits(limits, num_features)
-    root, feature, left, depth, threshold, gain, missing_left, subset, sums, leaf = kernel.grow_trees(
+    *grown, leaf = kernel.grow_trees(
         *codes_for_kernel(codes),
         bins.lower,
         bins.upper,
@@ -186,21 +188,23 @@ def grow_trees(
         limits.min_gain,
         leaves,
     )
-    trees = Trees(
-        root=root,
-        feature=feature,
-        threshold=threshold,
-        missing_left=missing_left,
-        left=left,
-        value=criterion.value(sums),
-        gain=gain,
-        weight=criterion.weight(sums),
-        num_rows=criterion.count(sums),
-        depth=depth,
-        subset=subset,
-        category=categories(bins, rules.categorical),
-    )
-    return clipped(trees, rules.monotone), leaf
+    return clipped(trees_of_kernel(grown, criterion, bins, rules.categorical), rules.monotone), leaf
+
+
+def trees_of_kernel(grown: Sequence[Tensor], criterion: Criterion, bins: Bins, categorical: tuple[int, ...]) -> Trees:
+    """Return what the kernel grew as trees.
+
+    Args:
+        grown: as `zoo.kernels.trees.grow_trees` returns it, without the leaves of the rows.
+        criterion: of the sums.
+        bins: of the features.
+        categorical: features whose values are categories.
+    """
+    root, feature, left, depth, threshold, gain, missing_left, subset, sums = grown
+    value, weight, num_rows = criterion.leaves(sums)
+    category = categories(bins, categorical)
+    questions = root, feature, threshold, missing_left, left
+    return Trees(*questions, value, gain, weight, num_rows, depth, subset, category)
 
 
 def codes_for_kernel(codes: Codes | SparseCodes) -> tuple[Tensor, Tensor, list[Tensor]]:

@@ -48,8 +48,6 @@ KEPT_BYTES = 1 << 28  # of all coded rows: beyond them each pass codes the rows 
 
 _CODED = ("rows", "weight", "place", "gradient", "content")  # what is kept of rows: codes, and what they add to sums
 
-_TYPES = {"num_rows": torch.int64}  # of measures, where they are not real
-
 _MEASURES = {  # of the targets: how batches and processes are joined
     "num_rows": "sum",
     "total_weight": "sum",
@@ -153,20 +151,17 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
             and (self.criterion_name != "absolute_error")
         )
         seed = torch.initial_seed() if hp.seed is None else hp.seed
-        nan, real = torch.tensor(torch.nan, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        real = torch.zeros((), dtype=torch.float64)
         self._hold(
-            phase=torch.tensor(SKETCH), seed=torch.tensor(seed % 2**63), out_of_bag_score=nan,
+            phase=torch.tensor(SKETCH), seed=torch.tensor(seed % 2**63), out_of_bag_score=real + torch.nan,
             importances=real.new_zeros(num_features), units=real.new_zeros(len(Scale._fields)),
         )  # fmt: skip
-        none = Measures(0, 0.0, 0.0, class_weight=real.new_zeros(spec.num_classes or 0))
-        measures = {
-            name: torch.as_tensor(value, dtype=_TYPES.get(name, real.dtype)) for name, value in none._asdict().items()
-        }
+        measures = Measures(0, 0.0, 0.0, class_weight=real.new_zeros(spec.num_classes or 0))
         if self.takes_sparse:
-            self._hold(**measures)
+            self._hold(**measures.tensors())
             self.collect(num_features, spec.num_targets, sparse=True)
         else:
-            self._add_up(**measures)
+            self._add_up(**measures.tensors())
             self._prepare_passes(spec)
         self._forget_nodes()
         self._keep("tree", _stump(spec.num_classes or spec.num_targets, bool(spec.num_classes)))
@@ -284,18 +279,16 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
 
     def _add_measures(self, measures: Measures) -> None:
         """Join the measures of more rows to those of the rows before."""
-        for name, value in measures._asdict().items():
-            if value is not None:
-                known = getattr(self, name)
-                pair = torch.stack([known, torch.as_tensor(value, dtype=known.dtype, device=known.device)])
-                setattr(self, name, getattr(pair, _MEASURES[name])(0))
+        for name, value in measures.tensors(self.device).items():
+            pair = torch.stack([getattr(self, name), value])
+            setattr(self, name, getattr(pair, _MEASURES[name])(0))
 
     @property
     def _measures(self) -> Measures:
         assert self.spec is not None
         of_classes = self.class_weight if self.spec.num_classes else None
-        numbers = (float(getattr(self, name)) for name in ("total_weight", "most_weight", "low", "high"))
-        return Measures(int(self.num_rows), *numbers, of_classes)
+        total, most, low, high = (float(getattr(self, name)) for name in list(_MEASURES)[1:5])
+        return Measures(int(self.num_rows), total, most, low, high, of_classes)
 
     def _set_sketch(self, sketch: Sketch) -> None:
         for name, value in sketch._asdict().items():
@@ -379,9 +372,9 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
             rows, weight, *rest = (state[f"coded_{name}"] for name in _CODED)
             place, gradient, content = (column if len(column) else None for column in rest)
             growth, bins = self.growth, self._kept("bin", Bins)
-            sums = RowSums(weight, place, gradient, None if content is None else growth.bootstrap(content))
+            of_rows = RowSums(weight, place, gradient, None if content is None else growth.bootstrap(content))
             total, values = float(self.total_weight), self.target_values
-            self._finish(growth.grow(codes_of_rows(rows), bins, sums, self._scale, total, values))
+            self._finish(growth.grow(codes_of_rows(rows), bins, of_rows, self._scale, total, values))
             self._forget_growth()
         elif phase == GROW:
             self._end_growth_pass()
@@ -441,10 +434,7 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
 
     def adopt(self, learned: Learned) -> None:
         """Be the model of what was learned from rows in memory."""
-        for name, value in learned.measures._asdict().items():
-            if value is not None:
-                known = getattr(self, name)
-                setattr(self, name, torch.as_tensor(value, dtype=known.dtype, device=known.device))
+        self._hold(**learned.measures.tensors(self.device))
         self._set_scale(learned.scale)
         self._finish(learned.trees)
 

@@ -84,17 +84,18 @@ def trees_of(
         bins: of the features.
         leaf: of each row in each tree, among `nodes`, (T, N); None for none.
     """
-    criterion, inner = rules.criterion, nodes.child >= 0
+    inner = nodes.child >= 0
+    value, weight, num_rows = rules.criterion.leaves(nodes.sums)
     trees = Trees(
         root=torch.arange(num_trees, device=nodes.child.device),
         feature=torch.where(inner, nodes.feature, -1),
         threshold=torch.where(inner, nodes.threshold, 0.0),
         missing_left=inner & nodes.missing_left,
         left=nodes.child,
-        value=criterion.value(nodes.sums),
+        value=value,
         gain=torch.where(inner, nodes.gain, 0.0),
-        weight=criterion.weight(nodes.sums),
-        num_rows=criterion.count(nodes.sums),
+        weight=weight,
+        num_rows=num_rows,
         depth=nodes.depth,
         subset=inner.unsqueeze(1) & nodes.subset[:, :-1],
         category=categories(bins, rules.categorical),
@@ -106,11 +107,12 @@ def trees_of(
 
 def categories(bins: Bins, categorical: tuple[int, ...]) -> Tensor:
     """Return the categories of the features, (F, B), ascending, NaN behind the last; (F, 0) without any."""
+    if not categorical:
+        return bins.upper.new_empty(len(bins.number), 0)
     features = list(categorical)
-    category = torch.full_like(bins.upper[:, : bins.missing if features else 0], torch.nan)
-    if features:
-        known = bins.upper[features]
-        category[features] = torch.where(known.isnan(), torch.nan, known)  # one kind of NaN, so that bits compare
+    category = torch.full_like(bins.upper[:, : bins.missing], torch.nan)
+    known = bins.upper[features]
+    category[features] = torch.where(known.isnan(), torch.nan, known)  # one kind of NaN, so that bits compare
     return category
 
 
@@ -293,20 +295,17 @@ def _ranks(category: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def importances(trees: Trees, num_features: int) -> Tensor:
     """Return the share of each feature in the gains, (F,), the mean over trees; zeros where nothing was gained."""
-    inner = trees.feature >= 0
-    cell = trees.feature[inner]
-    if len(trees.root) > 1:
-        tree = torch.searchsorted(trees.root, torch.arange(len(trees.feature), device=inner.device), right=True) - 1
-        cell = tree[inner] * num_features + cell
-    gain = trees.gain.new_zeros(len(trees.root) * num_features).index_add_(0, cell, trees.gain[inner])
+    feature = trees.feature.clamp_min(0)  # leaves, which gain 0, stand with the first one
     if len(trees.root) == 1:
-        total = gain.sum()
-        return gain / torch.where(total > 0, total, 1.0)
-    gain = gain.view(len(trees.root), num_features)
+        gain = torch.bincount(feature, trees.gain, num_features)
+        whole = float(gain.sum())
+        return gain / whole if whole > 0 else gain
+    tree = torch.searchsorted(trees.root, torch.arange(len(feature), device=feature.device), right=True) - 1
+    cells = len(trees.root) * num_features
+    gain = torch.bincount(tree * num_features + feature, trees.gain, cells).view(-1, num_features)
     total = gain.sum(1, keepdim=True)
     share = gain / torch.where(total > 0, total, 1.0)
-    mean = share.sum(0) / (total > 0).sum().clamp_min(1)
-    return mean
+    return share.sum(0) / (total > 0).sum().clamp_min(1)
 
 
 def pruned(trees: Trees, alpha: float) -> Trees:
