@@ -15,7 +15,7 @@ import torch
 from scipy import sparse
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
@@ -24,7 +24,7 @@ from zoo.data.spec import DataSpec
 from zoo.models.trees.growth import Growth, Learned, counted, criterion_for
 from zoo.models.trees.trees import Trees, find_leaves, importances, in_order
 from zoo.sklearn.base import ZooEstimator, constraints, create
-from zoo.sklearn.rows import classes_of, tensor_of, validate_data
+from zoo.sklearn.rows import classes_of, column_of, tensor_of, validate_data
 from zoo.sklearn.tree_view import Tree, preorder
 
 __all__ = [
@@ -85,7 +85,7 @@ class _Trees(ZooEstimator):
         several = isinstance(self, MultiOutputMixin)
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=several, **options)
         if not several or (y.ndim == 2 and y.shape[1] == 1):
-            y = column_or_1d(y, warn=True)
+            y = column_of(y)
         return _dense(X, type(self).__name__), y
 
     def _targets(self, y: np.ndarray) -> np.ndarray:
