@@ -17,7 +17,7 @@ VIEWS: list[Callable[[Tensor], Tensor]] = [
     lambda x: x.T.contiguous().T if x.ndim == 2 else x,
     lambda x: x[:1].expand_as(x),
 ]
-SIZES = [(1, 1, 0), (2, 3, 1), (31, 16, 2), (300, 5, 1), (257, 40, 0), (1000, 63, 1)]
+SIZES = [(1, 1, 0), (2, 3, 1), (31, 16, 2), (65, 4, 0), (300, 5, 1), (97, 8, 0), (257, 40, 0), (1000, 63, 1)]
 
 
 def close(found: Tensor, expected: np.ndarray, share: float = 1e-12) -> None:
@@ -47,6 +47,24 @@ def test_mean_and_scatter_are_numpys(compiled: str, dtype: torch.dtype, sizes: t
         close(scatter, centred.T @ (mass[:, None] * centred))
         assert torch.equal(scatter, scatter.T)
         close(moments(x, y, weight, at, squares=True)[2], scatter.diagonal().numpy())
+
+
+@pytest.mark.parametrize("far", [0.0, 1e8])
+def test_no_digit_goes_where_the_rows_are_not_like_those_that_were_looked_at(compiled: str, far: float) -> None:
+    rows = torch.arange(1_000)
+    noise = torch.randn(1_000, 3, dtype=torch.float64)
+    looked_at = (rows % 16 == 0).double()  # every sixteenth of a thousand is
+    weight = 1 - looked_at * (1 - 1e-12)
+    x = noise + 1e4 * looked_at.unsqueeze(1) + far
+    x = torch.cat([x, torch.full((1_000, 2), 0.1 + far)], 1)
+    measured = x - x[1]  # exactly, where rows lie close together
+    centred = (measured - weight @ measured / weight.sum()).numpy()
+    for part in (x, x.T.contiguous().T):
+        _, mean, scatter = moments(part, None, weight)
+        expected = centred.T @ (weight.numpy()[:, None] * centred)
+        close(scatter[:3, :3], expected[:3, :3], 1e-14)
+        close(mean, (weight @ x / weight.sum()).numpy(), 1e-14)
+        assert not scatter[3:].any()  # a column of one value varies by nothing
 
 
 def test_threads_and_no_rows(compiled: str) -> None:

@@ -15,9 +15,18 @@
 
 typedef double vec __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
 typedef int64_t ivec __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
+typedef float half __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 INLINE vec set(double x) { return x - (vec){}; } /* x + 0 would be an addition, for the sake of -0 */
+INLINE vec widened(const float *p) { return __builtin_convertvector(*(const half *)p, vec); }
 INLINE vec choose(ivec where, vec yes, vec no) { return (vec)((where & (ivec)yes) | (~where & (ivec)no)); }
+
+/* Which lanes are among the first n. */
+INLINE ivec first_lanes(int64_t n) {
+    ivec lane;
+    for (int i = 0; i < LANES; i++) lane[i] = i;
+    return lane < n;
+}
 
 INLINE double total(vec x) {
 #if defined(__AVX512F__)

@@ -13,10 +13,6 @@ typedef struct {
     double *squares;          /* (K + 1, K + 1): of residuals, and ones behind them, times each other */
 } Slope;
 
-typedef float half __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-INLINE vec widened(const float *p) { return __builtin_convertvector(*(const half *)p, vec); }
-
 /* y - x w of some rows, (rows, K + 1), with a one behind each. */
 INLINE void find_residuals(const Slope *task, int64_t first, const int rows, double *residual) {
     const int64_t F = task->features, K = task->targets, whole = F - F % LANES;

@@ -102,7 +102,7 @@ def principal_components(
     available = min(rows, features)
     variance = (spectrum / (count - 1)).clamp_min(0)[:available]
     kept = count_components(variance, wanted, rows, features)
-    total = total / (count - 1)
+    total = torch.maximum(total / (count - 1), variance.sum())  # which rounding may have made the greater one
     left = total - variance[:kept].sum()
     noise = left.clamp_min(0) / (available - kept) if kept < available else torch.zeros_like(left)
     share = variance[:kept] / torch.where(total > 0, total, 1.0)
