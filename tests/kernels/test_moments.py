@@ -98,3 +98,18 @@ def test_the_operator_is_what_torch_expects(compiled: str, monkeypatch: pytest.M
     assert not available(x)
     with pytest.raises(RuntimeError, match="needs the compiled kernels"):
         moments(x)
+
+
+def test_nothing_is_read_or_written_out_of_bounds(sanitized: Callable[[str], None]) -> None:
+    script = """
+import torch
+from test_moments import SIZES
+from zoo.kernels.moments import moments
+for rows, features, targets in SIZES:
+    for dtype in (torch.float32, torch.float64):
+        x, y = torch.randn(rows, features).to(dtype), torch.randn(rows, targets).double()
+        for weight in (None, torch.arange(rows) % 2.0):
+            for squares in (False, True):
+                moments(x, y if targets else None, None if weight is None else weight.double(), squares=squares)
+"""
+    sanitized(script)
