@@ -30,7 +30,7 @@ def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def a_case(seed: int, most: int = 90) -> tuple[Tensor, Dual]:
     """Rows and a dual of every kind, drawn."""
     draw, make = random.Random(seed), torch.Generator().manual_seed(seed)
-    rows, features = draw.choice([1, 2, 3, 9, 33, most]), draw.choice([1, 2, 5, 17])
+    rows, features = draw.choice([1, 2, 3, 9, 33, most]), draw.choice([1, 2, 5, 17, 70])
     x = torch.randn(rows, features, generator=make, dtype=torch.float64)
     if draw.random() < 0.3:
         x = x.round()  # equal rows
@@ -78,9 +78,12 @@ def test_pairs_meet_what_the_torch_form_meets(seed: int, name: str, variant: str
 
 
 @pytest.mark.parametrize(("shrinking", "cache_size"), [(False, 200.0), (True, 200.0), (True, 1e-6), (False, 1e-6)])
-def test_shrinking_and_the_cache_change_nothing(shrinking: bool, cache_size: float) -> None:
+@pytest.mark.parametrize("features", [3, 65])
+def test_shrinking_and_the_cache_change_nothing(shrinking: bool, cache_size: float, features: int) -> None:
     make = torch.Generator().manual_seed(0)
     x = torch.randn(1500, 3, generator=make, dtype=torch.float64)
+    if features > 3:  # rows of which several are read at once
+        x = torch.cat([x, 0.05 * torch.randn(1500, features - 3, generator=make, dtype=torch.float64)], 1)
     sign = torch.where(x[:, 0] * x[:, 1] + 0.3 * torch.randn(1500, generator=make) > 0, 1.0, -1.0).double()
     dual = classification(sign, torch.full((1500,), 10.0).double())
     plain = smo(x, dual, Kernel("rbf", 0.5), tol=1e-6, shrinking=False)

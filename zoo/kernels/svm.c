@@ -21,6 +21,7 @@ typedef float fvec __attribute__((vector_size(4 * LANES), aligned(4), may_alias)
 
 enum { LINEAR, POLY, RBF, SIGMOID, PRECOMPUTED };
 enum { TILE = 4, SHRINK_EVERY = 1000 };
+enum { TOGETHER = 4, LONG = 64 }; /* rows of the kernel at once, and of how many features they pay */
 static const double TINY = 1e-12; /* curvature at least */
 
 INLINE vec set(double x) { return x - (vec){}; }
@@ -65,7 +66,7 @@ typedef struct {
     int64_t stride; /* N, up to whole tiles */
     double *column[COLUMNS]; /* (stride) each */
     double *packed; /* rows side by side, (stride / LANES, F, LANES) */
-    double *one;    /* one row, (F) */
+    double *one;    /* up to TOGETHER rows, (F, number) */
     float *spare;   /* a row of the kernel, (stride) */
     int64_t *id;    /* of the row at a place */
     /* rows of the kernel that are kept, the least recently used first */
@@ -108,29 +109,37 @@ INLINE vec transformed(const Smo *t, vec dot, vec squares) {
     return power;
 }
 
-/* Write K(row, k) for the places k from `from` to `to`, and for those that share their tiles. */
-static void kernel_row(State *s, int64_t row, int64_t from, int64_t to, float *out) {
+/* Write K(row, k) for the places k from `from` to `to`, and for those that share their tiles, of `number` rows at once,
+   as many as a call is compiled for: what is read of the places k serves them all. */
+INLINE void product_rows(State *s, const int64_t *row, int number, int64_t from, int64_t to, float *const *out) {
     const Smo *t = s->task;
     const int64_t F = t->num_features;
+    for (int r = 0; r < number; r++)
+        for (int64_t f = 0; f < F; f++) s->one[f * number + r] = *place(s, row[r], f);
+    const int tiles = number > 1 ? TILE / 2 : TILE; /* so that the sums stay in registers */
+    for (int64_t k = from / (tiles * LANES) * tiles * LANES; k < to; k += tiles * LANES) {
+        const double *p = s->packed + k * F, *one = s->one;
+        vec sum[TOGETHER][TILE] = {};
+        for (int64_t f = 0; f < F; f++, p += LANES, one += number)
+            for (int v = 0; v < tiles; v++) {
+                const vec x = *(const vec *)(p + v * F * LANES);
+                for (int r = 0; r < number; r++) sum[r][v] += set(one[r]) * x;
+            }
+        for (int r = 0; r < number; r++)
+            for (int v = 0; v < tiles; v++) {
+                vec squares = *(const vec *)(s->column[SQUARE] + k + v * LANES) + s->column[SQUARE][row[r]];
+                *(fvec *)(out[r] + k + v * LANES) = __builtin_convertvector(transformed(t, sum[r][v], squares), fvec);
+            }
+    }
+}
+
+/* A row of the kernel, for the places from `from` to `to`. */
+static void kernel_row(State *s, int64_t row, int64_t from, int64_t to, float *out) {
+    const Smo *t = s->task;
     if (t->kernel == PRECOMPUTED) {
         const double *line = t->x + s->id[row] * t->num_rows;
         for (int64_t k = from; k < to; k++) out[k] = (float)line[s->id[k]];
-        return;
-    }
-    for (int64_t f = 0; f < F; f++) s->one[f] = *place(s, row, f);
-    const double square = s->column[SQUARE][row];
-    for (int64_t k = from / (TILE * LANES) * TILE * LANES; k < to; k += TILE * LANES) {
-        const double *p = s->packed + k * F;
-        vec sum[TILE] = {};
-        for (int64_t f = 0; f < F; f++, p += LANES) {
-            vec x = set(s->one[f]);
-            for (int v = 0; v < TILE; v++) sum[v] += x * *(const vec *)(p + v * F * LANES);
-        }
-        for (int v = 0; v < TILE; v++) {
-            vec squares = *(const vec *)(s->column[SQUARE] + k + v * LANES) + square;
-            *(fvec *)(out + k + v * LANES) = __builtin_convertvector(transformed(t, sum[v], squares), fvec);
-        }
-    }
+    } else product_rows(s, &row, 1, from, to, &out);
 }
 
 static void unlink_slot(State *s, int64_t slot) {
@@ -142,18 +151,46 @@ static void link_last(State *s, int64_t slot) {
     s->after[s->before[slot]] = slot, s->before[s->slots] = slot;
 }
 
+/* A slot for the row at a place, which has none. */
+static int64_t new_slot(State *s, int64_t row) {
+    int64_t slot;
+    if (s->used < s->slots) slot = s->used++;
+    else {
+        slot = s->after[s->slots];
+        unlink_slot(s, slot);
+        if (s->row_of[slot] >= 0) s->slot_of[s->row_of[slot]] = -1;
+    }
+    s->slot_of[row] = slot, s->row_of[slot] = row, s->length[slot] = 0;
+    return slot;
+}
+
+/* Rows of the kernel at a place and at the next ones that have none yet, in free slots: of long rows, which do not stay
+   in a cache, it is reading them that takes the time, and most of them are asked for in the end. */
+static void fill_together(State *s, int64_t row) {
+    int64_t rows[TOGETHER];
+    float *lines[TOGETHER];
+    int number = 0;
+    for (int64_t k = 0; k < s->active && number < TOGETHER; k++) {
+        const int64_t next = row + k < s->active ? row + k : row + k - s->active;
+        if (s->slot_of[next] < 0) rows[number++] = next;
+    }
+    if (number < TOGETHER) return;
+    for (int r = TOGETHER - 1; r >= 0; r--) { /* the one that is asked for as the last */
+        const int64_t slot = new_slot(s, rows[r]);
+        link_last(s, slot);
+        s->length[slot] = s->active, lines[r] = s->cache + slot * s->stride;
+    }
+    product_rows(s, rows, TOGETHER, 0, s->active, lines);
+}
+
 /* The row of the kernel at a place, over the active ones. */
 static const float *cached_row(State *s, int64_t row) {
+    if (s->slot_of[row] < 0 && s->task->kernel != PRECOMPUTED && s->task->num_features >= LONG
+        && s->used + TOGETHER <= s->slots)
+        fill_together(s, row);
     int64_t slot = s->slot_of[row];
-    if (slot < 0) {
-        if (s->used < s->slots) slot = s->used++;
-        else {
-            slot = s->after[s->slots];
-            unlink_slot(s, slot);
-            if (s->row_of[slot] >= 0) s->slot_of[s->row_of[slot]] = -1;
-        }
-        s->slot_of[row] = slot, s->row_of[slot] = row, s->length[slot] = 0;
-    } else unlink_slot(s, slot);
+    if (slot < 0) slot = new_slot(s, row);
+    else unlink_slot(s, slot);
     link_last(s, slot);
     float *line = s->cache + slot * s->stride;
     if (s->length[slot] < s->active) {
@@ -290,16 +327,17 @@ static void restore(State *s) {
     if (from == N) return;
     double *f = s->column[SLOPE];
     memcpy(f + from, s->column[TARGET] + from, (N - from) * sizeof(double));
+    s->active = N;
     for (int64_t j = 0; j < N; j++) {
         const double beta = s->column[BETA][j];
         if (beta == 0) continue;
         const int64_t slot = s->slot_of[j];
         const float *line = s->spare;
-        if (slot >= 0 && s->length[slot] == N) line = s->cache + slot * s->stride;
+        if (s->slots >= N) line = cached_row(s, j); /* where there is room for all, none is thrown out */
+        else if (slot >= 0 && s->length[slot] == N) line = s->cache + slot * s->stride;
         else kernel_row(s, j, from, N, s->spare);
         for (int64_t k = from; k < N; k++) f[k] -= beta * (double)line[k];
     }
-    s->active = N;
 }
 
 static void start(State *s) {
@@ -376,7 +414,7 @@ KERNEL(smo, Smo) {
     const int64_t N = t->num_rows, F = t->num_features;
     State s = {.task = t, .stride = (N + TILE * LANES - 1) / (TILE * LANES) * TILE * LANES};
     s.slots = least(N < 2 ? 2 : N, t->cache_rows < 2 ? 2 : t->cache_rows);
-    int64_t numbers = COLUMNS * s.stride + F, integers = 4 * N + 4 * (s.slots + 1);
+    int64_t numbers = COLUMNS * s.stride + TOGETHER * F, integers = 4 * N + 4 * (s.slots + 1);
     if (t->kernel != PRECOMPUTED) numbers += s.stride * F;
     double *reals = calloc((size_t)numbers + 1, sizeof(double));
     int64_t *whole = malloc((size_t)integers * sizeof(int64_t));
@@ -385,7 +423,7 @@ KERNEL(smo, Smo) {
     if (!failed) {
         for (int c = 0; c < COLUMNS; c++) s.column[c] = reals + c * s.stride;
         s.one = reals + COLUMNS * s.stride;
-        s.packed = t->kernel == PRECOMPUTED ? NULL : s.one + F;
+        s.packed = t->kernel == PRECOMPUTED ? NULL : s.one + TOGETHER * F;
         s.id = whole, s.slot_of = whole + N, s.swaps = whole + 2 * N;
         s.row_of = whole + 4 * N, s.length = s.row_of + s.slots + 1, s.before = s.length + s.slots + 1;
         s.after = s.before + s.slots + 1;

@@ -26,7 +26,8 @@ _KNOWN = {
 def validate_data(estimator: Any, X: Any, y: Any = "no_validation", *, reset: bool = True, **checks: Any) -> Any:
     """Return checked rows, and targets if given, as scikit-learn's function of that name does.
 
-    Arrays that it would return as they are do not go through it: what it asks of them takes as long as a small fit.
+    Arrays that it would return as they are, or in a wider type, do not go through it: what it asks of them takes as
+    long as a small fit.
     """
     X, y = (_as_array(part) if isinstance(part, Tensor) else part for part in (X, y))
     alone = isinstance(y, str) and y == "no_validation"
@@ -37,6 +38,8 @@ def validate_data(estimator: Any, X: Any, y: Any = "no_validation", *, reset: bo
         estimator.n_features_in_ = X.shape[1]
     elif getattr(estimator, "n_features_in_", None) != X.shape[1]:
         return validation.validate_data(estimator, X, y, reset=reset, **checks)
+    if isinstance(wanted := checks.get("dtype"), type):
+        X = X.astype(wanted, copy=False)
     return X if alone else (X, y)
 
 
@@ -49,10 +52,10 @@ def _as_array(tensor: Tensor) -> np.ndarray:
 def _is_plain(
     X: Any, *, dtype: Any = "numeric", order: str | None = None, ensure_min_samples: int = 1, **_: Any
 ) -> bool:
-    """Whether an array has the type, layout and size asked for, and nothing but finite numbers."""
+    """Whether an array has the type (or one within it), layout and size asked for, and only finite numbers."""
     if type(X) is not np.ndarray or X.ndim != 2 or len(X) < ensure_min_samples or not X.shape[1]:
         return False
-    typed = X.dtype in dtype if isinstance(dtype, list) else dtype == "numeric" or X.dtype == dtype
+    typed = X.dtype in dtype if isinstance(dtype, list) else dtype == "numeric" or np.can_cast(X.dtype, dtype)
     return typed and X.dtype.kind == "f" and (order is None or X.flags.c_contiguous) and _is_finite(X)
 
 

@@ -16,9 +16,11 @@ from zoo.models.svm.coordinate_descent import dual_descent
 from zoo.models.svm.dual import classification, regression
 from zoo.models.svm.kernels import check_squares
 from zoo.models.svm.primal import shortfall
-from zoo.numerics.sparse import column_squares, linear, stored
+from zoo.numerics.sparse import column_squares, dense_rows, linear, stored
 
 __all__ = ["Machines", "by_dual", "by_newton", "class_costs", "objective", "signs"]
+
+_FEW_PRODUCTS = 1 << 24  # of all numbers with all rows or features, some milliseconds' worth
 
 
 class Machines(NamedTuple):
@@ -73,7 +75,7 @@ def by_newton(
     None says that there is none, or that it found no solution: passes over the rows (`primal.py`) find it, or say why.
 
     Args:
-        x: rows, (N, F), float64.
+        x: rows, (N, F), float64; few sparse ones are made dense, of which the kernel is quicker.
         target: ±1 or values, (N, K).
         cost: C_i, above 0, (N, K).
         epsilon: ε, or None for classes.
@@ -82,6 +84,8 @@ def by_newton(
         tol: where to stop, as a share of the first gradient's norm.
         max_iter: passes at most.
     """
+    if x.numel() * min(x.shape) <= _FEW_PRODUCTS:
+        x = dense_rows(x)
     if not compiled.available(x, target.shape[1], penalized=penalized):
         return None
     weight, reach, found = compiled.finite_newton(
