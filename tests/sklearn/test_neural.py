@@ -126,7 +126,7 @@ def test_weights_that_are_set_are_used_everywhere(target):
     x, y = TARGETS[target]
     ours, theirs = (fit(model, x, y) for model in pair(target, warm_start=True))
     for model in (ours, theirs):
-        model.coefs_ = [np.full_like(part, 0.1) for part in model.coefs_]
+        model.coefs_ = [np.full_like(part, 0.1, order="F") for part in model.coefs_]
         model.intercepts_[-1] = model.intercepts_[-1] + 1.0
     answer = "predict" if target.startswith("value") else "predict_proba"
     np.testing.assert_allclose(getattr(ours, answer)(x), getattr(theirs, answer)(x), rtol=1e-12)

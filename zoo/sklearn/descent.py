@@ -55,13 +55,13 @@ class Adam:
         """Move the parameters by their gradients g."""
         self.num_steps += 1
         first, second = self.betas
-        rate = self.lr * (1 - second**self.num_steps) ** 0.5 / (1 - first**self.num_steps)
-        torch._foreach_lerp_(self.mean, gradients, 1 - first)
-        torch._foreach_mul_(self.square, second)
-        torch._foreach_addcmul_(self.square, gradients, gradients, 1 - second)
-        deviation = torch._foreach_sqrt(self.square)
-        torch._foreach_add_(deviation, self.eps)
-        torch._foreach_addcdiv_(self.parameters, self.mean, deviation, -rate)
+        count = torch.tensor(float(self.num_steps), device=self.parameters[0].device)
+        # torch adds its ε to √(v / (1 − β₂ᵗ))
+        torch._fused_adam_(
+            self.parameters, gradients, self.mean, self.square, [], [count] * len(gradients), amsgrad=False,
+            lr=self.lr, beta1=first, beta2=second, weight_decay=0.0, eps=self.eps / (1 - second**self.num_steps) ** 0.5,
+            maximize=False,
+        )  # fmt: skip
 
 
 class Momentum:

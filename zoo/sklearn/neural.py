@@ -21,7 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import check_random_state, column_or_1d, gen_batches, shuffle
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
@@ -163,7 +163,7 @@ class _MLP(ZooEstimator):
     def _take_weights(self, dtype: Any) -> list[tuple[Tensor, Tensor]]:
         """The weights that are shown, which the user may have set, as tensors to train."""
         both = zip(self.coefs_, self.intercepts_, strict=True)
-        return [tuple(_tensor(np.array(part), dtype, self._device()) for part in layer) for layer in both]  # type: ignore[misc]
+        return [tuple(_tensor(np.array(part, order="C"), dtype, self._device()) for part in layer) for layer in both]  # type: ignore[misc]
 
     def _show(self, layers: list[tuple[Tensor, Tensor]]) -> None:
         self.coefs_, self.intercepts_ = ([part.cpu().numpy() for part in parts] for parts in zip(*layers, strict=True))
@@ -191,11 +191,11 @@ class _MLP(ZooEstimator):
         loss, gradients = loss_and_gradients(
             x, y, layers, self.activation, self.out_activation_, weight, total, penalty
         )
-        if self.out_activation_ == "identity":  # squared errors are reported as their mean over the outputs
+        if self.out_activation_ == "identity" and self.n_outputs_ > 1:  # squared errors are reported as a mean
             loss /= self.n_outputs_
-        if penalty:
-            squares = torch._foreach_norm([matrix for matrix, _ in layers])
-            loss += torch.stack(squares).square().sum() * (penalty / 2)
+        for matrix, _ in layers if penalty else ():
+            numbers = matrix.reshape(-1)
+            loss.add_(numbers.dot(numbers), alpha=penalty / 2)
         return loss, gradients
 
     # -- steps on batches ----------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ class _MLP(ZooEstimator):
         try:
             while self.n_iter_ < self.max_iter:
                 if self.shuffle:
-                    order = shuffle(order, random_state=self._random_state)
+                    order = order[self._random_state.permutation(rows)]
                 self.loss_ = self._pass(batches, layers, order, size)
                 self.n_iter_ += 1
                 self.t_ += rows
@@ -263,16 +263,18 @@ class _MLP(ZooEstimator):
 
     def _pass(self, batches: _Batches, layers: list[tuple[Tensor, Tensor]], order: np.ndarray, size: int) -> float:
         """Take a step on each batch of rows in this order; return the mean loss with its penalty."""
-        losses = []
-        for part in gen_batches(len(order), size):
+        losses, counts = [], []
+        for start in range(0, len(order), size):
+            part = slice(start, min(start + size, len(order)))
             batch = batches.take(order[part] if self.shuffle else part)
             total = float(len(batch.y) if batch.weight is None else batch.weight.sum())
             if not total:
                 continue  # rows without weight
             loss, gradients = self._gradients(batch, layers, total, self.alpha / total)
             self._optimizer.step(gradients)
-            losses.append(loss * (part.stop - part.start))
-        return float(torch.stack(losses).sum()) / len(order) if losses else 0.0
+            losses.append(loss)
+            counts.append(part.stop - part.start)
+        return float(torch.stack(losses) @ losses[0].new_tensor(counts)) / len(order) if losses else 0.0
 
     def _split(self, X: Any, y: np.ndarray, weight: np.ndarray | None) -> tuple[Any, Any, Any, tuple[Any, Any, Any]]:
         """Hold out a share of the rows; return the others, and those."""

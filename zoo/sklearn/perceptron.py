@@ -71,15 +71,18 @@ def scores(x: Tensor, layers: Layers, activation: str) -> list[Tensor]:
     return values
 
 
-def _losses(z: Tensor, y: Tensor, link: str) -> Tensor:
-    """The loss of each row (B,), summed over the outputs."""
+def _losses(z: Tensor, y: Tensor, link: str) -> tuple[Tensor, Tensor]:
+    """The losses of scores (B, K) and their slopes ŷ − y, what both need computed once."""
     if link == "softmax":
-        return F.cross_entropy(z, y, reduction="none")
+        logs = z.log_softmax(1)
+        return (logs * y).neg_(), logs.exp_().sub_(y)
     if link == "logistic":
-        return F.binary_cross_entropy_with_logits(z, y, reduction="none").sum(1)
+        return F.binary_cross_entropy_with_logits(z, y, reduction="none"), torch.sigmoid(z).sub_(y)
     if link == "exp":
-        return (z.exp() - y * z + torch.xlogy(y, y) - y).sum(1)
-    return (z - y).square().sum(1) / 2
+        mean = z.exp()
+        return mean - y * z + torch.xlogy(y, y) - y, mean - y
+    slopes = z - y
+    return slopes.square().div_(2), slopes
 
 
 def loss_and_gradients(
@@ -115,9 +118,8 @@ def loss_and_gradients(
     if total is None:
         total = float(len(x) if weight is None else weight.sum())
     *values, z = scores(x, layers, activation)
-    losses = _losses(z, y, link)
-    loss = (losses.sum() if weight is None else losses @ weight) / total
-    delta = activate(z, link) - y
+    losses, delta = _losses(z, y, link)
+    loss = (losses.sum() if weight is None else weight @ losses.sum(1)).div_(total)
     if weight is not None:
         delta *= weight.unsqueeze(1)
     delta /= total
