@@ -22,7 +22,8 @@ z v·do that of v·do in ds.
 
 `BlockwiseAttention` defines `zoo::attention`, one node for autograd, `torch.compile` and `torch.export`. The way back
 is the operator `zoo::attention_backward`; *its* gradient, where somebody asks for it, goes through the formula. Here
-both are torch operations; for what `fits_gpu` takes they are kernels in Triton (`attention_triton.py`).
+both are torch operations; for what `fits_gpu` takes they are kernels in Triton (`attention_triton.py`), and for
+sequences of up to some thousand steps in single precision on a CPU they are in C (`attention_cpu.py`).
 
 Letters: B rows, H heads, G heads of keys and values that divide them, T queries, S keys, d and e widths of a head of
 queries and of values, c the scale.
@@ -39,8 +40,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.kernels import on_gpu
+from zoo.kernels import attention_cpu, on_gpu
 from zoo.kernels.masks import dropout_mask
+from zoo.kernels.node import register_autograd
 from zoo.kernels.vmap import one_by_one
 
 __all__ = ["BlockwiseAttention", "Inputs", "fits_gpu", "wide"]
@@ -215,6 +217,9 @@ def _forward(*inputs: Any) -> tuple[Tensor, Tensor]:
 
         attention_triton.forward(x, out, norm)
         return out, norm
+    if attention_cpu.fits(x):
+        attention_cpu.forward(x, out, norm)
+        return out, norm
     x, kind = _by_head(x), wide(x.q.dtype)
     call = Call(x)
     for row, heads, table in call.parts():
@@ -254,6 +259,9 @@ def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         from zoo.kernels import attention_triton
 
         attention_triton.backward(x, out, norm, d_out, results)
+        return results
+    if attention_cpu.fits(x):
+        attention_cpu.backward(x, out, norm, d_out, results)
         return results
     if x.k.shape[1] == x.q.shape[1]:
         _fill(x, out, norm, d_out, results)
@@ -317,9 +325,8 @@ class BlockwiseAttention:
             _backward,
             _fake_backward,
         )
-        register = torch.library.register_autograd
-        register("zoo::attention", self._differentiate, setup_context=self._keep, lib=_LIBRARY)
-        register("zoo::attention_backward", self._differentiate_again, setup_context=self._keep_again, lib=_LIBRARY)
+        register_autograd(_LIBRARY, self.operator, _forward, self._keep, self._differentiate)
+        register_autograd(_LIBRARY, self.operator_back, _backward, self._keep_again, self._differentiate_again)
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """Return (B, H, T, e), zeros where a query sees nothing.

@@ -29,15 +29,16 @@ static inline float *floats(int64_t count) {
 
 /* ---- product of a block of rows with a tile of packed weights ---- */
 
-/* sums[r][v] = sum over k of rows[r][k * apart] tile[k][v]; `count` and `wide` are constants where this is inlined. */
+/* sums[r][v] = sum over k of rows[r][k * apart] tile[k * step + v]; `count` and `wide` are constants where this is
+   inlined. */
 INLINE void block(int count, int wide, int64_t inner, int64_t apart, const float *const *rows, const vec *tile,
-                  vec sums[ROWS][WIDE]) {
+                  int64_t step, vec sums[ROWS][WIDE]) {
     vec s[ROWS][WIDE];
 #pragma GCC unroll 6
     for (int r = 0; r < count; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < wide; v++) s[r][v] = (vec){};
-    for (int64_t k = 0; k < inner; k++, tile += wide) {
+    for (int64_t k = 0; k < inner; k++, tile += step) {
         vec w[WIDE];
 #pragma GCC unroll 4
         for (int v = 0; v < wide; v++) w[v] = tile[v];
@@ -55,26 +56,37 @@ INLINE void block(int count, int wide, int64_t inner, int64_t apart, const float
 }
 
 INLINE void blocks(int count, int wide, int64_t inner, int64_t apart, const float *const *rows, const vec *tile,
-                   vec sums[ROWS][WIDE]) {
+                   int64_t step, vec sums[ROWS][WIDE]) {
     switch (count) {
-    case 1: block(1, wide, inner, apart, rows, tile, sums); break;
-    case 2: block(2, wide, inner, apart, rows, tile, sums); break;
+    case 1: block(1, wide, inner, apart, rows, tile, step, sums); break;
+    case 2: block(2, wide, inner, apart, rows, tile, step, sums); break;
 #if ROWS > 2
-    case 3: block(3, wide, inner, apart, rows, tile, sums); break;
-    case 4: block(4, wide, inner, apart, rows, tile, sums); break;
-    case 5: block(5, wide, inner, apart, rows, tile, sums); break;
-    case 6: block(6, wide, inner, apart, rows, tile, sums); break;
+    case 3: block(3, wide, inner, apart, rows, tile, step, sums); break;
+    case 4: block(4, wide, inner, apart, rows, tile, step, sums); break;
+    case 5: block(5, wide, inner, apart, rows, tile, step, sums); break;
+    case 6: block(6, wide, inner, apart, rows, tile, step, sums); break;
 #endif
+    }
+}
+
+/* The same for a tile whose rows are `step` vectors apart. */
+SHARED void product_apart(int count, int wide, int64_t inner, int64_t apart, const float *const *rows, const vec *tile,
+                          int64_t step, vec sums[ROWS][WIDE]) {
+    switch (wide) {
+    case 1: blocks(count, 1, inner, apart, rows, tile, step, sums); break;
+    case 2: blocks(count, 2, inner, apart, rows, tile, step, sums); break;
+    case 3: blocks(count, 3, inner, apart, rows, tile, step, sums); break;
+    case 4: blocks(count, 4, inner, apart, rows, tile, step, sums); break;
     }
 }
 
 static void product(int count, int wide, int64_t inner, int64_t apart, const float *const *rows, const vec *tile,
                     vec sums[ROWS][WIDE]) {
     switch (wide) {
-    case 1: blocks(count, 1, inner, apart, rows, tile, sums); break;
-    case 2: blocks(count, 2, inner, apart, rows, tile, sums); break;
-    case 3: blocks(count, 3, inner, apart, rows, tile, sums); break;
-    case 4: blocks(count, 4, inner, apart, rows, tile, sums); break;
+    case 1: blocks(count, 1, inner, apart, rows, tile, 1, sums); break;
+    case 2: blocks(count, 2, inner, apart, rows, tile, 2, sums); break;
+    case 3: blocks(count, 3, inner, apart, rows, tile, 3, sums); break;
+    case 4: blocks(count, 4, inner, apart, rows, tile, 4, sums); break;
     }
 }
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from zoo.kernels import function
+from zoo.kernels.node import register_autograd
 from zoo.kernels.onednn import product
 from zoo.kernels.recurrent_passes import PASSES, State, Steps, Weights
 from zoo.kernels.vmap import one_by_one
@@ -57,8 +58,8 @@ class Recurrence:
         self._functions = {way: f"{name.split('_')[0]}_{way}" for way in ("forward", "backward")}  # in C
         self.operator = self._define(name, _FORWARD, self._forward, self._fake_forward)
         self.operator_back = self._define(f"{name}_backward", _BACKWARD, self._backward, self._fake_backward)
-        _register_autograd(self.operator, self._forward, self._keep, self._differentiate)
-        _register_autograd(self.operator_back, self._backward, self._keep_again, self._differentiate_again)
+        register_autograd(_LIBRARY, self.operator, self._forward, self._keep, self._differentiate)
+        register_autograd(_LIBRARY, self.operator_back, self._backward, self._keep_again, self._differentiate_again)
 
     def __call__(
         self, x: Tensor, state: State, w: Weights, batch_sizes: Tensor | None = None, reverse: bool = False
@@ -273,44 +274,6 @@ class Recurrence:
         by_input = _filled(pulled[: len(primals)], slots, _COUNT)
         by_direction = _filled(pulled[len(primals) :], places, 3)
         return *by_input, None, None, None, None, None, *by_direction, None
-
-
-def _register_autograd(operator: Any, run: Callable, keep: Callable, differentiate: Callable) -> None:
-    """Make the operator one node of autograd.
-
-    `keep(ctx, inputs, outputs)` and `differentiate(ctx, *gradients)` are as `torch.library.register_autograd` has them,
-    whose own node costs some 40 µs more each way: as much as all else that is done for a short sequence.
-    """
-    # The names of the dispatcher are private in Python; in C++ they are its documented ones.
-    after, guard, cpu = (
-        torch._C._after_ADInplaceOrView_keyset,
-        torch._C._AutoDispatchBelowAutograd,
-        torch._C.DispatchKey.CPU,
-    )
-
-    def below(keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        keys = keys & after
-        with guard():
-            if keys.highestPriorityTypeId() == cpu:  # no mode, no transform: what the dispatcher would call next
-                return run(*inputs)
-            return operator.redispatch(keys, *inputs)
-
-    class Node(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
-            outputs = below(keys, *inputs)
-            keep(ctx, inputs, outputs)
-            return outputs
-
-        @staticmethod
-        def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-            return None, *differentiate(ctx, *gradients)
-
-    def call(keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        return Node.apply(keys, *inputs) if torch.is_grad_enabled() else below(keys, *inputs)
-
-    Node.__name__ = operator.name().replace("::", "_")
-    _LIBRARY.impl(operator, call, "Autograd", with_keyset=True)
 
 
 def _present(values: Sequence[Tensor | None]) -> tuple[list[Tensor], list[int]]:

@@ -67,19 +67,59 @@ INLINE vec bounded(vec x, float low, float high) {
 #endif
 }
 
-/* exp(x) = 2^n exp(r) with x = n ln 2 + r, |r| <= ln 2 / 2, for x from -87 to 88; returns exp(r) - 1. */
-INLINE vec expm1_parts(vec x, vec *scale) {
-    vec shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the integer lands in the low bits */
-    vec n = shifted - 12582912.0f;
-    vec r = x - n * 0.693145752f - n * 1.42860677e-6f;
+/* exp(r) - 1 for |r| <= ln 2 / 2. */
+INLINE vec expm1_small(vec r) {
     vec p = set(1.0f / 5040) * r + 1.0f / 720;
     p = p * r + 1.0f / 120;
     p = p * r + 1.0f / 24;
     p = p * r + 1.0f / 6;
     p = p * r + 0.5f;
-    p = p * (r * r) + r;
-    *scale = (vec)(((ivec)shifted << 23) + (127 << 23)); /* what stands above the low bits is shifted out */
-    return p;
+    return p * (r * r) + r;
+}
+
+#define HALF_UP 12582912.0f /* 1.5 * 2^23: the integer next to what is added to it lands in the low bits */
+
+/* 2^n of n that HALF_UP was added to; what stands above the low bits is shifted out. */
+INLINE vec power(vec shifted) { return (vec)(((ivec)shifted << 23) + (127 << 23)); }
+
+/* exp(x) = 2^n exp(r) with x = n ln 2 + r, |r| <= ln 2 / 2, for x from -87 to 88; returns exp(r) - 1. */
+INLINE vec expm1_parts(vec x, vec *scale) {
+    vec shifted = x * 1.44269504f + HALF_UP;
+    vec n = shifted - HALF_UP;
+    *scale = power(shifted);
+    return expm1_small(x - n * 0.693145752f - n * 1.42860677e-6f);
+}
+
+/* The greater of two, the second where one is NaN. */
+INLINE vec greater(vec x, vec y) {
+#if defined(__AVX512F__)
+    return (vec)_mm512_max_ps((__m512)x, (__m512)y);
+#else
+    return choose(x > y, x, y);
+#endif
+}
+
+/* 2^x for x up to 127, 0 below -125, where denormal numbers would cost much; NaN stays NaN. 2^(n + r), |r| <= 1/2, by a
+   polynomial within 2e-7. */
+INLINE vec exp2_(vec x) {
+    const vec low = greater(set(-125.0f), x);
+#if defined(__AVX512F__)
+    const vec n = (vec)_mm512_roundscale_ps((__m512)low, _MM_FROUND_TO_NEAREST_INT);
+#else
+    const vec shifted = low + HALF_UP, n = shifted - HALF_UP;
+#endif
+    const vec r = low - n;
+    vec p = set(0.00132647273f) * r + 0.00967151299f;
+    p = p * r + 0.0555073358f;
+    p = p * r + 0.240222424f;
+    p = p * r + 0.693147004f;
+    p = p * r + 1.0f;
+#if defined(__AVX512F__)
+    const __mmask16 there = _mm512_cmp_ps_mask((__m512)x, (__m512)set(-125.0f), _CMP_NLT_UQ);
+    return (vec)_mm512_maskz_scalef_ps(there, (__m512)p, (__m512)n);
+#else
+    return choose(x < set(-125.0f), set(0.0f), p * power(shifted));
+#endif
 }
 
 /* exp(x) - 1, for x from -87 to 88. */

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.kernels.attention import BlockwiseAttention, Inputs, fits_gpu, wide
+from zoo.kernels.attention_cpu import compiled
 from zoo.layers.cache import KeyValueCache
 from zoo.layers.dropout import dropout
 from zoo.layers.linear import Linear, linear
@@ -86,7 +87,7 @@ def scaled_dot_product_attention(
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = additive(~attn_mask, query.dtype)
     learned = alibi is not None and alibi.requires_grad
-    if query.dim() == 4 and not learned and blockwise_wins(query, key, value, attn_mask):
+    if query.dim() == 4 and not learned and blockwise_wins(query, key, value, attn_mask, dropout_p):
         return blockwise(query, key, value, attn_mask, alibi, scale, dropout_p, is_causal, window, offset)
     bias, dead = attention_bias(
         query, key.shape[-2], attn_mask, is_causal=is_causal, window=window, alibi=alibi, offset=offset
@@ -223,7 +224,10 @@ def _formula(x: Inputs) -> Tensor:
 
 
 _BLOCKWISE = BlockwiseAttention(_formula)
-_WORTH = 1 << 15  # scores of a row of the batch, below which the operator costs more than it saves
+_WORTH = 1 << 14  # scores of a head up to which products of all heads at once are as fast as the operator
+_DROPPED = 1 << 16  # scores in all from which the operator is faster where numbers are few beside them, or dropped
+_FEW = 8  # numbers of a head
+_ON_GPU = 1 << 15  # scores of a row of the batch, below which the operator costs more than it saves
 
 
 def blockwise(
@@ -250,7 +254,7 @@ def blockwise(
     return _BLOCKWISE(Inputs(query, key, value, mask, slopes, seed, *options))
 
 
-def blockwise_wins(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
+def blockwise_wins(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_p: float = 0.0) -> bool:
     """Whether the operator goes, and is faster, from some thousand scores on: on a CPU, and in Triton on a GPU."""
     (rows, heads, queries, width), groups, keys = query.shape, key.shape[1], key.shape[2]
     if torch.compiler.is_exporting():  # for any length, and to run without the zoo
@@ -258,12 +262,14 @@ def blockwise_wins(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     if mask is not None and (mask.requires_grad or mask.dim() < 2 or mask.shape[-1] != keys):
         return False
     fits = key.shape[-1] == width and heads % groups == 0 and key.shape[:3] == value.shape[:3] == (rows, groups, keys)
-    if not fits or queries == 1 or heads * queries * keys < _WORTH:
+    if not fits or queries == 1:
         return False
     if query.device.type == "cpu":
-        if query.dtype not in (torch.float32, torch.float64):
+        many = (dropout_p > 0 or width <= _FEW) and rows * heads * queries * keys >= _DROPPED
+        many = many and not torch.compiler.is_compiling() and compiled(query)
+        if not (many or queries * keys > _WORTH) or query.dtype not in (torch.float32, torch.float64):
             return False
-    elif not fits_gpu(query.device, _kind(query), width, value.shape[-1]):
+    elif heads * queries * keys < _ON_GPU or not fits_gpu(query.device, _kind(query), width, value.shape[-1]):
         return False
     return not transformed(query, key, value, *(() if mask is None else (mask,)), cast=query.device.type == "cpu")
 
@@ -462,7 +468,7 @@ class MultiheadAttention(nn.Module):
         slopes = alibi_slopes(self.num_heads, q) if self.positions == "alibi" else None
         dropout_p, causal = self.dropout if self.training else 0.0, self.causal or is_causal
         always = (self.bias_k is not None) + self.add_zero_attn
-        if not need_weights and not always and blockwise_wins(q, k, v, mask):
+        if not need_weights and not always and blockwise_wins(q, k, v, mask, dropout_p):
             mixed = blockwise(q, k, v, mask, slopes, None, dropout_p, causal, self.window, offset)
         elif (
             self.fused
@@ -517,7 +523,7 @@ class MultiheadAttention(nn.Module):
             triples = zip(inputs, weights, biases, strict=False)
             products = tuple(linear(x, w, b) for x, w, b in triples if w is not None)
         order = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
-        q, *rest = (product.unflatten(-1, (-1, d)).permute(order) for product in products)
+        q, *rest = (x.view(*x.shape[:2], x.shape[2] // d, d).permute(order) for x in products)
         if self.positions == "rotary":
             q = rotate(q, torch.arange(offset, offset + q.shape[2], device=q.device), self.rotary_base)
         if stored:

@@ -4,7 +4,7 @@ r"""The affine map `y = x Wᵀ + b` with whichever product is faster: a drop-in 
 \mathrm{d}x = \mathrm{d}y\, W, \qquad \mathrm{d}W = \mathrm{d}y^\top x, \qquad \mathrm{d}b = \sum \mathrm{d}y
 ```
 
-Large products in single precision on a CPU go to oneDNN (`zoo.kernels.onednn`), both ways, in the place of MKL; those
+Large products in single precision on a CPU go to oneDNN, both ways, where it beats MKL (`zoo.kernels.onednn`); those
 with one row, where no gradient is asked for, to a kernel of the zoo's (`zoo.kernels.row_product`).
 """
 
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.kernels.onednn import product
+from zoo.kernels.onednn import product, wins
 from zoo.kernels.row_product import available, row_product
 from zoo.layers.usable import transformed
 
@@ -60,7 +60,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         tensor([11.])
     """
     single = x.device.type == "cpu" and x.dtype == torch.float32
-    large = single and x.numel() * weight.shape[0] >= _LARGE
+    large = single and x.numel() * weight.shape[0] >= _LARGE and wins()
     row = single and not large and x.numel() == weight.shape[-1] and not torch.is_grad_enabled()
     tensors = (x, weight) if bias is None else (x, weight, bias)
     if not (large or row) or torch.compiler.is_compiling() or transformed(*tensors):
