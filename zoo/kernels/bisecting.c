@@ -57,7 +57,7 @@ typedef struct {
     int32_t *room;                     /* (R, N) */
     double *starts, *pairs;            /* (R, 2, D), (R, L, 2, D) */
     int64_t *drawn, *own_iter;         /* (R, L), (R) */
-    uint8_t *at_rest;                  /* (R) */
+    uint8_t *at_rest, *empty;          /* (R), (R, 2) */
 } Part;
 
 static int open_part(const Bisecting *t, Part *p) {
@@ -69,14 +69,14 @@ static int open_part(const Bisecting *t, Part *p) {
     p->starts = malloc((size_t)(R * 2 * D) * sizeof *p->starts);
     p->pairs = malloc((size_t)(R * CANDIDATES * 2 * D) * sizeof *p->pairs);
     p->drawn = malloc((size_t)(R * CANDIDATES) * sizeof *p->drawn);
-    p->own_iter = malloc((size_t)R * sizeof *p->own_iter), p->at_rest = malloc((size_t)R);
+    p->own_iter = malloc((size_t)R * sizeof *p->own_iter), p->at_rest = malloc((size_t)R), p->empty = malloc((size_t)(2 * R));
     return !p->mine || !p->content || !p->nearest || !p->distance || !p->weight || !p->room || !p->starts || !p->pairs ||
-           !p->drawn || !p->own_iter || !p->at_rest;
+           !p->drawn || !p->own_iter || !p->at_rest || !p->empty;
 }
 
 static void close_part(Part *p) {
     free(p->mine), free(p->content), free(p->nearest), free(p->distance), free(p->weight), free(p->room);
-    free(p->starts), free(p->pairs), free(p->drawn), free(p->own_iter), free(p->at_rest);
+    free(p->starts), free(p->pairs), free(p->drawn), free(p->own_iter), free(p->at_rest), free(p->empty);
 }
 
 static int64_t find_members(const int64_t *label, int64_t N, int64_t wanted, int64_t *to) {
@@ -189,8 +189,9 @@ static int split(const Bisecting *t, Part *p, int64_t cluster) {
     double smallest = INFINITY, part[2] = {0}, mass[2] = {0};
     if (n < 2 || draw_both(t, p)) return 1;
     Iterate all = ask(t, p, R, 2, p->starts);
-    all.label = p->room, all.own_iter = p->own_iter, all.at_rest = p->at_rest, all.num_iter = &num_iter;
+    all.label = p->room, all.own_iter = p->own_iter, all.at_rest = p->at_rest, all.empty = p->empty, all.num_iter = &num_iter;
     memset(p->own_iter, 0, (size_t)R * sizeof *p->own_iter), memset(p->at_rest, 0, (size_t)R);
+    memset(p->empty, 0, (size_t)(2 * R));
     if (lloyd_iterate(&all) || strange(*t->extent)) return 1;
     for (int64_t r = 0; r < R; r++) settled &= p->at_rest[r];
     if (!settled && num_iter < t->max_iter) return 1; /* a cluster was empty */

@@ -84,7 +84,8 @@ static double mean_variance(const Rows *task, const double *sums, double norm) {
     return variance > 0 ? variance : 0.0;
 }
 
-/* Turn sums (R, K, D + 1) into means, and those into the centroids, unless they are no numbers; `shift` is room (R). */
+/* Turn sums (R, K, D + 1) into means, and those into the centroids, unless they are no numbers; `shift` is room (R).
+   An empty cluster keeps its centroid, and its restart does not come to rest. */
 static int move_centroids(const Iterate *all, double *sums, double *shift, double limit, int64_t *open) {
     const int64_t D = all->rows.features, K = all->rows.clusters, R = all->rows.restarts;
     for (int64_t r = 0; r < R; r++) {
@@ -93,7 +94,7 @@ static int move_centroids(const Iterate *all, double *sums, double *shift, doubl
         for (int64_t k = 0; k < K && !all->at_rest[r]; k++) {
             double *mean = sums + (r * K + k) * (D + 1);
             for (int64_t f = 0; f < D; f++) {
-                mean[f] /= mean[D];
+                mean[f] = all->empty[r * K + k] ? c[k * D + f] : mean[f] / mean[D];
                 shift[r] += (mean[f] - c[k * D + f]) * (mean[f] - c[k * D + f]);
             }
         }
@@ -101,6 +102,7 @@ static int move_centroids(const Iterate *all, double *sums, double *shift, doubl
     }
     for (int64_t r = 0; r < R; r++) {
         double *c = all->centroids + r * K * D, local = 0.0, whole = 0.0;
+        int64_t empty = 0;
         if (all->at_rest[r]) continue;
         for (int64_t k = 0; k < K; k++)
             for (int64_t f = 0; f < D; f++) {
@@ -113,7 +115,8 @@ static int move_centroids(const Iterate *all, double *sums, double *shift, doubl
             }
         const double rounding = 8 * (all->eps * sqrt(local) + 0x1p-52 * sqrt(whole));
         all->own_iter[r]++;
-        all->at_rest[r] = shift[r] <= rounding * rounding || shift[r] <= limit;
+        for (int64_t k = 0; k < K; k++) empty += all->empty[r * K + k];
+        all->at_rest[r] = !empty && (shift[r] <= rounding * rounding || shift[r] <= limit);
         *open -= all->at_rest[r];
     }
     return 1;
@@ -141,5 +144,5 @@ KERNEL(lloyd_statistics, Lloyd) { return task->rows.single ? add_up_single(task)
 /* The nearest centroid of each row, and the distance to it. */
 KERNEL(lloyd_assign, Iterate) { return task->rows.single ? assign_single(task) : assign_double(task); }
 
-/* Until the centroids are at rest, for `max_iter` iterations, or until a cluster would be empty. */
+/* Until the centroids are at rest, for `max_iter` iterations, or until one that leaves a cluster empty. */
 KERNEL(lloyd_iterate, Iterate) { return task->rows.single ? iterate_single(task) : iterate_double(task); }

@@ -19,12 +19,13 @@ typedef struct {
     int64_t threads, max_iter;
     double tolerance, eps; /* squared movement at rest, as a share of the mean variance; rounding of a row's number */
     double *centroids;     /* (R, K, D); in and out */
-    int32_t *label;        /* (R, N): room; of iterations alone, as the next three */
+    int32_t *label;        /* (R, N): room; of iterations alone, as the next four */
+    uint8_t *empty;        /* (R, K): clusters without rows in the last iteration; out, zeros before */
     int64_t *own_iter;     /* (R); out, zeros before */
     uint8_t *at_rest;      /* (R); out, zeros before */
     int64_t *num_iter;     /* (); out */
-    int64_t *nearest;      /* (R, N); out, unless a cluster was empty */
-    double *distance;      /* (R, N), squared; out, unless a cluster was empty */
+    int64_t *nearest;      /* (R, N); out, unless a cluster was empty too soon */
+    double *distance;      /* (R, N), squared; out, as `nearest` */
     double *extent;        /* (); out: how far the rows lie apart, by which `strange` judges */
 } Iterate;
 

@@ -51,7 +51,7 @@ class _Iterate(ctypes.Structure):
         ("rows", RowsStruct),
         *((name, ctypes.c_int64) for name in ("threads", "max_iter")),
         *((name, ctypes.c_double) for name in ("tolerance", "eps")),
-        *((name, ctypes.c_void_p) for name in ("centroids", "label", "own_iter", "at_rest", "num_iter")),
+        *((name, ctypes.c_void_p) for name in ("centroids", "label", "empty", "own_iter", "at_rest", "num_iter")),
         *((name, ctypes.c_void_p) for name in ("nearest", "distance", "extent")),
     ]
 
@@ -132,19 +132,20 @@ def lloyd_assign(x: Tensor, centroids: Tensor, threads: int, index: Tensor | Non
 def _fake_iterate(
     x: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, tolerance: float, threads: int,
     index: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     each = centroids.new_empty(len(centroids), dtype=torch.int64)
     all_rows = len(centroids), len(x if index is None else index)
     found = torch.empty_like(centroids), each.new_empty(each.shape, dtype=torch.bool), each, each.new_empty(())
-    return *found, each.new_empty(all_rows), centroids.new_empty(all_rows)
+    empty = centroids.new_empty(centroids.shape[:2], dtype=torch.bool)
+    return *found, empty, each.new_empty(all_rows), centroids.new_empty(all_rows)
 
 
 @operator(_fake_iterate)
 def lloyd_iterate(
     x: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, tolerance: float, threads: int,
     index: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Iterate until the centroids are at rest, for `max_iter` iterations, or until a cluster would be empty.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Iterate until the centroids are at rest, for `max_iter` iterations, or until one that leaves a cluster empty.
 
     Args:
         x: rows, (N, D), float32 or float64.
@@ -156,8 +157,9 @@ def lloyd_iterate(
         index: which rows, (N,), int64, in place of all of them; N are then as many.
 
     Returns:
-        Centroids (R, K, D), whether they are at rest (R,), iterations of each restart (R,) and of all (); and, unless
-        a cluster would be empty, the nearest centroid of each row and the squared distance to it, (R, N) each.
+        Centroids (R, K, D), whether they are at rest (R,), iterations of each restart (R,) and of all (), which
+        clusters the last one left empty (R, K); and, unless there are some and iterations left, the nearest centroid
+        of each row and the squared distance to it, (R, N) each.
 
     Raises:
         RuntimeError: for tensors of other types or shapes.
@@ -169,10 +171,11 @@ def lloyd_iterate(
     restarts = len(centroids)
     at_rest, own_iter = torch.zeros(restarts, dtype=torch.uint8), torch.zeros(restarts, dtype=torch.int64)
     num_iter, label = torch.zeros((), dtype=torch.int64), torch.empty(restarts, rows, dtype=torch.int32)
-    more = {"label": label, "own_iter": own_iter, "at_rest": at_rest, "num_iter": num_iter}
+    empty = torch.zeros(centroids.shape[:2], dtype=torch.uint8)
+    more = {"label": label, "empty": empty, "own_iter": own_iter, "at_rest": at_rest, "num_iter": num_iter}
     nearest = _nearest(rows, centroids)
     _iterate("lloyd_iterate", x, found, weight, index, nearest, more, threads, max_iter, tolerance)
-    return found, at_rest.bool(), own_iter, num_iter, nearest["nearest"], nearest["distance"]
+    return found, at_rest.bool(), own_iter, num_iter, empty.bool(), nearest["nearest"], nearest["distance"]
 
 
 def check_extent(size: float) -> None:

@@ -459,25 +459,28 @@ static int NAME(iterate_framed)(const Iterate *all) {
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
         for (int64_t t = 0; t < threads; t++)
             NAME(sweep)(all, &b[t], NAME(part)(all, t), NAME(part)(all, t + 1), !step, sizes + t * clusters);
-        int empty = 0;
+        int64_t empty = 0;
         for (int64_t k = 0; k < clusters; k++) {
-            int64_t size = 0;
             double *mean = means + k * (D + 1);
             if (all->at_rest[k / task->clusters]) continue;
             memset(mean, 0, (D + 1) * sizeof *mean);
+            int64_t size = 0;
             for (int64_t t = 0; t < threads; t++) {
                 size += sizes[t * clusters + k];
                 for (int64_t f = 0; f <= D; f++) mean[f] += b[t].sums[k * b[t].filled + f];
             }
-            empty |= !size;
+            all->empty[k] = !size, empty += !size;
         }
-        if (empty) break;
         if (!step) {
             double norm = 0.0;
             for (int64_t t = 0; t < threads; t++) norm += b[t].norm[0];
             limit = all->tolerance * mean_variance(task, means, norm);
         }
         if (!move_centroids(all, means, shift, limit, &open)) break; /* there are rows that are no numbers */
+        if (empty) {
+            step++;
+            break;
+        }
     }
     *all->num_iter = step;
     if (!failed && (!open || step == all->max_iter)) NAME(label_all)(all, b, rounded, packed, shift);

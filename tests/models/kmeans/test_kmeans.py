@@ -476,9 +476,12 @@ def test_iterations_in_memory_are_those_of_the_passes(num_restarts: int, toleran
     assert lloyd(x, start, weight, max_iter=2).num_iter == 2
 
 
-def test_iterations_in_memory_stop_before_a_cluster_is_empty() -> None:
+def test_iterations_in_memory_stop_with_the_one_that_leaves_a_cluster_empty() -> None:
     x = blobs(50)
-    start = torch.stack([x[0], x[1], torch.full_like(x[0], 1e6)]).unsqueeze(0)
+    start = torch.stack([x[0], x[1], torch.full_like(x[0], 1e3)]).unsqueeze(0)
     found = lloyd(x, start)
-    assert found.num_iter == 0
-    close(found.centroids, start)
+    assert found.num_iter == 1
+    assert found.empty is not None
+    assert found.empty.tolist() == [[False, False, True]]
+    close(found.centroids[:, 2], start[:, 2])
+    close(found.centroids[:, :2], lloyd(x, start[:, :2], max_iter=1).centroids)

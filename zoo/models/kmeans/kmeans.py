@@ -334,10 +334,9 @@ class KMeans(CentroidModel, StreamingModel):
         if batch.size * self.all_centroids.numel() <= (_IN_MEMORY if available(batch.x) else _IN_COPIES):
             found = self._iterate(batch)  # without the cost of passes, which is most of it; what is left is to measure
             while found is not None and int(self.phase) == UPDATE and self.hparams.num_init == 1:
-                for _ in range(2):  # passes: one to see which cluster is empty, and one to refill it
-                    if int(self.phase) == UPDATE:
-                        super().run_passes(lambda: [batch], 1)
-                found = self._iterate(batch)
+                super().run_passes(lambda: [batch], 1)  # which refills what the last iteration left empty
+                if not bool(self.empty.any()):
+                    found = self._iterate(batch)
             if int(self.phase) == MEASURE and self.hparams.num_init == 1:
                 return self._label(batch, found)
         return super().run_passes(lambda: [batch])
@@ -353,8 +352,8 @@ class KMeans(CentroidModel, StreamingModel):
         self.all_centroids, self.at_rest = found.centroids, found.at_rest
         self.num_iter += found.num_iter
         self.own_iter = self.own_iter + found.own_iter
-        if found.num_iter:
-            self.empty = torch.zeros_like(self.empty)
+        if found.num_iter and found.empty is not None:
+            self.empty = found.empty & ~found.at_rest.unsqueeze(1)
         if bool(found.at_rest.all()) or found.num_iter == left:
             self.phase.fill_(MEASURE)
         return found

@@ -324,6 +324,7 @@ class Iterations(NamedTuple):
         at_rest: whether the last iteration moved the centroids by less than the tolerance, (R,).
         num_iter: iterations made.
         own_iter: those that each restart took to come to rest, (R,).
+        empty: clusters that the last iteration left without rows, (R, K); None where it refilled them.
         label: the nearest of the centroids, (R, B), where they are known; None where `assign` is to find them.
         distance: the squared distance to it, (R, B), or None.
     """
@@ -332,6 +333,7 @@ class Iterations(NamedTuple):
     at_rest: Tensor
     num_iter: int
     own_iter: Tensor
+    empty: Tensor | None = None
     label: Tensor | None = None
     distance: Tensor | None = None
 
@@ -345,7 +347,7 @@ def lloyd(
     tolerance: float = 0.0,
     index: Tensor | None = None,
 ) -> Iterations:
-    """Iterate until the centroids are at rest, for `max_iter` iterations, or until a cluster would be empty.
+    """Iterate until the centroids are at rest, for `max_iter` iterations, or until one that leaves a cluster empty.
 
     Args:
         x: rows (B, D), float32 or float64.
@@ -364,11 +366,12 @@ def lloyd(
         if not available(x):
             return _lloyd(x if index is None else x[index], centroids, weight, max_iter, tolerance)
         mass, spans = None if weight is None else weight.double(), max(1, num_spans(threads, x, centroids))
-        found, at_rest, own, number, *known = lloyd_iterate(x, centroids, mass, max_iter, tolerance, spans, index)
-    steps = int(number)
-    if steps < max_iter and not bool(at_rest.all()):  # as a cluster would be empty
-        return Iterations(found, at_rest, steps, own)
-    return Iterations(found, at_rest, steps, own, *known)
+        found, at_rest, own, number, empty, label, distance = lloyd_iterate(
+            x, centroids, mass, max_iter, tolerance, spans, index
+        )
+    if int(number) < max_iter and not bool(at_rest.all()):  # as a cluster is empty
+        return Iterations(found, at_rest, int(number), own, empty)
+    return Iterations(found, at_rest, int(number), own, empty, label, distance)
 
 
 def _lloyd(x: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, tolerance: float) -> Iterations:
@@ -382,23 +385,25 @@ def _lloyd(x: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, t
     local = (centroids - reference) * scale
     at_rest = torch.zeros(len(centroids), dtype=torch.bool, device=x.device)
     own_iter = torch.zeros(len(centroids), dtype=torch.int64, device=x.device)
-    for step in range(max_iter):
+    empty = torch.zeros(centroids.shape[:2], dtype=torch.bool, device=x.device)
+    step = 0
+    while step < max_iter and not bool(at_rest.all() | empty.any()):
         score = score_rows(with_bias(local.to(x.dtype)), rows).view(*centroids.shape[:2], len(rows))
         moments = torch.zeros(*centroids.shape[:2], rows.shape[1], dtype=torch.float64, device=x.device)
         for cluster_moments, label in zip(moments, best_scores(score)[0], strict=True):
             cluster_moments.index_add_(0, label, massive)
-        means = moments[..., :-1] / moments[..., -1:]  # NaN where a cluster is empty
+        without = (moments[..., -1] == 0) & ~at_rest.unsqueeze(1)  # (R, K)
+        means = torch.where(without.unsqueeze(2), local, moments[..., :-1] / moments[..., -1:])
         if len(local) > 1:
             means = torch.where(at_rest.view(-1, 1, 1), local, means)
         shift = (means - local).square_().sum((1, 2))  # (R,)
         still = is_still(shift, means, reference * scale, x.dtype, limit)
         if not bool(torch.isfinite(shift).all()):
-            return Iterations(local / scale + reference, at_rest, step, own_iter)
+            break
         own_iter += ~at_rest
-        local, at_rest = means, at_rest | still
-        if bool(at_rest.all()):
-            return Iterations(local / scale + reference, at_rest, step + 1, own_iter)
-    return Iterations(local / scale + reference, at_rest, max_iter, own_iter)
+        local, at_rest, empty = means, at_rest | (still & ~without.any(1)), without
+        step += 1
+    return Iterations(local / scale + reference, at_rest, step, own_iter, empty)
 
 
 def is_still(shift: Tensor, local: Tensor, reference: Tensor, dtype: torch.dtype, limit: Tensor) -> Tensor:
