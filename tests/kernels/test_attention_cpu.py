@@ -31,7 +31,7 @@ def cases(draw: st.DrawFn) -> Inputs:
         if layout == "strided":
             return torch.randn(rows, heads, steps, 2 * width)[..., ::2].requires_grad_()
         if layout == "expanded":
-            return torch.randn(1, heads, steps, 1).expand(rows, heads, steps, width).requires_grad_()
+            return torch.randn(1, heads, steps, 1).div(5).expand(rows, heads, steps, width).requires_grad_()
         if layout == "steps":
             return torch.randn(rows, steps, heads, width).transpose(1, 2).requires_grad_()
         return torch.randn(rows, heads, steps, width).requires_grad_()
