@@ -55,7 +55,7 @@ def _is_plain(
     """Whether an array has the type (or one within it), layout and size asked for, and only finite numbers."""
     if type(X) is not np.ndarray or X.ndim != 2 or len(X) < ensure_min_samples or not X.shape[1]:
         return False
-    typed = X.dtype in dtype if isinstance(dtype, list) else dtype == "numeric" or np.can_cast(X.dtype, dtype)
+    typed = X.dtype in dtype if isinstance(dtype, (list, tuple)) else dtype == "numeric" or np.can_cast(X.dtype, dtype)
     return typed and X.dtype.kind == "f" and (order is None or X.flags.c_contiguous) and _is_finite(X)
 
 
