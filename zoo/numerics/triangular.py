@@ -21,7 +21,7 @@ __all__ = ["column_norms", "condition_bound", "gram_factor", "qr_update"]
 
 # Letters: M rows of a factor, B rows, C columns.
 
-FEW = 32  # columns up to which calls cost more than sums, and NumPy's less than torch's
+FEW = 64  # columns up to which calls cost more than sums, and LAPACK's less than torch's
 _WELL = 100.0  # condition number, the square of which costs four digits of sixteen
 
 
@@ -64,16 +64,22 @@ def gram_factor(gram: Tensor) -> Tensor | None:
 
 
 def _small_gram_factor(gram: np.ndarray) -> Tensor | None:
+    from scipy.linalg.lapack import dpotrf
+
     lengths = np.sqrt(gram.diagonal())
     if not (len(gram) and float(lengths.min()) > 1e-140 and float(lengths.max()) < 1e140):
         return None
-    try:
-        unit = np.linalg.cholesky(gram / np.outer(lengths, lengths)).T
-    except np.linalg.LinAlgError:
+    unit, failed = dpotrf(gram / lengths / lengths[:, None])
+    if failed or not _small_condition_bound(unit) <= _WELL * len(unit) ** 0.5:
         return None
-    if not condition_bound(torch.from_numpy(unit)) <= _WELL * len(unit) ** 0.5:
-        return None
-    return torch.from_numpy(unit * lengths)
+    return torch.from_numpy((unit * lengths).astype(gram.dtype, copy=False))
+
+
+def _small_condition_bound(factor: np.ndarray) -> float:
+    from scipy.linalg.lapack import dtrtri
+
+    inverse, failed = dtrtri(factor)
+    return float("inf") if failed else float(np.linalg.norm(factor) * np.linalg.norm(inverse))
 
 
 def condition_bound(factor: Tensor) -> float:
@@ -84,10 +90,7 @@ def condition_bound(factor: Tensor) -> float:
         4.0
     """
     if factor.device.type == "cpu" and len(factor) <= FEW:
-        numbers = factor.numpy()
-        if not numbers.diagonal().all():
-            return float("inf")
-        return float(np.linalg.norm(numbers) * np.linalg.norm(np.linalg.inv(numbers)))
+        return _small_condition_bound(factor.numpy())
     if not bool((factor.diagonal() != 0).all()):
         return float("inf")
     identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)

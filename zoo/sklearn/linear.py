@@ -21,13 +21,8 @@ from zoo.kernels import log_loss as compiled
 from zoo.models import linear as models
 from zoo.models.linear.descent import fit_rows
 from zoo.models.linear.least_squares import elastic_net_path, solve_least_squares
-from zoo.models.linear.single_precision import (
-    ElasticNetOfProducts,
-    Products,
-    RidgeOfProducts,
-    Solve,
-    solve_single,
-)
+from zoo.models.linear.products import ElasticNetOfProducts, Products, RidgeOfProducts, Solve, solve_narrow
+from zoo.models.linear.single_precision import solve_single
 from zoo.models.linear.statistics import Statistics
 from zoo.numerics.threads import of_few_threads
 from zoo.optimizers import Recipe
@@ -101,11 +96,16 @@ class _LeastSquares(MultiOutputMixin, RegressorMixin, _Linear):
         self._sums: Statistics | Products = statistics
         return statistics.problem(X.shape[1], self.fit_intercept)
 
-    def _solve_single(self, X: Any, targets: Tensor, weight: Tensor | None, solve: Solve) -> Tensor | None:
-        """Coefficients (F, K) by products of float32, where the rows are such and have the digits; else None."""
-        if X.dtype != np.float32 or sparse.issparse(X) or weight is not None or not self.fit_intercept:
+    def _solve_by_products(
+        self, X: Any, targets: Tensor, weight: Tensor | None, solve: Solve, *, single: bool = True
+    ) -> Tensor | None:
+        """Coefficients (F, K) by products of the rows, of float32 too where `single`, if they keep the digits."""
+        if sparse.issparse(X) or weight is not None or not self.fit_intercept or self._device() != "cpu":
             return None
-        found = solve_single(_tensor(X), targets, solve) if self._device() == "cpu" else None
+        x = _tensor(X)
+        found = solve_narrow(x, targets, solve)
+        if found is None and single and X.dtype == np.float32:
+            found = solve_single(x, targets, solve)
         if found is None:
             return None
         w, self._sums = found
@@ -182,11 +182,17 @@ class LinearRegression(_LeastSquares):
     @of_few_threads
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearRegression:
         """Fit to rows X (N, F) and values y (N,) or (N, K)."""
-        a, b = self._add_up(*self._read(X, y, sample_weight))
-        if self.positive:
-            w, *_ = next(elastic_net_path(a, b, [(0.0, 0.0)], positive=True))
-        else:
-            w, self._rank = solve_least_squares(a, b)
+        X, targets, weight = self._read(X, y, sample_weight)
+        w = None
+        if not self.positive:  # products of float32 would not know the rank
+            solve, self._rank = RidgeOfProducts(torch.zeros(targets.shape[1])), X.shape[1]
+            w = self._solve_by_products(X, targets, weight, solve, single=False)
+        if w is None:
+            a, b = self._add_up(X, targets, weight)
+            if self.positive:
+                w, *_ = next(elastic_net_path(a, b, [(0.0, 0.0)], positive=True))
+            else:
+                w, self._rank = solve_least_squares(a, b)
         self._keep(w, flat=self._squeeze)
         return self
 
@@ -262,7 +268,7 @@ class Ridge(_LeastSquares):
         alphas, self.n_iter_ = np.full(targets, alphas), np.ones(targets, dtype=np.int32)
         w = None
         if not self.positive:
-            w = self._solve_single(X, values, weight, RidgeOfProducts(torch.from_numpy(alphas)))
+            w = self._solve_by_products(X, values, weight, RidgeOfProducts(torch.from_numpy(alphas)))
         if w is None:
             w = self._solve_double(*self._add_up(X, values, weight), alphas)
         self._keep(w, flat=targets == 1)
@@ -319,7 +325,7 @@ class _CoordinateDescent(_LeastSquares):
         limit, start = 1000 if self.max_iter is None else self.max_iter, self._start(targets)
         options: dict[str, Any] = {"positive": self.positive, "max_rounds": limit}
         by_products = ElasticNetOfProducts(l1, l2, **options)
-        w = self._solve_single(X, targets, weight, by_products) if start is None else None
+        w = self._solve_by_products(X, targets, weight, by_products) if start is None else None
         if w is not None:
             rounds, converged = by_products.rounds, by_products.converged
         else:

@@ -8,7 +8,8 @@ import torch
 
 import zoo.kernels
 from zoo.models.linear import single_precision
-from zoo.models.linear.single_precision import ElasticNetOfProducts, RidgeOfProducts, solve_single
+from zoo.models.linear.products import ElasticNetOfProducts, RidgeOfProducts
+from zoo.models.linear.single_precision import solve_single
 from zoo.sklearn import ElasticNet, Lasso, Ridge
 
 ROWS, FEATURES = 701, 67

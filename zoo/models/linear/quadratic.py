@@ -19,7 +19,6 @@ alone; a coordinate leaves zero only if rounding cannot account for it.
 
 from __future__ import annotations
 
-import contextlib
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +31,7 @@ __all__ = ["Minimum", "minimize_quadratic", "solve_semidefinite"]
 
 FEW = 128  # unknowns up to which calls cost more than sums, and NumPy's less than torch's
 SWEEPS = 100  # between two steps on the support, at most
+MORE = 8  # sweeps of the kernel without a change of sign, which take less than a step that meets a wrong one
 FLAT = 1e-12  # curvature, relative to the largest, below which a direction counts as undetermined
 
 
@@ -76,10 +76,10 @@ def _least(size: int) -> float:
 
 def _solve_definite(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     """The same for few unknowns; None where the matrix is not definite."""
-    with contextlib.suppress(np.linalg.LinAlgError):
-        if np.linalg.cholesky(a).diagonal().min() > _least(len(a)):
-            return np.linalg.solve(a, b)
-    return None
+    from scipy.linalg.lapack import dposv
+
+    factor, x, failed = dposv(a.T, b)  # as it lies in memory, which LAPACK goes through by columns
+    return None if failed or not factor.diagonal().min() > _least(len(a)) else x.astype(b.dtype, copy=False)
 
 
 def minimize_quadratic(
@@ -140,6 +140,7 @@ def _descend(
     """
     patience, same = 1 + len(x) // FEW, 0
     if compiled.available(torch.from_numpy(h)):
+        patience += MORE
         hessian, penalty, held, positive, gradient, point = map(torch.from_numpy, (h, l1, hold, above, slope, x))
         compiled.quadratic_sweeps(hessian, penalty, held, positive, gradient, point, SWEEPS, patience)
         return

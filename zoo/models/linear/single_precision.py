@@ -18,75 +18,20 @@ Source: Golub & Van Loan 2013, §3.5.3 (fixed precision, and residuals of a high
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from zoo.kernels import slope as compiled
-from zoo.models.linear.least_squares import bent_hessian, descend
-from zoo.models.linear.statistics import Statistics
+from zoo.models.linear.products import TALL, Products, Solve
 from zoo.numerics.moments import scatter_blocks
 
-__all__ = ["ElasticNetOfProducts", "Products", "RidgeOfProducts", "solve_single"]
+__all__ = ["solve_single"]
 
 WIDE = 64  # columns above which a Gram matrix takes longer than what else is done
-TALL = 4  # rows for each column, from which on there is a Gram matrix of full rank
 PASSES = 4  # over the rows, at most
 PRECISE = 1e-10  # error of the coefficients, which are shown in float32
-FLAT = 1e-7  # curvature beside the largest that G does not know
 _BLOCK = 1 << 17  # numbers of float64 at once, in the cache
 _SAFE = 1e-25, 1e25  # sums of squares between which none of float32 has vanished or overflown
-
-Solve = Callable[["Products", Tensor], Tensor]
-
-
-class Products(NamedTuple):
-    """What the rows are reduced to.
-
-    Attributes:
-        gram: G, (F, F).
-        cross: c, (F, K).
-        squares: Σ (y − ȳ)², of which a solution leaves what the rows do, (K,).
-        reference: the first row, (F + K,).
-        mean: of the rows beside it, (F + K,).
-        num_rows: N.
-    """
-
-    gram: Tensor
-    cross: Tensor
-    squares: Tensor
-    reference: Tensor
-    mean: Tensor
-    num_rows: int
-
-    def intercepts(self, w: Tensor) -> Tensor:
-        """The intercepts (K,) that belong to coefficients W (F, K)."""
-        features = len(w)
-        at, mean = self.reference.double(), self.mean
-        return at[features:] + (mean[features:] - mean[:features] @ w) - at[:features] @ w
-
-    def statistics(self) -> Statistics:
-        """The factor that stands for the rows, with the slope and the error of the rows at the solution."""
-        features, targets = self.cross.shape
-        values, vectors = torch.linalg.eigh(self.gram)
-        kept = values > FLAT * values[-1]
-        root = torch.where(kept, values, 0.0).sqrt().unsqueeze(1)
-        b = torch.where(kept.unsqueeze(1), vectors.T @ self.cross / torch.where(root > 0, root, 1.0), 0.0)
-        rest = (self.squares - b.square().sum(0)).clamp_min(0).sqrt().diag()
-        inner = torch.cat(
-            [torch.cat([root * vectors.T, b], 1), torch.cat([rest.new_zeros(targets, features), rest], 1)]
-        )
-        size = len(self.mean)
-        count = self.mean.new_tensor(self.num_rows)
-        factor = self.mean.new_zeros(1 + size, 1 + size)
-        factor[0, 0], factor[0, 1:], factor[1:, 1:] = (
-            count.sqrt(),
-            count.sqrt() * self.mean,
-            torch.linalg.qr(inner, mode="r").R,
-        )
-        return Statistics(factor, self.reference, count, count.long())
 
 
 def solve_single(x: Tensor, y: Tensor, solve: Solve) -> tuple[Tensor, Products] | None:
@@ -119,62 +64,6 @@ def solve_single(x: Tensor, y: Tensor, solve: Solve) -> tuple[Tensor, Products] 
         if change * share <= PRECISE:
             return w, products
     return None
-
-
-class RidgeOfProducts:
-    """Solve for W with ρ_k Σ_f W_fk², whose factors are made once.
-
-    Args:
-        penalties: ρ of each target, (K,).
-    """
-
-    def __init__(self, penalties: Tensor) -> None:
-        self.penalties = penalties
-        self.factors: dict[float, Tensor | None] = {}
-
-    def __call__(self, products: Products, start: Tensor) -> Tensor:
-        w = torch.full_like(start, float("nan"))
-        for ridge in self.penalties.unique().tolist():
-            if ridge not in self.factors:
-                bent = products.gram.clone()
-                bent.diagonal().add_(ridge)
-                factor, failed = torch.linalg.cholesky_ex(bent)
-                self.factors[ridge] = None if int(failed) else factor
-            chosen, factor = self.penalties == ridge, self.factors[ridge]
-            if factor is not None:
-                w[:, chosen] = torch.cholesky_solve(products.cross[:, chosen], factor)
-        return w
-
-
-class ElasticNetOfProducts:
-    """Solve for W with λ Σ|W| + ½ ρ Σ W² beside half the squared error.
-
-    Args:
-        l1: λ.
-        ridge: ρ.
-        positive: whether W ≥ 0 is demanded.
-        max_rounds: of coordinate descent at most, for each target.
-
-    Attributes:
-        rounds: that each target took at most, (K,).
-        converged: whether the last solution meets the optimality conditions.
-    """
-
-    def __init__(self, l1: float, ridge: float, *, positive: bool, max_rounds: int) -> None:
-        self.l1, self.ridge, self.positive, self.max_rounds = l1, ridge, positive, max_rounds
-        self.rounds: list[int] = []
-        self.converged = False
-
-    def __call__(self, products: Products, start: Tensor) -> Tensor:
-        if not self.rounds:
-            length = products.gram.diagonal().sqrt()
-            self.hessian, self.scale = bent_hessian(products.gram / torch.outer(length, length), length, self.ridge)
-            self.target = torch.where(products.squares > 0, products.squares.sqrt(), 1.0)
-        pull = products.cross / self.scale.unsqueeze(1) / self.target
-        fields = self.hessian, self.scale, pull, self.target, self.l1, start
-        w, rounds, self.converged = descend(*fields, positive=self.positive, max_rounds=self.max_rounds)
-        self.rounds = [max(pair) for pair in zip(rounds, self.rounds or rounds, strict=True)]
-        return w
 
 
 def _products(x: Tensor, y: Tensor) -> Products | None:

@@ -1,0 +1,72 @@
+"""Solutions by products of narrow rows beside those by the factor of the rows, and rows for which products are no good."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import zoo.kernels
+from zoo.kernels.moments import available
+from zoo.models.linear.products import RidgeOfProducts, solve_narrow
+from zoo.sklearn import ElasticNet, Lasso, LinearRegression, Ridge
+
+MODELS = [
+    LinearRegression(),
+    Ridge(3.0),
+    Ridge([0.0, 9.0]),
+    Lasso(0.3),
+    Lasso(0.3, positive=True),
+    ElasticNet(0.3),
+]
+KINDS = {
+    "plain": lambda x: x,
+    "shifted": lambda x: x + 1e6,
+    "scales": lambda x: x * np.logspace(-60, 60, x.shape[1]),
+    "strided": lambda x: np.asfortranarray(x),
+}
+
+
+def rows(kind: str, features: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and two targets that they make but for noise."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((503, features))
+    y = x @ rng.standard_normal((features, 2)) + rng.standard_normal((503, 2)) + 5
+    return KINDS[kind](x), y
+
+
+@pytest.mark.parametrize("features", [1, 7, 62])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("number", range(len(MODELS)))
+def test_the_solution_is_that_of_the_factor(number: int, kind: str, features: int, monkeypatch) -> None:
+    model, (x, y) = MODELS[number], rows(kind, features)
+    taken = []
+    monkeypatch.setattr("zoo.sklearn.linear.solve_narrow", lambda *args: taken.append(solve_narrow(*args)) or taken[-1])
+    found = model.fit(x, y)
+    coefficients, intercepts, statistics = found.coef_, found.intercept_, found._statistics
+    assert taken
+    assert (taken[0] is not None) == available(torch.zeros(1, 1))
+    monkeypatch.setattr("zoo.sklearn.linear.solve_narrow", lambda *_: None)
+    exact = model.fit(x, y)
+    size = x.std(0)  # a coefficient by what it changes
+    np.testing.assert_allclose(coefficients * size, exact.coef_ * size, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(coefficients == 0, exact.coef_ == 0)
+    np.testing.assert_allclose(intercepts, exact.intercept_, rtol=1e-9, atol=1e-9 * np.abs(x * coefficients[0]).max())
+    for part, other in zip(statistics.problem(features), exact._statistics.problem(features), strict=True):
+        length = torch.from_numpy(size) if part.shape[1] == features else 1.0
+        torch.testing.assert_close(part / length, other / length, rtol=1e-9, atol=1e-8)
+
+
+def test_rows_without_the_digits_are_left_to_the_factor() -> None:
+    x, y = (torch.from_numpy(part) for part in rows("plain", 7))
+    solve = RidgeOfProducts(torch.zeros(2))
+    near = torch.cat([x, x[:, :1] + 1e-4 * x[:, 1:2]], 1)
+    assert solve_narrow(near, y, solve) is None
+    assert solve_narrow(torch.cat([x, torch.ones(len(x), 1)], 1), y, solve) is None
+    assert solve_narrow(x[:39], y[:39], solve) is None  # too few
+    assert solve_narrow(x.expand(1, -1, -1)[0] * 1e-160, y, solve) is None
+    zoo.kernels.use(False)
+    try:
+        assert solve_narrow(x, y, solve) is None
+    finally:
+        zoo.kernels.use(True)
