@@ -79,7 +79,7 @@ def _small_condition_bound(factor: np.ndarray) -> float:
     from scipy.linalg.lapack import dtrtri
 
     inverse, failed = dtrtri(factor)
-    return float("inf") if failed else float(np.linalg.norm(factor) * np.linalg.norm(inverse))
+    return float("inf") if failed else float(np.vdot(factor, factor)) ** 0.5 * float(np.vdot(inverse, inverse)) ** 0.5
 
 
 def condition_bound(factor: Tensor) -> float:

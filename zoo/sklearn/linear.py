@@ -21,7 +21,7 @@ from zoo.kernels import log_loss as compiled
 from zoo.models import linear as models
 from zoo.models.linear.descent import fit_rows
 from zoo.models.linear.least_squares import elastic_net_path, solve_least_squares
-from zoo.models.linear.products import ElasticNetOfProducts, Products, RidgeOfProducts, Solve, solve_narrow
+from zoo.models.linear.products import ElasticNetOfProducts, Products, RidgeOfProducts, Solve, solve_double
 from zoo.models.linear.single_precision import solve_single
 from zoo.models.linear.statistics import Statistics
 from zoo.numerics.threads import of_few_threads
@@ -103,7 +103,7 @@ class _LeastSquares(MultiOutputMixin, RegressorMixin, _Linear):
         if sparse.issparse(X) or weight is not None or not self.fit_intercept or self._device() != "cpu":
             return None
         x = _tensor(X)
-        found = solve_narrow(x, targets, solve)
+        found = solve_double(x, targets, solve)
         if found is None and single and X.dtype == np.float32:
             found = solve_single(x, targets, solve)
         if found is None:

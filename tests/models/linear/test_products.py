@@ -7,8 +7,7 @@ import pytest
 import torch
 
 import zoo.kernels
-from zoo.kernels.moments import available
-from zoo.models.linear.products import RidgeOfProducts, solve_narrow
+from zoo.models.linear.products import RidgeOfProducts, solve_double
 from zoo.sklearn import ElasticNet, Lasso, LinearRegression, Ridge
 
 MODELS = [
@@ -35,18 +34,23 @@ def rows(kind: str, features: int) -> tuple[np.ndarray, np.ndarray]:
     return KINDS[kind](x), y
 
 
-@pytest.mark.parametrize("features", [1, 7, 62])
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("features", [1, 7, 62, 75])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", range(len(MODELS)))
-def test_the_solution_is_that_of_the_factor(number: int, kind: str, features: int, monkeypatch) -> None:
+def test_the_solution_is_that_of_the_factor(number: int, kind: str, features: int, compiled: bool, monkeypatch) -> None:
     model, (x, y) = MODELS[number], rows(kind, features)
     taken = []
-    monkeypatch.setattr("zoo.sklearn.linear.solve_narrow", lambda *args: taken.append(solve_narrow(*args)) or taken[-1])
-    found = model.fit(x, y)
+    monkeypatch.setattr("zoo.sklearn.linear.solve_double", lambda *args: taken.append(solve_double(*args)) or taken[-1])
+    zoo.kernels.use(compiled)
+    try:
+        found = model.fit(x, y)
+    finally:
+        zoo.kernels.use(True)
     coefficients, intercepts, statistics = found.coef_, found.intercept_, found._statistics
     assert taken
-    assert (taken[0] is not None) == available(torch.zeros(1, 1))
-    monkeypatch.setattr("zoo.sklearn.linear.solve_narrow", lambda *_: None)
+    assert taken[0] is not None
+    monkeypatch.setattr("zoo.sklearn.linear.solve_double", lambda *_: None)
     exact = model.fit(x, y)
     size = x.std(0)  # a coefficient by what it changes
     np.testing.assert_allclose(coefficients * size, exact.coef_ * size, rtol=1e-9, atol=1e-9)
@@ -61,12 +65,8 @@ def test_rows_without_the_digits_are_left_to_the_factor() -> None:
     x, y = (torch.from_numpy(part) for part in rows("plain", 7))
     solve = RidgeOfProducts(torch.zeros(2))
     near = torch.cat([x, x[:, :1] + 1e-4 * x[:, 1:2]], 1)
-    assert solve_narrow(near, y, solve) is None
-    assert solve_narrow(torch.cat([x, torch.ones(len(x), 1)], 1), y, solve) is None
-    assert solve_narrow(x[:39], y[:39], solve) is None  # too few
-    assert solve_narrow(x.expand(1, -1, -1)[0] * 1e-160, y, solve) is None
-    zoo.kernels.use(False)
-    try:
-        assert solve_narrow(x, y, solve) is None
-    finally:
-        zoo.kernels.use(True)
+    assert solve_double(near, y, solve) is None
+    assert solve_double(torch.cat([x, torch.ones(len(x), 1)], 1), y, solve) is None
+    assert solve_double(x[:39], y[:39], solve) is None  # too few
+    assert solve_double(x.expand(1, -1, -1)[0] * 1e-160, y, solve) is None
+    assert solve_double(x.half(), y, solve) is None

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.models.linear.quadratic import minimize_quadratic
+from zoo.models.linear.quadratic import Supports, minimize_arrays
 from zoo.numerics.moments import gram
 from zoo.numerics.triangular import column_norms, condition_bound, gram_factor
 
@@ -125,15 +126,18 @@ def elastic_net_path(
     both = both / lengths
     length, target = lengths.split(sizes)
     gram, cross = (both[:, : sizes[0]].T @ both).split(sizes, 1)  # (F, F), (F, K)
-    w = b.new_zeros(a.shape[1], b.shape[1]) if start is None else start.clone()
+    # From here on small arrays and many calls: the processor's work, and NumPy's calls cost a quarter of torch's.
+    g, c, length, target = (part.cpu().numpy() for part in (gram, cross, length, target))
+    w = np.zeros((a.shape[1], b.shape[1])) if start is None else start.cpu().numpy()
     for l1, ridge in penalties:
-        hessian, scale = bent_hessian(gram, length, ridge)
-        pull = cross * (length / scale).unsqueeze(1)
-        w, rounds, converged = descend(hessian, scale, pull, target, l1, w, positive=positive, max_rounds=max_rounds)
-        yield w, rounds, converged
+        hessian, scale = bent_hessian(g, length, ridge)
+        pull = c * (length / scale)[:, None]
+        fields = Supports(hessian), scale, pull, target, l1, w
+        w, rounds, converged = descend(*fields, positive=positive, max_rounds=max_rounds)
+        yield torch.from_numpy(w).to(b), rounds, converged
 
 
-def bent_hessian(gram: Tensor, length: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+def bent_hessian(gram: np.ndarray, length: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
     """Return G + ρ I in coordinates of unit curvature, (F, F), and what a coefficient is times in them, (F,).
 
     Args:
@@ -143,15 +147,15 @@ def bent_hessian(gram: Tensor, length: Tensor, ridge: float) -> tuple[Tensor, Te
     """
     if not ridge:
         return gram, length
-    scale = torch.hypot(length, length.new_tensor(ridge).sqrt())
+    scale = np.hypot(length, ridge**0.5)
     share = length / scale
-    return gram * share.unsqueeze(1) * share + torch.diag(ridge / scale.square()), scale
+    return gram * share[:, None] * share + np.diag(ridge / np.square(scale)), scale
 
 
 def descend(
-    hessian: Tensor, scale: Tensor, pull: Tensor, target: Tensor, l1: float, start: Tensor, *, positive: bool,
-    max_rounds: int,
-) -> tuple[Tensor, list[int], bool]:  # fmt: skip
+    hessian: Supports, scale: np.ndarray, pull: np.ndarray, target: np.ndarray, l1: float, start: np.ndarray, *,
+    positive: bool, max_rounds: int,
+) -> tuple[np.ndarray, list[int], bool]:  # fmt: skip
     """Return W (F, K) of least ½ ⟨W, G W⟩ − ⟨c, W⟩ + λ Σ|W|, the rounds of each target, and whether all converged.
 
     Args:
@@ -164,16 +168,13 @@ def descend(
         positive: whether W ≥ 0 is demanded.
         max_rounds: at most.
     """
-    signs = torch.ones(len(hessian), dtype=torch.bool) if positive else None
+    above = np.full(len(scale), positive)
     found = [
-        minimize_quadratic(
-            hessian, -pull[:, k], l1 / scale / target[k], start[:, k] * (scale / target[k]),
-            positive=signs, max_rounds=max_rounds,
-        )
-        for k in range(len(target))
-    ]  # fmt: skip
-    w = torch.stack([minimum.x for minimum in found], 1) / scale.unsqueeze(1) * target
-    return w, [minimum.rounds for minimum in found], all(minimum.converged for minimum in found)
+        minimize_arrays(hessian, -pull[:, k], l1 / scale / size, start[:, k] * (scale / size), above, max_rounds)
+        for k, size in enumerate(target)
+    ]
+    w = np.stack([x for x, *_ in found], 1) / scale[:, None] * target
+    return w, [rounds for _, rounds, _ in found], all(converged for *_, converged in found)
 
 
 def largest_penalty(a: Tensor, b: Tensor, *, positive: bool = False) -> float:

@@ -5,9 +5,9 @@ G = \bar X^\top \bar X, \qquad c = \bar X^\top \bar Y, \qquad
 W = \arg\min_W \tfrac12 \langle W, G W \rangle - \langle c, W \rangle + \text{penalties}
 ```
 
-Of many more narrow rows than columns, one pass makes G and c in float64 (`zoo.kernels.moments`). Where the condition
-number of the rows is small, which Cholesky's factor bounds (`zoo.numerics.triangular.gram_factor`), what follows from
-them keeps twelve digits; elsewhere there is no result, and the rows' own factor has to do it.
+Of many more rows than columns G and c are made in float64. Where the condition number of the rows is small, which
+Cholesky's factor bounds (`zoo.numerics.triangular.gram_factor`), what follows from them keeps twelve digits; elsewhere
+there is no result, and the rows' own factor has to do it.
 
 Legend: N rows, F features, K targets, X̄ and Ȳ less their means.
 
@@ -19,15 +19,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.kernels import moments as compiled
 from zoo.models.linear.least_squares import bent_hessian, descend
+from zoo.models.linear.quadratic import Supports
 from zoo.models.linear.statistics import Statistics
+from zoo.numerics.moments import BLOCK, scatter_of
 from zoo.numerics.triangular import gram_factor
 
-__all__ = ["ElasticNetOfProducts", "Products", "RidgeOfProducts", "solve_narrow"]
+__all__ = ["ElasticNetOfProducts", "Products", "RidgeOfProducts", "solve_double"]
 
 TALL = 4  # rows for each column, from which on there is a Gram matrix of full rank
 FLAT = 1e-7  # curvature beside the largest that G of float32 does not know
@@ -58,9 +61,10 @@ class Products(NamedTuple):
 
     def intercepts(self, w: Tensor) -> Tensor:
         """The intercepts (K,) that belong to coefficients W (F, K)."""
-        features = len(w)
-        at, mean = self.reference.double(), self.mean
-        return at[features:] + (mean[features:] - mean[:features] @ w) - at[:features] @ w
+        features, slopes = len(w), w.numpy()
+        at, mean = self.reference.double().numpy(), self.mean.numpy()
+        change = mean[features:] - mean[:features] @ slopes
+        return torch.from_numpy(at[features:] + change - at[:features] @ slopes)
 
     def statistics(self) -> Statistics:
         """The factor that stands for the rows, with the slope and the error of the rows at the solution."""
@@ -84,7 +88,7 @@ class Products(NamedTuple):
         return torch.linalg.qr(inner, mode="r").R
 
 
-def solve_narrow(x: Tensor, y: Tensor, solve: Solve) -> tuple[Tensor, Products] | None:
+def solve_double(x: Tensor, y: Tensor, solve: Solve) -> tuple[Tensor, Products] | None:
     """Return coefficients W (F, K) and the products they solve; None where products keep too few digits of these rows.
 
     Args:
@@ -93,22 +97,35 @@ def solve_narrow(x: Tensor, y: Tensor, solve: Solve) -> tuple[Tensor, Products] 
         solve: W (F, K) of products, with the last W to begin from.
 
     Example:
-        >>> x = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]).repeat(5, 1)
-        >>> y = (x[:, :1] + x[:, :1] * x[:, 1:]).double() + 3
-        >>> found = solve_narrow(x, y, RidgeOfProducts(torch.zeros(1)))
-        >>> found is None or found[0].flatten().round(decimals=9).tolist() == [1.0, 0.0]
-        True
+        >>> x = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]).repeat(5, 1).double()
+        >>> w, _ = solve_double(x, x[:, :1] + x[:, :1] * x[:, 1:] + 3, RidgeOfProducts(torch.zeros(1)))
+        >>> w.round(decimals=9).tolist()
+        [[1.0], [0.0]]
     """
     features, width = x.shape[1], x.shape[1] + y.shape[1]
-    if len(x) < TALL * (1 + width) or not compiled.available(x, width):
+    narrow = compiled.available(x, width)
+    if len(x) < TALL * (1 + width) or not (narrow or x.dtype == torch.float64):
         return None
-    _, middle, scatter = compiled.moments(x, y)
+    _, middle, scatter = compiled.moments(x, y) if narrow else _wide_moments(x, y)
     if (factor := gram_factor(scatter)) is None:
         return None
     gram, cross = scatter[:features, :features], scatter[:features, features:]
     squares = scatter.diagonal()[features:]
     products = Products(gram, cross, squares, middle, torch.zeros_like(middle), len(x), factor)
     return solve(products, torch.zeros_like(cross)), products
+
+
+def _wide_moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean (F + K,) and scatter matrix (F + K, F + K) of rows [x, y], which are not copied to lie side by side."""
+    count, middle, gram = scatter_of(x)
+    level = y.mean(0)
+    rest = y - level
+    if bool((middle.square() * len(x) <= 4 * gram.diagonal()).all()):
+        cross = (x.T @ rest).addr_(middle, rest.sum(0), alpha=-1)
+    else:  # so far from zero that digits would go
+        cross = sum((rows - middle).T @ left for rows, left in zip(x.split(BLOCK), rest.split(BLOCK), strict=True))
+    scatter = torch.cat([torch.cat([gram, cross], 1), torch.cat([cross.T, rest.T @ rest], 1)])
+    return count, torch.cat([middle, level]), scatter
 
 
 class RidgeOfProducts:
@@ -156,12 +173,15 @@ class ElasticNetOfProducts:
         self.converged = False
 
     def __call__(self, products: Products, start: Tensor) -> Tensor:
+        gram, cross, squares, first = (
+            part.numpy() for part in (products.gram, products.cross, products.squares, start)
+        )
         if not self.rounds:
-            length = products.gram.diagonal().sqrt()
-            self.hessian, self.scale = bent_hessian(products.gram / torch.outer(length, length), length, self.ridge)
-            self.target = torch.where(products.squares > 0, products.squares.sqrt(), 1.0)
-        pull = products.cross / self.scale.unsqueeze(1) / self.target
-        fields = self.hessian, self.scale, pull, self.target, self.l1, start
+            length = np.sqrt(gram.diagonal())
+            hessian, self.scale = bent_hessian(gram / length / length[:, None], length, self.ridge)
+            self.hessian, self.target = Supports(hessian), np.where(squares > 0, np.sqrt(squares), 1.0)
+        pull = cross / self.scale[:, None] / self.target
+        fields = self.hessian, self.scale, pull, self.target, self.l1, first
         w, rounds, self.converged = descend(*fields, positive=self.positive, max_rounds=self.max_rounds)
         self.rounds = [max(pair) for pair in zip(rounds, self.rounds or rounds, strict=True)]
-        return w
+        return torch.from_numpy(w)

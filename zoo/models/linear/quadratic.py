@@ -27,7 +27,7 @@ from torch import Tensor
 
 from zoo.kernels import quadratic as compiled
 
-__all__ = ["Minimum", "minimize_quadratic", "solve_semidefinite"]
+__all__ = ["Minimum", "Supports", "minimize_arrays", "minimize_quadratic", "solve_semidefinite"]
 
 FEW = 128  # unknowns up to which calls cost more than sums, and NumPy's less than torch's
 SWEEPS = 100  # between two steps on the support, at most
@@ -55,10 +55,10 @@ def solve_semidefinite(a: Tensor, b: Tensor) -> Tensor:
     >>> solve_semidefinite(torch.ones(2, 2), torch.ones(2))
     tensor([0.5000, 0.5000])
     """
-    if a.device.type == "cpu" and len(a) <= FEW:
-        found = _solve_definite(a.detach().numpy(), b.detach().numpy())
-        if found is not None:
-            return torch.from_numpy(found)
+    if a.device.type == "cpu":
+        factor = _factor(a.detach().numpy())
+        if factor is not None:
+            return torch.from_numpy(_solve(factor, b.detach().numpy()))
     else:
         definite, failed = torch.linalg.cholesky_ex(a)
         if not failed and definite.diagonal().min() > _least(len(a)):
@@ -74,12 +74,39 @@ def _least(size: int) -> float:
     return (FLAT * size) ** 0.5
 
 
-def _solve_definite(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
-    """The same for few unknowns; None where the matrix is not definite."""
-    from scipy.linalg.lapack import dposv
+def _factor(a: np.ndarray) -> np.ndarray | None:
+    """The lower triangular factor of a matrix; None where it is not definite."""
+    if len(a) <= FEW:
+        from scipy.linalg.lapack import dpotrf
 
-    factor, x, failed = dposv(a.T, b)  # as it lies in memory, which LAPACK goes through by columns
-    return None if failed or not factor.diagonal().min() > _least(len(a)) else x.astype(b.dtype, copy=False)
+        factor, failed = dpotrf(a.T, lower=1)  # as it lies in memory, which LAPACK goes through by columns
+    else:
+        factor, failed = (part.numpy() for part in torch.linalg.cholesky_ex(torch.from_numpy(a)))
+    return None if failed or not factor.diagonal().min() > _least(len(a)) else factor
+
+
+def _solve(factor: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """x with L Lᵀ x = b."""
+    from scipy.linalg.lapack import dpotrs
+
+    return dpotrs(factor, b, lower=1)[0].astype(b.dtype, copy=False)
+
+
+class Supports:
+    """Blocks H_AA of a matrix H (D, D), of which the factor of the last is kept: a next solution often has its zeros."""
+
+    def __init__(self, h: np.ndarray) -> None:
+        self.h = h
+        self.rows = self.block = self.factor = None
+
+    def solve(self, rows: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """The shortest x with H_AA x = b of the rows A."""
+        if self.rows is None or not np.array_equal(rows, self.rows):
+            self.rows, self.block = rows, self.h.take(rows, 0).take(rows, 1)
+            self.factor = _factor(self.block)
+        if self.factor is not None:
+            return _solve(self.factor, b)
+        return solve_semidefinite(torch.from_numpy(self.block), torch.from_numpy(b)).numpy()
 
 
 def minimize_quadratic(
@@ -107,22 +134,30 @@ def minimize_quadratic(
         [2.0, 0.0]
     """
     # Small vectors, many calls, and an order: the processor's work, and NumPy's calls cost a quarter of torch's.
-    h, c, penalty = (t.detach().cpu().numpy() for t in (hessian, linear, l1))
-    x = start.detach().cpu().numpy().copy()
+    h, c, penalty, x = (t.detach().cpu().numpy() for t in (hessian, linear, l1, start))
     above = np.zeros(len(x), dtype=bool) if positive is None else positive.cpu().numpy()
+    x, rounds, converged = minimize_arrays(Supports(h), c, penalty, x, above, max_rounds)
+    return Minimum(torch.from_numpy(x).to(start.device), rounds, converged)
+
+
+def minimize_arrays(
+    supports: Supports, c: np.ndarray, l1: np.ndarray, start: np.ndarray, above: np.ndarray, max_rounds: int
+) -> tuple[np.ndarray, int, bool]:
+    """The fields of `minimize_quadratic` of arrays, with H as `supports` has it."""
+    h, x = supports.h, start.copy()
     np.maximum(x, 0, out=x, where=above)
-    held = (penalty > 0) | above  # may stay at zero against a slope
+    held = (l1 > 0) | above  # may stay at zero against a slope
     sizes, rounding = np.abs(h), 8 * len(x) ** 0.5 * np.finfo(x.dtype).eps
     for rounds in range(1, max_rounds + 1):
-        x = _step_on_support(h, c, penalty, above, held, x)
+        x = _step_on_support(supports, c, l1, above, held, x)
         gradient = h @ x + c
         # A coordinate leaves zero for a slope beyond λ, and beyond what the sum of the slope may be wrong by.
-        hold = penalty + rounding * (sizes @ np.abs(x) + np.abs(c))
+        hold = l1 + rounding * (sizes @ np.abs(x) + np.abs(c))
         slope = np.where(above, -gradient, np.abs(gradient))
         if not ((x == 0) & held & (slope > hold)).any():
-            return Minimum(torch.from_numpy(x).to(start.device), rounds, True)
-        _descend(h, gradient, penalty, hold, above, x)
-    return Minimum(torch.from_numpy(x).to(start.device), max_rounds, False)
+            return x, rounds, True
+        _descend(h, gradient, l1, hold, above, x)
+    return x, max_rounds, False
 
 
 def _descend(
@@ -174,23 +209,19 @@ def _sweep(
 
 
 def _step_on_support(
-    h: np.ndarray, c: np.ndarray, l1: np.ndarray, above: np.ndarray, held: np.ndarray, x: np.ndarray
+    supports: Supports, c: np.ndarray, l1: np.ndarray, above: np.ndarray, held: np.ndarray, x: np.ndarray
 ) -> np.ndarray:
     """Minimize over the coordinates that are not zero, with their signs; one whose sign would change becomes zero."""
     while True:
         rows = ((x != 0) | ~held).nonzero()[0]
         if not len(rows):
             return x
-        target, pull = x.copy(), -(c + l1 * np.sign(x))[rows]
-        block = h[rows[:, None], rows]
-        found = _solve_definite(block, pull) if len(rows) <= FEW else None
-        if found is None:
-            found = solve_semidefinite(torch.from_numpy(block), torch.from_numpy(pull)).numpy()
-        target[rows] = found
+        target = x.copy()
+        target[rows] = supports.solve(rows, -(c + l1 * np.sign(x))[rows])
         crosses = ((np.sign(x) * np.sign(target) < 0) & held).nonzero()[0]
         if not len(crosses):
             return target
-        x = _best_on_segment(h, c, l1, above, x, target, crosses)
+        x = _best_on_segment(supports.h, c, l1, above, x, target, crosses)
 
 
 def _best_on_segment(
