@@ -154,7 +154,9 @@ def _shifted_scatter(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     near enough: $\sum (x - s)(x - s)^\top - n (\mu - s)(\mu - s)^\top$ then loses less than a digit. Where the some
     misled, the mean that was found is the point of a second reading.
     """
-    variance, middle = torch.var_mean(x[:: max(1, len(x) // 256)].double(), dim=0, correction=0)
+    some = x[:: max(1, len(x) // 256)].double()
+    middle = some.mean(0)
+    variance = (some - middle).square().mean(0)
     near = x.dtype == dtype and bool((middle.square() <= 4 * variance).all())
     shift = None if near else middle.to(dtype)
     for _ in range(2):

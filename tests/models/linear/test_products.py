@@ -1,4 +1,4 @@
-"""Solutions by products of narrow rows beside those by the factor of the rows, and rows for which products are no good."""
+"""Solutions by products of the rows beside those by their factor, and rows for which products are no good."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Products(NamedTuple):
 
 
 def solve_double(x: Tensor, y: Tensor, solve: Solve) -> tuple[Tensor, Products] | None:
-    """Return coefficients W (F, K) and the products they solve; None where products keep too few digits of these rows.
+    """Return coefficients W (F, K) and the products they solve; None where products have too few digits.
 
     Args:
         x: rows, (N, F), on the CPU.
@@ -116,7 +116,7 @@ def solve_double(x: Tensor, y: Tensor, solve: Solve) -> tuple[Tensor, Products] 
 
 
 def _wide_moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean (F + K,) and scatter matrix (F + K, F + K) of rows [x, y], which are not copied to lie side by side."""
+    """Count, mean (F + K,) and scatter matrix (F + K, F + K) of rows [x, y], which lie apart."""
     count, middle, gram = scatter_of(x)
     level = y.mean(0)
     rest = y - level

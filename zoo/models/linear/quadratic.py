@@ -93,11 +93,11 @@ def _solve(factor: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 class Supports:
-    """Blocks H_AA of a matrix H (D, D), of which the factor of the last is kept: a next solution often has its zeros."""
+    """Blocks H_AA of a matrix H (D, D), the last factor of which is kept: a next solution often has its zeros."""
 
     def __init__(self, h: np.ndarray) -> None:
         self.h = h
-        self.rows = self.block = self.factor = None
+        self.rows: np.ndarray | None = None
 
     def solve(self, rows: np.ndarray, b: np.ndarray) -> np.ndarray:
         """The shortest x with H_AA x = b of the rows A."""
