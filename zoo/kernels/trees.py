@@ -145,8 +145,8 @@ def grow_trees(
         "path": (path, (len(path),)),
     }
     for name, (tensor, shape) in shapes.items():
-        fits = tensor is None or (tensor.dtype == torch.int64 and tuple(tensor.shape) == shape)
-        _check(fits, f"{name} must be int64 of shape {shape}")
+        if tensor is not None and (tensor.dtype != torch.int64 or tensor.shape != shape):
+            _check(False, f"{name} must be int64 of shape {shape}")
     _check((index is None) != (gradient is None), "one of index and gradient is needed")
     fits = (content is None) == (tree_key is None) == (poisson is None)
     _check(fits, "content, tree_key and poisson go together")

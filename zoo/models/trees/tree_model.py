@@ -10,6 +10,7 @@ Letters: B rows of a batch, F features, T trees, S sums, C classes, K targets.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -156,28 +157,21 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
             phase=torch.tensor(SKETCH), seed=torch.tensor(seed % 2**63), out_of_bag_score=real + torch.nan,
             importances=real.new_zeros(num_features), units=real.new_zeros(len(Scale._fields)),
         )  # fmt: skip
-        measures = Measures(0, 0.0, 0.0, class_weight=real.new_zeros(spec.num_classes or 0))
+        measures = _no_measures(spec.num_classes or 0)
         if self.takes_sparse:
-            self._hold(**measures.tensors())
+            self._hold(**{name: value.clone() for name, value in measures.items()})
             self.collect(num_features, spec.num_targets, sparse=True)
         else:
-            self._add_up(**measures.tensors())
+            self._add_up(**measures)
             self._prepare_passes(spec)
         self._forget_nodes()
         self._keep("tree", _stump(spec.num_classes or spec.num_targets, bool(spec.num_classes)))
 
     def _prepare_passes(self, spec: DataSpec) -> None:
         """Register what passes over dense rows add up."""
-        num_features = spec.num_features
         # Of absolute errors the target is sketched as one more feature.
-        columns = num_features + (self.criterion_name == "absolute_error")
-        none = torch.zeros(0, dtype=torch.int64)
-        self._add_up(
-            **{f"sketch_{name}": value for name, value in Sketch.empty(columns)._asdict().items()},
-            coded_rows=torch.zeros(0, num_features, dtype=torch.uint8), coded_weight=none, coded_place=none,
-            coded_gradient=none.new_zeros(0, spec.num_targets), coded_content=none, histogram=none, root_sums=none,
-            score_sums=torch.zeros(4, dtype=torch.float64),
-        )  # fmt: skip
+        columns = spec.num_features + (self.criterion_name == "absolute_error")
+        self._add_up(**_no_sums(spec.num_features, columns, spec.num_targets))
 
     def _forget_growth(self) -> None:
         """Have no more of what passes found than before the first one."""
@@ -188,12 +182,7 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
         self.root_sums = self.root_sums.new_zeros(0)
 
     def _forget_nodes(self) -> None:
-        empty = torch.zeros(0)
-        self._keep("bin", Bins(empty, empty, empty))
-        self._keep("node", Nodes(*(empty for _ in Nodes._fields)))
-        none = torch.zeros(0, dtype=torch.int64)
-        # the histogram of the pass before, and its nodes
-        self._hold(target_values=none.double(), kept=none, kept_nodes=none)
+        self._hold(**_no_nodes())
         self._plan: Plan | None = None
 
     @property
@@ -421,8 +410,7 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
         first = list(itertools.islice(batches(), 2))
         if max_passes is not None or len(first) != 1 or int(self.phase) != SKETCH:
             return super().run_passes(batches, max_passes)
-        x, y, weight = self._targets(self.as_batch(first[0]))
-        self._learn(*counted(x, y, weight))
+        self._learn(*counted(*self._targets(self.as_batch(first[0]))))
         return self._report()
 
     def _learn(self, x: Tensor, y: Tensor, weight: Tensor | None) -> None:
@@ -460,6 +448,33 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
         if self.spec is not None and self.spec.target == "class":
             return value.clamp_min(torch.finfo(value.dtype).eps).log()  # as scikit-learn's log loss is clipped
         return value
+
+
+@functools.lru_cache(maxsize=64)
+def _no_measures(num_classes: int) -> dict[str, Tensor]:
+    """The measures of no rows."""
+    return Measures(0, 0.0, 0.0, class_weight=torch.zeros(num_classes, dtype=torch.float64)).tensors()
+
+
+@functools.lru_cache(maxsize=64)
+def _no_sums(num_features: int, columns: int, num_targets: int) -> dict[str, Tensor]:
+    """What passes over dense rows add up, before the first one; `columns` are sketched."""
+    none = torch.zeros(0, dtype=torch.int64)
+    rows = {"rows": torch.zeros(0, num_features, dtype=torch.uint8), "gradient": none.new_zeros(0, num_targets)}
+    return {
+        **{f"sketch_{name}": value for name, value in Sketch.empty(columns)._asdict().items()},
+        **{f"coded_{name}": rows.get(name, none) for name in _CODED},
+        "histogram": none, "root_sums": none, "score_sums": torch.zeros(4, dtype=torch.float64),
+    }  # fmt: skip
+
+
+@functools.cache
+def _no_nodes() -> dict[str, Tensor]:
+    """The nodes of growing trees, and what follows from earlier passes, where there are none; all of it is empty."""
+    empty, none = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
+    names = [*(f"bin_{name}" for name in Bins._fields), *(f"node_{name}" for name in Nodes._fields)]
+    # the histogram of the pass before, and its nodes
+    return {**dict.fromkeys(names, empty), "target_values": none.double(), "kept": none, "kept_nodes": none}
 
 
 def _stump(num_values: int, is_class: bool) -> Trees:
