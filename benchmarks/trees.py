@@ -204,7 +204,7 @@ def grid_boosting() -> Iterator[Job]:
             )  # fmt: skip
             if has_other:
                 yield Job(
-                    f"gradient_boosting by zoo.fit, 30 rounds, {of}",
+                    f"gradient_boosting by zoo.fit, 30 rounds beside LightGBM, {of}",
                     lambda x=x, y=y: fit("gradient_boosting", x, y, num_trees=30),
                     lambda x=x, y=y: lightgbm_of(x, y), "LightGBM", **options,
                 )  # fmt: skip
