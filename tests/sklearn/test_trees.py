@@ -268,6 +268,32 @@ def test_early_stopping_is_scikit_learns_on_the_same_rows():
     assert trains.train_score_[-1] == np.mean(trains.predict(x) == y)
 
 
+@pytest.mark.parametrize("given", [{"n_iter_no_change": 3}, {"n_iter_no_change": 3, "max_iter": 6}, {"verbose": 1}])
+def test_rounds_that_are_asked_about_together_end_where_they_would_one_by_one(monkeypatch, capsys, given):
+    x, y = load_breast_cancer(return_X_y=True)
+    options = {
+        "early_stopping": True,
+        "max_iter": 40,
+        "learning_rate": 0.3,
+        "max_leaf_nodes": 5,
+        "random_state": 0,
+        **given,
+    }
+    together = zs.HistGradientBoostingClassifier(**options).fit(x, y)
+    said = capsys.readouterr().out
+    monkeypatch.setattr("zoo.sklearn.boosting._FEW_NUMBERS", 0)
+    single = zs.HistGradientBoostingClassifier(**options).fit(x, y)
+    assert capsys.readouterr().out == said
+    assert together.n_iter_ == single.n_iter_
+    assert np.array_equal(together.train_score_, single.train_score_)
+    assert np.array_equal(together.validation_score_, single.validation_score_)
+    assert np.array_equal(together.predict_proba(x), single.predict_proba(x))
+    again = [
+        m.set_params(warm_start=True, max_iter=m.n_iter_ + 5, n_iter_no_change=9).fit(x, y) for m in (together, single)
+    ]
+    assert np.array_equal(*(model.predict_proba(x) for model in again))
+
+
 def test_boosting_goes_on_as_if_it_had_been_trained_at_once():
     x, y = load_iris(return_X_y=True)
     options = {"warm_start": True, "random_state": 1, "max_features": 0.5}

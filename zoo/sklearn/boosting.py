@@ -28,11 +28,13 @@ from sklearn.utils.validation import (
 
 from zoo.data.spec import DataSpec
 from zoo.models.trees.boosting import Rounds
+from zoo.models.trees.gradient_boosting import ROUNDS_AHEAD
 from zoo.sklearn.base import ZooEstimator, constraints, create
 from zoo.sklearn.rows import tensor_of, validate_data
 
 __all__ = ["HistGradientBoostingClassifier", "HistGradientBoostingRegressor"]
 
+_FEW_NUMBERS = 1 << 18  # of rows, of which several rounds are grown before it is asked whether to stop
 _MANY_ROWS = 10_000  # from which on `auto` stops early, and of which scores are taken
 _ROWS: dict[str, Any] = {"dtype": [np.float64], "order": "C", "ensure_all_finite": False}
 
@@ -75,7 +77,7 @@ class _Boosting(ZooEstimator):
     def _numbers(self, X: Any) -> np.ndarray:
         """Return rows as numbers (N, F), categories by their place among those that `fit` saw."""
         if self._encoder is None:
-            X = validate_data(self, X, reset=False, **_ROWS)
+            X = validate_data(self, X, reset=False, **{**_ROWS, "dtype": [np.float64, np.float32]})
         else:
             _check_feature_names(self, X, reset=False)
             _check_n_features(self, X, reset=False)
@@ -228,24 +230,32 @@ class _Boosting(ZooEstimator):
         if self.do_early_stopping_ and not goes_on:
             scores.before_the_first(model)
 
-        def stop(found: Rounds) -> bool:
-            scores.add(found)
-            if self.verbose:
-                watched = f", validation loss {found.val_losses[-1]:.6g}" if held_out.any() else ""
-                print(f"[{len(scores.train)}/{self.max_iter}] loss {found.train_losses[-1]:.6g}{watched}")
-            return self.do_early_stopping_ and self._should_stop(scores.train, scores.val, held_out)
+        has_watched = bool(held_out.any())
+
+        def stop(found: Rounds) -> int | None:
+            for number, (loss, val_loss) in enumerate(zip(found.train_losses, found.val_losses, strict=True), start=1):
+                scores.add(found.output, loss, val_loss)
+                if self.verbose:
+                    said = f", validation loss {val_loss:.6g}" if has_watched else ""
+                    print(f"[{len(scores.train)}/{self.max_iter}] loss {loss:.6g}{said}")
+                if self.do_early_stopping_ and self._should_stop(scores.train, scores.val, has_watched):
+                    return number
+            return None
 
         columns = map(tensor_of, (X, targets.astype(np.float64), weight))
         x, t, w = (column.to(model.device) for column in columns)
         watched = stop if self.do_early_stopping_ or self.verbose else None
-        model.boost(x + 0.0, t, w, held_out=torch.from_numpy(held_out).to(model.device), go_on=goes_on, stop=watched)
+        # The losses are those of each round, the outputs those after the last; of many rows a round too much is dear.
+        every = ROUNDS_AHEAD if scores.scorer is None and X.size <= _FEW_NUMBERS else 1
+        held = torch.from_numpy(held_out).to(model.device)
+        model.boost(x + 0.0, t, w, held_out=held, go_on=goes_on, stop=watched, every=every)
         if self.do_early_stopping_:
             self.train_score_ = np.array(scores.train)
             self.validation_score_ = np.array(scores.val)
 
-    def _should_stop(self, train: list[float], val: list[float], held_out: np.ndarray) -> bool:
+    def _should_stop(self, train: list[float], val: list[float], has_watched: bool) -> bool:
         """Whether none of the last rounds is better, by more than `tol`, than the one before them."""
-        scores = val if held_out.any() else train
+        scores = val if has_watched else train
         if len(scores) <= self.n_iter_no_change:
             return False
         reference = scores[-self.n_iter_no_change - 1] + self.tol
@@ -315,7 +325,7 @@ class _Scores:
         held_out: np.ndarray,
     ) -> None:  # fmt: skip
         self.estimator, self.X, self.y, self.weight = estimator, X, y, weight
-        self.targets, self.held_out = targets, held_out
+        self.targets, self.held_out, self.has_watched = targets, held_out, bool(held_out.any())
         self.train = estimator.train_score_.tolist()
         self.val = estimator.validation_score_.tolist()
         self.scorer = None
@@ -336,22 +346,19 @@ class _Scores:
             float(each[there].sum() / self.weight[there].sum()) if there.any() else np.nan
             for there in (~self.held_out, self.held_out)
         ]
-        self._append(output.numpy(), *losses)
+        self.add(output, *losses)
 
-    def add(self, found: Rounds) -> None:
-        """Score a round."""
-        self._append(found.output.cpu().numpy(), found.train_losses[-1], found.val_losses[-1])
-
-    def _append(self, output: np.ndarray, train_loss: float, val_loss: float) -> None:
+    def add(self, output: torch.Tensor, train_loss: float, val_loss: float) -> None:
+        """Score a round by its losses, or by its outputs (N, K)."""
         if self.scorer is None:
             self.train.append(-self.factor * train_loss)
-            if self.held_out.any():
+            if self.has_watched:
                 self.val.append(-self.factor * val_loss)
             return
         for scores, rows in zip((self.train, self.val), self.parts, strict=True):
             if len(rows):
                 stage = copy.copy(self.estimator)
-                stage._stage = output[rows]
+                stage._stage = output.cpu().numpy()[rows]
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", UserWarning)
                     scores.append(self.scorer(stage, self.X[rows], self.y[rows], sample_weight=self.weight[rows]))

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 __all__ = ["GradientBoosting"]
 
 SKETCH, COLLECT, DONE = range(3)  # what a pass is for
-_ROUNDS_AHEAD = 8  # grown at a time where training may stop
+ROUNDS_AHEAD = 8  # grown at a time where training may stop
 _VALIDATION = 0x7A11  # the stream of the draws of rows that are held out
 
 
@@ -312,7 +312,8 @@ class GradientBoosting(HoldsTrees, CollectsRows, StreamingModel, GradientModel):
         *,
         held_out: Tensor | None = None,
         go_on: bool = False,
-        stop: Callable[[Rounds], bool] | None = None,
+        stop: Callable[[Rounds], int | None] | None = None,
+        every: int = 1,
     ) -> dict[str, float | Tensor]:
         """Grow all trees on rows in memory.
 
@@ -322,7 +323,9 @@ class GradientBoosting(HoldsTrees, CollectsRows, StreamingModel, GradientModel):
             weight: of each row, above 0, (N,).
             held_out: rows that train no tree but are watched, (N,); None draws them, if there is a `patience`.
             go_on: keep the trees that there are, of which `num_trees` counts all.
-            stop: asked after each round, whose trees are kept; None stops by `patience`, at the best round.
+            stop: asked after some rounds how many of them are kept, where training ends with these, or None to go on;
+                None stops by `patience`, at the best round.
+            every: rounds at a time that `stop` is asked about.
 
         Returns:
             The losses of the last round that is kept, and the number of rounds.
@@ -334,7 +337,7 @@ class GradientBoosting(HoldsTrees, CollectsRows, StreamingModel, GradientModel):
             bins, codes = code_rows(x, self.hparams.num_bins, self.categorical)
         content = self._content(x, y)
         held_out = self._held_out(content) if held_out is None else held_out
-        return self._boost(Rows(codes, bins, y, weight, content, held_out), go_on=go_on, x=x, stop=stop)
+        return self._boost(Rows(codes, bins, y, weight, content, held_out), go_on=go_on, x=x, stop=stop, every=every)
 
     def _boost(
         self,
@@ -342,7 +345,8 @@ class GradientBoosting(HoldsTrees, CollectsRows, StreamingModel, GradientModel):
         *,
         go_on: bool = False,
         x: Tensor | None = None,
-        stop: Callable[[Rounds], bool] | None = None,
+        stop: Callable[[Rounds], int | None] | None = None,
+        every: int = 1,
     ) -> dict[str, float | Tensor]:
         self._check_rows(rows)
         loss, patience = self.loss, self.hparams.patience
@@ -357,13 +361,15 @@ class GradientBoosting(HoldsTrees, CollectsRows, StreamingModel, GradientModel):
             self.start = loss.constant(rows.y, rows.weight.masked_fill(rows.held_out, 0.0))
             output = self.start.expand(len(rows.y), -1).clone()  # (N, K)
         before, kept = len(losses), self.hparams.num_trees
-        together = 1 if stop is not None else kept if patience is None else _ROUNDS_AHEAD
+        together = every if stop is not None else kept if patience is None else ROUNDS_AHEAD
         numbers = range(before, kept)
         for found in boost(rows, loss, self._settings(len(rows.bins.number)), output, numbers, together):
             grown.append(found.trees)
             losses += zip(found.train_losses, found.val_losses, strict=True)
             if stop is not None:
-                if stop(found):
+                if (wanted := stop(found)) is not None:
+                    kept = len(losses) - len(found.train_losses) + wanted
+                    losses = losses[:kept]
                     break
             elif patience is not None:
                 ended, kept = _best_round([val for _, val in losses], patience)
