@@ -42,6 +42,13 @@ def test_the_large_way_is_taken(way: str) -> None:
     assert ("Product" in type(out.grad_fn).__name__) == (way == "large")
 
 
+def test_a_large_product_compiles_in_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo.layers.linear, "_LARGE", 0)
+    zoo.kernels.onednn.wins.cache_clear()
+    layer, x = Linear(3, 4), torch.randn(2, 3)
+    torch.testing.assert_close(torch.compile(layer, backend="eager", fullgraph=True)(x), layer(x))
+
+
 def test_gradients_of_gradients_and_transforms(way: str) -> None:
     layer, x = Linear(3, 4), torch.randn(5, 3, requires_grad=True)
     (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)

@@ -59,11 +59,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         >>> linear(torch.tensor([1.0, 2.0]), torch.tensor([[3.0, 4.0]]))
         tensor([11.])
     """
-    single = x.device.type == "cpu" and x.dtype == torch.float32
+    single = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
     large = single and x.numel() * weight.shape[0] >= _LARGE and wins()
     row = single and not large and x.numel() == weight.shape[-1] and not torch.is_grad_enabled()
     tensors = (x, weight) if bias is None else (x, weight, bias)
-    if not (large or row) or torch.compiler.is_compiling() or transformed(*tensors):
+    if not (large or row) or transformed(*tensors):
         return F.linear(x, weight, bias)
     if large:
         return _Product.apply(x, weight, bias)
