@@ -13,7 +13,8 @@
 #define LOG2E 1.44269504f
 #define LEVELS 65536.0f /* of the chance to be dropped */
 
-/* Where (B, heads, steps, width) lies: numbers from a row, a head and a step to the next; those of a step are side by side. */
+/* Where (B, heads, steps, width) lies: numbers from a row, a head and a step to the next, those of a step side by
+   side. */
 typedef struct {
     int64_t row, head, step;
 } Place;
@@ -170,7 +171,7 @@ INLINE float sum(vec x) {
 #endif
 }
 
-/* The weights of some queries, not yet divided by their sums, which are returned with the norms; 0 up to a whole tile. */
+/* The weights of some queries, not yet divided by their sums, which are returned with the norms. */
 static void weigh(const Attention *a, const Some *some, const float *keys, int64_t wide, float *weights, float *sums,
                   float *norms) {
     const float *rows[ROWS] = {0};

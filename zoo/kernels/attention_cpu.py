@@ -21,6 +21,7 @@ __all__ = ["backward", "compiled", "fits", "forward"]
 
 LONGEST = 1 << 17  # numbers of the keys or the values of a head, which are to stay in the second cache
 _ALONE = 1 << 18  # scores up to which one thread takes them all
+_SHARED = 1 << 21  # scores from which on it counts that threads are idle
 _SIZES = ("rows", "heads", "groups", "queries", "keys", "width", "other")
 _OPTIONS = ("causal", "window", "offset", "dropped", "seed", "threads")
 _PLACES = ("q", "k", "v", "mask", "out", "d_out", "d_q", "d_k", "d_v")  # of numbers by rows, heads and steps
@@ -47,8 +48,12 @@ def fits(x: Inputs) -> bool:
     if not compiled(x.q):
         return False
     (rows, heads, queries, width), (groups, keys), other = x.q.shape, x.k.shape[1:3], x.v.shape[3]
-    some = min(rows, heads, groups, queries, keys, width, other) > 0 and keys * max(width, other) <= LONGEST
-    return some and (x.seed is None or _dropped(x) < LEVELS) and abs(x.offset) < 1 << 30
+    if not min(rows, heads, groups, queries, keys, width, other) or keys * max(width, other) > LONGEST:
+        return False
+    if x.seed is not None:  # which the torch form would draw other numbers from: nothing that may change counts here
+        return _dropped(x) < LEVELS
+    # the way back shares out heads alone: of few and long ones products in torch use more threads, at half the speed
+    return 2 * rows * groups >= torch.get_num_threads() or rows * heads * queries * keys <= _SHARED
 
 
 def _dropped(x: Inputs) -> int:
