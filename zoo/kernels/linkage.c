@@ -6,10 +6,6 @@
 #include "kernel.h"
 #include <math.h>
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("no-math-errno") /* so that roots are taken eight at a time */
-#endif
-
 typedef struct {
     int64_t clusters, median; /* N; whether the linkage is median, or else centroid */
     double *matrix;           /* (N, N), symmetric; consumed */
@@ -87,11 +83,15 @@ static int64_t first_living(const Living *l, int64_t other) {
     return k;
 }
 
-/* Write a cluster's distances to its column, too. */
+/* Write a cluster's distances to its column, too: each lies in a line of its own, which is asked for ahead. */
 static void mirror(const Living *l, int64_t position) {
-    const double *row = l->matrix + position * l->width;
-    for (int64_t k = 0; k < l->width; k++)
-        if (l->penalty[k] == 0.0) l->matrix[k * l->width + position] = row[k];
+    const int64_t W = l->width;
+    const double *row = l->matrix + position * W;
+    double *column = l->matrix + position;
+    for (int64_t k = 0; k < W; k++) {
+        __builtin_prefetch(column + least(k + 32, W - 1) * W, 1);
+        if (l->penalty[k] == 0.0) column[k * W] = row[k];
+    }
 }
 
 enum { COMPLETE, AVERAGE, WEIGHTED, WARD };
@@ -189,10 +189,11 @@ KERNEL(merge_closest, Closest) {
         for (int64_t k = 0; k < W; k++) a[k] = a[k] * share + b[k] * rest - less;
         a[left] = INFINITY;
         mirror(&l, left);
-        for (int64_t k = 0; k < right; k++) {
-            if (k < left && a[k] <= gap[k]) gap[k] = a[k], near[k] = left;
-            else if (near[k] == right || (k < left && near[k] == left)) near[k] = -1;
+        for (int64_t k = 0; k < left; k++) {
+            const int closer = a[k] <= gap[k], lost = near[k] == left || near[k] == right;
+            gap[k] = closer ? a[k] : gap[k], near[k] = closer ? left : lost ? -1 : near[k];
         }
+        for (int64_t k = left + 1; k < right; k++) near[k] = near[k] == right ? -1 : near[k];
         near[left] = search(&l, left, gap + left);
         if (shrink(&l))
             for (int64_t k = 0; k < l.width; k++) {
@@ -348,13 +349,13 @@ static int measure(const Hierarchy *t, int squared) {
                     sums[r] += away * away;
                 }
             }
+            double *numbers = (double *)sums;
+            for (int i = 0; i < 64 && !squared; i++) numbers[i] = sqrt(numbers[i]);
             const int64_t rows = least(8, N - top), columns = least(8, N - left);
             for (int64_t r = 0; r < rows; r++) {
-                double values[8];
-                memcpy(values, &sums[r], sizeof values);
-                for (int64_t c = 0; c < 8 && !squared; c++) values[c] = sqrt(values[c]);
-                if (columns == 8) memcpy(t->matrix + (top + r) * N + left, values, sizeof values);
-                else memcpy(t->matrix + (top + r) * N + left, values, columns * sizeof *values);
+                double *to = t->matrix + (top + r) * N + left;
+                if (columns == 8) *(eight *)to = sums[r];
+                else memcpy(to, &sums[r], columns * sizeof *to);
             }
         }
     for (int64_t i = 0; i < N; i++) t->matrix[i * N + i] = INFINITY;
