@@ -81,11 +81,10 @@ def encode_baskets(baskets: Iterable[Iterable[Hashable]]) -> tuple[Tensor, Tenso
     names = [str(item) for item in numbers]
     integers = all(name.removeprefix("-").isdecimal() for name in names)
     order = sorted(range(len(names)), key=(lambda i: int(names[i])) if integers else names.__getitem__)
-    rank = torch.empty(len(names), dtype=torch.int64)
-    rank[torch.tensor(order, dtype=torch.int64)] = torch.arange(len(names))
+    rank = torch.tensor(order, dtype=torch.int64).argsort()
     until, items = (torch.frombuffer(part, dtype=torch.int64) if part else rank[:0] for part in (ends, flat))
     lengths = until.diff(prepend=until.new_zeros(1)) if len(until) else until
-    rows, base = torch.repeat_interleave(torch.arange(len(lengths)), lengths), max(len(names), 1)
+    rows, base = torch.repeat_interleave(lengths), max(len(names), 1)
     keys = torch.unique(rows * base + rank[items])  # ascending in each basket, each item once
     return (keys % base).int(), torch.bincount(keys // base, minlength=len(lengths)), tuple(names[i] for i in order)
 

@@ -188,36 +188,51 @@ class Apriori(StreamingModel):
         whole = [self.as_batch(batch) for batch in held]
         if any(batch.weight is not None for batch in whole):
             return super().run_passes(batches, max_passes)  # which says why not
-        packed, passes, values = PackedBaskets([self.flat(batch) for batch in whole]), 0, {}
-        while max_passes is None or passes < max_passes:
-            self.reset_accumulators()
-            self.num_baskets += packed.num_baskets
-            self.counts, passes = packed.count(self.candidates), passes + 1
-            values = self.solve()
-            if self.done:
-                break
-        return values
+        packed = PackedBaskets([self.flat(batch) for batch in whole])
+        self.reset_accumulators()
+        self.num_baskets += packed.num_baskets
+        found: list[Level] = []
+        values: dict[str, Any] = {}
+        while not self.done and (max_passes is None or len(found) < max_passes):
+            self.counts = packed.count(self.candidates)
+            found.append(self._frequent())
+            values = self._advance(found[-1])
+        self._keep(found)
+        return {**values, "itemsets": len(self.itemsets)} if self.done else values
 
     def solve(self) -> dict[str, float | Tensor]:
-        size, least = self.candidates.shape[1], self.hparams.min_support
-        if isinstance(least, int) and least > int(self.num_baskets):
-            raise ZooError(f"model.min_support={least} is more than the {int(self.num_baskets)} baskets: lower it.")
-        kept = support_mask(self.counts, int(self.num_baskets), self.hparams.min_support)
-        frequent = self.candidates[kept]
-        if len(frequent):
-            grown = torch.nn.functional.pad(self.itemsets, (0, size - self.itemsets.shape[1]), value=-1)
-            self.itemsets = torch.cat([grown, frequent])
-            self.supports = torch.cat([self.supports, self.counts[kept]])
-        values: dict[str, float | Tensor] = {"size": size, "candidates": len(self.candidates)}
-        values["frequent"] = len(frequent)
-        longest = self.hparams.max_length
-        stop = len(frequent) == 0 or (longest is not None and size >= longest)
-        self.candidates = frequent[:0] if stop else join_itemsets(frequent)
+        found = self._frequent()
+        self._keep([found])
+        values = self._advance(found)
         if self.done:
             values["itemsets"] = len(self.itemsets)
             if self._trainer is not None:  # who logs it; most fits in memory ask for the itemsets alone
                 values["rules"] = len(self.rules)
         return values
+
+    def _frequent(self) -> Level:
+        """The candidates that were met often enough."""
+        least, number = self.hparams.min_support, int(self.num_baskets)
+        if isinstance(least, int) and least > number:
+            raise ZooError(f"model.min_support={least} is more than the {number} baskets: lower it.")
+        kept = support_mask(self.counts, number, least)
+        return Level(self.candidates[kept], self.counts[kept])
+
+    def _keep(self, found: list[Level]) -> None:
+        """Add itemsets to those of fewer items."""
+        kept = [Level(self.itemsets, self.supports), *(level for level in found if len(level.counts))]
+        size = max(level.itemsets.shape[1] for level in kept)
+        self.itemsets = torch.cat(
+            [torch.nn.functional.pad(level.itemsets, (0, size - level.itemsets.shape[1]), value=-1) for level in kept]
+        )
+        self.supports = torch.cat([level.counts for level in kept])
+
+    def _advance(self, found: Level) -> dict[str, float | Tensor]:
+        """Set the candidates of the next pass; return what is logged of this one."""
+        (number, size), frequent, longest = self.candidates.shape, found.itemsets, self.hparams.max_length
+        stop = len(frequent) == 0 or (longest is not None and size >= longest)
+        self.candidates = frequent[:0] if stop else join_itemsets(frequent)
+        return {"size": size, "candidates": number, "frequent": len(frequent)}
 
     @property
     def done(self) -> bool:

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.kernels import itemsets as compiled
 
 __all__ = [
     "Level",
@@ -125,24 +126,22 @@ def join_itemsets(frequent: Tensor) -> Tensor:
         tensor([[0, 1, 2]])
     """
     count, width = frequent.shape
-    index = torch.arange(count, device=frequent.device)
     if width == 1:
-        partners = count - 1 - index
-    else:
-        starts = torch.ones(count, dtype=torch.bool, device=frequent.device)
-        starts[1:] = (frequent[1:, :-1] != frequent[:-1, :-1]).any(dim=1)
-        _, size = torch.unique_consecutive(starts.cumsum(0), return_counts=True)
-        partners = torch.repeat_interleave(size.cumsum(0), size) - index - 1  # later rows of the same prefix
-    joined = int(partners.sum())
-    if joined > MOST_CANDIDATES:
-        raise ZooError(
-            f"{count:,} frequent itemsets of {width} items make {joined:,} candidates, too many to count: raise "
-            f"min_support, or set max_length to {width}."
-        )
+        _check_joins(count, width, count * (count - 1) // 2)
+        return frequent[:, 0][torch.triu_indices(count, count, 1, device=frequent.device)].T.contiguous()
+    if compiled.available(frequent.device):
+        candidates, joins = compiled.join_sets(frequent, MOST_CANDIDATES)
+        _check_joins(count, width, int(joins))
+        return candidates
+    index = torch.arange(count, device=frequent.device)
+    new = (frequent[1:, :-1] != frequent[:-1, :-1]).any(dim=1)  # whether a row has another prefix than the one before
+    ends = torch.nn.functional.pad(new.nonzero().flatten() + 1, (0, 1), value=count)
+    partners = ends[torch.nn.functional.pad(new.cumsum(0), (1, 0))] - index - 1  # later rows of the same prefix
+    _check_joins(count, width, int(partners.sum()))
     first = torch.repeat_interleave(index, partners)
     offset = torch.arange(len(first), device=frequent.device) - (partners.cumsum(0) - partners)[first]
     candidates = torch.cat([frequent[first], frequent[first + 1 + offset, -1:]], dim=1)
-    if width < 2 or not len(candidates):
+    if not len(candidates):
         return candidates
     # Without one of the last two items it is one of its two parents.
     kept = [[column for column in range(width + 1) if column != left_out] for left_out in range(width - 1)]
@@ -151,9 +150,18 @@ def join_itemsets(frequent: Tensor) -> Tensor:
     return candidates[torch.cat([found.all(1) for found in there])]
 
 
+def _check_joins(count: int, width: int, joined: int) -> None:
+    """Raise one line where `count` frequent sets of `width` items have too many joins."""
+    if joined > MOST_CANDIDATES:
+        raise ZooError(
+            f"{count:,} frequent itemsets of {width} items make {joined:,} candidates, too many to count: raise "
+            f"min_support, or set max_length to {width}."
+        )
+
+
 def distinct_items(items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """The basket number and the item of each entry, each item once a basket, (N',) each."""
-    baskets = torch.repeat_interleave(torch.arange(len(lengths), device=items.device), lengths)
+    baskets = torch.repeat_interleave(lengths)
     if len(items) < 2:
         return baskets, items
     base = int(items.max()) + 1
@@ -183,13 +191,17 @@ def pack_baskets(items: Tensor, lengths: Tensor, rank: Tensor, least: int = 1) -
     large = torch.bincount(baskets, minlength=len(lengths)) >= least
     kept = large[baskets]
     row, column = row[kept], (large.cumsum(0) - 1)[baskets[kept]]
-    block = WORD * WORDS_ADDED
-    words = -(-int(large.sum()) // block) * WORDS_ADDED
+    words = whole_words(-(-int(large.sum()) // WORD))
     rows = int(rank.max()) + 1
     bits = items.new_zeros(rows * words)
     # Each bit is set once, so adding sets it; the 64th makes the word negative, as it should.
     bits.index_add_(0, row * words + column // WORD, torch.bitwise_left_shift(torch.ones_like(column), column % WORD))
     return bits.view(rows, words)
+
+
+def whole_words(words: int) -> int:
+    """As many words as can be added up some at a time; few are not."""
+    return words if words <= WORDS_ADDED else -(-words // WORDS_ADDED) * WORDS_ADDED
 
 
 def count_ones(words: Tensor, scratch: Tensor) -> Tensor:
@@ -200,8 +212,9 @@ def count_ones(words: Tensor, scratch: Tensor) -> Tensor:
     words.bitwise_and_(0x3333333333333333).add_(scratch.bitwise_and_(0x3333333333333333))  # in each four bits
     torch.bitwise_right_shift(words, 4, out=scratch)
     words.add_(scratch).bitwise_and_(0x0F0F0F0F0F0F0F0F)  # in each byte
-    added = words.unflatten(1, (-1, WORDS_ADDED)).sum(2)
-    return added.view(torch.uint8).sum(1, dtype=torch.int64)
+    if words.shape[1] % WORDS_ADDED == 0:
+        words = words.unflatten(1, (-1, WORDS_ADDED)).sum(2)
+    return words.view(torch.uint8).sum(1, dtype=torch.int64)
 
 
 def count_itemsets(items: Tensor, lengths: Tensor, itemsets: Tensor) -> Tensor:
@@ -257,13 +270,16 @@ def count_packed(bits: Tensor, itemsets: Tensor) -> Tensor:
     counts, words = itemsets.new_zeros(len(itemsets)), bits.shape[1]
     if words == 0:
         return counts
+    if compiled.available(bits.device):
+        return compiled.count_sets(bits, itemsets)
     step = max(1, CHUNK // words)
     buffers = bits.new_empty(2, min(step, len(itemsets)), words)
     for start in range(0, len(itemsets), step):
         chunk = itemsets[start : start + step]
         both, other = buffers[:, : len(chunk)]
-        torch.index_select(bits, 0, chunk[:, 0], out=both)
-        for column in chunk.T[1:]:
+        first, *others = chunk.unbind(1)
+        torch.index_select(bits, 0, first, out=both)
+        for column in others:
             both &= torch.index_select(bits, 0, column, out=other)
         counts[start : start + step] = count_ones(both, other)
     return counts
@@ -289,7 +305,10 @@ class PackedBaskets:
         if not len(self._rank):  # larger sets have no other items
             self._rank = ranks(itemsets, max(self.num_items, int(itemsets.max()) + 1))
             packed = [pack_baskets(*batch, self._rank, itemsets.shape[1]) for batch in self.batches]
-            self._bits = torch.cat(packed, 1)
+            words = sum(part.shape[1] for part in packed)
+            if whole_words(words) > words:
+                packed.append(packed[0].new_zeros(len(packed[0]), whole_words(words) - words))
+            self._bits = packed[0] if len(packed) == 1 else torch.cat(packed, 1)
         return count_packed(self._bits, self._rank[itemsets])
 
 
@@ -318,7 +337,7 @@ def support_mask(counts: Tensor, num_baskets: int, min_support: float) -> Tensor
     """
     if isinstance(min_support, int):
         return counts >= min_support
-    return (counts > 0) & (counts.double() / max(num_baskets, 1) >= min_support)
+    return counts.double() / max(num_baskets, 1) >= min_support
 
 
 def frequent_itemsets(
