@@ -129,8 +129,9 @@ def compare(case: dict, device: torch.device, dtype: torch.dtype, bound: float) 
             found.append(module(*fed, **arguments)[0])
         results.append(found)
     for mine, oracle in zip(*results, strict=True):
-        # where the terms of a gradient cancel, their rounding stays: below 0.1 the bound is one of the difference
-        assert relative_error(mine.double(), oracle, 0.1 if dtype == torch.float32 else 1e-6) <= bound
+        # where the terms of a gradient cancel, their rounding stays (some 1e-16 of each, in float64): below 0.1,
+        # and 1e-5, the bound is one of the difference
+        assert relative_error(mine.double(), oracle, 0.1 if dtype == torch.float32 else 1e-5) <= bound
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
