@@ -100,13 +100,14 @@ def principal_components(
     """
     rows, features = math.ceil(count), vectors.shape[1]
     available = min(rows, features)
-    variance = (spectrum / (count - 1)).clamp_min(0)[:available]
+    freedom = float(count) - 1
+    variance = (spectrum / freedom).clamp_min(0)[:available]
     kept = count_components(variance, wanted, rows, features)
-    total = torch.maximum(total / (count - 1), variance.sum())  # which rounding may have made the greater one
-    left = total - variance[:kept].sum()
-    noise = left.clamp_min(0) / (available - kept) if kept < available else torch.zeros_like(left)
-    share = variance[:kept] / torch.where(total > 0, total, 1.0)
-    return Principal(fix_signs(vectors[:kept]), variance[:kept].clone(), share, noise)
+    first = variance[:kept].clone()
+    explained = float(first.sum())
+    whole = max(float(total) / freedom, explained)  # which rounding may have made the greater one
+    noise = (whole - explained) / (available - kept) if kept < available else 0.0
+    return Principal(fix_signs(vectors[:kept]), first, first / (whole or 1.0), first.new_tensor(noise))
 
 
 def count_components(variance: Tensor, wanted: int | float | str | None, num_rows: int, num_features: int) -> int:
