@@ -124,6 +124,8 @@ def run_grid(kind: str, jobs: Iterable[Job], choice: Choice) -> bool:
         for job in jobs:
             if time.monotonic() > choice.end:
                 raise TimeoutError
+            if job.name in cells:
+                raise ValueError(f"two cells of the grid are named {job.name}")
             if choice.takes(job, kept):
                 cells[job.name] = Cell.of(measure(job))
                 print(cell_row(cells[job.name]), flush=True)
