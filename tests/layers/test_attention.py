@@ -241,6 +241,22 @@ def test_windows_and_offsets_are_masks(window: int, causal: bool, offset: int) -
     assert relative_error(found, F.scaled_dot_product_attention(q, k, v, attn_mask=seen)) <= 1e-12
 
 
+@pytest.mark.parametrize("options", [{"is_causal": True}, {"window": 2}, {"is_causal": True, "window": 2}])
+@pytest.mark.parametrize("offset", [-9, -3, 9])
+def test_queries_before_or_behind_all_keys_see_nothing(options: dict, offset: int) -> None:
+    q, k, v = (torch.randn(2, n, 4, dtype=DOUBLE, requires_grad=True) for n in (4, 6, 6))
+    window, causal = options.get("window", 99), "is_causal" in options
+    seen = torch.tensor(
+        [[abs(t + offset - s) < window and not (causal and s > t + offset) for s in range(6)] for t in range(4)]
+    )
+    found = scaled_dot_product_attention(q, k, v, offset=offset, **options)
+    expected = scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    assert bool((found[:, ~seen.any(1)] == 0).all())
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    both = (torch.autograd.grad(x.square().sum(), (q, k, v)) for x in (found, expected))
+    torch.testing.assert_close(*both, rtol=1e-12, atol=1e-12)
+
+
 def test_alibi_takes_the_distance_from_the_scores() -> None:
     slopes = torch.tensor([0.5, 0.25, 0.1], dtype=DOUBLE)
     q, k, v = (torch.randn(2, 3, 5, 4, dtype=DOUBLE) for _ in range(3))

@@ -15,6 +15,7 @@ from zoo.sklearn.rows import classes_of, validate_data
 
 CHECKS = {"dtype": [np.float64, np.float32], "accept_sparse": "csr", "order": "C"}
 X, Y = np.arange(12.0).reshape(4, 3), np.array([0, 1, 0, 1])
+OPTIONS = {"random_state": 0, "n_clusters": 1, "max_iter": 3}
 
 
 def outcome(function, *args, **options):
@@ -42,6 +43,36 @@ def test_tensors_are_rows_also_with_gradients_and_of_half_precision(dtype):
     y = torch.tensor(Y, dtype=dtype, requires_grad=True)
     model, peer = zs.Ridge().fit(x, y), zs.Ridge().fit(X, Y)  # these numbers are whole in each of them
     np.testing.assert_allclose(model.predict(x), peer.predict(X), rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [zs.Ridge, zs.SVR, zs.LinearSVR, zs.DecisionTreeRegressor, zs.KMeans, zs.MLPRegressor])
+@pytest.mark.parametrize("rows", [X[:1][::-1], X[:, :1][:, ::-1], X[::-1, ::-1]])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_axes_that_run_backwards_are_taken_those_of_one_number_too(make, rows):
+    y = Y[: len(rows)].astype(float)[::-1]
+    model, peer = make(), make()
+    for each in (model, peer):
+        each.set_params(**{name: value for name, value in OPTIONS.items() if name in each.get_params()})
+    found = model.fit(rows, y).predict(rows)
+    np.testing.assert_allclose(found, peer.fit(rows.copy(), y.copy()).predict(rows.copy()), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "make", [zs.LinearRegression, zs.LogisticRegression, zs.LinearSVC, zs.LinearSVR, zs.MLPClassifier]
+)
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_no_fit_and_no_look_at_the_model_moves_the_generator_of_torch(make, form):
+    before = torch.get_rng_state()
+    model = make().fit(form(X), Y)
+    assert model.model_ is not None
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("make", [zs.LinearRegression, zs.Ridge])
+def test_one_row_is_fitted_without_a_word_of_lapack(make, capfd):
+    make().fit(X[:1], [1.0])
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # of scikit-learn, that infinities have no sum

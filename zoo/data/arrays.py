@@ -179,7 +179,7 @@ def _numpy_to_tensor(array: np.ndarray, name: str) -> Tensor:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if any(stride < 0 for stride in array.strides):
-        array = np.ascontiguousarray(array)
+        array = array.copy()  # an axis of one number is contiguous in NumPy whatever its stride is
     if array.dtype == np.longdouble and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     if array.flags.writeable:

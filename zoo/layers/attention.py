@@ -182,7 +182,8 @@ def attention_bias(
                 hidden = hidden | (back >= window) | (back <= -window)
             bias = additive(hidden, query.dtype) if bias is None else bias.masked_fill(hidden, -torch.inf)
     dead = None
-    if bias is not None and not always and (mask is not None or (behind and offset + queries > keys)):
+    beyond = offset < 0 or (behind and offset + queries > keys)  # queries before all keys, or behind them
+    if bias is not None and not always and (mask is not None or beyond):
         dead = (bias == -torch.inf).all(dim=-1, keepdim=True)
         bias = bias.masked_fill(dead, 0.0)
     if bias is not None and always:

@@ -78,7 +78,7 @@ def _small_gram_factor(gram: np.ndarray) -> Tensor | None:
 def _small_condition_bound(factor: np.ndarray) -> float:
     from scipy.linalg.lapack import dtrtri
 
-    inverse, failed = dtrtri(factor)
+    inverse, failed = dtrtri(factor) if len(factor) else (factor, True)  # of no rows LAPACK prints an error
     return float("inf") if failed else float(np.vdot(factor, factor)) ** 0.5 * float(np.vdot(inverse, inverse)) ** 0.5
 
 

@@ -24,7 +24,7 @@ from zoo.numerics.devices import has_gpu
 from zoo.optimizers import Recipe
 from zoo.registry import make_model
 from zoo.sklearn.differences import check_refused
-from zoo.sklearn.rows import validate_data
+from zoo.sklearn.rows import tensor_of, validate_data
 
 __all__ = ["ZooEstimator", "constraints", "convergence_warnings", "warn_unless"]
 
@@ -147,14 +147,12 @@ class ZooEstimator(BaseEstimator):
             "tabular", (X.shape[1],), target, num_classes=num_classes, num_targets=num_targets, dtype=str(X.dtype)
         )
         device = self._device()
-        return model.build(spec) if device == "cpu" else model.build(spec).to(device)
+        return built(model, spec) if device == "cpu" else built(model, spec).to(device)
 
     @staticmethod
     def _batch(model: ZooModel, X: np.ndarray, y: np.ndarray | None = None, weight: np.ndarray | None = None) -> Batch:
         """Return rows, targets and weights as one batch of the model's type and device."""
-        arrays = (X, y, weight)
-        # torch has no read-only tensors
-        tensors = [None if a is None else torch.from_numpy(np.require(a, requirements=["C", "W"])) for a in arrays]
+        tensors = [None if a is None else tensor_of(a) for a in (X, y, weight)]
         return model.as_batch(Batch(*tensors))  # type: ignore[arg-type]
 
     def _predict_columns(self, X: Any) -> dict[str, np.ndarray]:
@@ -174,3 +172,9 @@ def _defaults(estimator: Any) -> dict[str, Any]:
 def create(name: str, **hparams: Any) -> ZooModel:
     """Create a model of the zoo, with all that scikit-learn's estimator has, of use or not."""
     return make_model(name, **hparams)
+
+
+def built(model: Any, spec: DataSpec) -> Any:
+    """Create the model's parameters for such rows; that they start at random moves no generator of the user's."""
+    with torch.random.fork_rng(devices=[]):
+        return model.build(spec)

@@ -26,7 +26,7 @@ from zoo.models.linear.single_precision import solve_single
 from zoo.models.linear.statistics import Statistics
 from zoo.numerics.threads import of_few_threads
 from zoo.optimizers import Recipe
-from zoo.sklearn.base import ZooEstimator, constraints, warn_unless
+from zoo.sklearn.base import ZooEstimator, built, constraints, warn_unless
 from zoo.sklearn.rows import classes_of, validate_data
 from zoo.sklearn.rows import dense_blocks as _blocks
 from zoo.sklearn.rows import tensor_of as _tensor
@@ -137,7 +137,7 @@ class _LeastSquares(MultiOutputMixin, RegressorMixin, _Linear):
         weight = np.atleast_2d(np.asarray(self.coef_, dtype=np.float64))
         spec = DataSpec("tabular", weight.shape[1:], "value", num_targets=len(weight), dtype=str(self._dtype))
         model: Any = models.LinearRegression(fit_intercept=self.fit_intercept, positive=self.positive)
-        model.build(spec)
+        built(model, spec)
         for name, value in self._statistics._asdict().items():
             setattr(model, name, value)
         model.linear.weight.copy_(torch.from_numpy(weight))
@@ -570,7 +570,7 @@ class LogisticRegression(ClassifierMixin, _Linear):
         )
         model.train_by(recipe)
         spec = DataSpec("tabular", (features,), "class", num_classes=len(self.classes_), dtype=str(X.dtype))
-        model.build(spec)
+        built(model, spec)
         if self._device() != "cpu":
             model.to(self._device())
         if self.warm_start and hasattr(self, "coef_"):
@@ -641,7 +641,7 @@ class LogisticRegression(ClassifierMixin, _Linear):
         classes = len(self.classes_)
         spec = DataSpec("tabular", weight.shape[1:], "class", num_classes=classes, dtype=str(self.coef_.dtype))
         model: Any = models.LogisticRegression(solver="exact", fit_intercept=self.fit_intercept)
-        model.build(spec)
+        built(model, spec)
         model.linear.weight.copy_(torch.from_numpy(weight))
         if self.fit_intercept:
             model.linear.bias.copy_(torch.as_tensor(np.atleast_1d(self.intercept_)))

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import sklearn.manifold
-import torch
 from scipy import sparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.metrics import pairwise_distances
@@ -193,7 +192,7 @@ class TSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ZooEstimator):
         X = self._dense(X, reset=False)
         if self._compared_with is not None:
             X = self._foreign_distances(X, self._compared_with)
-        columns = self.model_.predict_columns(torch.from_numpy(np.require(X, requirements=["C", "W"])), len(X))
+        columns = self.model_.predict_columns(tensor_of(X), len(X))
         return columns["prediction"].cpu().numpy().astype(self.embedding_.dtype, copy=False)
 
 

@@ -28,7 +28,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor, nn
 
 from zoo.data.spec import DataSpec
-from zoo.sklearn.base import ZooEstimator, constraints, create
+from zoo.sklearn.base import ZooEstimator, built, constraints, create
 from zoo.sklearn.descent import Adam, Momentum
 from zoo.sklearn.perceptron import activate, loss_and_gradients, scores
 from zoo.sklearn.rows import dense_blocks, tensor_of, validate_data
@@ -174,7 +174,7 @@ class _MLP(ZooEstimator):
         check_is_fitted(self)
         spec, options = self._spec()
         widths = [len(intercept) for intercept in self.intercepts_[:-1]]
-        model = create("mlp", widths=widths, activation=_ACTIVATIONS[self.activation], **options).build(spec)
+        model = built(create("mlp", widths=widths, activation=_ACTIVATIONS[self.activation], **options), spec)
         model = model.to(torch.from_numpy(np.asarray(self.coefs_[0])).dtype)
         layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
         with torch.no_grad():

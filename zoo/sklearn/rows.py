@@ -106,7 +106,9 @@ def column_of(y: Any) -> np.ndarray:
 
 def tensor_of(array: np.ndarray) -> Tensor:
     """The array as a tensor; torch has no read-only ones and no negative strides."""
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    array = np.require(array, requirements=["C", "W"])
+    # an axis of one number is contiguous in NumPy whatever its stride is
+    return torch.from_numpy(array.copy() if any(stride < 0 for stride in array.strides) else array)
 
 
 def dense_blocks(X: Any) -> Iterator[tuple[slice, Tensor]]:

@@ -43,7 +43,7 @@ from zoo.models.svm.platt import couple, curve
 from zoo.numerics.collected import Collected, in_order
 from zoo.numerics.hashing import content_order
 from zoo.numerics.threads import of_few_threads
-from zoo.sklearn.base import ZooEstimator, constraints, convergence_warnings, create, warn_unless
+from zoo.sklearn.base import ZooEstimator, built, constraints, convergence_warnings, create, warn_unless
 from zoo.sklearn.linear import _Linear
 from zoo.sklearn.rows import classes_of, column_of, validate_data
 from zoo.sklearn.rows import dense_blocks as _blocks
@@ -151,7 +151,7 @@ class _LinearMachine(ZooEstimator):
             max_iter=max(1, int(self.max_iter)),
             **self._options,
         )
-        return model.build(self._spec).to(self._device())
+        return built(model, self._spec).to(self._device())
 
     def _in_passes(self, X: Any, y: np.ndarray, weight: Tensor | None, tol: float) -> tuple[np.ndarray, Any]:
         """Fit the model of the zoo, to a block of sparse rows at a time."""

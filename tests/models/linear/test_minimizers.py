@@ -58,6 +58,22 @@ def test_coordinate_descent_meets_the_optimality_conditions_in_many_dimensions(f
     assert pseudo_gradient(h @ x + c, x, l1).abs().max() < 1e-11
 
 
+@pytest.mark.parametrize("positive", [False, True])
+@pytest.mark.parametrize("penalty", [1e-6, 1e-3, 0.05])
+@pytest.mark.parametrize(("rank", "seed"), [(4, 0), (4, 1), (14, 2), (19, 3)])
+def test_the_penalty_decides_where_there_are_more_coordinates_than_rank(rank, seed, penalty, positive):
+    a, b = normal(rank, 40, seed=seed), normal(rank, seed=seed + 50)
+    a = a / torch.linalg.vector_norm(a, dim=0)
+    h, c, l1 = a.T @ a, -(a.T @ b), torch.full((40,), penalty, dtype=torch.float64)
+    above = torch.full((40,), positive)
+    x, _, converged = minimize_quadratic(h, c, l1, torch.zeros_like(c), positive=above)
+    slope = h @ x + c
+    best = torch.where(x != 0, slope + l1 * x.sign(), ((-slope if positive else slope.abs()) - l1).clamp_min(0))
+    assert converged
+    assert best.abs().max() < 1e-11
+    assert not positive or x.min() >= 0
+
+
 def test_semidefinite_systems_get_the_shortest_solution():
     root = normal(6, 3, seed=3)
     a = root @ root.T
