@@ -257,6 +257,14 @@ def test_queries_before_or_behind_all_keys_see_nothing(options: dict, offset: in
     torch.testing.assert_close(*both, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 5, 4), (2, 0, 5, 4), (2, 3, 0, 4), (2, 3, 5, 0)])
+def test_empty_axes_stay_empty(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, requires_grad=True)
+    out = scaled_dot_product_attention(x, x, x)
+    out.sum().backward()
+    assert out.shape == x.grad.shape == shape
+
+
 def test_alibi_takes_the_distance_from_the_scores() -> None:
     slopes = torch.tensor([0.5, 0.25, 0.1], dtype=DOUBLE)
     q, k, v = (torch.randn(2, 3, 5, 4, dtype=DOUBLE) for _ in range(3))
