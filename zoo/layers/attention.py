@@ -262,7 +262,8 @@ def blockwise_wins(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
         return False
     if mask is not None and (mask.requires_grad or mask.dim() < 2 or mask.shape[-1] != keys):
         return False
-    fits = key.shape[-1] == width and heads % max(1, groups) == 0 and key.shape[:3] == value.shape[:3] == (rows, groups, keys)
+    shared = key.shape[-1] == width and heads % max(1, groups) == 0
+    fits = shared and key.shape[:3] == value.shape[:3] == (rows, groups, keys)
     if not fits or queries == 1:
         return False
     if query.device.type == "cpu":
