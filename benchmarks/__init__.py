@@ -2,9 +2,9 @@
 
 A module of this package is one benchmark, or makes a `report()` of its own. Its `jobs()` yields `Job`s: chosen cases,
 by the clock. Its `grid()`, where it has one, yields `Job`s with a place, `where`: rows, features, classes and types
-from small to large, on one thread by CPU time, of which a geometric mean, the worst and a picture are made. Ours and
-the peer's are called alternately after a warm-up of each, so that whatever else the machine does hits both alike; what
-counts is the median of the pairs' ratios. Ratios that scatter are taken again.
+from small to large, on one thread by CPU time or on several by the clock, of which a geometric mean, the worst and a
+picture are made. Ours and the peer's are called alternately after a warm-up of each, so that whatever else the machine
+does hits both alike; what counts is the median of the pairs' ratios. Ratios that scatter are taken again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-__all__ = ["Job", "Result", "device_name", "measure"]
+__all__ = ["Clock", "Job", "Result", "device_name", "limited", "measure"]
+
+Clock = Callable[[], float]
 
 SPREAD = 0.3  # of the ratios about their median, as a share of it, above which a job is measured again
 ROUNDS = 3  # in which it is measured at most
@@ -109,11 +111,10 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def _time(call: Callable[[], Any], job: Job, times: int = 1) -> float:
+def _time(call: Callable[[], Any], job: Job, clock: Clock, times: int = 1) -> float:
     """The seconds of a call, or what it returns where that counts."""
     if job.setup is not None:
         job.setup()
-    clock = time.process_time if job.where else time.perf_counter
     gc.collect()
     synchronize()
     start = clock()
@@ -123,11 +124,11 @@ def _time(call: Callable[[], Any], job: Job, times: int = 1) -> float:
     return float(value) if job.unit else (clock() - start) / times
 
 
-def measure(job: Job) -> Result:
+def measure(job: Job, clock: Clock = time.perf_counter) -> Result:
     """Warm both up, check that they agree, then time `job.pairs` pairs, each first by turns; again if they scatter."""
     result = Result(job)
     calls = ((job.ours, result.ours), (job.peer, result.peer))
-    with warnings.catch_warnings(), _one_thread() if job.where else contextlib.nullcontext():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a few iterations were not enough
         start = time.perf_counter()
         _warm_up(job)
@@ -136,13 +137,13 @@ def measure(job: Job) -> Result:
         gc.freeze()  # what is there already is not looked through before each call
         times = [1, 1]
         if job.where and pairs == job.pairs:
-            first = [_time(call, job) for call, _ in calls]
+            first = [_time(call, job, clock) for call, _ in calls]
             times = [max(1, min(1000, math.ceil(LEAST / max(seconds, 1e-6)))) for seconds in first]
         for _ in range(ROUNDS):
             for pair in range(pairs):
                 for which in (0, 1) if pair % 2 == 0 else (1, 0):
                     call, found = calls[which]
-                    found.append(_time(call, job, times[which]))
+                    found.append(_time(call, job, clock, times[which]))
             if not result.scatters:
                 break
         gc.unfreeze()
@@ -162,18 +163,18 @@ def _warm_up(job: Job) -> None:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let all libraries use one thread, so that CPU time is what the work takes."""
+def limited(threads: int) -> Iterator[None]:
+    """Let all libraries use so many threads; with one, CPU time is what the work takes."""
     import torch
     from threadpoolctl import threadpool_limits
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
-        with threadpool_limits(1):
+        with threadpool_limits(threads):
             yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def device_name() -> str:

@@ -3,7 +3,8 @@
 `NAME-grid` is the grid of a benchmark alone, whose cells are kept in `<device>-NAME.json` beside its picture. A cell
 stands until it is measured anew, so that a grid may be measured in parts: `--minutes` ends it in time, as Ctrl-C does,
 `--rest` measures what is not there yet, and `--only` what has a name of that pattern. `--quick` takes of each grid some
-cells, in about a minute, and writes nothing.
+cells, in about a minute, and writes nothing. `--threads 2` measures by the clock with so many threads, and keeps such
+cells apart.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 
 import benchmarks
-from benchmarks import Job, Result, circumstances, device_name, measure
+from benchmarks import Job, Result, circumstances, device_name, limited, measure
 from benchmarks._grid import Cell, draw, read, save, summary
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,6 +39,12 @@ class Choice:
     only: str = "*"
     rest: bool = False
     end: float = math.inf  # of `time.monotonic`, after which no cell is begun
+    threads: int = 1
+
+    @property
+    def aside(self) -> str:
+        """What the names of a grid's files and section end with."""
+        return f"-{self.threads}-threads" if self.threads > 1 else ""
 
     def takes(self, job: Job, kept: Iterable[str]) -> bool:
         """Whether a job is measured, given the names of the cells that are there."""
@@ -115,24 +122,26 @@ def measured(name: str, jobs: Iterable[Job]) -> list[str]:
 
 def run_grid(kind: str, jobs: Iterable[Job], choice: Choice) -> bool:
     """Measure the chosen cells of a grid, print what all say as a whole, and write it; return whether none ended it."""
-    path = RESULTS / f"{device_file()}-{kind}.json"
+    path = RESULTS / f"{device_file()}-{kind}{choice.aside}.json"
     kept = {} if choice.quick else read(path)
     cells: dict[str, Cell] = {}
     missing, ended, said = 0, False, ""
-    print(f"## {kind}-grid\n\n{circumstances()}\n\n{HEADER}", end="")
+    print(f"## {kind}-grid{choice.aside}\n\n{circumstances()}\n\n{HEADER}", end="")
+    clock = time.process_time if choice.threads == 1 else time.perf_counter
     try:
-        for job in jobs:
-            if time.monotonic() > choice.end:
-                raise TimeoutError
-            if job.name in cells:
-                raise ValueError(f"two cells of the grid are named {job.name}")
-            if choice.takes(job, kept):
-                cells[job.name] = Cell.of(measure(job))
-                print(cell_row(cells[job.name]), flush=True)
-            elif job.name in kept:
-                cells[job.name] = kept[job.name]
-            else:
-                missing += 1
+        with limited(choice.threads):
+            for job in jobs:
+                if time.monotonic() > choice.end:
+                    raise TimeoutError
+                if job.name in cells:
+                    raise ValueError(f"two cells of the grid are named {job.name}")
+                if choice.takes(job, kept):
+                    cells[job.name] = Cell.of(measure(job, clock))
+                    print(cell_row(cells[job.name]), flush=True)
+                elif job.name in kept:
+                    cells[job.name] = kept[job.name]
+                else:
+                    missing += 1
     except (KeyboardInterrupt, TimeoutError) as error:
         ended, said = isinstance(error, KeyboardInterrupt), " Ended before its last cell."
         cells |= {name: cell for name, cell in kept.items() if name not in cells}
@@ -140,18 +149,20 @@ def run_grid(kind: str, jobs: Iterable[Job], choice: Choice) -> bool:
         said = summary(list(cells.values()), 0 if choice.quick else missing) + said
         print(f"\n{said}\n")
         if not choice.quick:
-            print(f"written to {write_grid(kind, path, list(cells.values()), said)}\n")
+            print(f"written to {write_grid(kind, path, list(cells.values()), said, choice.threads)}\n")
     return not ended
 
 
-def write_grid(kind: str, path: Path, cells: list[Cell], said: str) -> Path:
+def write_grid(kind: str, path: Path, cells: list[Cell], said: str, threads: int = 1) -> Path:
     """Write the cells of a grid to its file, its picture, and its section of the device's file."""
     RESULTS.mkdir(exist_ok=True)
     save(path, cells)
-    draw(kind, cells, picture := path.with_suffix(".png"))
+    way = "CPU time, one thread" if threads == 1 else f"{threads} threads"
+    draw(f"{kind}: {way}", cells, picture := path.with_suffix(".png"))
     loads = sorted(cell.load for cell in cells)
     load = f"Load of the machine {loads[0]} to {loads[-1]}. "
-    return write(f"{kind}-grid", map(cell_row, cells), f"{said}\n\n![ratio over size]({picture.name})\n\n{load}")
+    name = f"{kind}-grid{Choice(threads=threads).aside}"
+    return write(name, map(cell_row, cells), f"{said}\n\n![ratio over size]({picture.name})\n\n{load}")
 
 
 def grids(name: str, module: ModuleType) -> dict[str, Callable[[], Iterable[Job]]]:
@@ -172,9 +183,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=math.inf, help="after which no cell of a grid is begun")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="cells of grids with such a name: 'Ridge*'")
     parser.add_argument("--rest", action="store_true", help="cells of grids that were not measured yet")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of cells of grids, which are kept apart if there are more"
+    )
     options = parser.parse_args(arguments)
     chosen = options.names
-    choice = Choice(options.quick, options.only, options.rest, time.monotonic() + 60 * options.minutes)
+    choice = Choice(options.quick, options.only, options.rest, time.monotonic() + 60 * options.minutes, options.threads)
     unknown = sorted({name.split("-")[0] for name in chosen} - set(names()))
     if unknown:
         print(f"error: no benchmark named {', '.join(unknown)}. Available: {', '.join(names())}.", file=sys.stderr)

@@ -82,7 +82,7 @@ def summary(cells: Sequence[Cell], missing: int = 0) -> str:
     return text + (f"; {missing} more not measured." if missing else ".")
 
 
-def draw(name: str, cells: Sequence[Cell], path: Path) -> None:
+def draw(title: str, cells: Sequence[Cell], path: Path) -> None:
     """Draw the ratio of each cell over its size, a colour for each second size, and write it to `path`.
 
     The two are the first of a cell's place, such as rows and features.
@@ -104,7 +104,7 @@ def draw(name: str, cells: Sequence[Cell], path: Path) -> None:
             label=f"{width:,}" if isinstance(width, int) else width,
         )
     axes.axhline(1, color="grey", linewidth=1)
-    axes.set(xscale="log", yscale="log", xlabel=along, ylabel="ours / peer", title=f"{name}: CPU time, one thread")
+    axes.set(xscale="log", yscale="log", xlabel=along, ylabel="ours / peer", title=title)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())

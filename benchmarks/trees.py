@@ -167,14 +167,14 @@ def grid_forest() -> Iterator[Job]:
             yield Job(
                 f"RandomForestClassifier, 20 trees, {of}",
                 lambda x=x, y=y: zoo.sklearn.RandomForestClassifier(20, random_state=0).fit(x, y),
-                lambda x=x, y=y: RandomForestClassifier(20, random_state=0, n_jobs=1).fit(x, y),
+                lambda x=x, y=y: RandomForestClassifier(20, random_state=0, n_jobs=torch.get_num_threads()).fit(x, y),
                 "scikit-learn", **options,
             )  # fmt: skip
         else:
             yield Job(
                 f"random_forest by zoo.fit, 20 trees, {of}",
                 lambda x=x, y=y: fit("random_forest", x, y, num_trees=20, oob_score=False, seed=0),
-                lambda x=x, y=y: RandomForestClassifier(20, random_state=0, n_jobs=1).fit(x, y),
+                lambda x=x, y=y: RandomForestClassifier(20, random_state=0, n_jobs=torch.get_num_threads()).fit(x, y),
                 "scikit-learn", **options,
             )  # fmt: skip
 
@@ -211,7 +211,7 @@ def grid_boosting() -> Iterator[Job]:
 
 
 def lightgbm_of(x: np.ndarray, y: np.ndarray) -> Any:
-    """30 rounds of LightGBM's on one thread."""
+    """30 rounds of LightGBM's."""
     import lightgbm
 
-    return lightgbm.LGBMClassifier(n_estimators=30, verbose=-1, n_jobs=1).fit(x, y)
+    return lightgbm.LGBMClassifier(n_estimators=30, verbose=-1, n_jobs=torch.get_num_threads()).fit(x, y)

@@ -140,7 +140,7 @@ def grid() -> Iterator[Job]:
         def peer(cut: Any = cut, dimensions: int = dimensions, epochs: int = epochs) -> Any:
             return Word2Vec(
                 cut, vector_size=dimensions, window=WINDOW, negative=NEGATIVES, alpha=RATE, min_count=MIN_COUNT,
-                sample=SUBSAMPLE, sg=1, workers=1, seed=1, epochs=epochs,
+                sample=SUBSAMPLE, sg=1, workers=torch.get_num_threads(), seed=1, epochs=epochs,
             )  # fmt: skip
 
         yield Job(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import Job
 from benchmarks import __main__ as command
@@ -81,6 +82,26 @@ def test_a_quick_grid_writes_nothing(results: Path) -> None:
     assert run_grid("linear", jobs(calls := []), Choice(quick=True))
     assert set(calls) == {"Ridge, 100 × 2"}
     assert not list(results.iterdir())
+
+
+def test_cells_of_several_threads_are_kept_apart(results: Path) -> None:
+    def here() -> Iterator[Job]:
+        yield Job("threads", seen, seen, "a nap", pairs=1, where={"rows": 1, "features": 2})
+
+    def seen() -> None:
+        found.add(torch.get_num_threads())
+
+    before, found = torch.get_num_threads(), set[int]()
+    assert run_grid("linear", here(), Choice(threads=before + 2))
+    assert found == {before + 2}
+    assert torch.get_num_threads() == before
+    assert run_grid("linear", here(), Choice())
+    assert found == {before + 2, 1}
+    assert torch.get_num_threads() == before
+    text = next(results.glob("*.md")).read_text()
+    assert "## linear-grid\n" in text
+    assert f"## linear-grid-{before + 2}-threads\n" in text
+    assert len(list(results.glob("*.json"))) == len(list(results.glob("*.png"))) == 2
 
 
 def test_the_summary_names_the_worst_cells(tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ def test_pages_show_the_benchmarks_that_lie_there(tmp_path: Path, monkeypatch: p
         f"# CPU\n\n## kmeans\n\n{head}| small | 1 s | 2 s | torch | 0.50 | 0.4 to 0.6 | 1 |\n\n"
         f"## kmeans-grid\n\n![ratio over size](cpu-kmeans.png)\n\n{head}"
         "| large | 2 s | 1 s | torch | 2.00 | 2 to 2 | 1 |\n\n"
+        f"## kmeans-grid-2-threads\n\n{head}| both | 3 s | 1 s | torch | 3.00 | 3 to 3 | 1 |\n\n"
+        f"## kmeans-other-grid\n\n{head}| other | 4 s | 1 s | torch | 4.00 | 4 to 4 | 1 |\n\n"
         "## scaling\n\n| what | over |\n|---|---|\n| kmeans | rows |\n"
     )
     found = shown(page)
@@ -108,17 +110,28 @@ def test_pages_show_the_benchmarks_that_lie_there(tmp_path: Path, monkeypatch: p
     assert "on CPU: kmeans: 1 job, ratio 0.50 (0.50 to 0.50)" in found
     assert "on CPU: kmeans-grid: 1 job, ratio 2.00 (2.00 to 2.00)" in found
     assert "<td>large</td>" in found
+    assert "<td>both</td>" in found
+    assert "<td>other</td>" not in found
+    assert "<td>other</td>" in shown("<!-- benchmarks: kmeans-other -->\n")
     assert "scaling" not in found
     everything = shown("<!-- benchmarks -->\n")
-    assert everything.count("<h3") == 3
+    assert everything.count("<h3") == 5
     assert '<td><a href="#kmeans-grid">kmeans-grid</a></td>' in everything
 
 
-def test_every_benchmark_that_a_page_shows_is_there() -> None:
-    asked = re.findall(r"^<!-- benchmarks: ([\w, ]+) -->$", "\n".join(p.read_text() for p in DOCS.glob("*.md")), re.M)
-    names = {name for line in asked for name in line.split(", ")}
-    assert "kmeans" in names
-    assert not [name for name in names if not (CHECKOUT / "benchmarks" / f"{name}.py").is_file()]
+def test_pages_show_each_benchmark_that_is_there_and_each_grid() -> None:
+    pages = "\n".join(page.read_text() for page in DOCS.glob("*.md"))
+    lines = re.findall(r"^<!-- benchmarks: ([\w, -]+) -->$", pages, re.M)
+    asked = {name for line in lines for name in line.split(", ")}
+    folder = CHECKOUT / "benchmarks"
+    assert not [name for name in asked if not (folder / f"{name.partition('-')[0]}.py").is_file()]
+    grids = {
+        f"{path.stem}{part.replace('_', '-')}"
+        for path in folder.glob("*.py")
+        for part in re.findall(r"^def grid((?:_\w+)?)\(", path.read_text(), re.M)
+    }
+    assert "trees-forest" in grids
+    assert not grids - asked
 
 
 def needs_mathjax() -> None:

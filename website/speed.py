@@ -20,7 +20,7 @@ __all__ = ["PICTURES", "Section", "Speed", "everything", "makeExtension", "of_fa
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 PICTURES = "assets/benchmarks"  # in docs/, where the pictures are copied to
-MARK = re.compile(r"^<!-- benchmarks(?:: ([\w, ]+))? -->$")
+MARK = re.compile(r"^<!-- benchmarks(?:: ([\w, -]+))? -->$")
 
 
 class Section(NamedTuple):
@@ -71,7 +71,7 @@ def of_family(names: list[str], results: list[Section]) -> Iterator[str]:
     """Yield the lines of a family's page: the pictures, and each table folded under its ratios."""
     for device, name, text in results:
         found = ratios(text)
-        if name.removesuffix("-grid") not in names or not found:
+        if re.sub(r"-grid(-\d+-threads)?$", "", name) not in names or not found:
             continue
         yield from re.findall(r"^!\[.*$", text, re.M)
         rest = re.sub(r"^!\[.*\n", "", text, flags=re.M)
