@@ -59,6 +59,20 @@ def one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], command: 
     return error.removeprefix("error: ").strip()
 
 
+def test_a_run_imports_neither_the_compiler_nor_sharded_tensors(tmp_path: Path) -> None:
+    """Which takes seconds; and the graph, which is traced without them, is there."""
+    code = (
+        "import sys\nfrom zoo.training.main import train\n"
+        "sys.argv = ['train.py', 'model=mlp', 'data=iris', 'trainer.max_epochs=1']\n"
+        "code = train()\nheavy = {'torch._dynamo', 'torch.distributed.tensor', 'sympy'} & set(sys.modules)\n"
+        "sys.exit(code or (f'imported {heavy}' if heavy else 0))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert any(b"aten::linear" in file.read_bytes() for file in tmp_path.rglob("events*"))
+
+
 def test_help_shows_groups_and_choices_and_loads_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom zoo.training.main import train\nsys.argv = ['train.py', '--help']\n"

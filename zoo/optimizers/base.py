@@ -7,6 +7,7 @@ where the update is the same series of roundings, the same bits. An update is wr
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterable
 from itertools import repeat
@@ -97,6 +98,21 @@ class _Plan(NamedTuple):
         return [Bucket(params, [grads[i] for i in places], states) for places, params, states in self.parts]
 
 
+def _plainly(name: str) -> Any:
+    """A method of torch's optimizers that imports torch's compiler first, so as to be left out of what is compiled.
+
+    That takes seconds; as long as nobody else imported it, nothing is being compiled.
+    """
+    method = getattr(Optimizer, name)
+    plain = getattr(method, "__wrapped__", method)
+
+    @functools.wraps(plain)
+    def call(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        return (method if "torch._dynamo" in sys.modules else plain)(self, *args, **kwargs)
+
+    return call
+
+
 class RawOptimizer(Optimizer):
     """Gathers parameters; a subclass says in `begin` what it keeps of each, and in `update` what a step is."""
 
@@ -115,6 +131,11 @@ class RawOptimizer(Optimizer):
             raise ZooError("foreach=True and fused=True are two forms of a step: pass one of the two.")
         self._forget_plans()
         super().__init__(params, defaults)
+
+    add_param_group = _plainly("add_param_group")
+    load_state_dict = _plainly("load_state_dict")
+    state_dict = _plainly("state_dict")
+    zero_grad = _plainly("zero_grad")
 
     def _forget_plans(self) -> None:
         self._plans: dict[int, _Plan] = {}  # of the groups, by their place

@@ -195,7 +195,9 @@ def _extras(model: ZooModel, batch: Batch, columns: dict[str, torch.Tensor], wri
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 named = type(model.entry.name, (_Forward,), {})  # the name that the graph shows
-                writer.add_graph(named(model), model.graph_input(batch))
+                inputs = model.graph_input(batch)
+                # The check of a trace imports the half of torch that is about sharded tensors.
+                writer.add_graph(torch.jit.trace(named(model).eval(), inputs, check_trace=False), inputs)
         except Exception as error:  # tracing is a convenience, and not every model can be traced
             log.info("No graph for TensorBoard: %s", error)
 
