@@ -46,8 +46,8 @@ class Job:
         bound: the ratio that we mean to stay within; of a difference, its amount.
         setup: called before every single call, outside the time that is taken.
         check: called once with both results after the warm-up; raises if they do not agree.
-        where: its place among others: `rows`, `features` and what else there is. Such a job is measured on one thread, by
-            CPU time, unless its grid is asked for more threads.
+        where: its place among others: `rows`, `features` and what else there is. Such a job is measured on one thread,
+            by CPU time, unless its grid is asked for more threads.
         quick: whether `--quick` takes it.
         unit: of what the calls return, where that is what counts (such as MB of another process) and not their time.
         beyond: whether what counts is ours less the peer's, and not the ratio.
