@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 import torch
@@ -96,6 +96,9 @@ def test_a_mistyped_choice_names_the_nearest() -> None:
         ("c", Literal["a", "b"], False), ([1, 2], list[int], True), ([1, 2.5], list[int], False),
         ([[1.0]], list[list[float]], True), ([[1]], list[list[float]] | None, True), ({}, dict[str, Any], True),
         ([], dict[str, Any], False), (object(), Any, True), (1, bool, False),
+        # what a plugin's annotation may bring, and cannot be hashed
+        (2, Annotated[int, [1, 2]], True), (3, Annotated[int, [1, 2]], False),
+        ([2], list[Annotated[int, [1, 2]]], True),
     ],
 )  # fmt: skip
 def test_types_are_checked_as_annotated(value: Any, annotation: Any, fits: bool) -> None:

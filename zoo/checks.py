@@ -119,9 +119,16 @@ def _fits(value: Any, annotation: Any) -> bool:
     return _test_of(annotation)(value)
 
 
-@functools.cache
 def _test_of(annotation: Any) -> Callable[[Any], bool]:
-    """What tells whether a value fits an annotation, which is read once: models are made by the thousand."""
+    """What tells whether a value fits an annotation."""
+    try:
+        return _kept_test(annotation)
+    except TypeError:  # of metadata that cannot be hashed, such as a list
+        return _read(annotation)
+
+
+def _read(annotation: Any) -> Callable[[Any], bool]:
+    """Make the test of an annotation."""
     if annotation is Any:
         return lambda value: True
     if annotation is None or annotation is type(None):
@@ -150,6 +157,9 @@ def _test_of(annotation: Any) -> Callable[[Any], bool]:
     if annotation in (int, float):
         return _is_integer if annotation is int else _is_number
     return lambda value: not isinstance(annotation, type) or isinstance(value, annotation)
+
+
+_kept_test = functools.cache(_read)  # each annotation is read once: models are made by the thousand
 
 
 def _is_integer(value: Any) -> bool:
