@@ -3,8 +3,9 @@
 A module of this package is one benchmark, or makes a `report()` of its own. Its `jobs()` yields `Job`s: chosen cases,
 by the clock. Its `grid()`, where it has one, yields `Job`s with a place, `where`: rows, features, classes and types
 from small to large, on one thread by CPU time or on several by the clock, of which a geometric mean, the worst and a
-picture are made. Ours and the peer's are called alternately after a warm-up of each, so that whatever else the machine
-does hits both alike; what counts is the median of the pairs' ratios. Ratios that scatter are taken again.
+picture are made, or a `Later` for one that takes long to make. Ours and the peer's are called alternately after a
+warm-up of each, so that whatever else the machine does hits both alike; what counts is the median of the pairs' ratios.
+Ratios that scatter are taken again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-__all__ = ["Clock", "Job", "Result", "device_name", "limited", "measure"]
+__all__ = ["Clock", "Job", "Later", "Result", "device_name", "limited", "measure"]
 
 Clock = Callable[[], float]
 
@@ -65,6 +66,21 @@ class Job:
     quick: bool = False
     unit: str = ""
     beyond: bool = False
+
+
+@dataclass(frozen=True)
+class Later:
+    """A job of a grid that is made when it is measured, since its data or the choice of its peer take long.
+
+    Attributes:
+        name: of the job.
+        make: the job.
+        quick: whether `--quick` takes it.
+    """
+
+    name: str
+    make: Callable[[], Job]
+    quick: bool = False
 
 
 @dataclass

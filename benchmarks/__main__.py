@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 
 import benchmarks
-from benchmarks import Job, Result, circumstances, device_name, limited, measure
+from benchmarks import Job, Later, Result, circumstances, device_name, limited, measure
 from benchmarks._grid import Cell, draw, read, save, summary
 
 RESULTS = Path(__file__).parent / "results"
@@ -47,7 +47,7 @@ class Choice:
         """What the names of a grid's files and section end with."""
         return f"-{self.threads}-threads" if self.threads > 1 else ""
 
-    def takes(self, job: Job, kept: Iterable[str]) -> bool:
+    def takes(self, job: Job | Later, kept: Iterable[str]) -> bool:
         """Whether a job is measured, given the names of the cells that are there."""
         wanted = fnmatch.fnmatchcase(job.name, self.only) and not (self.rest and job.name in kept)
         return wanted and (job.quick or not self.quick)
@@ -122,7 +122,7 @@ def measured(name: str, jobs: Iterable[Job]) -> list[str]:
     return rows
 
 
-def run_grid(kind: str, jobs: Iterable[Job], choice: Choice) -> bool:
+def run_grid(kind: str, jobs: Iterable[Job | Later], choice: Choice) -> bool:
     """Measure the chosen cells of a grid, print what all say as a whole, and write it; return whether none ended it."""
     path = RESULTS / f"{device_file()}-{kind}{choice.aside}.json"
     kept = {} if choice.quick else read(path)
@@ -138,7 +138,7 @@ def run_grid(kind: str, jobs: Iterable[Job], choice: Choice) -> bool:
                 if job.name in cells:
                     raise ValueError(f"two cells of the grid are named {job.name}")
                 if choice.takes(job, kept):
-                    cells[job.name] = Cell.of(measure(job, clock))
+                    cells[job.name] = Cell.of(measure(job.make() if isinstance(job, Later) else job, clock))
                     print(cell_row(cells[job.name]), flush=True)
                 elif job.name in kept:
                     cells[job.name] = kept[job.name]
@@ -167,7 +167,7 @@ def write_grid(kind: str, path: Path, cells: list[Cell], said: str, threads: int
     return write(name, map(cell_row, cells), f"{said}\n\n![ratio over size]({picture.name})\n\n{load}")
 
 
-def grids(name: str, module: ModuleType) -> dict[str, Callable[[], Iterable[Job]]]:
+def grids(name: str, module: ModuleType) -> dict[str, Callable[[], Iterable[Job | Later]]]:
     """The grids of a benchmark by name: `grid()`, or several, each with a summary and a picture: `grid_forest()`, …"""
     found = {key.removeprefix("grid").replace("_", "-"): make for key, make in vars(module).items() if is_grid(key)}
     return {f"{name}{key}": make for key, make in found.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import Job
+from benchmarks import Job, Later
 from benchmarks import __main__ as command
 from benchmarks.__main__ import Choice, run_grid
 from benchmarks._grid import Cell, read, save, summary
@@ -102,6 +102,21 @@ def test_cells_of_several_threads_are_kept_apart(results: Path) -> None:
     assert "## linear-grid\n" in text
     assert f"## linear-grid-{before + 2}-threads\n" in text
     assert len(list(results.glob("*.json"))) == len(list(results.glob("*.png"))) == 2
+
+
+def test_of_jobs_that_take_long_to_make_only_the_measured_ones_are_made(results: Path) -> None:
+    made = []
+
+    def later() -> Iterator[Later]:
+        for job in jobs([]):
+            yield Later(job.name, lambda job=job: made.append(job.name) or job)
+
+    assert run_grid("linear", later(), Choice(only="Lasso*"))
+    assert made == ["Lasso, 10,000 × 2"]
+    assert run_grid("linear", later(), Choice(rest=True))
+    assert sorted(made) == sorted(CELLS.values())
+    assert run_grid("linear", later(), Choice(quick=True))
+    assert len(made) == 3
 
 
 def test_the_summary_names_the_worst_cells(tmp_path: Path) -> None:
