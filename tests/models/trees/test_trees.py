@@ -474,3 +474,13 @@ def test_a_categorical_question_in_words() -> None:
     model = fitted(x, ((x[:, 0] == 1) | (x[:, 0] == 3)).long(), categorical_features=[0])
     assert len(model.trees.feature) == 3
     assert "x[0] in {0, 2}: 0" in model.to_text() or "x[0] in {1, 3}: 1" in model.to_text()
+
+
+def test_a_leaf_alone_is_loaded_as_it_was() -> None:
+    model = fitted(torch.ones(10, 2).double(), torch.tensor([0, 1] * 5))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    loaded = zoo.create_model("decision_tree", model.spec)
+    loaded.load_state_dict(state)
+    assert loaded.to_text() == model.to_text() == "0 (50%), 10 rows"
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, state[name]) or bool((value.isnan() & state[name].isnan()).all()), name

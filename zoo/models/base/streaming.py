@@ -243,6 +243,7 @@ class StreamingModel(ZooModel):
         self._begun = True
         for name, buffer in self._buffers.items():
             saved = state_dict.get(prefix + name)
-            if saved is not None and buffer is not None and saved.shape != buffer.shape:
-                self._buffers[name] = torch.empty_like(saved, device=buffer.device)
+            if saved is not None and buffer is not None:  # each in memory of its own, as several may begin as one
+                like = buffer if saved.shape == buffer.shape else saved
+                self._buffers[name] = torch.empty_like(like, device=buffer.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
