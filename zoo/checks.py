@@ -31,16 +31,20 @@ class Range(NamedTuple):
     open_high: bool = False
 
     def __contains__(self, value: Any) -> bool:
-        return (
-            -math.inf < value < math.inf
-            and (self.low < value if self.open_low else self.low <= value)
-            and (value < self.high if self.open_high else value <= self.high)
-        )
+        return _lies_within(value, *self)
 
     def __str__(self) -> str:
         low = f"{'above' if self.open_low else 'at least'} {self.low:.10g}" if self.low > -math.inf else ""
         high = f"{'below' if self.open_high else 'at most'} {self.high:.10g}" if self.high < math.inf else ""
         return " and ".join(filter(None, (low, high))) or "finite"
+
+
+def _lies_within(value: Any, low: float, high: float, open_low: bool, open_high: bool = False) -> bool:
+    return (
+        -math.inf < value < math.inf
+        and (low < value if open_low else low <= value)
+        and (value < high if open_high else value <= high)
+    )
 
 
 def check_range(
@@ -53,9 +57,8 @@ def check_range(
     ...
     zoo.errors.ZooError: model.num_clusters must be at least 1, not 0.
     """
-    bounds = Range(low, high, open_low)
-    if value is not None and value not in bounds:
-        raise ZooError(f"model.{name} must be {bounds}, not {value!r}.")
+    if value is not None and not _lies_within(value, low, high, open_low):
+        raise ZooError(f"model.{name} must be {Range(low, high, open_low)}, not {value!r}.")
 
 
 def check_type(key: str, value: Any, annotation: Any) -> Any:

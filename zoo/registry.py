@@ -98,12 +98,12 @@ class ModelEntry:
         """The constructor's keyword arguments with their defaults."""
         return dict(_defaults(self.cls))
 
-    @property
+    @functools.cached_property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of data that the model takes."""
         return tuple(dict.fromkeys(kind for kind, _ in self.accepts))
 
-    @property
+    @functools.cached_property
     def unsupervised(self) -> bool:
         """Whether the model needs no targets, so that any data of an accepted kind will do."""
         return all(target is None for _, target in self.accepts)

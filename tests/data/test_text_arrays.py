@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import zoo
+from zoo.data.given_texts import as_texts
 from zoo.data.registry import create_data
-from zoo.data.text_arrays import TextArrays, as_texts
+from zoo.data.text_arrays import TextArrays
 from zoo.numerics.sparse import dense_rows
 
 TEXTS = ["free prize now", "see you soon", "call now, free", "how are you"] * 6

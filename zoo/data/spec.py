@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
@@ -147,7 +148,7 @@ class DataSpec:
     @property
     def num_features(self) -> int:
         """Number of values in one input, flattened."""
-        return torch.Size(self.shape).numel()
+        return math.prod(self.shape)
 
     @property
     def torch_dtype(self) -> torch.dtype:

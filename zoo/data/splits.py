@@ -51,9 +51,9 @@ class SplitData(ZooDataModule):
 
     def split_tensors(self, batch: Batch, spec: DataSpec) -> dict[str, Rows | None]:
         """Return the splits of rows in memory, stratified by class where the targets are classes."""
-        parts = self.split(batch.size, batch.y if spec.target == "class" else None)
-        if len(parts) == 1 and self.parts is None:  # all rows in their order: no copy
+        if self.parts is None and not (self.val_fraction or self.test_fraction):  # all in their order: none are drawn
             return {"train": TensorRows(batch)}
+        parts = self.split(batch.size, batch.y if spec.target == "class" else None)
         return {name: TensorRows(batch.rows(rows)) for name, rows in parts.items()}
 
 

@@ -127,10 +127,10 @@ def grow_trees(
         RuntimeError: for tensors of other types or shapes, codes or indices out of range, or where there is no kernel.
         MemoryError: where a buffer could not be allocated.
     """
-    run = function("grow_trees", Grow) if available(columns.device) else None
+    run = function("grow_trees", Grow) if columns.device.type == "cpu" else None
     _check(run is not None, "there is no kernel for this device")
-    num_features, num_rows, width = len(upper), len(weight), upper.shape[1] + 1
-    fits = num_rows < 1 << 31 and num_features > 0 and num_sums > 0 and len(path) > 0
+    num_features, num_rows, num_trees, width = upper.shape[0], weight.shape[0], path.shape[0], upper.shape[1] + 1
+    fits = num_rows < 1 << 31 and num_features > 0 and num_sums > 0 and num_trees > 0
     _check(fits, "too many rows, or nothing to grow")
     codes = coded("grow_trees", columns, rows, entries, lower, upper, categorical, num_rows)
     fits = not entries or (not random_thresholds and values is None)
@@ -140,9 +140,9 @@ def grow_trees(
         "index": (index, (num_rows,)),
         "gradient": (gradient, (num_rows, num_sums - 1)),
         "content": (content, (num_rows,)),
-        "tree_key": (tree_key, tuple(path.shape)),
+        "tree_key": (tree_key, (num_trees,)),
         "poisson": (poisson, (15,)),
-        "path": (path, (len(path),)),
+        "path": (path, (num_trees,)),
     }
     for name, (tensor, shape) in shapes.items():
         if tensor is not None and (tensor.dtype != torch.int64 or tensor.shape != shape):
@@ -169,9 +169,9 @@ def grow_trees(
     found = []
     step, path = max(1, _NODES_AT_ONCE // capacity), path.contiguous()
     tree_key = None if tree_key is None else tree_key.contiguous()
-    for start in range(0, len(path), step):
+    for start in range(0, num_trees, step):
         draws = path[start : start + step], None if tree_key is None else tree_key[start : start + step]
-        number = len(draws[0])
+        number = draws[0].shape[0]
         room = Room(number, capacity, num_sums, num_rows if leaves else 0, categorical is not None)
         task = Grow(
             num_rows=num_rows,

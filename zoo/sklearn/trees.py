@@ -21,7 +21,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 
 from zoo.data.spec import DataSpec
-from zoo.models.trees.growth import Growth, Learned, counted, criterion_for
+from zoo.models.trees.growth import Growth, Learned, check_targets, counted, criterion_for
 from zoo.models.trees.trees import Trees, find_leaves, importances, in_order
 from zoo.sklearn.base import ZooEstimator, constraints, create
 from zoo.sklearn.rows import classes_of, column_of, tensor_of, validate_data
@@ -265,7 +265,7 @@ class _DecisionTree(_Trees):
         device = self._device()
         x, target = (tensor_of(array).to(device) for array in (X, codes))
         weights = None if weight is None else tensor_of(weight).to(device)
-        growth.check(target, weights)
+        check_targets(target, weights, growth.criterion, growth.name)
         self._growth, self._dtype = growth, str(X.dtype)
         self._learned = growth.learn(*counted(x.double() + 0.0, target, weights))
         self._trees = self._learned.trees

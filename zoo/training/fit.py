@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from zoo.checks import Range, check_type
-from zoo.data.arrays import column_names
+from zoo.data.array_data import ArrayData, check_weight
+from zoo.data.arrays import column_names, is_ragged, to_tensor, whole_numbers
+from zoo.data.base import TensorRows
 from zoo.data.foreign import opened
+from zoo.data.given_texts import VIEWS, as_texts, column_of_texts
 from zoo.errors import ZooError, nearest
 from zoo.models.base import StreamingModel, ZooModel
 from zoo.numerics.devices import has_gpu
@@ -33,8 +36,6 @@ _TYPES: dict[str, Any] = {
     "device": Literal["auto", "cpu", "cuda"],
     "progress": bool,
 }
-
-_VIEWS = ("tokens", "counts", "binary", "tfidf")
 
 Model = TypeVar("Model", bound=ZooModel)
 
@@ -276,16 +277,14 @@ def as_datamodule(
             raise ZooError("A DataModule codes its own columns: pass missing and text with arrays and tables only.")
         data.takes_missing = model.takes_missing
         return data
-    from zoo.data.array_data import ArrayData, check_weight
-    from zoo.data.arrays import is_ragged, to_tensor, whole_numbers
-    from zoo.data.text_arrays import TextArrays, as_texts, column_of_texts
-
     texts, column = as_texts(data), "text"
     if texts is None and (named := column_of_texts(data, coding["text"])) is not None:
         column, texts = named
     if batch_size is None:
         batch_size = 64 if not model.streaming else 0 if texts is None else 1024  # bags of all texts would be large
     if texts is not None:
+        from zoo.data.text_arrays import TextArrays
+
         view = _view(model, y, coding["text"])
         if weight is not None:
             weight = check_weight(to_tensor(weight, "weight"), len(texts))
@@ -295,7 +294,7 @@ def as_datamodule(
         if parts is not None:
             found.divide(parts)
         return found
-    if coding["text"] in _VIEWS:
+    if coding["text"] in VIEWS:
         raise ZooError(
             f"text='{coding['text']}' is for a list of texts, or a table of that column alone: pass auto, refuse, "
             "onehot or codes."
@@ -319,8 +318,8 @@ def as_datamodule(
 
 def _view(model: ZooModel, y: Any, text: str) -> str:
     """Return what the texts of a list become."""
-    if text not in ("auto", *_VIEWS):
-        raise ZooError(f"text='{text}' is for columns of tables: of a list of texts pass auto, {', '.join(_VIEWS)}.")
+    if text not in ("auto", *VIEWS):
+        raise ZooError(f"text='{text}' is for columns of tables: of a list of texts pass auto, {', '.join(VIEWS)}.")
     if text != "auto":
         return text
     if y is None and not model.entry.unsupervised:
@@ -345,9 +344,6 @@ def fit_in_loop(model: Any, datamodule: Any, max_passes: int | None, device: str
         max_passes: over them; None for as many as the model needs.
         device: `auto`, `cpu` or `cuda`.
     """
-    from zoo.data.base import TensorRows
-    from zoo.training.convergence import warn_unless_done
-
     model.build(datamodule.spec)
     model.preprocessing = datamodule.preprocessing
     if device == "auto":
@@ -365,5 +361,7 @@ def fit_in_loop(model: Any, datamodule: Any, max_passes: int | None, device: str
     else:
         model.fit_batches(lambda: datamodule.loader("train"), max_passes)
     if max_passes is not None:
+        from zoo.training.convergence import warn_unless_done
+
         warn_unless_done(model, max_passes, "max_epochs")
     return model.eval()

@@ -43,18 +43,19 @@ class GradientModel(ZooModel):
     step_weight: float | None = None  # of the batch within a step over several
     binary_logit: bool = False
     value_loss: str = "squared_error"
+    _logged_at: float = 0.0  # when losses were logged last
 
     def __init__(self) -> None:
         super().__init__()
         self._undisturbed: list[tuple[Tensor, Tensor]] = []  # weights as they are, while a step shakes them
         self._unlogged: list[tuple[Tensor, int]] = []  # of the steps that are not logged yet, with their rows
-        self._logged_at = 0.0
 
     def build(self, spec: DataSpec) -> GradientModel:
         if self.spec is None:
             check_accepts(self.entry, spec)
             self.objective: Objective = self.make_objective(spec)
-            self.objective.label_smoothing = self.hparams.get("label_smoothing", 0.0)
+            if smoothing := self.hparams.get("label_smoothing"):
+                self.objective.label_smoothing = smoothing
             task = None if self.entry.unsupervised else find_task(spec.kind, spec.target)
             if task and not self.streaming:  # a solved model is its last state
                 self.monitor, self.monitor_mode = task.monitor, task.mode
@@ -134,6 +135,8 @@ class GradientModel(ZooModel):
 
     def _check_noise(self, spec: DataSpec) -> None:
         """Raise one line where rows cannot be mixed, or targets disturbed."""
+        if not (self.recipe.mixup or self.recipe.label_noise):
+            return
         own_loss = type(self).training_loss is not GradientModel.training_loss
         if self.recipe.mixup and (own_loss or spec.kind not in ("tabular", "image") or self.entry.unsupervised):
             why = "has a loss of its own" if own_loss or self.entry.unsupervised else f"reads {spec.kind}"

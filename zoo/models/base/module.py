@@ -33,8 +33,6 @@ __all__ = ["ZooModel", "check_accepts"]
 _OF_MODULES = (Tensor, nn.Module)  # what torch keeps apart
 _buffer_hooks = nn.modules.module._global_buffer_registration_hooks
 
-_USUAL = Recipe()
-
 
 class ZooModel(pl.LightningModule):
     """What all models share: they are built from a `DataSpec`, predict, draw themselves and travel in checkpoints."""
@@ -51,6 +49,11 @@ class ZooModel(pl.LightningModule):
     # What the kept checkpoint is chosen by; None keeps the last one.
     monitor: str | None = None
     monitor_mode: str = "min"
+    # What a model begins with, here since each attribute that a constructor sets takes its time.
+    spec: DataSpec | None = None
+    given: tuple[str, ...] = ()  # hyperparameters that a user gave another value than the default
+    preprocessing: Preprocessing | None = None  # None: rows come prepared
+    recipe: Recipe = Recipe()
 
     if TYPE_CHECKING:  # buffers and submodules are attributes that a type checker cannot know
         hparams: Any
@@ -58,20 +61,17 @@ class ZooModel(pl.LightningModule):
 
         def __getattr__(self, name: str) -> Any: ...
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.spec: DataSpec | None = None
-        self.given: tuple[str, ...] = ()  # hyperparameters that a user gave another value than the default
-        self.preprocessing: Preprocessing | None = None  # None: rows come prepared
-        self.recipe = _USUAL
-
     def __setattr__(self, name: str, value: Any) -> None:
         # What torch asks of each value costs more than most of a small fit, in which hundreds are set: plain values and
         # buffers that are there already take the short way.
         own = self.__dict__
-        if type(value) is Tensor and name in own["_buffers"] and not _buffer_hooks:
-            own["_buffers"][name] = value
-        elif _is_module(value) or (name not in own and _is_kept(own, name)):
+        buffers = own.get("_buffers", ())  # none in the constructor of a module, before it has a place for them
+        if type(value) is Tensor and name in buffers and not _buffer_hooks:
+            buffers[name] = value
+        elif (type(value) not in PLAIN and isinstance(value, _OF_MODULES)) or (
+            name not in own
+            and (name in buffers or name in own.get("_parameters", ()) or name in own.get("_modules", ()))
+        ):
             super().__setattr__(name, value)
         else:
             object.__setattr__(self, name, value)
@@ -482,16 +482,6 @@ class ZooModel(pl.LightningModule):
 def _is_plain(value: Any) -> bool:
     """Whether a hyperparameter is a value that nobody can change, or a list of such."""
     return type(value) in PLAIN or (type(value) in (list, tuple) and all(type(item) in PLAIN for item in value))
-
-
-def _is_module(value: Any) -> bool:
-    """Whether torch keeps such a value apart; to ask of every value takes its time."""
-    return type(value) not in PLAIN and isinstance(value, _OF_MODULES)
-
-
-def _is_kept(own: dict[str, Any], name: str) -> bool:
-    """Whether a module keeps a parameter, a buffer or another module of that name; its constructor has no place yet."""
-    return "_modules" in own and (name in own["_parameters"] or name in own["_buffers"] or name in own["_modules"])
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

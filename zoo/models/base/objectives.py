@@ -100,7 +100,7 @@ class Classification(Objective):
         super().__init__()
         if not spec.num_classes or spec.num_classes < 2:
             raise ZooError(f"Classification needs at least two classes; the data have {spec.num_classes or 0}.")
-        self.spec, self.num_classes, self.f1_names = spec, spec.num_classes, f1_names(spec)
+        self.spec, self.num_classes = spec, spec.num_classes
         self.binary_logit = binary_logit and spec.num_classes == 2
         self.num_outputs = 1 if self.binary_logit else spec.num_classes
 
@@ -136,7 +136,7 @@ class Classification(Objective):
     def evaluate(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         predicted = self.predict(output)
         right = torch.eq(predicted, batch.y)  # type: ignore[arg-type]
-        f1 = dict.fromkeys(self.f1_names, predicted)
+        f1 = dict.fromkeys(f1_names(self.spec), predicted)
         return {"loss": self.losses(output, batch), "accuracy": right.double(), **f1}
 
     def pooling(self) -> dict[str, Pooling]:

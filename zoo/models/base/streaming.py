@@ -27,14 +27,14 @@ class StreamingModel(ZooModel):
     streaming = True
     takes_single: ClassVar[bool] = False  # whether float32 is made float64 a block at a time, where it is read
     answers_by: ClassVar[tuple[str, ...]] = ()  # the accumulators that a solved model still answers by
+    _pooled: bool = False  # whether the accumulators hold the sums of all processes already
+    _own: bool = False  # whether a checkpoint gave this process what it had added up itself
+    _begun: bool = False  # whether a pass has left its traces, which another fit must not meet
 
     def __init__(self) -> None:
         super().__init__()
         self._accumulators: dict[str, Tensor] = {}  # name → its value at the start of a pass
-        self._pooled = False  # whether the accumulators hold the sums of all processes already
-        self._own = False  # whether a checkpoint gave this process what it had added up itself
         self._appended: list[dict[str, Tensor]] = []  # rows that are not yet joined to their accumulators
-        self._begun = False  # whether a pass has left its traces, which another fit must not meet
 
     @property
     def input_dtype(self) -> torch.dtype:

@@ -28,7 +28,18 @@ from zoo.models.trees.trees import Trees, pruned
 from zoo.numerics.hashing import content_hash
 from zoo.numerics.sparse import is_sparse, take_rows
 
-__all__ = ["Growth", "Learned", "Measures", "Scale", "counted", "criterion_for", "measure", "part_target", "sketched"]
+__all__ = [
+    "Growth",
+    "Learned",
+    "Measures",
+    "Scale",
+    "check_targets",
+    "counted",
+    "criterion_for",
+    "measure",
+    "part_target",
+    "sketched",
+]
 
 _LARGEST_DRAW = 15.0  # how often a bootstrap takes a row, at most
 
@@ -68,9 +79,9 @@ class Measures(NamedTuple):
 
     def tensors(self, device: torch.device | None = None) -> dict[str, Tensor]:
         """Return what is known as tensors, by name."""
+        numbers = torch.tensor(self[1:5], dtype=torch.float64, device=device).unbind()
         found = {"num_rows": torch.tensor(self.num_rows, device=device)}
-        for name, value in zip(self._fields[1:5], self[1:5], strict=True):
-            found[name] = torch.tensor(value, dtype=torch.float64, device=device)
+        found |= zip(self._fields[1:5], numbers, strict=True)
         return found if self.class_weight is None else {**found, "class_weight": self.class_weight}
 
 
@@ -82,13 +93,14 @@ def measure(y: Tensor, weight: Tensor | None, num_classes: int | None) -> Measur
         weight: their weights, above 0, (N,), float64; None where all are 1.
         num_classes: C; None where targets are values.
     """
-    total, most = (float(len(y)), 1.0 if len(y) else 0.0) if weight is None else _total_and_most(weight)
+    number = y.shape[0]
+    total, most = (float(number), 1.0 if number else 0.0) if weight is None else _total_and_most(weight)
     if num_classes is not None:
-        return Measures(len(y), total, most, class_weight=torch.bincount(y, weight, num_classes).double())
-    if not len(y):
+        return Measures(number, total, most, class_weight=torch.bincount(y, weight, num_classes).double())
+    if not number:
         return Measures(0, total, most)
     low, high = y.aminmax()
-    return Measures(len(y), total, most, float(low), float(high))
+    return Measures(number, total, most, float(low), float(high))
 
 
 def counted(x: Tensor, y: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -100,6 +112,16 @@ def counted(x: Tensor, y: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor
 
 def _total_and_most(weight: Tensor) -> tuple[float, float]:
     return float(weight.sum()), float(weight.amax()) if len(weight) else 0.0
+
+
+def check_targets(y: Tensor, weight: Tensor | None, criterion: str, name: str) -> None:
+    """Raise one line for targets or weights that no tree is grown on; `name` is the model's."""
+    if weight is not None and bool((weight < 0).any()):
+        raise ZooError(f"{name} was given negative sample weights: weights must be 0 or more.")
+    if y.is_floating_point() and not bool(y.isfinite().all()):
+        raise ZooError(f"{name} was given targets that are NaN or infinite: drop those rows first.")
+    if criterion == "poisson" and bool((y < 0).any()):
+        raise ZooError("model.criterion=poisson needs targets of 0 or more: use squared_error.")
 
 
 class Scale(NamedTuple):
@@ -228,7 +250,7 @@ class Growth:
         """
         if not measures.num_rows:
             raise ZooError(f"{self.name} was given no rows with a weight above 0: there is nothing to learn from.")
-        if measures.class_weight is not None and int((measures.class_weight > 0).sum()) < self.least_classes:
+        if measures.class_weight is not None and int(measures.class_weight.count_nonzero()) < self.least_classes:
             raise ZooError(f"{self.name} was given a single class: at least two are needed to tell them apart.")
         most = 1.0 if self.draw_rate is None else _LARGEST_DRAW
         low, high, middle = measures.low, measures.high, 0.0
@@ -259,15 +281,6 @@ class Growth:
         return trees._replace(value=trees.value * scale.target + scale.middle) if of_gradients else trees
 
     # -- rows ----------------------------------------------------------------------------------------------------------
-
-    def check(self, y: Tensor, weight: Tensor | None) -> None:
-        """Raise one line for targets or weights that no tree is grown on."""
-        if weight is not None and bool((weight < 0).any()):
-            raise ZooError(f"{self.name} was given negative sample weights: weights must be 0 or more.")
-        if y.is_floating_point() and not bool(y.isfinite().all()):
-            raise ZooError(f"{self.name} was given targets that are NaN or infinite: drop those rows first.")
-        if self.criterion == "poisson" and bool((y < 0).any()):
-            raise ZooError("model.criterion=poisson needs targets of 0 or more: use squared_error.")
 
     def row_sums(self, x: Tensor, y: Tensor, weight: Tensor | None, scale: Scale, values: Tensor) -> RowSums:
         """What rows (N, F) with targets and weights (None where all are 1) add to the sums of their nodes."""

@@ -29,6 +29,7 @@ from zoo.models.trees.growth import (
     Learned,
     Measures,
     Scale,
+    check_targets,
     counted,
     criterion_for,
     measure,
@@ -152,17 +153,20 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
             and (self.criterion_name != "absolute_error")
         )
         seed = torch.initial_seed() if hp.seed is None else hp.seed
-        real = torch.zeros((), dtype=torch.float64)
+        phase, seed = torch.tensor([SKETCH, seed % 2**63]).unbind()
         self._hold(
-            phase=torch.tensor(SKETCH), seed=torch.tensor(seed % 2**63), out_of_bag_score=real + torch.nan,
-            importances=real.new_zeros(num_features), units=real.new_zeros(len(Scale._fields)),
+            phase=phase, seed=seed,
+            out_of_bag_score=torch.tensor(torch.nan, dtype=torch.float64),
+            importances=torch.zeros(num_features, dtype=torch.float64),
+            units=torch.zeros(len(Scale._fields), dtype=torch.float64),
         )  # fmt: skip
-        measures = _no_measures(spec.num_classes or 0)
+        measures = Measures(0, 0.0, 0.0, class_weight=torch.zeros(spec.num_classes or 0, dtype=torch.float64)).tensors()
         if self.takes_sparse:
-            self._hold(**{name: value.clone() for name, value in measures.items()})
+            self._hold(**measures)
             self.collect(num_features, spec.num_targets, sparse=True)
         else:
-            self._add_up(**measures)
+            self._accumulators.update(measures)
+            self._hold(**measures)
             self._prepare_passes(spec)
         self._forget_nodes()
         self._keep("tree", _stump(spec.num_classes or spec.num_targets, bool(spec.num_classes)))
@@ -232,7 +236,7 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
         if batch.y is None:
             raise ZooError(f"{self.entry.name} learns from targets, and the data have none: pass y.")
         weight = None if batch.weight is None else batch.weight.double()
-        self.growth.check(batch.y, weight)
+        check_targets(batch.y, weight, self.criterion_name, self.entry.name)
         x = as_rows(batch.x).double()
         return x if is_sparse(x) else x + 0.0, batch.y, weight
 
@@ -405,7 +409,6 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
 
     # -- rows in memory ------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def run_passes(self, batches: Callable[[], Iterable[Any]], max_passes: int | None = None) -> dict[str, Any]:
         first = list(itertools.islice(batches(), 2))
         if max_passes is not None or len(first) != 1 or int(self.phase) != SKETCH:
@@ -451,12 +454,6 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
 
 
 @functools.lru_cache(maxsize=64)
-def _no_measures(num_classes: int) -> dict[str, Tensor]:
-    """The measures of no rows."""
-    return Measures(0, 0.0, 0.0, class_weight=torch.zeros(num_classes, dtype=torch.float64)).tensors()
-
-
-@functools.lru_cache(maxsize=64)
 def _no_sums(num_features: int, columns: int, num_targets: int) -> dict[str, Tensor]:
     """What passes over dense rows add up, before the first one; `columns` are sketched."""
     none = torch.zeros(0, dtype=torch.int64)
@@ -480,12 +477,13 @@ def _no_nodes() -> dict[str, Tensor]:
 def _stump(num_values: int, is_class: bool) -> Trees:
     """The tree of no rows: a leaf, which takes all classes for equally likely, or values for 0."""
     long, real = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.float64)
+    none = torch.full((1,), -1)
     return Trees(
         root=long,
-        feature=long - 1,
+        feature=none,
         threshold=real,
-        missing_left=long.bool(),
-        left=long - 1,
+        missing_left=torch.zeros(1, dtype=torch.bool),
+        left=none,
         value=torch.full((1, num_values), 1 / num_values if is_class else 0.0, dtype=torch.float64),
         gain=real,
         weight=real,
