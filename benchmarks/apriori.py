@@ -72,6 +72,7 @@ def jobs() -> Iterator[Job]:
 
 
 SHORT = 1.0  # seconds of a call that is made twice
+MOST = 1 << 31  # bytes of truth values
 GRID = (  # baskets, different items, support
     (100, 20, 0.05), (100, 200, 0.06), (1_000, 20, 0.02), (1_000, 200, 0.02), (1_000, 2_000, 0.01),
     (10_000, 50, 0.005), (10_000, 1_000, 0.01), (100_000, 20, 0.005), (100_000, 500, 0.01), (1_000_000, 50, 0.01),
@@ -100,10 +101,8 @@ def baskets_of(rows: int, features: int, support: float) -> BasketRows:
 def numbered(name: str, where: dict[str, Any]) -> Job:
     """Baskets of numbers."""
     rows, support = baskets_of(**where), where["support"]
-    peers = {"efficient-apriori": efficient(rows, support)}
-    if len(rows) * where["features"] <= 100_000_000:
-        peers |= {f"mlxtend ({form})": mlxtend(rows, support, form) for form in ("fpgrowth", "apriori")}
-    peer_name, peer = quickest(peers)
+    peers = {f"mlxtend ({form})": mlxtend(rows, support, form) for form in forms(rows, support)}
+    peer_name, peer = quickest({"efficient-apriori": efficient(rows, support), **peers})
     ours = functools.partial(frequent_itemsets, list(Batches(rows)), support)
     return Job(name, ours, peer, peer_name, check=check, where=where)
 
@@ -112,8 +111,8 @@ def words(name: str, where: dict[str, Any]) -> Job:
     """Lists of words, which are numbered first."""
     from efficient_apriori import itemsets_from_transactions
 
-    support = where["support"]
-    baskets = [[f"item {item}" for item in basket] for basket in tuples(baskets_of(**where))]
+    rows, support = baskets_of(**where), where["support"]
+    baskets = [[f"item {item}" for item in basket] for basket in tuples(rows)]
 
     def fit() -> int:
         model = zoo.create_model("apriori", min_support=support)
@@ -134,9 +133,15 @@ def words(name: str, where: dict[str, Any]) -> Job:
     def agree(ours: int, theirs: int) -> None:
         assert ours == theirs
 
-    peers = {f"mlxtend ({form})": functools.partial(mlxtend, form) for form in ("fpgrowth", "apriori")}
+    peers = {f"mlxtend ({form})": functools.partial(mlxtend, form) for form in forms(rows, support)}
     peer_name, peer = quickest({"efficient-apriori": efficient, **peers})
     return Job(name, fit, peer, peer_name, check=agree, where=where)
+
+
+def forms(rows: BasketRows, support: float) -> list[str]:
+    """mlxtend's functions; its apriori holds a truth value for each basket and pair of frequent items."""
+    frequent = int((rows.items.bincount() >= support * len(rows)).sum())
+    return ["fpgrowth", "apriori"] if len(rows) * math.comb(frequent, 2) <= MOST else ["fpgrowth"]
 
 
 def quickest(peers: dict[str, Callable[[], Any]]) -> tuple[str, Callable[[], Any]]:
