@@ -18,7 +18,11 @@ typedef int64_t ivec __attribute__((vector_size(8 * LANES), aligned(8), may_alia
 typedef float half __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 INLINE vec set(double x) { return x - (vec){}; } /* x + 0 would be an addition, for the sake of -0 */
+#if defined(__AVX512F__)
+INLINE vec widened(const float *p) { return (vec)_mm512_cvtps_pd(_mm256_loadu_ps(p)); } /* GCC converts it in two halves */
+#else
 INLINE vec widened(const float *p) { return __builtin_convertvector(*(const half *)p, vec); }
+#endif
 INLINE vec choose(ivec where, vec yes, vec no) { return (vec)((where & (ivec)yes) | (~where & (ivec)no)); }
 
 /* Which lanes are among the first n. */

@@ -4,6 +4,7 @@
 #include "doubles.h"
 
 #define ROWS 4 /* at a time */
+#define AHEAD 8 /* rows that are fetched while others are worked on: the first look into a page takes long */
 
 typedef struct {
     int64_t rows, features, targets, threads;
@@ -34,25 +35,33 @@ INLINE void find_residuals(const Slope *task, int64_t first, const int rows, dou
     for (int r = 0; r < rows; r++) residual[r * (K + 1) + K] = 1.0;
 }
 
+/* Add rows times their residuals, and the rows themselves, to the sums: each is widened once for all of them. */
 INLINE void add_rows(const Slope *task, int64_t first, const int rows, const double *residual, double *sums) {
     const int64_t F = task->features, K = task->targets, whole = F - F % LANES;
     const float *x = task->x + first * F;
-    for (int64_t k = 0; k <= K; k++) {
-        double *sum = sums + k * F;
-        for (int64_t f = 0; f < whole; f += LANES) {
-            const vec at = *(const vec *)(task->at + f);
-            vec add = *(vec *)(sum + f);
+    double *ones = sums + K * F;
+    for (int64_t f = 0; f < whole; f += LANES) {
+        const vec at = *(const vec *)(task->at + f);
+        vec row[ROWS], all = *(vec *)(ones + f);
 #pragma GCC unroll 4
-            for (int r = 0; r < rows; r++) add += (widened(x + r * F + f) - at) * residual[r * (K + 1) + k];
-            *(vec *)(sum + f) = add;
+        for (int r = 0; r < rows; r++) row[r] = widened(x + r * F + f) - at, all += row[r];
+        *(vec *)(ones + f) = all;
+        for (int64_t k = 0; k < K; k++) {
+            vec add = *(vec *)(sums + k * F + f);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) add += row[r] * residual[r * (K + 1) + k];
+            *(vec *)(sums + k * F + f) = add;
         }
-        for (int64_t f = whole; f < F; f++)
-            for (int r = 0; r < rows; r++) sum[f] += (x[r * F + f] - task->at[f]) * residual[r * (K + 1) + k];
     }
+    for (int64_t k = 0; k <= K; k++)
+        for (int64_t f = whole; f < F; f++)
+            for (int r = 0; r < rows; r++) sums[k * F + f] += (x[r * F + f] - task->at[f]) * residual[r * (K + 1) + k];
 }
 
 INLINE void add_block(const Slope *task, int64_t first, const int rows, double *sums, double *squares, double *residual) {
     const int64_t width = task->targets + 1;
+    const int64_t next = least(first + AHEAD, task->rows) * task->features, end = least(first + AHEAD + rows, task->rows);
+    for (int64_t i = next; i < end * task->features; i += 16) __builtin_prefetch(task->x + i);
     find_residuals(task, first, rows, residual);
     add_rows(task, first, rows, residual, sums);
     for (int r = 0; r < rows; r++)

@@ -27,6 +27,7 @@ M.-H. Yang, "Incremental learning for robust visual tracking", 2008, section 3.1
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -172,12 +173,12 @@ def _shifted_scatter(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 def _products(x: Tensor, shift: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The mean of rows less a point (D,), and the sum of their products, (D, D), both float64."""
     width = x.shape[1]
-    total, scatter = x.new_zeros(width, dtype=torch.float64), x.new_zeros(width, width, dtype=torch.float64)
+    total = x.new_zeros(width, dtype=torch.float64)
     if shift is None:
         for rows in x.split(LARGE_BLOCK):
             total += average(rows, None).double() * len(rows)
-            scatter += gram(rows)
-        return total / len(x), scatter
+        return total / len(x), functools.reduce(Tensor.add_, map(gram, x.split(LARGE_BLOCK)))
+    scatter = x.new_zeros(width, width, dtype=torch.float64)
     buffer = x.new_empty(min(len(x), BLOCK), width, dtype=dtype)
     for rows in x.split(BLOCK):
         z = torch.sub(rows.to(dtype), shift, out=buffer[: len(rows)])

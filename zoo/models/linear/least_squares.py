@@ -149,7 +149,10 @@ def bent_hessian(gram: np.ndarray, length: np.ndarray, ridge: float) -> tuple[np
         return gram, length
     scale = np.hypot(length, ridge**0.5)
     share = length / scale
-    return gram * share[:, None] * share + np.diag(ridge / np.square(scale)), scale
+    bent = gram * share[:, None]
+    bent *= share
+    bent.flat[:: len(bent) + 1] += ridge / np.square(scale)
+    return bent, scale
 
 
 def descend(

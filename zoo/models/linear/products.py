@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from zoo.kernels import moments as compiled
-from zoo.models.linear.least_squares import bent_hessian, descend
+from zoo.models.linear.least_squares import descend
 from zoo.models.linear.quadratic import Supports
 from zoo.models.linear.statistics import Statistics
 from zoo.numerics.moments import BLOCK, scatter_of
@@ -177,8 +177,10 @@ class ElasticNetOfProducts:
             part.numpy() for part in (products.gram, products.cross, products.squares, start)
         )
         if not self.rounds:
-            length = np.sqrt(gram.diagonal())
-            hessian, self.scale = bent_hessian(gram / length / length[:, None], length, self.ridge)
+            self.scale = np.hypot(np.sqrt(gram.diagonal()), self.ridge**0.5)
+            hessian = gram / self.scale[:, None]
+            hessian /= self.scale
+            hessian.flat[:: len(hessian) + 1] += self.ridge / np.square(self.scale)
             self.hessian, self.target = Supports(hessian), np.where(squares > 0, np.sqrt(squares), 1.0)
         pull = cross / self.scale[:, None] / self.target
         fields = self.hessian, self.scale, pull, self.target, self.l1, first

@@ -19,6 +19,7 @@ the penalty falls until a coordinate is zero; a coordinate leaves zero only if r
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -100,6 +101,11 @@ class Supports:
         self.h = h
         self.rows: np.ndarray | None = None
 
+    @functools.cached_property
+    def sizes(self) -> np.ndarray:
+        """|H|, (D, D)."""
+        return np.abs(self.h)
+
     def solve(self, rows: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """The shortest x with H_AA x = b of the rows A, and b − H_AA x where the block may not reach all of b."""
         if self.rows is None or not np.array_equal(rows, self.rows):
@@ -149,12 +155,12 @@ def minimize_arrays(
     h, x = supports.h, start.copy()
     np.maximum(x, 0, out=x, where=above)
     held = (l1 > 0) | above  # may stay at zero against a slope
-    sizes, rounding = np.abs(h), 8 * len(x) ** 0.5 * np.finfo(x.dtype).eps
+    rounding = 8 * len(x) ** 0.5 * np.finfo(x.dtype).eps
     for rounds in range(1, max_rounds + 1):
         x = _step_on_support(supports, c, l1, above, held, x)
         gradient = h @ x + c
         # A coordinate leaves zero for a slope beyond λ, and beyond what the sum of the slope may be wrong by.
-        hold = l1 + rounding * (sizes @ np.abs(x) + np.abs(c))
+        hold = l1 + rounding * (supports.sizes @ np.abs(x) + np.abs(c))
         slope = np.where(above, -gradient, np.abs(gradient))
         if not ((x == 0) & held & (slope > hold)).any():
             return x, rounds, True

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from zoo.kernels import slope as compiled
 from zoo.models.linear.products import TALL, Products, Solve
-from zoo.numerics.moments import scatter_blocks
+from zoo.numerics.moments import scatter_of
 
 __all__ = ["solve_single"]
 
@@ -68,10 +68,7 @@ def solve_single(x: Tensor, y: Tensor, solve: Solve) -> tuple[Tensor, Products] 
 
 def _products(x: Tensor, y: Tensor) -> Products | None:
     """The products of float32."""
-    zero = torch.zeros((), dtype=torch.float64)
-    mean, gram = zero.new_zeros(x.shape[1]), zero.new_zeros(x.shape[1], x.shape[1])
-    for _, mean, added in scatter_blocks(zero, mean, x, None, torch.float32):  # noqa: B007, B020
-        gram += added
+    _, mean, gram = scatter_of(x, dtype=torch.float32)
     low, high = _SAFE
     if not bool(((gram.diagonal() > low) & (gram.diagonal() < high)).all()):
         return None
