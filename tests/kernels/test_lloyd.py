@@ -38,7 +38,8 @@ def test_sums_and_labels_are_those_of_exact_distances(
         x = view((torch.randn(rows, features, dtype=dtype) + offset) * scale)
         centroids = (torch.randn(restarts, clusters, features, dtype=torch.float64) + offset) * scale
         weight = torch.rand(rows) if weighted else None
-        found = cluster_statistics(x, centroids, weight, reference := x.double().mean(0).float().double())
+        reference = x.double().mean(0).float().double()
+        found = cluster_statistics(x, centroids, weight, reference, measured=True)
         label, distance = assign(x, centroids)
 
         exact = (x.double()[None, :, None] - centroids[:, None]).square().sum(3)  # (R, N, K)
@@ -48,6 +49,8 @@ def test_sums_and_labels_are_those_of_exact_distances(
         )
         assert (chosen - exact.amin(2)).max() <= near  # only rounding decides between two
         assert (distance - chosen).abs().max() <= near
+        assert (found.distance - exact.amin(2)).abs().max() <= near
+        assert cluster_statistics(x, centroids, weight, reference).distance.shape == (restarts, 0)
 
         mass = torch.ones(rows, dtype=torch.float64) if weight is None else weight.double()
         moved = torch.cat([x.double() - reference, torch.ones(rows, 1, dtype=torch.float64)], 1) * mass[:, None]
@@ -179,7 +182,9 @@ def test_the_operators_are_what_torch_expects(kernels: str) -> None:
     for index in (torch.tensor([0, 9]), torch.tensor([-1]), torch.tensor([0.0])):
         with pytest.raises(RuntimeError, match="do not fit together"):
             lloyd_assign(x, first, 1, index)
-    torch.library.opcheck(torch.ops.zoo.lloyd_statistics, (x, x[0], 1.0, centroids, 2, weight), test_utils=utilities)
+    for measured in (False, True):
+        numbers = x, x[0], 1.0, centroids, 2, weight, measured
+        torch.library.opcheck(torch.ops.zoo.lloyd_statistics, numbers, test_utils=utilities)
     torch.library.opcheck(torch.ops.zoo.lloyd_assign, (x, first, 1), test_utils=utilities)
     with pytest.raises(RuntimeError, match="do not fit together"):
         lloyd_statistics(x, x[0], 1.0, centroids[:, :3], 2, weight)
@@ -204,7 +209,7 @@ for sizes in [*SIZES, (0, 4, 3, 2), (5, 1, 40, 1), (100, 64, 17, 2)]:
             centroids = (torch.randn(restarts, clusters, features, dtype=torch.float64) + offset) * scale
             reference = centroids[0, 0].float().double()
             for weight in (None, torch.rand(rows), torch.zeros(rows)):
-                cluster_statistics(x, centroids, weight, reference)
+                cluster_statistics(x, centroids, weight, reference, measured=weight is None)
                 mass = None if weight is None else weight.double()
                 lloyd_iterate(x, centroids, mass, 5, 0.0, 2)
             lloyd_assign(x, centroids, 2)

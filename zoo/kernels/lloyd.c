@@ -26,13 +26,13 @@ typedef int64_t eight_integers __attribute__((vector_size(64), aligned(8), may_a
 
 typedef struct {
     Rows rows;
-    double rounding;       /* share of the squares below which a distance is 0 */
+    double rounding;       /* share of the squares up to which a distance is 0 */
     const void *centroids; /* (R*K, D + 1), as rows are after that; the last column -|c|^2 / 2 */
     double *moments;       /* (R, K, D + 1): sums of rows, and of weights; all written */
     double *gain, *norm;   /* (R,), (): sums of scores and of squares */
     const double *longest; /* (R,): the greatest |c|^2 */
     int64_t *label;        /* (R, N) */
-    double *distance;      /* (R, N), squared */
+    double *distance;      /* (R, N), squared; NULL where they are not asked for */
 } Lloyd;
 
 static void *room(int64_t bytes) { return aligned_alloc(64, ((size_t)bytes / 64 + 1) * 64); }

@@ -26,7 +26,13 @@ typedef struct {
     INTEGER best[ROWS_AT_ONCE];
 } NAME(Block);
 
-INLINE eight NAME(widen)(const REAL *from) { return __builtin_convertvector(*(const NAME(eight) *)from, eight); }
+INLINE eight NAME(widen)(const REAL *from) {
+#if defined(__AVX512F__) && IS_FLOAT
+    return (eight)_mm512_cvtps_pd(_mm256_loadu_ps(from)); /* GCC converts it in two halves */
+#else
+    return __builtin_convertvector(*(const NAME(eight) *)from, eight);
+#endif
+}
 
 /* A tile that is not full ends in clusters that score -inf, which nothing chooses. */
 static void NAME(pack)(const Rows *task, const REAL *centroids, REAL *to) {
@@ -108,6 +114,13 @@ INLINE const REAL *NAME(row_at)(const Rows *task, int64_t place) {
     return (const REAL *)task->x + (task->index ? task->index[place] : place) * task->features;
 }
 
+/* Fetch what is worked on next of a row, if there is one: the first look into a page takes long. */
+INLINE void NAME(fetch)(const Rows *task, int64_t place, int64_t begin) {
+    if (place >= task->number) return;
+    const REAL *x = NAME(row_at)(task, place);
+    for (int64_t f = begin; f < least(begin + WIDE, task->features); f += 64 / (int)sizeof(REAL)) __builtin_prefetch(x + f);
+}
+
 /* Add the products of a block's rows and a tile of centroids, over `count` features, to their scores. */
 INLINE void NAME(add_products)(NAME(vec) s[TILE][DEEP], const REAL *x, const REAL *c, int64_t count) {
     typedef NAME(vec) vec;
@@ -180,6 +193,7 @@ static void NAME(read_rows)(const Rows *task, NAME(Block) *b, int64_t first, int
             const REAL *x = NAME(row_at)(task, first + r);
             REAL *to = b->flat + r * width;
             for (int64_t f = begin; f < end; f++) to[f] = (x[f] - reference[f]) * scale;
+            if (D > WIDE) NAME(fetch)(task, end < D ? first + r : first + r + ROWS_AT_ONCE, end < D ? end : 0);
         }
         for (int64_t r = count; r < ROWS_AT_ONCE; r++) memset(b->flat + r * width + begin, 0, (end - begin) * sizeof(REAL));
         for (int64_t f = begin; f < end; f += LANES)
@@ -247,6 +261,40 @@ INLINE void NAME(add_rows)(int weighted, const Rows *task, NAME(Block) *b, int64
     if (!restart) b->norm += norm;
 }
 
+/* The sum of squares, in four parts side by side, since an addition waits for the one before. */
+static double NAME(square)(const REAL *row, int64_t count) {
+    double sum = 0.0;
+    int64_t f = 0;
+    if (count >= 8) {
+        eight sums[4] = {};
+        for (; f + 32 <= count; f += 32)
+#pragma GCC unroll 4
+            for (int part = 0; part < 4; part++) {
+                const eight value = NAME(widen)(row + f + 8 * part);
+                sums[part] += value * value;
+            }
+        for (; f + 8 <= count; f += 8) {
+            const eight value = NAME(widen)(row + f);
+            sums[0] += value * value;
+        }
+        const eight all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        for (int lane = 0; lane < 8; lane++) sum += all[lane];
+    }
+    for (; f < count; f++) sum += (double)row[f] * (double)row[f];
+    return sum;
+}
+
+/* Distances of a block's rows to the nearest of one restart's clusters, which were found. */
+static void NAME(measure)(const Lloyd *pass, const NAME(Block) *b, int64_t restart, int64_t first, int64_t count, const double *squares) {
+    const double scale = pass->rows.scale;
+    double *to = pass->distance + restart * pass->rows.number + first;
+    for (int64_t r = 0; r < count; r++) {
+        const double distance = squares[r] - 2.0 * (double)b->score[r];
+        const int none = distance <= pass->rounding * (squares[r] + pass->longest[restart]);
+        to[r] = none ? 0.0 : distance / (scale * scale);
+    }
+}
+
 static int NAME(add_up)(const Lloyd *pass) {
     const Rows *task = &pass->rows;
     const int64_t D = task->features, clusters = task->restarts * task->clusters;
@@ -257,9 +305,12 @@ static int NAME(add_up)(const Lloyd *pass) {
     b.packed = packed;
     for (int64_t first = 0; first < task->number && !failed; first += ROWS_AT_ONCE) {
         const int64_t count = least(ROWS_AT_ONCE, task->number - first);
+        double squares[ROWS_AT_ONCE];
         NAME(read_rows)(task, &b, first, count);
+        for (int64_t r = 0; r < count && pass->distance; r++) squares[r] = NAME(square)(b.flat + r * b.width, D);
         for (int64_t restart = 0; restart < task->restarts; restart++) {
             NAME(find_nearest)(task, &b, restart);
+            if (pass->distance) NAME(measure)(pass, &b, restart, first, count, squares);
             if (task->weight) NAME(add_rows)(1, task, &b, restart, first, count, pass->gain);
             else NAME(add_rows)(0, task, &b, restart, first, count, pass->gain);
         }
@@ -273,19 +324,6 @@ static int NAME(add_up)(const Lloyd *pass) {
     return failed;
 }
 
-static double NAME(square)(const REAL *row, int64_t count) {
-    eight sums = {};
-    double sum = 0.0;
-    int64_t f = 0;
-    for (; f + 8 <= count; f += 8) {
-        eight value = NAME(widen)(row + f);
-        sums += value * value;
-    }
-    for (; f < count; f++) sum += (double)row[f] * (double)row[f];
-    for (int lane = 0; lane < 8; lane++) sum += sums[lane];
-    return sum;
-}
-
 static void NAME(label_span)(const Lloyd *pass, NAME(Block) *b, int64_t begin, int64_t end) {
     const Rows *task = &pass->rows;
     for (int64_t first = begin; first < end; first += ROWS_AT_ONCE) {
@@ -295,13 +333,8 @@ static void NAME(label_span)(const Lloyd *pass, NAME(Block) *b, int64_t begin, i
         for (int64_t r = 0; r < count; r++) squares[r] = NAME(square)(b->flat + r * b->width, task->features);
         for (int64_t restart = 0; restart < task->restarts; restart++) {
             NAME(find_nearest)(task, b, restart);
-            for (int64_t r = 0; r < count; r++) {
-                const int64_t at = restart * task->number + first + r;
-                const double distance = squares[r] - 2.0 * (double)b->score[r];
-                pass->label[at] = b->best[r];
-                const int none = distance <= pass->rounding * (squares[r] + pass->longest[restart]);
-                pass->distance[at] = none ? 0.0 : distance / (task->scale * task->scale);
-            }
+            NAME(measure)(pass, b, restart, first, count, squares);
+            for (int64_t r = 0; r < count; r++) pass->label[restart * task->number + first + r] = b->best[r];
         }
     }
 }

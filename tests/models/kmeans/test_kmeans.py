@@ -13,9 +13,10 @@ from torch import Tensor
 
 import zoo
 from zoo.data.spec import Batch, DataSpec
-from zoo.errors import ZooError
+from zoo.errors import NotConverged, ZooError
 from zoo.models.kmeans.kmeans import KMeans
 from zoo.models.kmeans.lloyd import assign, cluster_statistics, lloyd, nearest
+from zoo.models.kmeans.seeding import content_hash, take_sample
 
 INITS = ["k-means||", "k-means++", "random"]
 
@@ -352,6 +353,21 @@ def test_an_empty_cluster_takes_the_farthest_row(batch_size: int | None) -> None
     assert (counts > 0).all()
     assert model.centroids.abs().max() == 60
     close(model.centroids, fitted(x, num_clusters=5, init=start, tolerance=0.0).centroids)
+
+
+def test_the_farthest_rows_weigh_something_and_differ() -> None:
+    x = torch.cat([blobs(50, 2, 2), torch.tensor([[60.0, -60.0]] * 40 + [[90.0, 0.0]] + [[-40.0, 0.0]]).double()])
+    weight = torch.ones(len(x)).double()
+    weight[-2] = 0.0
+    start = [x[0].tolist(), *([[1e6, float(k)] for k in range(3)])]
+    for batch_size in (7, None):
+        with pytest.warns(NotConverged):
+            model = fitted(x, batch_size, weight, num_clusters=4, init=start, max_iter=2)
+        assert model.centroids[1:3].tolist() == [[-40, 0], [60, -60]]
+    for size in (1, 3, 70):  # hashes of those that are looked at say as much as those of all
+        score = torch.rand(2, len(x)).double()
+        found, known = take_sample(score, None, x, size), take_sample(score, content_hash(x), x, size)
+        assert all(map(torch.equal, found, known))
 
 
 @pytest.mark.parametrize("init", INITS)

@@ -58,7 +58,6 @@ from zoo.models.kmeans.lloyd import (
 from zoo.models.kmeans.seeding import (
     Sample,
     Seeding,
-    content_hash,
     draw_scores,
     kmeans_parallel,
     kmeans_plusplus,
@@ -498,8 +497,6 @@ class KMeans(CentroidModel, StreamingModel):
             self.pool_weight += cluster_statistics(x, self.pool, weight).moments[0, :, -1]
         elif phase == UPDATE:
             self._add_to_clusters(x, weight)
-            if bool(self.empty.any()):
-                self._find_farthest(x, weight)
         else:
             self.inertia_sum += cluster_statistics(x, self.all_centroids, weight).inertia
 
@@ -509,19 +506,24 @@ class KMeans(CentroidModel, StreamingModel):
         if self.hparams.mini_batch:
             centroids = self._means(reference)
         active = slice(None) if not bool(self.at_rest.any()) else (~self.at_rest).nonzero()[:, 0]
-        found = cluster_statistics(x, centroids[active], weight, reference)
+        refills = bool(self.empty.any())
+        found = cluster_statistics(x, centroids[active], weight, reference, measured=refills)
         self.moments[active] += found.moments
         self.inertia_sum[active] += found.inertia
         self.spread += found.spread
+        if refills:
+            score = found.distance.new_zeros(len(centroids), len(x))
+            score[active] = found.distance
+            self._find_farthest(x, weight, score)
 
     def _means(self, reference: Tensor) -> Tensor:
         means = cluster_means(self.all_centroids, self.moments, self.mass, reference)
         return to_sphere(means) if self.spherical else means
 
-    def _find_farthest(self, x: Tensor, weight: Tensor | None) -> None:
-        distance = assign(x, self.all_centroids)[1]  # (R, B)
-        free = distance > 0 if weight is None else (distance > 0) & (weight > 0)
-        self._add_to_sample("farthest", take_sample(distance * free, content_hash(x), x, self.hparams.num_clusters))
+    def _find_farthest(self, x: Tensor, weight: Tensor | None, distance: Tensor) -> None:
+        """Keep the rows (B, D) of greatest distance (R, B) that weigh anything."""
+        score = distance if weight is None else distance * (weight > 0)
+        self._add_to_sample("farthest", take_sample(score, None, x, self.hparams.num_clusters))
 
     # -- the end of a pass ---------------------------------------------------------------------------------------
 

@@ -93,14 +93,17 @@ class Statistics(NamedTuple):
         moments: (R, K, D + 1), float64: for each cluster Σ w (x − reference), and Σ w in the last column.
         inertia: Σ w ‖x − c‖² over the rows, (R,), float64.
         spread: Σ w ‖x − reference‖², (), float64.
+        distance: squared distances of the rows to their nearest centroids, (R, B), float64; or of none, (R, 0).
     """
 
     moments: Tensor
     inertia: Tensor
     spread: Tensor
+    distance: Tensor
 
     def __add__(self, other: Statistics) -> Statistics:  # type: ignore[override]
-        return Statistics(*(a + b for a, b in zip(self, other, strict=True)))
+        moments, inertia, spread = (a + b for a, b in zip(self[:3], other[:3], strict=True))
+        return Statistics(moments, inertia, spread, torch.cat([self.distance, other.distance], 1))
 
 
 def nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +148,12 @@ def best_scores(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cluster_statistics(
-    x: Tensor, centroids: Tensor, weight: Tensor | None = None, reference: Tensor | None = None
+    x: Tensor,
+    centroids: Tensor,
+    weight: Tensor | None = None,
+    reference: Tensor | None = None,
+    *,
+    measured: bool = False,
 ) -> Statistics:
     """Assign each row to its nearest centroid and return the statistics of the clusters.
 
@@ -154,6 +162,7 @@ def cluster_statistics(
         centroids: (R, K, D), float64.
         weight: sample weights (B,), or None.
         reference: the point (D,), from which rows are measured; None takes `reference_point(centroids, x.dtype)`.
+        measured: whether distances are wanted too, as `assign` returns them.
 
     Example:
         >>> x = torch.tensor([[0.0], [2.0], [9.0]])
@@ -168,12 +177,13 @@ def cluster_statistics(
     def span(x: Tensor, weight: Tensor | None) -> Statistics:
         if compiled:
             weight = None if weight is None else weight.double()
-            moments, gain, norm = lloyd_statistics(x, reference.to(x.dtype), scale, flat, len(centroids), weight)
-            return Statistics(moments, norm - 2 * gain, norm)
-        work = _Workspace(x, centroids, reference, scale, flat)
+            numbers = reference.to(x.dtype), scale, flat, len(centroids), weight, measured
+            moments, gain, norm, distance = lloyd_statistics(x, *numbers)
+            return Statistics(moments, norm - 2 * gain, norm, distance)
+        work = _Workspace(x, centroids, reference, scale, flat, measured)
         for rows, mass in _chunks(x, weight, centroids):
             work.add(rows, mass)
-        return work.total
+        return Statistics(*work.sums, torch.cat(work.distances, 1))
 
     with serial() as threads:
         first, *others = _in_threads(threads, span, x, weight, centroids)
@@ -181,29 +191,32 @@ def cluster_statistics(
             first = first + other
     if scale != 1:
         first.moments[..., :-1] /= scale
-        first = Statistics(first.moments, first.inertia / scale**2, first.spread / scale**2)
+        first = Statistics(first.moments, first.inertia / scale**2, first.spread / scale**2, first.distance)
     return first
 
 
 class _Workspace:
     """The tensors that one thread fills anew with every chunk: fresh ones would cost more than what is computed."""
 
-    def __init__(self, x: Tensor, centroids: Tensor, reference: Tensor, scale: float, flat: Tensor) -> None:
+    def __init__(
+        self, x: Tensor, centroids: Tensor, reference: Tensor, scale: float, flat: Tensor, measured: bool
+    ) -> None:
         num_restarts, num_clusters, num_features = centroids.shape
         size = min(len(x), _chunk_size(x, centroids))
         self.reference, self.scale, self.flat = reference.to(x.dtype), scale, flat
         self.rows = x.new_ones(size, num_features + 1)  # a row, then 1
         self.scores = x.new_empty(num_restarts * num_clusters, size)
         self.double = self.rows if x.dtype == torch.float64 else torch.empty_like(self.rows, dtype=torch.float64)
-        self.total = Statistics(
+        self.sums = (
             centroids.new_zeros(num_restarts, num_clusters, num_features + 1),
             centroids.new_zeros(num_restarts),
             centroids.new_zeros(()),
         )
+        self.measured, self.distances = measured, [centroids.new_zeros(num_restarts, 0)]
 
     def add(self, x: Tensor, weight: Tensor | None) -> None:
-        """Add rows (B, D) with weights (B,) to the total."""
-        moments, inertia, spread = self.total
+        """Add rows (B, D) with weights (B,) to the sums, and measure them."""
+        moments, inertia, spread = self.sums
         num_rows = len(x)
         rows, extended = self.rows[:num_rows], self.double[:num_rows]
         torch.sub(x, self.reference, out=rows[:, :-1])
@@ -211,6 +224,8 @@ class _Workspace:
             rows[:, :-1] *= self.scale
         scores = score_rows(self.flat, rows, self.scores if num_rows == len(self.rows) else None)
         label, score = best_scores(scores.view(*moments.shape[:2], num_rows))  # (R, B)
+        if self.measured:
+            self.distances.append(_distance(rows, score, self.flat, self.scale))
         if extended.dtype != rows.dtype:
             extended.copy_(rows)
         if weight is None:
@@ -250,8 +265,6 @@ def assign(x: Tensor, centroids: Tensor, index: Tensor | None = None) -> tuple[T
     reference = reference_point(centroids, x.dtype)
     scale = unit_scale(x, centroids, reference)
     flat = with_bias(((centroids - reference) * scale).to(x.dtype))  # (RK, D + 1)
-    rounding = 16 * torch.finfo(x.dtype).eps
-    longest = -2 * flat[:, -1].double().view(centroids.shape[:2]).amin(1, keepdim=True)  # (R, 1): the greatest ‖c‖²
 
     def span(x: Tensor, _: Tensor | None) -> list[tuple[Tensor, Tensor]]:
         parts = []
@@ -260,15 +273,21 @@ def assign(x: Tensor, centroids: Tensor, index: Tensor | None = None) -> tuple[T
             torch.sub(part, reference.to(x.dtype), out=rows[:, :-1])
             rows[:, :-1] *= scale
             label, score = best_scores(score_rows(flat, rows).view(*centroids.shape[:2], len(part)))
-            norm = torch.linalg.vecdot(rows, rows).double() - 1  # (B,)
-            distance = norm - 2 * score.double()  # (R, B)
-            distance.masked_fill_(distance <= rounding * (norm + longest), 0.0)
-            parts.append((label, distance.div_(scale**2)))
+            parts.append((label, _distance(rows, score, flat, scale)))
         return parts
 
     with serial() as threads:
         parts = [part for parts in _in_threads(threads, span, x, None, centroids) for part in parts]
         return torch.cat([label for label, _ in parts], 1), torch.cat([distance for _, distance in parts], 1)
+
+
+def _distance(rows: Tensor, score: Tensor, flat: Tensor, scale: float) -> Tensor:
+    """Squared distances (R, B) from scores (R, B) of rows (B, D + 1) and centroids (RK, D + 1) that were scaled."""
+    norm = torch.linalg.vecdot(rows, rows).double() - 1  # (B,)
+    longest = -2 * flat[:, -1].double().view(len(score), -1).amin(1, keepdim=True)  # (R, 1): the greatest ‖c‖²
+    distance = norm - 2 * score.double()
+    distance.masked_fill_(distance <= 16 * torch.finfo(rows.dtype).eps * (norm + longest), 0.0)
+    return distance.div_(scale**2)
 
 
 def reference_point(centroids: Tensor, dtype: torch.dtype) -> Tensor:

@@ -101,12 +101,12 @@ def _signed_int64(value: int) -> int:
     return (value + 2**63) % 2**64 - 2**63
 
 
-def take_sample(score: Tensor, content: Tensor, x: Tensor | SparseRows, size: int) -> Sample:
+def take_sample(score: Tensor, content: Tensor | None, x: Tensor | SparseRows, size: int) -> Sample:
     """Return the `size` different rows of greatest score.
 
     Args:
         score: (G, B); 0 for what must not be taken.
-        content: `content_hash` of the rows, (B,).
+        content: `content_hash` of the rows, (B,); None where only those that are looked at are to be hashed.
         x: rows (B, D).
         size: L.
 
@@ -118,17 +118,23 @@ def take_sample(score: Tensor, content: Tensor, x: Tensor | SparseRows, size: in
     num_rows = len(x)
     if size <= min(num_rows, _FEW):
         value, index = score.topk(size)
-        found = content[index]  # (G, L)
+        found = _contents(content, x, index)  # (G, L)
         if int((found.unsqueeze(2) == found.unsqueeze(1)).sum()) == found.numel():
             return Sample(value, found, x[index].double())
     # Twice the size allows for some repeated rows; where that is not enough, all rows are looked at.
     for reach in (min(num_rows, size if size == 1 else 2 * size), num_rows):
         value, index = score.topk(reach)  # (G, reach)
         exhausted = value[:, -1] == 0
-        value = _without_repeats(value, content[index])
+        found = _contents(content, x, index)
+        value = _without_repeats(value, found)
         if reach == num_rows or bool((exhausted | ((value > 0).sum(1) >= size)).all()):
             break
-    return merge_samples([Sample(value, content[index], x[index].double())], size)
+    return merge_samples([Sample(value, found, x[index].double())], size)
+
+
+def _contents(content: Tensor | None, x: Tensor | SparseRows, index: Tensor) -> Tensor:
+    """The hashes of the rows of an index (G, L)."""
+    return content_hash(x[index.flatten()]).view_as(index) if content is None else content[index]
 
 
 def merge_samples(samples: Sequence[Sample], size: int) -> Sample:
