@@ -5,6 +5,7 @@ Legend: N rows, F features, T steps, C channels, H×W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from zoo.data.arrays import (
     to_tensor,
 )
 from zoo.data.base import Rows
+from zoo.data.layout import Layout, layout_of, with_channels
 from zoo.data.preprocessing import as_table, numbered
 from zoo.data.spec import Batch, DataSpec
 from zoo.data.splits import TabularData
@@ -37,11 +39,12 @@ class ArrayData(TabularData):
     A table with text, categories or missing values is coded by the rules of `zoo.data.columns`, as a CSV file is.
 
     Args:
-        x: inputs, (N, F), (N, T, F) or (N, C, H, W): anything that `to_tensor` takes, a list of sequences (T_i, F), or
-            a table, which may be a dict of columns.
+        x: inputs, (N, F), (N, T, F), (N, H, W), (N, C, H, W) or (N, H, W, C): anything that `to_tensor` takes, a list
+            of sequences (T_i, F), or a table, which may be a dict of columns.
         y: targets, see `encode_targets`; None without.
         weight: non-negative sample weights (N,); None for one each.
         kind: `tokens` where `x` holds the ids of tokens, (N, T) or lists of any lengths; None follows the axes.
+        layout: what the axes of `x` are; `auto` as they look, see `zoo.data.layout`.
         val_fraction: share of the rows held out for validation.
         test_fraction: share of the rows held out for the test.
         standardize: whether each feature of rows (N, F) is scaled by the training rows, and target values for networks.
@@ -49,6 +52,7 @@ class ArrayData(TabularData):
             from them; `auto` keeps them for such models and else refuses.
         text: what becomes of text columns: `refuse`, `onehot`, `codes`; `auto` is onehot up to 20 different values.
         takes_missing: whether the model that is trained learns from missing values.
+        kinds: of data that this model reads.
         parts: row numbers of each split, in place of shares that are drawn.
         **options: those of `ZooDataModule`.
 
@@ -69,17 +73,19 @@ class ArrayData(TabularData):
         weight: Any = None,
         *,
         kind: str | None = None,
+        layout: Layout = "auto",
         val_fraction: float = 0.0,
         test_fraction: float = 0.0,
         standardize: bool = False,
         missing: Literal["auto", "refuse", "mean", "median", "zero", "keep"] = "auto",
         text: Literal["auto", "refuse", "onehot", "codes"] = "auto",
         takes_missing: bool = False,
+        kinds: Collection[str] = (),
         parts: dict[str, Tensor] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(val_fraction=val_fraction, test_fraction=test_fraction, standardize=standardize, **options)
-        self.takes_missing, self.parts = takes_missing, parts
+        self.takes_missing, self.kinds, self.parts = takes_missing, kinds, parts
         names = column_names(x)
         repeated = sorted({name for name in names or () if (names or []).count(name) > 1})
         if repeated:
@@ -90,6 +96,9 @@ class ArrayData(TabularData):
         else:
             self.applied.missing = takes_missing and missing in ("auto", "keep")
             inputs = self._uncoded(x, kind)
+            if inputs.x is not None and inputs.mask is None:
+                axes = layout_of(inputs.x.shape, layout, kinds)
+                inputs = inputs._replace(x=with_channels(inputs.x, axes))
         self._spec, batch = describe_inputs(inputs, y, names)
         if categories is not None:
             self._spec = replace(self._spec, categories=categories)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -195,6 +195,7 @@ class ZooDataModule(pl.LightningDataModule):
     path_options: tuple[str, ...] = ("path",)  # the options that are paths
     of_python: bool = False  # whether it was made of rows that the user holds in Python, which need no loader
     takes_missing: bool = False  # whether the model learns from missing values (NaN); set before anything is loaded
+    kinds: Collection[str] = ()  # of data that the model reads; set likewise
 
     def __init__(self, *, batch_size: int = 64, seed: int = 0, num_workers: int = 0, shuffle: bool = True) -> None:
         super().__init__()

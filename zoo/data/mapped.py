@@ -15,6 +15,7 @@ from torch import Tensor
 from zoo.data.arrays import describe_arrays, labels_of, to_tensor
 from zoo.data.base import Rows
 from zoo.data.groups import GroupRows, GroupSplit
+from zoo.data.layout import Layout, layout_of, with_channels
 from zoo.data.registry import register_data
 from zoo.data.spec import Batch, DataSpec
 from zoo.data.splits import TabularData
@@ -54,7 +55,8 @@ class NumpyData(TabularData):
     """Your own NumPy files: one of inputs, and one of targets where there are any.
 
     Args:
-        path: .npy file of inputs, (N, F), (N, T, F) or (N, C, H, W).
+        path: .npy file of inputs, (N, F), (N, T, F), (N, H, W), (N, C, H, W) or (N, H, W, C).
+        layout: what its axes are; `auto` as they look, see `zoo.data.layout`.
         target: .npy file of targets: integers and text are classes, floats are values; None without.
         task: `classification` or `regression`, where the type of the targets says otherwise.
         in_memory_limit: bytes beyond which the arrays are mapped and read slice by slice.
@@ -67,13 +69,15 @@ class NumpyData(TabularData):
         self,
         *,
         path: str | None = None,
+        layout: Layout = "auto",
         target: str | None = None,
         task: Literal["classification", "regression"] | None = None,
         in_memory_limit: int = 1 << 30,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.path, self.target, self.task, self.in_memory_limit = path, target, task, in_memory_limit
+        self.path, self.layout, self.target, self.task = path, layout, target, task
+        self.in_memory_limit = in_memory_limit
 
     def files(self) -> list[str]:
         given = {"path": self.path, "target": self.target}
@@ -84,12 +88,14 @@ class NumpyData(TabularData):
         x = open_npy(file)
         if x.ndim and x.nbytes <= self.in_memory_limit:
             x = open_npy(file, mapped=False)
+        axes = layout_of(x.shape, self.layout, self.kinds, "data.layout")
+        x = with_channels(x, axes)
         missing = self.applied.missing = self.takes_missing
         targets = self._targets()
         spec, codes = describe_arrays(_head(x, file), targets, len(x) if x.ndim else 0)
         self.applied.labels = labels_of(targets, spec.class_names)
         if isinstance(x, np.memmap):
-            source = _Slices(x, codes, file, missing)
+            source = _Slices(x, codes, file, axes, missing)
             split = GroupSplit(source.sizes, (self.val_fraction, self.test_fraction), self.seed)
             splits: dict[str, Rows | None] = {name: GroupRows(source, split, name) for name in split.counts}
         else:
@@ -118,8 +124,8 @@ def _head(x: np.ndarray, file: str) -> Tensor:
 class _Slices:
     """A mapped array in slices of some megabytes."""
 
-    def __init__(self, x: np.memmap, y: Tensor | None, file: str, missing: bool) -> None:
-        self.y, self.file, self.missing = y, file, missing
+    def __init__(self, x: np.memmap, y: Tensor | None, file: str, layout: str, missing: bool) -> None:
+        self.y, self.file, self.layout, self.missing = y, file, layout, missing
         self.rows = max(1, _SLICE_BYTES // max(1, x[0].nbytes))
         self.sizes = [min(self.rows, len(x) - start) for start in range(0, len(x), self.rows)]
         self.x: np.ndarray | None = x
@@ -129,7 +135,7 @@ class _Slices:
 
     def read(self, group: int) -> tuple[Tensor, Tensor | None]:
         if self.x is None:
-            self.x = open_npy(self.file)
+            self.x = with_channels(open_npy(self.file), self.layout)
         rows = slice(group * self.rows, group * self.rows + self.sizes[group])
         where = f"{self.file}, rows {rows.start}-{rows.stop - 1},"
         x = to_tensor(np.array(self.x[rows]), where, missing=self.missing)

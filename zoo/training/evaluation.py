@@ -176,7 +176,7 @@ def data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: Zo
     section |= absolute_paths({"name": section["name"], **given})
     name, options = named(section)
     data = create_data(name, **options)
-    data.takes_missing = model.takes_missing
+    data.takes_missing, data.kinds = model.takes_missing, model.entry.kinds
     if not data.files():
         data.follow(model.preprocessing, model.spec.tokenizer if model.spec else None)
         return data, False
@@ -187,7 +187,7 @@ def data_of(run: Path, trained: dict[str, Any], given: dict[str, Any], model: Zo
         unsplit = {"val_fraction": 0.0, "test_fraction": 0.0, "val_path": None, "test_path": None}
         options |= {key: value for key, value in unsplit.items() if key in options}
         data = create_data(name, **options)
-        data.takes_missing = model.takes_missing
+        data.takes_missing, data.kinds = model.takes_missing, model.entry.kinds
     elif known is not None and "path" not in given:
         changed = [file for file in found if known.get(absolute(file)) != found[file]]
         if changed:

@@ -18,6 +18,7 @@ from zoo.data.arrays import column_names, is_ragged, to_tensor, whole_numbers
 from zoo.data.base import TensorRows
 from zoo.data.foreign import opened
 from zoo.data.given_texts import VIEWS, as_texts, column_of_texts
+from zoo.data.layout import Layout
 from zoo.errors import ZooError, nearest
 from zoo.models.base import StreamingModel, ZooModel
 from zoo.numerics.devices import has_gpu
@@ -30,6 +31,7 @@ _TYPES: dict[str, Any] = {
     "max_epochs": Annotated[int, Range(1)] | None,
     "validation": Annotated[float, Range(0, 1, open_high=True)],
     "standardize": bool | None,
+    "layout": Layout,
     "missing": Literal["auto", "refuse", "mean", "median", "zero", "keep"],
     "text": Literal["auto", "refuse", "onehot", "codes", "tokens", "counts", "binary", "tfidf"],
     "seed": Annotated[int, Range(0, 2**32 - 1)],
@@ -50,6 +52,7 @@ def fit(
     max_epochs: int | None = None,
     validation: float = 0.0,
     standardize: bool | None = None,
+    layout: Layout = "auto",
     missing: Literal["auto", "refuse", "mean", "median", "zero", "keep"] = "auto",
     text: Literal["auto", "refuse", "onehot", "codes"] = "auto",
     optimizer: str | None = None,
@@ -74,6 +77,8 @@ def fit(
             of different lengths too, and the ids of tokens (N, T). A list of texts, or a table of no other column, is
             read as those of `data=csv data.text=COLUMN`. Torch's `Dataset` and `DataLoader` give inputs or pairs of
             inputs and targets; they are read once and held, so that what they draw at random is drawn once.
+        layout: what the axes of an array are: `NF`, `NTF` (steps), `NHW` (grey images), `NCHW`, `NHWC`; `auto` is as
+            they look, which is said in a line where it may be mistaken.
         y: targets (N,): text and integers are classes, floats are values; or the name of the table's column of them.
         sample_weight: weights (N,).
         batch_size: rows a batch; by default 64 for gradient models (or that of the `DataLoader`) and all rows for
@@ -119,8 +124,8 @@ def fit(
     data, y, usual_size = opened(data, y, seed=seed if isinstance(seed, int) else 0)
     _check_arguments(
         model, data, y, optimizer, optimizer_options, lr, trainer_options, batch_size=batch_size, max_epochs=max_epochs,
-        validation=validation, standardize=standardize, missing=missing, text=text, seed=seed, device=device,
-        progress=progress,
+        validation=validation, standardize=standardize, layout=layout, missing=missing, text=text, seed=seed,
+        device=device, progress=progress,
     )  # fmt: skip
     options = {**(optimizer_options or {}), **({} if lr is None else {"lr": lr})}
     if optimizer is None and not options:  # the model's own choice, with the penalties of this call
@@ -134,7 +139,9 @@ def fit(
     if batch_size is None and not model.streaming:
         batch_size = usual_size
     coding = {"missing": missing, "text": text}
-    datamodule = as_datamodule(model, data, y, sample_weight, batch_size, validation, standardize, coding, seed)
+    datamodule = as_datamodule(
+        model, data, y, sample_weight, batch_size, validation, standardize, coding, seed, layout=layout
+    )
     with _streams_of(seed):
         if (
             isinstance(model, StreamingModel)
@@ -250,6 +257,7 @@ def as_datamodule(
     coding: dict[str, Any] | None = None,
     seed: int = 0,
     parts: dict[str, Tensor] | None = None,
+    layout: Layout = "auto",
 ) -> Any:
     """Return the user's rows as the DataModule that a model is fitted to; arguments are those of `fit`.
 
@@ -264,6 +272,7 @@ def as_datamodule(
         coding: `missing` and `text`.
         seed: of the order of rows.
         parts: row numbers of each split, in place of `validation`.
+        layout: what the axes of an array are.
     """
     coding = coding or {"missing": "auto", "text": "auto"}
     if hasattr(data, "train_dataloader"):
@@ -273,9 +282,11 @@ def as_datamodule(
             )
         if standardize is not None:
             raise ZooError("A DataModule scales its own rows: pass standardize with arrays only.")
+        if layout != "auto":
+            raise ZooError("A DataModule lays out its own rows: pass layout with arrays only.")
         if set(coding.values()) != {"auto"}:
             raise ZooError("A DataModule codes its own columns: pass missing and text with arrays and tables only.")
-        data.takes_missing = model.takes_missing
+        data.takes_missing, data.kinds = model.takes_missing, model.entry.kinds
         return data
     texts, column = as_texts(data), "text"
     if texts is None and (named := column_of_texts(data, coding["text"])) is not None:
@@ -311,8 +322,8 @@ def as_datamodule(
     if kind == "tokens" or "tabular" not in kinds:
         coding = {}
     return ArrayData(
-        data, y, weight, kind=kind, standardize=standardize, takes_missing=model.takes_missing, parts=parts, **coding,
-        **options,
+        data, y, weight, kind=kind, standardize=standardize, takes_missing=model.takes_missing, kinds=kinds,
+        parts=parts, layout=layout, **coding, **options,
     )  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def prepare(
         data.follow(learnt, tokenizer)
     if rows is not None:
         data.divide(rows)
-    data.takes_missing = model.takes_missing
+    data.takes_missing, data.kinds = model.takes_missing, model.entry.kinds
     model.build(data.spec)
     return data
 

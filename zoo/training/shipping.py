@@ -133,7 +133,7 @@ def metrics_of(key: str, data_folder: Path) -> dict[str, float]:
     options = dict(index_now()[key]["data"])
     options = {k: v.replace("{DATA}", str(data_folder)) if isinstance(v, str) else v for k, v in options.items()}
     data = create_data(options.pop("name"), **options)
-    data.takes_missing = model.takes_missing
+    data.takes_missing, data.kinds = model.takes_missing, model.entry.kinds
     data.follow(model.preprocessing, model.spec.tokenizer if model.spec else None)
     split = "test" if data.has("test") else "train"
     return {f"{split}/{key}": value for key, value in evaluate(model, data, split=split, device="cpu").items()}
