@@ -128,10 +128,8 @@ def _rate(group: dict[str, Any], count: float) -> float:
 
 def _fused(bucket: Bucket, group: dict[str, Any]) -> None:
     """The same step in one operation."""
-    steps = [state["step"] for state in bucket.states]
-    torch._foreach_add_(steps, 1)
     torch._fused_adagrad_(
-        bucket.params, aligned(bucket.grads, bucket.params), bucket.of("sum"), steps,
+        bucket.params, aligned(bucket.grads, bucket.params), bucket.of("sum"), bucket.add_step(),
         lr=number(group["lr"]), lr_decay=group["lr_decay"], weight_decay=group["weight_decay"], eps=group["eps"],
         maximize=group["maximize"],
     )  # fmt: skip

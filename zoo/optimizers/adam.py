@@ -181,12 +181,10 @@ def adam_step(bucket: Bucket, group: dict[str, Any]) -> None:
 def _fused(bucket: Bucket, group: dict[str, Any]) -> None:
     """The same step in one operation."""
     beta1, beta2 = map(number, group["betas"])
-    steps = [state["step"] for state in bucket.states]
-    torch._foreach_add_(steps, 1)
     operation = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
     operation(
         bucket.params, aligned(bucket.grads, bucket.params), bucket.of("exp_avg"), bucket.of("exp_avg_sq"),
-        bucket.of("max_exp_avg_sq") if group["amsgrad"] else [], steps,
+        bucket.of("max_exp_avg_sq") if group["amsgrad"] else [], bucket.add_step(),
         amsgrad=group["amsgrad"], lr=number(group["lr"]), beta1=beta1, beta2=beta2,
         weight_decay=group["weight_decay"], eps=group["eps"], maximize=group["maximize"],
     )  # fmt: skip

@@ -64,11 +64,20 @@ class Bucket(NamedTuple):
             return list(grads)
         return list(torch._foreach_add(grads, self.params, alpha=weight_decay))
 
-    def count_step(self) -> list[float]:
-        """Add this step to the count of each parameter; return the counts, from 1 on."""
-        steps = [state["step"] for state in self.states]
+    def steps(self) -> list[Tensor]:
+        """Return the counts of steps, one of each parameter."""
+        return [state["step"] for state in self.states]
+
+    def add_step(self) -> list[Tensor]:
+        """Add this step to the count of each parameter; return the counts."""
+        steps = self.steps()
+        # a number in place of the tensor would be made one for each of them, in three times the time
         torch._foreach_add_(steps, torch.ones((), device=steps[0].device), alpha=1.0)
-        return [step.item() for step in steps]
+        return steps
+
+    def count_step(self) -> list[float]:
+        """Add this step to the count of each parameter; return the counts as numbers, from 1 on."""
+        return [step.item() for step in self.add_step()]
 
 
 class _Plan(NamedTuple):
