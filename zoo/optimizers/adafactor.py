@@ -33,6 +33,7 @@ from torch import Tensor
 
 from zoo.checks import Range, check_type
 from zoo.errors import ZooError
+from zoo.kernels.adafactor import adafactor_step, available, takes
 from zoo.optimizers.base import Bucket, RawOptimizer, number, step_count, zeros
 
 __all__ = ["Adafactor"]
@@ -50,6 +51,7 @@ class Adafactor(RawOptimizer):
         weight_decay: λ, apart from the gradient.
         foreach: as in torch; there is one form.
         maximize: ascend instead of descend.
+        fused: take a step in one operation where a kernel takes the parameters: float32 or float64, on a CPU.
 
     Raises:
         ZooError: a value is out of its range.
@@ -79,6 +81,7 @@ class Adafactor(RawOptimizer):
         *,
         foreach: bool | None = None,
         maximize: bool = False,
+        fused: bool | None = None,
     ) -> None:
         if beta2_decay not in Range(high=0):
             raise ZooError(f"beta2_decay must be at most 0, not {beta2_decay!r}.")
@@ -87,13 +90,14 @@ class Adafactor(RawOptimizer):
         eps = check_type("eps", tuple(eps), tuple[float | None, float])  # of a config it is a list
         if any(value is not None and value < 0 for value in eps):
             raise ZooError(f"Both eps must be at least 0, not {eps!r}.")
-        super().__init__(
-            params,
-            {
-                "lr": lr, "beta2_decay": beta2_decay, "eps": eps, "d": d, "weight_decay": weight_decay,
-                "foreach": foreach, "maximize": maximize,
-            },
-        )  # fmt: skip
+        options = {
+            "lr": lr, "beta2_decay": beta2_decay, "eps": eps, "d": d, "weight_decay": weight_decay, "foreach": foreach,
+            "maximize": maximize,
+        }  # fmt: skip
+        super().__init__(params, options if fused is None else {**options, "fused": fused})  # which torch has not
+
+    def passes_often(self, group: dict[str, Any]) -> bool:
+        return not (group.get("fused") and takes(group["params"][0]))
 
     def begin(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         assert parameter.grad is not None
@@ -112,8 +116,24 @@ class Adafactor(RawOptimizer):
         matrices = bucket.where(lambda state: "row_var" in state)
         vectors = bucket.where(lambda state: "row_var" not in state)
         for part, variances in ((matrices, _of_matrices), (vectors, _of_vectors)):
-            if part.params:
+            if not part.params:
+                continue
+            if group.get("fused") and available(part.params, part.grads):
+                _fused(part, group)
+            else:
                 _step(part, variances, group)
+
+
+def _fused(bucket: Bucket, group: dict[str, Any]) -> None:
+    """The same step in one operation."""
+    floor, least_size = group["eps"]
+    floor = torch.finfo(bucket.params[0].dtype).eps if floor is None else floor
+    matrices = "row_var" in bucket.states[0]
+    adafactor_step(
+        bucket.params, bucket.grads, bucket.of("row_var" if matrices else "variance"),
+        bucket.of("col_var") if matrices else [], bucket.steps(), number(group["lr"]), group["beta2_decay"], floor,
+        least_size, group["d"], group["weight_decay"], group["maximize"],
+    )  # fmt: skip
 
 
 def _step(bucket: Bucket, variances: Callable[..., list[Tensor]], group: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.kernels.rmsprop import available, rmsprop_step, takes
 from zoo.optimizers.base import Bucket, RawOptimizer, number, step_count, zeros
 
 __all__ = ["RMSprop"]
@@ -45,6 +46,7 @@ class RMSprop(RawOptimizer):
         foreach: as in torch; there is one form.
         maximize: ascend instead of descend.
         differentiable: torch's alone.
+        fused: take a step in one pass where a kernel takes the parameters: float32 or float64, on a CPU.
 
     Raises:
         ZooError: a value is out of its range.
@@ -75,15 +77,17 @@ class RMSprop(RawOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
         differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps, "centered": centered,
-                "weight_decay": weight_decay, "capturable": capturable, "foreach": foreach, "maximize": maximize,
-                "differentiable": differentiable,
-            },
-        )  # fmt: skip
+        options = {
+            "lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps, "centered": centered,
+            "weight_decay": weight_decay, "capturable": capturable, "foreach": foreach, "maximize": maximize,
+            "differentiable": differentiable,
+        }  # fmt: skip
+        super().__init__(params, options if fused is None else {**options, "fused": fused})  # which torch has not
+
+    def passes_often(self, group: dict[str, Any]) -> bool:
+        return not (group.get("fused") and takes(group["params"][0]))
 
     def begin(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         names = ["square_avg", *(["momentum_buffer"] if group["momentum"] else [])]
@@ -91,6 +95,9 @@ class RMSprop(RawOptimizer):
         return {"step": step_count(parameter)} | {name: zeros(parameter) for name in names}
 
     def update(self, bucket: Bucket, group: dict[str, Any]) -> None:
+        if group.get("fused") and available(bucket.params, bucket.grads):
+            _fused(bucket, group)
+            return
         bucket.count_step()
         alpha, rate = group["alpha"], number(group["lr"])
         grads = bucket.descent(group["maximize"], group["weight_decay"])
@@ -112,3 +119,12 @@ class RMSprop(RawOptimizer):
             torch._foreach_add_(bucket.params, sums, alpha=-rate)
         else:
             torch._foreach_addcdiv_(bucket.params, grads, lengths, value=-rate)
+
+
+def _fused(bucket: Bucket, group: dict[str, Any]) -> None:
+    """The same step in one operation."""
+    rmsprop_step(
+        bucket.params, bucket.grads, bucket.of("square_avg"), bucket.of("grad_avg") if group["centered"] else [],
+        bucket.of("momentum_buffer") if group["momentum"] else [], bucket.steps(), number(group["lr"]),
+        group["alpha"], group["eps"], group["weight_decay"], group["momentum"], group["maximize"],
+    )  # fmt: skip
