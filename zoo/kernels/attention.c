@@ -38,7 +38,7 @@ typedef struct {
     int count;
     int64_t low[ROWS], high[ROWS]; /* of the keys that a query sees */
     int64_t from, to;              /* of those that any sees, `from` where a tile begins */
-    const float *mask[ROWS];       /* or NULL */
+    const float *mask[ROWS];       /* where there is one */
     int64_t first_for_all, last_for_all; /* of the keys that all see */
     float slope;
     uint32_t draw[ROWS][2]; /* what a query's numbers are drawn from */
@@ -65,14 +65,59 @@ static void pack(const float *x, int64_t depth, int64_t columns, int64_t step, f
     }
 }
 
-/* The same of x^T, for x (columns, depth): a row of it is read once. */
-static void pack_turned(const float *x, int64_t depth, int64_t columns, int64_t step, float *packed) {
+/* to (columns, LANES) = factor * x^T of x (rows, columns), LANES of each at most and zeros beyond the rows; `apart` and
+   `step` are numbers from a row to the next, and `kept` is how many of each row of `to` are written. */
+INLINE void turn_some(const float *x, int64_t step, int rows, int columns, float factor, float *to, int64_t apart,
+                      int kept) {
+#if defined(__AVX512F__)
+    __m512 r[LANES], t[LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) r[i] = i < rows ? (__m512)(factor * load(x + i * step, columns)) : _mm512_setzero_ps();
+#pragma GCC unroll 8
+    for (int i = 0; i < LANES; i += 2) { /* pairs of rows, then fours, then quarters of four rows side by side */
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < LANES; i += 4)
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; j++) {
+            const __m512d above = (__m512d)t[i + j], below = (__m512d)t[i + j + 2];
+            r[i + 2 * j] = (__m512)_mm512_unpacklo_pd(above, below);
+            r[i + 2 * j + 1] = (__m512)_mm512_unpackhi_pd(above, below);
+        }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        const __m512 even = _mm512_shuffle_f32x4(r[j], r[4 + j], 0x88), odd = _mm512_shuffle_f32x4(r[j], r[4 + j], 0xdd);
+        const __m512 next = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0x88);
+        const __m512 last = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0xdd);
+        t[j] = _mm512_shuffle_f32x4(even, next, 0x88);
+        t[4 + j] = _mm512_shuffle_f32x4(odd, last, 0x88);
+        t[8 + j] = _mm512_shuffle_f32x4(even, next, 0xdd);
+        t[12 + j] = _mm512_shuffle_f32x4(odd, last, 0xdd);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++)
+        if (i < columns) store(to + i * apart, (vec)t[i], kept);
+#else
+    for (int i = 0; i < kept; i++)
+        for (int j = 0; j < columns; j++) to[j * apart + i] = i < rows ? factor * x[i * step + j] : 0.0f;
+#endif
+}
+
+static void turn(const float *x, int64_t step, int rows, int columns, float factor, float *to, int64_t apart, int kept) {
+    if (rows == LANES && columns == LANES && kept == LANES) turn_some(x, step, LANES, LANES, factor, to, apart, LANES);
+    else turn_some(x, step, rows, columns, factor, to, apart, kept);
+}
+
+/* What `pack` makes, of factor * x^T for x (columns, depth). */
+static void pack_turned(const float *x, int64_t depth, int64_t columns, int64_t step, float factor, float *packed) {
     for (int64_t first = 0; first < columns; first += WIDE * LANES) {
-        const int64_t width = width_at(first, columns) * LANES, there = least(width, columns - first);
-        for (int64_t column = 0; column < there; column++)
-            for (int64_t k = 0; k < depth; k++) packed[k * width + column] = x[(first + column) * step + k];
-        for (int64_t k = 0; k < depth && there < width; k++)
-            memset(packed + k * width + there, 0, (width - there) * sizeof(float));
+        const int64_t width = width_at(first, columns) * LANES;
+        for (int64_t v = 0; v < width; v += LANES)
+            for (int64_t k = 0; k < depth; k += LANES)
+                turn(x + (first + v) * step + k, step, lanes(columns - first - v), lanes(depth - k), factor,
+                     packed + k * width + v, width, LANES);
         packed += depth * width;
     }
 }
@@ -88,29 +133,37 @@ static uint64_t mixed(uint64_t x) { /* the end of SplitMix64 */
     return x ^ (x >> 31);
 }
 
-static Some some_queries(const Attention *a, int64_t row, int64_t head, int64_t first, int64_t count) {
-    Some some = {row, head, first, (int)count, .from = a->keys, .last_for_all = a->keys};
-    some.slope = a->slopes ? a->slopes[head] * LOG2E : 0.0f;
-    for (int r = 0; r < count; r++) {
-        const int64_t place = first + r + a->offset;
-        some.low[r] = a->window ? most(0, place - a->window + 1) : 0;
-        some.high[r] = a->causal ? place + 1 : a->window ? place + a->window : a->keys;
-        some.high[r] = most(0, least(some.high[r], a->keys));
-        some.from = least(some.from, some.low[r]);
-        some.to = most(some.to, some.high[r]);
-        some.mask[r] = a->mask ? at(a->mask, a->mask_at, row, head, first + r) : NULL;
-        if (!a->dropped) continue;
+/* Of the keys that a query sees: the first, and the one behind the last. */
+static int64_t low_of(const Attention *a, int64_t query) {
+    return a->window ? most(0, query + a->offset - a->window + 1) : 0;
+}
+
+static int64_t high_of(const Attention *a, int64_t query) {
+    const int64_t place = query + a->offset;
+    const int64_t high = a->causal ? place + 1 : a->window ? place + a->window : a->keys;
+    return most(0, least(high, a->keys));
+}
+
+/* Where the tile begins that holds the first of the keys that a query sees. */
+static int64_t tile_of(const Attention *a, int64_t query, int64_t to) {
+    return least(low_of(a, query), to) / (WIDE * LANES) * (WIDE * LANES);
+}
+
+/* Filled where it lies: a copy would wait for what was just stored. */
+static void take_queries(const Attention *a, int64_t row, int64_t head, int64_t first, int64_t count, Some *some) {
+    some->row = row, some->head = head, some->first = first, some->count = (int)count;
+    some->slope = a->slopes ? a->slopes[head] * LOG2E : 0.0f;
+    for (int r = 0; r < count; r++) some->low[r] = low_of(a, first + r), some->high[r] = high_of(a, first + r);
+    some->to = high_of(a, first + count - 1); /* a later query sees neither earlier keys nor fewer later ones */
+    some->last_for_all = high_of(a, first), some->first_for_all = low_of(a, first + count - 1);
+    some->from = tile_of(a, first, some->to);
+    for (int r = 0; r < count && a->mask; r++) some->mask[r] = at(a->mask, a->mask_at, row, head, first + r);
+    for (int r = 0; r < count && a->dropped; r++) {
         const uint64_t query = (row * a->heads + head) * a->queries + first + r + 1;
         const uint64_t bits = mixed((uint64_t)a->seed + query * 0x9e3779b97f4a7c15u);
-        some.draw[r][0] = (uint32_t)bits;
-        some.draw[r][1] = (uint32_t)(bits >> 32);
+        some->draw[r][0] = (uint32_t)bits;
+        some->draw[r][1] = (uint32_t)(bits >> 32);
     }
-    for (int r = 0; r < count; r++) {
-        some.first_for_all = most(some.first_for_all, some.low[r]);
-        some.last_for_all = least(some.last_for_all, some.high[r]);
-    }
-    some.from = least(some.from, some.to) / (WIDE * LANES) * (WIDE * LANES);
-    return some;
 }
 
 INLINE ivec from_zero(void) {
@@ -119,14 +172,17 @@ INLINE ivec from_zero(void) {
     return lane;
 }
 
-/* Whether all see all keys of the tile that begins at `first`, and nothing is added to the scores. */
-INLINE int is_plain(const Attention *a, const Some *some, int64_t first) {
-    return !a->mask && !a->slopes && first >= some->first_for_all && first + WIDE * LANES <= some->last_for_all;
+/* Whether all see all LANES keys from j on, and nothing is added to the scores. */
+INLINE int is_plain(const Attention *a, const Some *some, int64_t j) {
+    return !a->mask && !a->slopes && j >= some->first_for_all && j + LANES <= some->last_for_all;
 }
+
+/* Vectors of the tile that begins at `first` which hold keys that any of some queries sees. */
+INLINE int seen_at(const Some *some, int64_t first) { return width_at(first, some->to); }
 
 /* Scores of query r with the keys from j on, to which what is asked for is added; -inf where it does not see them. */
 INLINE vec seen(const Attention *a, const Some *some, int r, int64_t j, vec s) {
-    if (some->mask[r]) s += LOG2E * load(some->mask[r] + j, lanes(a->keys - j));
+    if (a->mask) s += LOG2E * load(some->mask[r] + j, lanes(a->keys - j));
     if (a->slopes) {
         const vec far = __builtin_convertvector(from_zero(), vec) + (float)(j - (some->first + r + a->offset));
         s -= some->slope * choose(far < set(0.0f), -far, far);
@@ -175,22 +231,25 @@ INLINE float sum(vec x) {
 static void weigh(const Attention *a, const Some *some, const float *keys, int64_t wide, float *weights, float *sums,
                   float *norms) {
     const float *rows[ROWS] = {0};
+    float tops[ROWS];
     vec tile[ROWS][WIDE], top[ROWS];
     for (int r = 0; r < some->count; r++) {
         rows[r] = at(a->q, a->q_at, some->row, some->head, some->first + r);
         top[r] = set(-INFINITY);
     }
     for (int64_t first = some->from; first < some->to; first += WIDE * LANES) {
-        const int count = width_at(first, a->keys), plain = is_plain(a, some, first);
-        product(some->count, count, a->width, 1, rows, tile_at(keys, a->width, a->keys, first, 0), tile);
-        for (int r = 0; r < some->count; r++)
-            for (int v = 0; v < count; v++) {
-                const int64_t j = first + v * LANES;
-                vec s = tile[r][v] * ((float)a->scale * LOG2E);
-                if (!plain) s = seen(a, some, r, j, s);
+        const int count = seen_at(some, first);
+        product_apart(some->count, count, a->width, 1, rows, tile_at(keys, a->width, a->keys, first, 0),
+                      width_at(first, a->keys), tile);
+        for (int v = 0; v < count; v++) {
+            const int64_t j = first + v * LANES;
+            const int plain = is_plain(a, some, j);
+            for (int r = 0; r < some->count; r++) {
+                const vec s = plain ? tile[r][v] : seen(a, some, r, j, tile[r][v]);
                 top[r] = greater(s, top[r]);
                 store(weights + r * wide + j, s, LANES);
             }
+        }
     }
     for (int r = 0; r < some->count; r++) {
         float *line = weights + r * wide;
@@ -202,7 +261,13 @@ static void weigh(const Attention *a, const Some *some, const float *keys, int64
             store(line + j, a->dropped ? (vec)(p * kept(a, some, r, j)) : p, LANES);
         }
         sums[r] = sum(total);
-        norms[r] = sums[r] == 0.0f ? INFINITY : highest + log2f(sums[r]);
+        tops[r] = finite;
+    }
+    const int n = some->count; /* their logarithms at once: a sum is 0, or at least the 1 of the highest score */
+    for (int r = 0; r < n; r += LANES) {
+        const vec all = load(sums + r, lanes(n - r)), none = set(0.0f);
+        const vec logs = load(tops + r, lanes(n - r)) + LOG2E * log_(all);
+        store(norms + r, choose(all == none, set(INFINITY), choose(all == all, logs, all)), lanes(n - r));
     }
 }
 
@@ -239,12 +304,14 @@ KERNEL(attention, Attention) {
             const int64_t row = item / parts / task->heads, head = item / parts % task->heads;
             const int64_t end = least(task->queries, (item % parts + 1) * part);
             if (failed || item % parts * part >= end) continue;
-            pack_turned(at(task->k, task->k_at, row, head / group, 0), task->width, task->keys, task->k_at.step, keys);
+            pack_turned(at(task->k, task->k_at, row, head / group, 0), task->width, task->keys, task->k_at.step,
+                        (float)task->scale * LOG2E, keys);
             pack(at(task->v, task->v_at, row, head / group, 0), task->keys, task->other, task->v_at.step, values);
             const int64_t high = height(end - item % parts * part);
             for (int64_t first = item % parts * part; first < end; first += high) {
                 float sums[ROWS];
-                const Some some = some_queries(task, row, head, first, least(high, end - first));
+                Some some;
+                take_queries(task, row, head, first, least(high, end - first), &some);
                 weigh(task, &some, keys, wide, weights, sums,
                       task->norm + (row * task->heads + head) * task->queries + first);
                 mix(task, &some, values, wide, weights, sums);
@@ -259,7 +326,7 @@ KERNEL(attention, Attention) {
 
 /* What the way back of a head works with. */
 typedef struct {
-    float *keys, *values;      /* by columns of keys: (d, S) and (e, S), packed */
+    float *keys, *values;      /* by columns of keys: (d, S), times the scale, and (e, S), packed */
     float *sides;              /* keys as rows: (S, d), packed */
     float *weights, *slopes;   /* p z, and ds: (QUERIES, S) */
     float *d_keys, *d_values;  /* sums by columns of keys: (d, S) and (e, S) */
@@ -282,19 +349,19 @@ static void weigh_back(const Attention *a, const Some *some, const Back *back, i
         inner[r] = sum(total);
     }
     for (int64_t first = some->from; first < some->to; first += WIDE * LANES) {
-        const int count = width_at(first, a->keys), plain = is_plain(a, some, first);
-        product(some->count, count, a->width, 1, rows, tile_at(back->keys, a->width, a->keys, first, 0), tile);
-        product(some->count, count, a->other, 1, ups, tile_at(back->values, a->other, a->keys, first, 0), up);
-        for (int r = 0; r < some->count; r++)
-            for (int v = 0; v < count; v++) {
-                const int64_t j = first + v * LANES;
-                vec s = tile[r][v] * ((float)a->scale * LOG2E);
-                if (!plain) s = seen(a, some, r, j, s);
-                const vec p = exp2_(s - norms[r]);
+        const int count = seen_at(some, first), step = width_at(first, a->keys);
+        product_apart(some->count, count, a->width, 1, rows, tile_at(back->keys, a->width, a->keys, first, 0), step, tile);
+        product_apart(some->count, count, a->other, 1, ups, tile_at(back->values, a->other, a->keys, first, 0), step, up);
+        for (int v = 0; v < count; v++) {
+            const int64_t j = first + v * LANES;
+            const int plain = is_plain(a, some, j);
+            for (int r = 0; r < some->count; r++) {
+                const vec p = exp2_((plain ? tile[r][v] : seen(a, some, r, j, tile[r][v])) - norms[r]);
                 const vec z = a->dropped ? kept(a, some, r, j) : set(1.0f);
-                store(weights + r * wide + j, p * z, LANES);
-                store(slopes + r * wide + j, p * (up[r][v] * z - inner[r]), LANES);
+                store(weights + r * wide + j, a->dropped ? (vec)(p * z) : p, LANES);
+                store(slopes + r * wide + j, p * ((a->dropped ? (vec)(up[r][v] * z) : up[r][v]) - inner[r]), LANES);
             }
+        }
     }
 }
 
@@ -315,18 +382,22 @@ static void back_queries(const Attention *a, const Some *some, const Back *back,
     }
 }
 
-/* sums (columns, S) += x^T weights for x (queries, columns) and the keys from `from` up to `to`. */
-static void add_transposed(int64_t queries, int64_t columns, const float *x, int64_t step, const float *weights,
-                           int64_t from, int64_t to, int64_t wide, float *sums) {
+#define NARROW (2 * LANES) /* keys whose sums are made at once: the queries before the first of them see none */
+
+/* sums (columns, S) += x^T weights for x (queries, columns), from query `start` on, and the keys from `from` up to `to`. */
+static void add_transposed(const Attention *a, int64_t start, int64_t queries, int64_t columns, const float *x,
+                           int64_t step, const float *weights, int64_t from, int64_t to, int64_t wide, float *sums) {
     const float *rows[ROWS] = {0};
     vec tile[ROWS][WIDE];
     const int64_t high = height(columns);
-    for (int64_t first = from; first < to; first += WIDE * LANES) {
-        const int count = width_at(first, to);
+    for (int64_t first = from; first < to; first += NARROW) {
+        const int count = (int)least(NARROW / LANES, (to - first + LANES - 1) / LANES);
+        const int64_t dark = a->causal ? least(queries, most(0, first - a->offset - start)) : 0;
         for (int64_t column = 0; column < columns; column += high) {
             const int number = (int)least(high, columns - column);
-            for (int r = 0; r < number; r++) rows[r] = x + column + r;
-            product_apart(number, count, queries, step, rows, (const vec *)(weights + first), wide / LANES, tile);
+            for (int r = 0; r < number; r++) rows[r] = x + dark * step + column + r;
+            product_apart(number, count, queries - dark, step, rows, (const vec *)(weights + dark * wide + first),
+                          wide / LANES, tile);
             for (int r = 0; r < number; r++)
                 for (int v = 0; v < count; v++) *(vec *)(sums + (column + r) * wide + first + v * LANES) += tile[r][v];
         }
@@ -336,33 +407,36 @@ static void add_transposed(int64_t queries, int64_t columns, const float *x, int
 /* x (steps, columns) = factor * sums^T, for sums (columns, steps). */
 static void write_transposed(const float *sums, int64_t wide, int64_t steps, int64_t columns, float factor, float *x,
                              int64_t step) {
-    for (int64_t j = 0; j < steps; j++)
-        for (int64_t column = 0; column < columns; column++) x[j * step + column] = factor * sums[column * wide + j];
+    for (int64_t j = 0; j < steps; j += LANES)
+        for (int64_t column = 0; column < columns; column += LANES)
+            turn(sums + column * wide + j, wide, lanes(columns - column), lanes(steps - j), factor,
+                 x + j * step + column, step, lanes(columns - column));
+}
+
+INLINE void clear(float *line, int64_t from, int64_t to) {
+    for (int64_t j = from; j < to; j += LANES) store(line + j, set(0.0f), LANES);
 }
 
 /* The gradients by QUERIES queries of a head, those of keys and values added to their sums. */
 static void back_block(const Attention *a, const Back *back, int64_t row, int64_t head, int64_t start, int64_t wide) {
     const int64_t count = least(QUERIES, a->queries - start), high = height(count);
-    int64_t from = a->keys, to = 0;
+    const int64_t to = high_of(a, start + count - 1), from = tile_of(a, start, to);
     for (int64_t first = 0; first < count; first += high) {
-        const Some some = some_queries(a, row, head, start + first, least(high, count - first));
+        Some some;
+        take_queries(a, row, head, start + first, least(high, count - first), &some);
         float *weights = back->weights + first * wide, *slopes = back->slopes + first * wide;
         const int64_t end = some.from + (some.to - some.from + LANES - 1) / LANES * LANES;
-        for (int r = 0; r < some.count; r++) /* the keys that these do not see and others may */
-            for (int which = 0; which < 2; which++) {
-                float *line = (which ? slopes : weights) + r * wide;
-                memset(line, 0, some.from * sizeof(float));
-                memset(line + end, 0, (wide - end) * sizeof(float));
-            }
+        for (int r = 0; r < some.count; r++) { /* the keys that these do not see and others may */
+            clear(weights + r * wide, from, some.from), clear(weights + r * wide, end, to);
+            clear(slopes + r * wide, from, some.from), clear(slopes + r * wide, end, to);
+        }
         weigh_back(a, &some, back, wide, weights, slopes);
         back_queries(a, &some, back, wide, slopes);
-        from = least(from, some.from);
-        to = most(to, some.to);
     }
-    add_transposed(count, a->width, at(a->q, a->q_at, row, head, start), a->q_at.step, back->slopes, from, to, wide,
-                   back->d_keys);
-    add_transposed(count, a->other, at(a->d_out, a->d_out_at, row, head, start), a->d_out_at.step, back->weights, from,
-                   to, wide, back->d_values);
+    add_transposed(a, start, count, a->width, at(a->q, a->q_at, row, head, start), a->q_at.step, back->slopes, from, to,
+                   wide, back->d_keys);
+    add_transposed(a, start, count, a->other, at(a->d_out, a->d_out_at, row, head, start), a->d_out_at.step,
+                   back->weights, from, to, wide, back->d_values);
 }
 
 KERNEL(attention_back, Attention) {
@@ -384,8 +458,8 @@ KERNEL(attention_back, Attention) {
             const int64_t row = item / task->groups, group = item % task->groups;
             if (failed) continue;
             const float *k = at(task->k, task->k_at, row, group, 0), *v = at(task->v, task->v_at, row, group, 0);
-            pack_turned(k, task->width, task->keys, task->k_at.step, b.keys);
-            pack_turned(v, task->other, task->keys, task->v_at.step, b.values);
+            pack_turned(k, task->width, task->keys, task->k_at.step, (float)task->scale * LOG2E, b.keys);
+            pack_turned(v, task->other, task->keys, task->v_at.step, 1.0f, b.values);
             pack(k, task->keys, task->width, task->k_at.step, b.sides);
             memset(b.d_keys, 0, wide * task->width * sizeof(float));
             memset(b.d_values, 0, wide * task->other * sizeof(float));

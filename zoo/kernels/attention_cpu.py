@@ -1,4 +1,4 @@
-"""Attention of sequences of some hundred steps in single precision on a CPU, by `attention.c`, both ways.
+"""Attention of sequences of up to some thousand steps in single precision on a CPU, by `attention.c`, both ways.
 
 Letters: B rows, H heads, G heads of keys and values, T queries, S keys, d and e widths of a head.
 """
@@ -38,17 +38,16 @@ class _Attention(ctypes.Structure):
     ]
 
 
-def compiled(x: Tensor) -> bool:
-    """Return whether there is a kernel for numbers of this type, here."""
-    return x.dtype == torch.float32 and x.device.type == "cpu" and function("attention", _Attention) is not None
+def compiled(x: Tensor, size: int = 0) -> bool:
+    """Return whether there is a kernel for numbers of this type, here, and for `size` keys or values of a head."""
+    fits = x.dtype == torch.float32 and x.device.type == "cpu" and size <= LONGEST
+    return fits and function("attention", _Attention) is not None
 
 
 def fits(x: Inputs) -> bool:
     """Return whether the kernel takes such inputs, and is faster than operations of torch."""
-    if not compiled(x.q):
-        return False
     (rows, heads, queries, width), (groups, keys), other = x.q.shape, x.k.shape[1:3], x.v.shape[3]
-    if not min(rows, heads, groups, queries, keys, width, other) or keys * max(width, other) > LONGEST:
+    if not min(rows, heads, groups, queries, keys, width, other) or not compiled(x.q, keys * max(width, other)):
         return False
     if x.seed is not None:  # which the torch form would draw other numbers from: nothing that may change counts here
         return _dropped(x) < LEVELS

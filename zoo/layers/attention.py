@@ -87,7 +87,7 @@ def scaled_dot_product_attention(
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = additive(~attn_mask, query.dtype)
     learned = alibi is not None and alibi.requires_grad
-    if query.dim() == 4 and not learned and blockwise_wins(query, key, value, attn_mask, dropout_p):
+    if query.dim() == 4 and not learned and blockwise_wins(query, key, value, attn_mask):
         return blockwise(query, key, value, attn_mask, alibi, scale, dropout_p, is_causal, window, offset)
     bias, dead = attention_bias(
         query, key.shape[-2], attn_mask, is_causal=is_causal, window=window, alibi=alibi, offset=offset
@@ -226,8 +226,9 @@ def _formula(x: Inputs) -> Tensor:
 
 _BLOCKWISE = BlockwiseAttention(_formula)
 _WORTH = 1 << 14  # scores of a head up to which products of all heads at once are as fast as the operator
-_DROPPED = 1 << 16  # scores in all from which the operator is faster where numbers are few beside them, or dropped
-_FEW = 8  # numbers of a head
+_SMALL = 1 << 13  # scores in all from which its kernel in C is faster than them
+_FUSED = 1 << 16  # and faster than torch's own operator
+_FEW = 4  # queries, below which the kernel takes longer over the keys than over them
 _ON_GPU = 1 << 15  # scores of a row of the batch, below which the operator costs more than it saves
 
 
@@ -255,8 +256,8 @@ def blockwise(
     return _BLOCKWISE(Inputs(query, key, value, mask, slopes, seed, *options))
 
 
-def blockwise_wins(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_p: float = 0.0) -> bool:
-    """Whether the operator goes, and is faster, from some thousand scores on: on a CPU, and in Triton on a GPU."""
+def blockwise_wins(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, least: int = _SMALL) -> bool:
+    """Whether the operator goes, and is faster, on a CPU from `least` scores on, and in Triton on a GPU."""
     (rows, heads, queries, width), groups, keys = query.shape, key.shape[1], key.shape[2]
     if torch.compiler.is_exporting():  # for any length, and to run without the zoo
         return False
@@ -267,8 +268,8 @@ def blockwise_wins(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     if not fits or queries == 1:
         return False
     if query.device.type == "cpu":
-        many = (dropout_p > 0 or width <= _FEW) and rows * heads * queries * keys >= _DROPPED
-        many = many and not torch.compiler.is_compiling() and compiled(query)
+        many = queries >= _FEW and rows * heads * queries * keys >= least
+        many = many and not torch.compiler.is_compiling() and compiled(query, keys * max(width, value.shape[-1]))
         if not (many or queries * keys > _WORTH) or query.dtype not in (torch.float32, torch.float64):
             return False
     elif heads * queries * keys < _ON_GPU or not fits_gpu(query.device, _kind(query), width, value.shape[-1]):
@@ -470,13 +471,11 @@ class MultiheadAttention(nn.Module):
         slopes = alibi_slopes(self.num_heads, q) if self.positions == "alibi" else None
         dropout_p, causal = self.dropout if self.training else 0.0, self.causal or is_causal
         always = (self.bias_k is not None) + self.add_zero_attn
-        if not need_weights and not always and blockwise_wins(q, k, v, mask, dropout_p):
+        plain = not (need_weights or always)
+        fused = self.fused and plain and not (dropout_p or offset) and fused_wins(q, k, v, mask, slopes, self.window)
+        if plain and blockwise_wins(q, k, v, mask, _FUSED if fused else _SMALL):
             mixed = blockwise(q, k, v, mask, slopes, None, dropout_p, causal, self.window, offset)
-        elif (
-            self.fused
-            and not (need_weights or always or dropout_p or offset)
-            and fused_wins(q, k, v, mask, slopes, self.window)
-        ):
+        elif fused:
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         else:
             bias, dead = attention_bias(

@@ -20,15 +20,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.kernels import gelu as compiled
 from zoo.layers.dropout import Dropout
 from zoo.layers.linear import Linear
+from zoo.layers.usable import transformed
 
 __all__ = ["ACTIVATIONS", "FeedForward"]
 
+_LEAST = {"none": 1 << 17, "tanh": 1 << 14}  # numbers from which on the kernel is faster than torch's operators
+
+
+def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    """GELU by whichever is faster: torch's operator, or the kernel of `zoo.kernels.gelu`."""
+    many = x.numel() >= _LEAST[approximate] and not torch.compiler.is_compiling()
+    if many and compiled.available(x) and not transformed(x):
+        return compiled.gelu(x, approximate == "tanh")
+    return F.gelu(x, approximate=approximate)
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu": _gelu,
+    "gelu_tanh": partial(_gelu, approximate="tanh"),
     "swiglu": F.silu,
 }
 

@@ -147,7 +147,7 @@ class BERT(Pretrains, AttentionModel, GradientModel):
         self.segments = nn.Embedding(2, width)
         self.norm, self.drop = LayerNorm(width, EPS), Dropout(h.dropout)
         layer = ops.TransformerEncoderLayer(
-            width, h.num_heads, h.feedforward_size or 4 * width, h.dropout, activation_of(h.activation), EPS,
+            width, h.num_heads, h.feedforward_size or 4 * width, h.dropout, activation_of(h.activation, h.layers), EPS,
             batch_first=True,
         )  # fmt: skip
         layer.dropout = nn.Identity()  # that within the feed-forward network

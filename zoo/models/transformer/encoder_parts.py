@@ -14,13 +14,13 @@ from torch import Tensor, nn
 __all__ = ["activation_of", "recorded"]
 
 
-def activation_of(name: str) -> Any:
-    """Return an activation as torch's layers and ours take it.
+def activation_of(name: str, layers: str = "zoo") -> Any:
+    """Return an activation as our layers take it, or torch's, which have no name for `gelu_tanh`.
 
     >>> activation_of("relu")
     'relu'
     """
-    return functools.partial(F.gelu, approximate="tanh") if name == "gelu_tanh" else name
+    return functools.partial(F.gelu, approximate="tanh") if (name, layers) == ("gelu_tanh", "torch") else name
 
 
 @contextlib.contextmanager

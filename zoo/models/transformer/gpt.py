@@ -130,7 +130,7 @@ class GPT(Generates, Pretrains, AttentionModel, GradientModel):
         self.embedding = TokenEmbedding(spec.vocab_size, width)
         self.positions = LearnedPositionalEncoding(context, width, h.dropout)
         layer = ops.TransformerEncoderLayer(
-            width, h.num_heads, h.feedforward_size or 4 * width, h.dropout, activation_of(h.activation),
+            width, h.num_heads, h.feedforward_size or 4 * width, h.dropout, activation_of(h.activation, h.layers),
             batch_first=True, norm_first=True, bias=h.bias,
         )  # fmt: skip
         layer.dropout = nn.Identity()  # that within the feed-forward network

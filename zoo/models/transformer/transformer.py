@@ -114,7 +114,7 @@ class TransformerModel(Translates, AttentionModel, GradientModel):
         self.embedding = TokenEmbedding(spec.vocab_size, width, scaled=True)
         self.positions = SinusoidalPositionalEncoding(width, h.dropout)
         ops: Any = layers if h.layers == "zoo" else nn
-        sizes = (width, h.num_heads, h.feedforward_size or 4 * width, h.dropout, activation_of(h.activation))
+        sizes = (width, h.num_heads, h.feedforward_size or 4 * width, h.dropout, activation_of(h.activation, h.layers))
         options = {"batch_first": True, "norm_first": h.norm_first}
         encoder = ops.TransformerEncoder(
             ops.TransformerEncoderLayer(*sizes, **options), h.num_encoder_layers, ops.LayerNorm(width),

@@ -162,7 +162,7 @@ class TransformerEncoderModel(Forecasts, Pretrains, AttentionModel, GradientMode
         ops: Any = layers if h.layers == "zoo" else nn
         turned = {"positions": h.positions} if h.positions in ("rotary", "alibi") else {}
         layer = ops.TransformerEncoderLayer(
-            width, h.num_heads, h.feedforward_size or 4 * width, h.dropout, activation_of(h.activation),
+            width, h.num_heads, h.feedforward_size or 4 * width, h.dropout, activation_of(h.activation, h.layers),
             batch_first=True, norm_first=h.norm_first, **turned,
         )  # fmt: skip
         norm = ops.LayerNorm(width) if h.norm_first else None
