@@ -12,8 +12,8 @@ from torch import Tensor
 
 from zoo.kernels import attention_cpu
 from zoo.kernels.attention import Inputs
-from zoo.layers import scaled_dot_product_attention
-from zoo.layers.attention import _BLOCKWISE, _formula
+from zoo.layers import MultiheadAttention, scaled_dot_product_attention
+from zoo.layers.attention import _BLOCKWISE, _formula, _Split
 
 SIZES = st.sampled_from([1, 2, 5, 6, 7, 15, 16, 17, 31, 63, 64, 65, 97, 130])
 WIDTHS = st.sampled_from([1, 3, 8, 15, 16, 17, 33, 64, 80])
@@ -162,3 +162,57 @@ for keys in (1, 6, 16, 63, 65, 130):
                 torch.autograd.grad(out.sum(), (q, k, v))
 """
     sanitized(script)
+
+
+@pytest.mark.parametrize("shared", [1, 2])
+def test_gradients_of_a_product_are_parts_of_one_tensor(compiled: str, shared: int) -> None:
+    torch.manual_seed(0)
+    rows, steps, groups, width = 3, 40, 2, 8
+    sizes = [groups * shared, groups, groups]
+    product = torch.randn(rows, steps, sum(sizes) * width, requires_grad=True)
+
+    def mixed(packed: bool) -> Tensor:
+        q, k, v = product.view(rows, steps, sum(sizes), width).transpose(1, 2).split(sizes, 1)
+        return _BLOCKWISE(Inputs(q, k, v, scale=0.3, causal=True, packed=packed))
+
+    up = torch.randn(rows, sizes[0], steps, width)
+    apart, together = (torch.autograd.grad(mixed(packed), product, up)[0] for packed in (False, True))
+    assert torch.equal(apart, together)
+    seen = []
+    q, k, v = _Split.apply(product, width, sizes[0], groups)
+    for part in (q, k, v):
+        part.register_hook(seen.append)
+    (found,) = torch.autograd.grad(_BLOCKWISE(Inputs(q, k, v, scale=0.3, causal=True, packed=True)), product, up)
+    assert torch.equal(found, apart)
+    assert found.data_ptr() == seen[0].data_ptr()  # no copy of them
+    q, k, v = _Split.apply(product, width, sizes[0], groups)
+    (found,) = torch.autograd.grad(
+        q.sum() + 2 * v.sum(), product
+    )  # no gradient of the keys, and those of others expanded
+    assert found.view(-1, sum(sizes), width)[0, :, 0].tolist() == [1.0] * sizes[0] + [0.0] * groups + [2.0] * groups
+
+
+def test_second_derivatives_through_a_layer(kernels: str) -> None:
+    layer, x = MultiheadAttention(8, 2, batch_first=True, causal=True), torch.randn(16, 17, 8, requires_grad=True)
+    found = []
+    for small in (0, 1 << 60):  # by the operator, and by products
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("zoo.layers.attention._SMALL", small)
+            patch.setattr("zoo.layers.attention.blockwise_wins.__defaults__", (small,))
+            out = layer(x, x, x, need_weights=False)[0]
+            (first,) = torch.autograd.grad(out.sin().sum(), x, create_graph=True)
+            found.append((first, *torch.autograd.grad(first.square().sum(), [x, layer.in_proj_weight])))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [3, 4, 10, 16, 33])
+@pytest.mark.parametrize("rows", [1, 64])
+def test_a_short_sequence_is_the_same_alone_and_among_others(kernels: str, rows: int, steps: int) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, rows, 4, steps, 17).unbind()
+    mask = torch.rand(rows, 1, 1, steps) < 0.7
+    for options in ({"is_causal": True}, {"attn_mask": mask}, {"window": 2, "alibi": torch.rand(4)}):
+        found = scaled_dot_product_attention(q, k, v, **options)
+        wide = {n: x.double() if isinstance(x, Tensor) and x.dtype == torch.float32 else x for n, x in options.items()}
+        exact = scaled_dot_product_attention(q.double(), k.double(), v.double(), **wide)
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=2e-6)

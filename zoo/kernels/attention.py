@@ -55,7 +55,7 @@ LOG2E = math.log2(math.e)  # scores count in powers of 2: 2^x takes a third of t
 _LIBRARY = torch.library.Library("zoo", "FRAGMENT")
 _INPUTS = (
     "Tensor q, Tensor k, Tensor v, Tensor? mask, Tensor? slopes, Tensor? seed, "
-    "float scale, float dropout, bool causal, SymInt window, SymInt offset"
+    "float scale, float dropout, bool causal, SymInt window, SymInt offset, bool packed"
 )
 
 
@@ -73,6 +73,7 @@ class Inputs(NamedTuple):
     causal: bool = False  # query t sees no key beyond offset + t
     window: int = 0  # how many keys back a query sees (and ahead, where not causal); 0 for all
     offset: int = 0
+    packed: bool = False  # the gradients are to be parts of one tensor (B, T, (H + 2 G) d), where S = T and e = d
 
 
 def fits_gpu(device: torch.device, dtype: torch.dtype, *widths: int) -> bool:
@@ -352,14 +353,14 @@ class BlockwiseAttention:
 
     def _differentiate(self, ctx: Any, d_out: Tensor | None, _: Any) -> Any:
         if d_out is None:
-            return (None,) * 11
+            return (None,) * 12
         *tensors, out, norm = ctx.saved_tensors
-        return *self.operator_back(*tensors, *ctx.options, out, norm, d_out), *(None,) * 8
+        return *self.operator_back(*tensors, *ctx.options, out, norm, d_out), *(None,) * 9
 
     def _keep_again(self, ctx: Any, inputs: tuple, output: tuple) -> None:
         ctx.set_materialize_grads(False)
-        ctx.options = inputs[6:11]
-        ctx.save_for_backward(*inputs[:6], inputs[13])
+        ctx.options = inputs[6:12]
+        ctx.save_for_backward(*inputs[:6], inputs[14])
 
     def _differentiate_again(self, ctx: Any, *v: Tensor | None) -> Any:
         """The gradient of the gradient: the formula's, pulled back twice."""
@@ -374,7 +375,7 @@ class BlockwiseAttention:
         _, pull = torch.func.vjp(gradients, *tensors[:3], d_out)
         given = tuple(torch.zeros_like(t) if g is None else g for g, t in zip(v, tensors[:3], strict=True))
         *by_input, by_direction = pull(given)
-        return *by_input, *(None,) * 10, by_direction
+        return *by_input, *(None,) * 11, by_direction
 
 
 def _fake(*inputs: Any) -> tuple[Tensor, Tensor]:
@@ -383,5 +384,11 @@ def _fake(*inputs: Any) -> tuple[Tensor, Tensor]:
 
 
 def _fake_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = (_room(t, t.shape[3]) for t in arguments[:3])
+    x = Inputs(*arguments[:-3])
+    if x.packed:
+        rows, _, steps, width = x.q.shape
+        heads = [t.shape[1] for t in x[:3]]
+        parts = x.q.new_empty(rows, steps, sum(heads), width).transpose(1, 2).split(heads, 1)
+        return parts[0], parts[1], parts[2]
+    q, k, v = (_room(t, t.shape[3]) for t in x[:3])
     return q, k, v

@@ -17,7 +17,7 @@ gives NaN, and `is_causal` needs no mask.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -243,6 +243,7 @@ def blockwise(
     is_causal: bool,
     window: int | None,
     offset: int,
+    packed: bool = False,
 ) -> Tensor:
     """The results by the operator `zoo::attention`, which never has all weights at once."""
     _check_window(window)
@@ -252,7 +253,7 @@ def blockwise(
     seed = torch.randint(1 << 62, ()) if dropout_p > 0 else None
     scale = _scale(query) if scale is None else scale
     slopes = None if alibi is None else alibi.to(query.device, wide(query.dtype))
-    options = (scale, dropout_p, is_causal, window or 0, offset)
+    options = (scale, dropout_p, is_causal, window or 0, offset, packed)
     return _BLOCKWISE(Inputs(query, key, value, mask, slopes, seed, *options))
 
 
@@ -297,6 +298,37 @@ def fused_wins(
     if mask is not None or alibi is not None or window is not None:
         return False
     return query.shape == key.shape == value.shape and query.numel() > 0 and not transformed(query, key, value)
+
+
+class _Split(torch.autograd.Function):
+    """Queries (B, H, T, d), keys and values (B, G, T, d) of a product (B, T, (H + 2 G) d); no copy either way."""
+
+    @staticmethod
+    def forward(ctx: Any, product: Tensor, width: int, heads: int, groups: int) -> tuple[Tensor, ...]:
+        ctx.shape = product.shape
+        by_head = product.view(*product.shape[:2], heads + 2 * groups, width).transpose(1, 2)
+        return by_head.split([heads, groups, groups], 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        rows, steps, width = ctx.shape
+        first, strides = gradients[0], (steps * width, width, 1)
+        if not torch.is_grad_enabled() and _side_by_side(gradients, width):
+            return first.as_strided(ctx.shape, strides), None, None, None
+        return torch.cat([x.transpose(1, 2).flatten(2) for x in gradients], -1), None, None, None
+
+
+def _side_by_side(parts: tuple[Tensor, ...], width: int) -> bool:
+    """Whether tensors by heads are all there is of one tensor (B, T, width), one part of it after the other."""
+    place = 0
+    for x in parts:
+        rows, heads, steps, d = x.shape
+        if x.stride() != (steps * width, d, width, 1) or x.storage_offset() != place:
+            return False
+        place += heads * d
+    room = parts[0].untyped_storage()
+    whole = place == width and room.nbytes() == parts[0].element_size() * width * rows * steps
+    return whole and all(x.untyped_storage().data_ptr() == room.data_ptr() for x in parts)
 
 
 def _by_group(x: Tensor, y: Tensor, groups: int) -> Tensor:
@@ -474,7 +506,8 @@ class MultiheadAttention(nn.Module):
         plain = not (need_weights or always)
         fused = self.fused and plain and not (dropout_p or offset) and fused_wins(q, k, v, mask, slopes, self.window)
         if plain and blockwise_wins(q, k, v, mask, _FUSED if fused else _SMALL):
-            mixed = blockwise(q, k, v, mask, slopes, None, dropout_p, causal, self.window, offset)
+            packed = self._packs(query, key, value, cache)
+            mixed = blockwise(q, k, v, mask, slopes, None, dropout_p, causal, self.window, offset, packed)
         elif fused:
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         else:
@@ -512,7 +545,10 @@ class MultiheadAttention(nn.Module):
         d = self.head_dim
         sizes = [self.embed_dim, self.num_kv_heads * d, self.num_kv_heads * d]
         if self.in_proj_weight is not None and query is key and key is value and not stored:
-            products = linear(query, self.in_proj_weight, self.in_proj_bias).split(sizes, dim=-1)
+            product = linear(query, self.in_proj_weight, self.in_proj_bias)
+            if self._packs(query, key, value, cache) and not transformed(product):
+                return _Split.apply(product, d, self.num_heads, self.num_kv_heads)
+            products = product.split(sizes, dim=-1)
         else:
             weights = (
                 (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
@@ -534,6 +570,12 @@ class MultiheadAttention(nn.Module):
         if self.positions == "rotary":
             k = rotate(k, torch.arange(offset, offset + k.shape[2], device=k.device), self.rotary_base)
         return (q, k, v) if cache is None else (q, *cache.append(k, v))
+
+    def _packs(self, query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache | None) -> bool:
+        """Whether the gradients of queries, keys and values are best made as the parts of one product's."""
+        same = query is key and key is value and self.in_proj_weight is not None
+        eager = query.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        return same and eager and self.batch_first and cache is None and self.positions != "rotary"
 
     def _check_shapes(self, query: Tensor, key: Tensor, value: Tensor, stored: bool) -> None:
         if query.shape[-1] != self.embed_dim:

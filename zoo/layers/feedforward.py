@@ -27,13 +27,14 @@ from zoo.layers.usable import transformed
 
 __all__ = ["ACTIVATIONS", "FeedForward"]
 
-_LEAST = {"none": 1 << 17, "tanh": 1 << 14}  # numbers from which on the kernel is faster than torch's operators
+_LEAST = {"none": 1 << 17, "tanh": 1 << 14}  # numbers from which on the kernel is faster than torch's operators, or
+_BACK = {"none"}  # faster on the way back alone
 
 
 def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """GELU by whichever is faster: torch's operator, or the kernel of `zoo.kernels.gelu`."""
-    many = x.numel() >= _LEAST[approximate] and not torch.compiler.is_compiling()
-    if many and compiled.available(x) and not transformed(x):
+    many = x.numel() >= _LEAST[approximate] and (approximate not in _BACK or torch.is_grad_enabled())
+    if many and not torch.compiler.is_compiling() and compiled.available(x) and not transformed(x):
         return compiled.gelu(x, approximate == "tanh")
     return F.gelu(x, approximate=approximate)
 
