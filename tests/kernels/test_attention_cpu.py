@@ -186,9 +186,7 @@ def test_gradients_of_a_product_are_parts_of_one_tensor(compiled: str, shared: i
     assert torch.equal(found, apart)
     assert found.data_ptr() == seen[0].data_ptr()  # no copy of them
     q, k, v = _Split.apply(product, width, sizes[0], groups)
-    (found,) = torch.autograd.grad(
-        q.sum() + 2 * v.sum(), product
-    )  # no gradient of the keys, and those of others expanded
+    (found,) = torch.autograd.grad(q.sum() + 2 * v.sum(), product)  # none of the keys, the others expanded
     assert found.view(-1, sum(sizes), width)[0, :, 0].tolist() == [1.0] * sizes[0] + [0.0] * groups + [2.0] * groups
 
 

@@ -52,8 +52,8 @@ def gelu(x: Tensor, tanh: bool = False) -> Tensor:
         tanh: whether it is the approximation.
 
     Example:
-        >>> gelu(torch.tensor([-30.0, 0.0, 30.0]))
-        tensor([-0.,  0., 30.])
+        >>> gelu(torch.tensor([0.0, 30.0]))
+        tensor([ 0., 30.])
     """
     return torch.ops.zoo.gelu.default(x, tanh)
 

@@ -311,7 +311,7 @@ class _Split(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        rows, steps, width = ctx.shape
+        _, steps, width = ctx.shape
         first, strides = gradients[0], (steps * width, width, 1)
         if not torch.is_grad_enabled() and _side_by_side(gradients, width):
             return first.as_strided(ctx.shape, strides), None, None, None
