@@ -484,3 +484,22 @@ def test_a_leaf_alone_is_loaded_as_it_was() -> None:
     assert loaded.to_text() == model.to_text() == "0 (50%), 10 rows"
     for name, value in loaded.state_dict().items():
         assert torch.equal(value, state[name]) or bool((value.isnan() & state[name].isnan()).all()), name
+
+
+def test_models_that_begin_alike_share_nothing_that_changes() -> None:
+    spec = DataSpec("tabular", (13,), "class", num_classes=2)
+    with torch.device("meta"):
+        zoo.create_model("decision_tree", spec)
+    with torch.inference_mode():
+        zoo.create_model("decision_tree", DataSpec("tabular", (14,), "value"))
+    one, other, model = (zoo.create_model("decision_tree", spec) for _ in range(3))
+    assert all(value.device.type == "cpu" for value in one.state_dict().values())
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    fitted_to = Batch(torch.ones(8, 13).double(), torch.tensor([0, 1] * 4))
+    model.fit_batches(lambda: [fitted_to])
+    one.load_state_dict(model.state_dict())
+    one.load_state_dict(other.state_dict())
+    values = zoo.create_model("decision_tree", DataSpec("tabular", (14,), "value"))
+    assert not any(value.is_inference() for value in values.state_dict().values())
+    for name, value in other.state_dict().items():
+        assert torch.equal(value.nan_to_num(7), before[name].nan_to_num(7)), name

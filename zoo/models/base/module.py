@@ -16,6 +16,7 @@ from zoo.checks import PLAIN, is_too_large
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
 from zoo.models.base.answers import labelled, to_arrow
+from zoo.models.base.attributes import QuickAttributes
 from zoo.models.base.evaluation import Evaluation, Pooling
 from zoo.models.base.uses import Needs, check_use
 from zoo.numerics.sparse import dense_rows
@@ -30,11 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ZooModel", "check_accepts"]
 
-_OF_MODULES = (Tensor, nn.Module)  # what torch keeps apart
-_buffer_hooks = nn.modules.module._global_buffer_registration_hooks
 
-
-class ZooModel(pl.LightningModule):
+class ZooModel(QuickAttributes, pl.LightningModule):
     """What all models share: they are built from a `DataSpec`, predict, draw themselves and travel in checkpoints."""
 
     entry: ClassVar[ModelEntry]
@@ -60,21 +58,6 @@ class ZooModel(pl.LightningModule):
         trainer: Any
 
         def __getattr__(self, name: str) -> Any: ...
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # What torch asks of each value costs more than most of a small fit, in which hundreds are set: plain values and
-        # buffers that are there already take the short way.
-        own = self.__dict__
-        buffers = own.get("_buffers", ())  # none in the constructor of a module, before it has a place for them
-        if type(value) is Tensor and name in buffers and not _buffer_hooks:
-            buffers[name] = value
-        elif (type(value) not in PLAIN and isinstance(value, _OF_MODULES)) or (
-            name not in own
-            and (name in buffers or name in own.get("_parameters", ()) or name in own.get("_modules", ()))
-        ):
-            super().__setattr__(name, value)
-        else:
-            object.__setattr__(self, name, value)
 
     def save_hyperparameters(self, *args: Any, **options: Any) -> None:
         """Keep the constructor's arguments as `hparams`, as Lightning does.

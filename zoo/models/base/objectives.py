@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import ZooError
+from zoo.models.base.attributes import QuickAttributes
 from zoo.models.base.evaluation import R2, ClassF1, ExpMean, MacroF1, Pooling, Ratio
 from zoo.tasks import find_task
 
@@ -36,7 +37,7 @@ IGNORED = -100  # a target that does not count, as in torch
 _TARGET_SCALING = ("target_mean", "target_std")
 
 
-class Objective(nn.Module):
+class Objective(QuickAttributes):
     """A task: `num_outputs` for the head, `losses` of its output, what to report of it and how to read it.
 
     `zoo.tasks` says which data pose it, and which validation value decides which checkpoint is the best.

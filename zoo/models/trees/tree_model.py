@@ -154,12 +154,9 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
         )
         seed = torch.initial_seed() if hp.seed is None else hp.seed
         phase, seed = torch.tensor([SKETCH, seed % 2**63]).unbind()
-        self._hold(
-            phase=phase, seed=seed,
-            out_of_bag_score=torch.tensor(torch.nan, dtype=torch.float64),
-            importances=torch.zeros(num_features, dtype=torch.float64),
-            units=torch.zeros(len(Scale._fields), dtype=torch.float64),
-        )  # fmt: skip
+        no_score = torch.tensor(torch.nan, dtype=torch.float64)
+        self._hold(phase=phase, seed=seed, out_of_bag_score=no_score)
+        self._hold(**_no_answers(num_features, spec.num_classes, spec.num_targets))
         measures = Measures(0, 0.0, 0.0, class_weight=torch.zeros(spec.num_classes or 0, dtype=torch.float64)).tensors()
         if self.takes_sparse:
             self._hold(**measures)
@@ -169,7 +166,6 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
             self._hold(**measures)
             self._prepare_passes(spec)
         self._forget_nodes()
-        self._keep("tree", _stump(spec.num_classes or spec.num_targets, bool(spec.num_classes)))
 
     def _prepare_passes(self, spec: DataSpec) -> None:
         """Register what passes over dense rows add up."""
@@ -453,7 +449,47 @@ class TreeModel(HoldsTrees, CollectsRows, _Base):
         return value
 
 
-@functools.lru_cache(maxsize=64)
+def _made_once(make: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
+    """Keep what a function makes, whose tensors are the same whatever context they are made in."""
+
+    @functools.lru_cache(maxsize=64)
+    def made(*sizes: int | None) -> dict[str, Tensor]:
+        with torch.device("cpu"), torch.inference_mode(False):
+            return make(*sizes)
+
+    return made
+
+
+@_made_once
+def _no_answers(num_features: int, num_classes: int | None, num_targets: int) -> dict[str, Tensor]:
+    """What a model of no rows answers by, which nothing writes to: what is learned, or loaded, takes its place.
+
+    Its tree is a leaf, which takes all classes for equally likely, or values for 0.
+    """
+    long, real, none = torch.zeros(1).long(), torch.zeros(1).double(), torch.full((1,), -1)
+    share = 1 / num_classes if num_classes else 0.0
+    tree = Trees(
+        root=long,
+        feature=none,
+        threshold=real,
+        missing_left=torch.zeros(1, dtype=torch.bool),
+        left=none,
+        value=torch.full((1, num_classes or num_targets), share, dtype=torch.float64),
+        gain=real,
+        weight=real,
+        num_rows=long,
+        depth=long,
+        subset=torch.zeros(1, 0, dtype=torch.bool),
+        category=torch.zeros(0, 0, dtype=torch.float64),
+    )
+    return {
+        **{f"tree_{name}": column for name, column in tree._asdict().items()},
+        "importances": torch.zeros(num_features, dtype=torch.float64),
+        "units": torch.zeros(len(Scale._fields), dtype=torch.float64),
+    }
+
+
+@_made_once
 def _no_sums(num_features: int, columns: int, num_targets: int) -> dict[str, Tensor]:
     """What passes over dense rows add up, before the first one; `columns` are sketched."""
     none = torch.zeros(0, dtype=torch.int64)
@@ -465,30 +501,10 @@ def _no_sums(num_features: int, columns: int, num_targets: int) -> dict[str, Ten
     }  # fmt: skip
 
 
-@functools.cache
+@_made_once
 def _no_nodes() -> dict[str, Tensor]:
     """The nodes of growing trees, and what follows from earlier passes, where there are none; all of it is empty."""
     empty, none = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
     names = [*(f"bin_{name}" for name in Bins._fields), *(f"node_{name}" for name in Nodes._fields)]
     # the histogram of the pass before, and its nodes
     return {**dict.fromkeys(names, empty), "target_values": none.double(), "kept": none, "kept_nodes": none}
-
-
-def _stump(num_values: int, is_class: bool) -> Trees:
-    """The tree of no rows: a leaf, which takes all classes for equally likely, or values for 0."""
-    long, real = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.float64)
-    none = torch.full((1,), -1)
-    return Trees(
-        root=long,
-        feature=none,
-        threshold=real,
-        missing_left=torch.zeros(1, dtype=torch.bool),
-        left=none,
-        value=torch.full((1, num_values), 1 / num_values if is_class else 0.0, dtype=torch.float64),
-        gain=real,
-        weight=real,
-        num_rows=long,
-        depth=long,
-        subset=torch.zeros(1, 0, dtype=torch.bool),
-        category=torch.zeros(0, 0, dtype=torch.float64),
-    )
