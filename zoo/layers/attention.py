@@ -202,7 +202,7 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """Return the results (…, H, T, e) and the weights (…, H, T, S) of queries, keys and values by heads.
 
-    `bias` and `dead` are those of `attention_bias`.
+    `bias` and `dead` are those of `attention_bias`; the weights of dead rows are left to who asks for them.
     """
     scale = _scale(query) if scale is None else scale
     heads, groups = (x.shape[-3] if x.dim() > 2 else 1 for x in (query, key))
@@ -211,9 +211,7 @@ def attend(
     weights = torch.softmax(scores if bias is None else scores + bias, dim=-1)  # (…, H, T, S)
     weights = dropout(weights, dropout_p)
     result = _by_group(weights, value, groups) if grouped else weights @ value
-    if dead is not None:
-        result, weights = result.masked_fill(dead, 0.0), weights.masked_fill(dead, 0.0)
-    return result, weights
+    return result if dead is None else result.masked_fill(dead, 0.0), weights
 
 
 def _formula(x: Inputs) -> Tensor:
@@ -227,6 +225,7 @@ def _formula(x: Inputs) -> Tensor:
 _BLOCKWISE = BlockwiseAttention(_formula)
 _WORTH = 1 << 14  # scores of a head up to which products of all heads at once are as fast as the operator
 _SMALL = 1 << 13  # scores in all from which its kernel in C is faster than them
+_SMALLER = 1 << 12  # and so without gradients
 _FUSED = 1 << 16  # and faster than torch's own operator
 _FEW = 4  # queries, below which the kernel takes longer over the keys than over them
 _ON_GPU = 1 << 15  # scores of a row of the batch, below which the operator costs more than it saves
@@ -276,6 +275,10 @@ def blockwise_wins(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     elif heads * queries * keys < _ON_GPU or not fits_gpu(query.device, _kind(query), width, value.shape[-1]):
         return False
     return not transformed(query, key, value, *(() if mask is None else (mask,)), cast=query.device.type == "cpu")
+
+
+def _least() -> int:
+    return _SMALL if torch.is_grad_enabled() else _SMALLER
 
 
 def _kind(x: Tensor) -> torch.dtype:
@@ -505,7 +508,7 @@ class MultiheadAttention(nn.Module):
         always = (self.bias_k is not None) + self.add_zero_attn
         plain = not (need_weights or always)
         fused = self.fused and plain and not (dropout_p or offset) and fused_wins(q, k, v, mask, slopes, self.window)
-        if plain and blockwise_wins(q, k, v, mask, _FUSED if fused else _SMALL):
+        if plain and blockwise_wins(q, k, v, mask, _FUSED if fused else _least()):
             packed = self._packs(query, key, value, cache)
             mixed = blockwise(q, k, v, mask, slopes, None, dropout_p, causal, self.window, offset, packed)
         elif fused:
@@ -523,6 +526,7 @@ class MultiheadAttention(nn.Module):
             output = output.squeeze(0 if self.batch_first else 1)
         if not need_weights:
             return output, None
+        weights = weights if dead is None else weights.masked_fill(dead, 0.0)
         weights = weights.mean(dim=1) if average_attn_weights else weights
         return output, weights if batched else weights.squeeze(0)
 
