@@ -222,6 +222,7 @@ STEPS = {
     "zoo": "import zoo",
     "names": "zoo.list_models('k*')",
     "layers": "import zoo.layers",
+    "fit": "zoo.fit(zoo.create_model('kmeans', num_clusters=2), [[0.0], [1.0], [2.0]])",
     "model": "from zoo.sklearn import KMeans\nzoo.create_model('kmeans')",
     "visual": "import zoo.visual",
     "picture": "zoo.visual.save(zoo.visual.curve([1.0, 2.0]), os.devnull)",
@@ -284,6 +285,11 @@ def test_only_the_module_of_the_model_that_is_asked_for_is_imported(imported: di
     heavy = {"torch._dynamo", "triton", "transformers", "torchvision", "matplotlib", "tensorboard", "scipy.signal"}
     assert not heavy & found
     assert not {"torchmetrics.functional", "zoo.training.trainer", "zoo.sklearn.svm", "sklearn.ensemble"} & found
+
+
+def test_a_fit_of_arrays_imports_nothing_for_tables_and_texts(imported: dict[str, set[str]]) -> None:
+    assert "zoo.training.fit" in imported["fit"]
+    assert not {"pyarrow", "tokenizers", "zoo.data.text_arrays", "zoo.training.trainer"} & imported["fit"]
 
 
 def test_a_name_of_the_zoo_is_taken_even_before_the_zoo_is_loaded(fresh: list[str]) -> None:
