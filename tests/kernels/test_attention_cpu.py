@@ -196,6 +196,7 @@ def test_second_derivatives_through_a_layer(kernels: str) -> None:
     for small in (0, 1 << 60):  # by the operator, and by products
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("zoo.layers.attention._SMALL", small)
+            patch.setattr("zoo.layers.attention._WIDE", small)
             patch.setattr("zoo.layers.attention.blockwise_wins.__defaults__", (small,))
             out = layer(x, x, x, need_weights=False)[0]
             (first,) = torch.autograd.grad(out.sin().sum(), x, create_graph=True)

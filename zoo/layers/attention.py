@@ -227,6 +227,7 @@ _WORTH = 1 << 14  # scores of a head up to which products of all heads at once a
 _SMALL = 1 << 13  # scores in all from which its kernel in C is faster than them
 _SMALLER = 1 << 12  # and so without gradients
 _FUSED = 1 << 16  # and faster than torch's own operator
+_WIDE = 1 << 16  # numbers of a product whose gradient takes longer to join than a node in Python to say where it lies
 _FEW = 4  # queries, below which the kernel takes longer over the keys than over them
 _ON_GPU = 1 << 15  # scores of a row of the batch, below which the operator costs more than it saves
 
@@ -318,7 +319,7 @@ class _Split(torch.autograd.Function):
         first, strides = gradients[0], (steps * width, width, 1)
         if not torch.is_grad_enabled() and _side_by_side(gradients, width):
             return first.as_strided(ctx.shape, strides), None, None, None
-        return torch.cat([x.transpose(1, 2).flatten(2) for x in gradients], -1), None, None, None
+        return torch.cat([x.transpose(1, 2) for x in gradients], 2).flatten(2), None, None, None
 
 
 def _side_by_side(parts: tuple[Tensor, ...], width: int) -> bool:
@@ -550,7 +551,7 @@ class MultiheadAttention(nn.Module):
         sizes = [self.embed_dim, self.num_kv_heads * d, self.num_kv_heads * d]
         if self.in_proj_weight is not None and query is key and key is value and not stored:
             product = linear(query, self.in_proj_weight, self.in_proj_bias)
-            if self._packs(query, key, value, cache) and not transformed(product):
+            if product.numel() >= _WIDE and self._packs(query, key, value, cache) and not transformed(product):
                 return _Split.apply(product, d, self.num_heads, self.num_kv_heads)
             products = product.split(sizes, dim=-1)
         else:

@@ -27,7 +27,7 @@ from zoo.layers.usable import transformed
 
 __all__ = ["ACTIVATIONS", "FeedForward"]
 
-_LEAST = {"none": 1 << 17, "tanh": 1 << 14}  # numbers from which on the kernel is faster than torch's operators, or
+_LEAST = {"none": 1 << 20, "tanh": 1 << 14}  # numbers from which on the kernel is faster than torch's operators, or
 _BACK = {"none"}  # faster on the way back alone
 
 
