@@ -135,8 +135,9 @@ def compare(case: dict, device: torch.device, dtype: torch.dtype, bound: float) 
             output = module(*fed, **masks)
         direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=DOUBLE).to(output)
         results.append([output, *torch.autograd.grad((output * direction).sum(), [*fed, *module.parameters()])])
+    # Below the floor it is rounding that is told apart: of sums about 1 where a gradient is 0, as those of one key are.
     for mine, oracle in zip(*results, strict=True):
-        assert relative_error(mine, oracle, 0.1 if dtype == torch.float32 else 1e-6) <= bound
+        assert relative_error(mine, oracle, 0.1 if dtype == torch.float32 else 1e-5) <= bound
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
