@@ -50,6 +50,53 @@ def test_sizes_count_and_ties_fall_alike(method: str) -> None:
     torch.testing.assert_close(squared, heights, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (33, 2), (70, 17), (70, 65), (257, 4), (401, 3)], ids=str)
+def test_points_merge_as_their_distances_do(kernels: str, method: str, shape: tuple[int, int]) -> None:
+    if kernels == "0":
+        pytest.skip("the torch form takes distances")
+    size = shape[0]
+    sizes = torch.randint(1, 5, (size,)).double()
+    for x in (torch.randint(-9, 9, shape).double(), torch.randn(size, 2 * shape[1], dtype=torch.float64)[:, ::2]):
+        matrix = (x[:, None] - x).square().sum(2)
+        if method == "ward":
+            matrix *= 2 * sizes[:, None] * sizes / (sizes[:, None] + sizes)
+        elif method in kernel.CHAINED:
+            matrix.sqrt_()
+        merge = kernel.merge_closest if method in METHODS else kernel.merge_chain
+        kind = method == "median" if method in METHODS else method
+        room = torch.full_like(matrix, torch.nan)  # what was not measured is not read
+        pairs, heights = merge(room, sizes, kind, x)
+        expected, gaps = merge(matrix.fill_diagonal_(torch.inf), sizes, kind)
+        assert torch.equal(pairs, expected)
+        torch.testing.assert_close(heights, gaps, rtol=1e-11, atol=0)
+
+
+def test_rows_of_points_leave_most_of_the_room_untouched() -> None:
+    x = torch.randn(1000, 3, dtype=torch.float64)
+    if not kernel.available(x):
+        pytest.skip(str(zoo.kernels.status()))
+    for method in ALL:
+        room = torch.full((1000, 1000), torch.nan, dtype=torch.float64)
+        if method in METHODS:
+            kernel.merge_closest(room, x.new_ones(1000), method == "median", x)
+        else:
+            kernel.merge_chain(room, x.new_ones(1000), method, x)
+        assert room.isnan().double().mean() > 0.6
+
+
+@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("copies", [0, 40], ids=["points", "copies"])
+def test_more_than_a_matrix_product_makes_are_exact(method: str, copies: int) -> None:
+    x = torch.randn(1201, 25, dtype=torch.float64) * torch.logspace(-6, 3, 1201, dtype=torch.float64)[:, None]
+    x = torch.cat([x, x[:copies]])
+    found, expected = linkage(x.T.contiguous().T, method), torch.from_numpy(hierarchy.linkage(x.numpy(), method))
+    if not copies:
+        assert torch.equal(found[:, [0, 1, 3]], expected[:, [0, 1, 3]])
+    assert bool((found[:copies, 2] == 0).all())
+    torch.testing.assert_close(found[:, 2], expected[:, 2], rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize("precomputed", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (9, 2), (40, 7), (257, 4)], ids=str)
 def test_single_linkage_falls_as_in_scipy_where_distances_are_equal(
@@ -77,6 +124,9 @@ def test_what_does_not_fit_is_refused() -> None:
             kernel.merge_closest(*wrong, False)
         with pytest.raises(RuntimeError, match="zoo::merge_chain"):
             kernel.merge_chain(*wrong, "ward")
+    for points in (matrix[:2], matrix[:, :0], matrix.float(), sizes):
+        with pytest.raises(RuntimeError, match="zoo::merge_chain"):
+            kernel.merge_chain(matrix, sizes, "ward", points)
     pairs, utilities = torch.tensor([[0, 1], [1, 2]]), ("test_schema", "test_faketensor")
     for wrong in (matrix.float(), matrix[0], matrix[:, :0]):
         with pytest.raises(RuntimeError, match="zoo::span"):
@@ -113,6 +163,10 @@ for size in (1, 2, 3, 8, 9, 70):
                 hierarchy(points, torch.empty(size, size, dtype=torch.float64), method)
         label_merges(*span(torch.randn(size, features, dtype=torch.float64), False))
     label_merges(*span(torch.rand(size, size, dtype=torch.float64), True))
+    rows, sizes = torch.randn(size + 250, 3, dtype=torch.float64), torch.arange(1.0, size + 251, dtype=torch.float64)
+    for room in (torch.empty(len(rows), len(rows), dtype=torch.float64) for _ in range(2)):
+        merge_closest(room, sizes, False, rows)
+        merge_chain(room, sizes, "ward", rows)
     span(torch.full((size, 3), torch.nan, dtype=torch.float64), False)
     for median in (False, True):
         for spread in (1, 1000):

@@ -1,58 +1,159 @@
-/* Clusters merged on a stored matrix of distances: the closest pair over and over (centroid, median), or along a chain of
-   nearest neighbours (complete, average, weighted, Ward).
+/* Clusters merged by their distances: the closest pair over and over (centroid, median), or along a chain of nearest
+   neighbours (complete, average, weighted, Ward).
 
-   Letters as in the Python modules: N clusters at the start, each at a position of its own; a union takes the lower. */
+   A union's distances are written to its own row and not to its column, of which each number lies in a line of the
+   cache of its own: the other rows take them over when they are asked for. And a point's row is measured when it is
+   first asked for, in the room of one that is dead: most of the matrix is never touched.
+
+   Letters as in the Python modules: N clusters at the start, each at a position of its own; F features. */
 
 #include "kernel.h"
 #include <math.h>
 
+enum { COMPLETE, AVERAGE, WEIGHTED, WARD, SINGLE, CENTROID, MEDIAN }; /* distances are squared from Ward on */
+
 typedef struct {
-    int64_t clusters, median; /* N; whether the linkage is median, or else centroid */
-    double *matrix;           /* (N, N), symmetric; consumed */
-    double *sizes;            /* (N), of the clusters; consumed */
-    int64_t *pairs;           /* (N - 1, 2): positions merged, the lower first */
-    double *heights;          /* (N - 1): their squared distance */
-} Closest;
+    int64_t clusters, features, method; /* N, F; one of the above; no features: distances are given */
+    const double *x;                    /* (N, F), points */
+    double *matrix;                     /* (N, N): distances, symmetric, or room for them; consumed */
+    double *sizes;                      /* (N), of the clusters; consumed */
+    int64_t *pairs;                     /* (N - 1, 2): positions merged, of which the first goes on with the union */
+    double *heights;                    /* (N - 1): their distance */
+} Merging;
 
 typedef double eight __attribute__((vector_size(64), aligned(8), may_alias));
 typedef int64_t eight_integers __attribute__((vector_size(64), aligned(8), may_alias));
 
 /* The clusters that live, at ascending positions among those that have merged into others. */
 typedef struct {
-    int64_t width, count; /* W, the rows of the matrix; how many of them live */
-    double *matrix;       /* (W, W) */
+    const Merging *task;
+    int64_t features;     /* F, or none where all distances are known */
+    int64_t width, count; /* W, the positions; how many of them live */
     double *sizes;        /* (W) */
     double *penalty;      /* (W): 0, or infinity for the dead */
+    double *passing;      /* (W): a row that is not kept */
+    double *turned;       /* (W / 8, F, 8): the points that were at these positions at first */
+    double **rows;        /* (W): their distances; 0 for a point that was not asked for them */
+    double **spare;       /* the rooms of the dead, `spares` of them */
+    double *room;         /* what of the matrix was never used */
+    int64_t *unions;      /* their positions in the order in which they were made, `made` of them, some dead by now */
+    int64_t *latest;      /* (W): which of them is the cluster at a position, where one is */
+    int64_t *taken;       /* (W): how many of them each row has taken over */
     int64_t *names;       /* (W): the position that each had at first */
     int64_t *places;      /* (W): after `shrink` where each of the living has gone */
     int64_t *kept;        /* (W): and the other way round */
+    int64_t *before;      /* how many of the unions before one were kept */
+    int64_t spares, made, uneven; /* and whether sizes at first are not all one, which Ward's distances tell */
 } Living;
 
-static int begin(Living *l, int64_t size, double *matrix, double *sizes) {
-    *l = (Living){.width = size, .count = size, .matrix = matrix, .sizes = sizes};
-    l->penalty = malloc(size * sizeof *l->penalty), l->names = malloc(size * sizeof *l->names);
-    l->places = malloc(size * sizeof *l->places), l->kept = malloc(size * sizeof *l->kept);
-    if (!l->penalty || !l->names || !l->places || !l->kept) return 1;
-    for (int64_t k = 0; k < size; k++) l->penalty[k] = 0.0, l->names[k] = k;
+enum {
+    BLOCK = 32, /* points that lie side by side */
+    FEW = 256,  /* clusters whose matrix stays in the cache */
+    WIDE = 64,  /* features that are read too often, row by row */
+};
+
+static void turn(Living *l) {
+    const int64_t F = l->features, W = l->width;
+    for (int64_t i = 0; i < (W + BLOCK - 1) / BLOCK * BLOCK && F; i++)
+        for (int64_t f = 0; f < F; f++)
+            l->turned[(i / 8 * F + f) * 8 + i % 8] = i < W ? l->task->x[l->names[i] * F + f] : 0.0;
+}
+
+/* Squared distances of points to some of a block of others, from differences, so that equal ones are equal. */
+INLINE void differ(int points, const double *point, const double *turned, int64_t F, int64_t others, double *to, int64_t stride) {
+    const int eights = points == 1 ? BLOCK / 8 : 1; /* as many sums at once as there are registers for */
+    for (int e = 0; e < others; e += 8 * eights) {
+        eight sums[8] = {};
+        for (int64_t f = 0; f < F; f++)
+#pragma GCC unroll 8
+            for (int s = 0; s < points * eights; s++) {
+                const eight away = *(const eight *)(turned + (e + s % eights * 8) * F + 8 * f) - point[s / eights * F + f];
+                sums[s] += away * away;
+            }
+#pragma GCC unroll 8
+        for (int s = 0; s < points * eights; s++) *(eight *)(to + s / eights * stride + e + s % eights * 8) = sums[s];
+    }
+}
+
+/* Distances of the points at some positions from k on to those from `first` on, and to a few before. */
+static void measure(const Living *l, int points, int64_t k, int64_t first, double *to, int64_t stride) {
+    const int64_t F = l->features, W = l->width, begin = first / BLOCK * BLOCK;
+    const double *point = l->task->x + l->names[k] * F, *sizes = l->sizes;
+    for (int64_t at = begin; at < W; at += BLOCK) {
+        const int64_t others = least(BLOCK, W - at), whole = others == BLOCK;
+        double last[8 * BLOCK], *block = whole ? to + at : last;
+        if (points == 1) differ(1, point, l->turned + at * F, F, BLOCK, block, BLOCK);
+        else differ(8, point, l->turned + at * F, F, others, block, whole ? stride : BLOCK);
+        for (int p = 0; p < points && !whole; p++) memcpy(to + p * stride + at, last + p * BLOCK, others * sizeof *to);
+    }
+    for (int p = 0; p < points; p++, k++, to += stride) {
+        for (int64_t i = begin; i < W && l->task->method < WARD; i++) to[i] = sqrt(to[i]);
+        for (int64_t i = begin; i < W && l->uneven; i++) to[i] *= 2 * sizes[k] * sizes[i] / (sizes[k] + sizes[i]);
+        to[k] = INFINITY;
+    }
+}
+
+static int begin(Living *l, const Merging *task) {
+    const int64_t N = task->clusters, F = task->features, padded = (N + BLOCK - 1) / BLOCK * BLOCK;
+    *l = (Living){.task = task, .features = F, .width = N, .count = N, .sizes = task->sizes, .room = task->matrix};
+    l->penalty = aligned_alloc(64, padded * (F + 2) * sizeof *l->penalty);
+    l->rows = malloc(2 * N * sizeof *l->rows), l->unions = malloc(7 * N * sizeof *l->unions);
+    if (!l->penalty || !l->rows || !l->unions) return 1;
+    l->passing = l->penalty + padded, l->turned = l->passing + padded, l->spare = l->rows + N;
+    l->latest = l->unions + N, l->taken = l->latest + N, l->names = l->taken + N, l->places = l->names + N;
+    l->kept = l->places + N, l->before = l->kept + N;
+    for (int64_t k = 0; k < N; k++) {
+        l->penalty[k] = 0.0, l->latest[k] = l->taken[k] = 0, l->names[k] = k, l->rows[k] = 0;
+        l->uneven |= task->method == WARD && task->sizes[k] != 1.0;
+    }
+    turn(l);
+    if (F && F <= (N <= FEW ? WIDE / 4 : WIDE)) return 0;
+    for (int64_t k = 0, points; k < N; k += points) {
+        points = k + 8 <= N ? 8 : 1;
+        if (F) measure(l, points, k, 0, task->matrix + k * N, N);
+        for (int64_t i = k; i < k + points; i++) l->rows[i] = task->matrix + i * N;
+    }
+    l->features = 0;
     return 0;
 }
 
-static void end(Living *l) { free(l->penalty), free(l->names), free(l->places), free(l->kept); }
+static void end(Living *l) { free(l->penalty), free(l->rows), free(l->unions); }
 
-/* Whether so many are dead that the matrix is better without them; then it is, in its own memory. */
+/* The distances of a cluster to the others; those to the dead are any numbers. */
+static double *row(Living *l, int64_t k) {
+    if (!l->rows[k]) {
+        if (l->spares) l->rows[k] = l->spare[--l->spares];
+        else l->rows[k] = l->room, l->room += l->task->clusters;
+        measure(l, 1, k, 0, l->rows[k], 0);
+    }
+    double *to = l->rows[k];
+    for (int64_t t = l->taken[k]; t < l->made; t++) to[l->unions[t]] = l->rows[l->unions[t]][k];
+    l->taken[k] = l->made;
+    return to;
+}
+
+/* Whether so many are dead that the rows are better without them; then they are, each in its own room. */
 static int shrink(Living *l) {
     const int64_t W = l->width, n = l->count;
     if (n > W * 7 / 10 || W < 32) return 0;
-    int64_t count = 0;
+    int64_t count = 0, made = 0;
     for (int64_t k = 0; k < W; k++)
         if (l->penalty[k] == 0.0) l->places[k] = count, l->kept[count++] = k;
-    for (int64_t i = 0; i < n; i++) { /* what is read lies ahead of what is written */
-        double *to = l->matrix + i * n;
-        const double *from = l->matrix + l->kept[i] * W;
-        for (int64_t k = 0; k < n; k++) to[k] = from[l->kept[k]];
-        l->names[i] = l->names[l->kept[i]], l->sizes[i] = l->sizes[l->kept[i]], l->penalty[i] = 0.0;
+    for (int64_t t = 0; t < l->made; t++) {
+        const int64_t k = l->unions[t];
+        l->before[t] = made;
+        if (l->penalty[k] == 0.0 && l->latest[k] == t) l->unions[made++] = l->places[k];
     }
-    l->width = n;
+    l->before[l->made] = made;
+    for (int64_t i = 0; i < n; i++) { /* what is read lies ahead of what is written */
+        const int64_t from = l->kept[i];
+        double *numbers = l->rows[i] = l->rows[from];
+        for (int64_t k = 0; k < n && numbers; k++) numbers[k] = numbers[l->kept[k]];
+        l->names[i] = l->names[from], l->sizes[i] = l->sizes[from], l->penalty[i] = 0.0;
+        l->latest[i] = l->before[l->latest[from]], l->taken[i] = l->before[l->taken[from]];
+    }
+    l->width = n, l->made = made;
+    turn(l);
     return 1;
 }
 
@@ -83,52 +184,52 @@ static int64_t first_living(const Living *l, int64_t other) {
     return k;
 }
 
-/* Write a cluster's distances to its column, too: each lies in a line of its own, which is asked for ahead. */
-static void mirror(const Living *l, int64_t position) {
-    const int64_t W = l->width;
-    const double *row = l->matrix + position * W;
-    double *column = l->matrix + position;
-    for (int64_t k = 0; k < W; k++) {
-        __builtin_prefetch(column + least(k + 32, W - 1) * W, 1);
-        if (l->penalty[k] == 0.0) column[k * W] = row[k];
-    }
-}
-
-enum { COMPLETE, AVERAGE, WEIGHTED, WARD };
-
-typedef struct {
-    int64_t clusters, method; /* N; one of the above */
-    double *matrix;           /* (N, N), symmetric; consumed; squared for Ward */
-    double *sizes;            /* (N), of the clusters; consumed */
-    int64_t *pairs;           /* (N - 1, 2): positions merged, of which the first goes on with the union */
-    double *heights;          /* (N - 1): their distance */
-} Chain;
-
 /* The distances of a union to the others, in the place of those of its first part; `method` is a constant here. */
-INLINE void join(int method, const Living *l, int64_t left, int64_t right, double gap) {
-    double *restrict a = l->matrix + left * l->width;
-    const double *restrict b = l->matrix + right * l->width, *restrict sizes = l->sizes;
+INLINE void join(int method, Living *l, int64_t left, int64_t right, double gap) {
+    double *restrict a = row(l, left);
+    const double *restrict b = row(l, right), *restrict sizes = l->sizes;
     const double i = sizes[left], j = sizes[right], both = i + j, share = i / both, rest = j / both;
+    const double less = i * j / (both * both) * gap, quarter = 0.25 * gap;
     for (int64_t k = 0; k < l->width; k++) {
         if (method == COMPLETE) a[k] = a[k] > b[k] ? a[k] : b[k];
         else if (method == AVERAGE) a[k] = a[k] * share + b[k] * rest;
         else if (method == WEIGHTED) a[k] = (a[k] + b[k]) * 0.5;
+        else if (method == CENTROID) a[k] = a[k] * share + b[k] * rest - less;
+        else if (method == MEDIAN) a[k] = a[k] * 0.5 + b[k] * 0.5 - quarter;
         else a[k] = ((i + sizes[k]) * a[k] + (j + sizes[k]) * b[k] - sizes[k] * gap) / (both + sizes[k]);
     }
     a[left] = INFINITY;
 }
 
-KERNEL(merge_chain, Chain) {
+/* Write a merge down; the union goes on at `left`. */
+static void merge(Living *l, int64_t left, int64_t right, double gap) {
+    const Merging *task = l->task;
+    const int64_t m = task->clusters - l->count--;
+    task->pairs[2 * m] = l->names[left], task->pairs[2 * m + 1] = l->names[right], task->heights[m] = gap;
+    switch (task->method) {
+    case COMPLETE: join(COMPLETE, l, left, right, gap); break;
+    case AVERAGE: join(AVERAGE, l, left, right, gap); break;
+    case WEIGHTED: join(WEIGHTED, l, left, right, gap); break;
+    case WARD: join(WARD, l, left, right, gap); break;
+    case CENTROID: join(CENTROID, l, left, right, gap); break;
+    default: join(MEDIAN, l, left, right, gap);
+    }
+    l->sizes[left] += l->sizes[right], l->penalty[right] = INFINITY;
+    l->latest[left] = l->made, l->unions[l->made++] = left, l->taken[left] = l->made;
+    l->spare[l->spares++] = l->rows[right];
+}
+
+KERNEL(merge_chain, Merging) {
     const int64_t N = task->clusters;
     Living l;
     int64_t *chain = malloc(N * sizeof *chain); /* each the nearest neighbour of the one before */
     double *gaps = malloc(N * sizeof *gaps);    /* from that one */
-    const int failed = begin(&l, N, task->matrix, task->sizes) || !chain || !gaps;
-    for (int64_t merge = 0, length = 0; merge < N - 1 && !failed;) {
+    const int failed = begin(&l, task) || !chain || !gaps;
+    for (int64_t length = 0; l.count > 1 && !failed;) {
         if (!length) chain[0] = first_living(&l, -1), gaps[0] = INFINITY, length = 1;
         const int64_t tip = chain[length - 1];
         double gap;
-        const int64_t near = find_least(l.matrix + tip * l.width, l.penalty, l.width, &gap);
+        const int64_t near = find_least(row(&l, tip), l.penalty, l.width, &gap);
         if (near >= 0 && gap < gaps[length - 1]) {
             chain[length] = near, gaps[length++] = gap;
             continue;
@@ -136,17 +237,7 @@ KERNEL(merge_chain, Chain) {
         if (length == 1) chain[1] = first_living(&l, tip), gaps[1] = INFINITY, length = 2; /* all are infinitely far */
         const int64_t other = chain[length - 2], left = tip > other ? tip : other, right = tip > other ? other : tip;
         gap = gaps[length - 1], length -= 2;
-        task->pairs[2 * merge] = l.names[left], task->pairs[2 * merge + 1] = l.names[right];
-        task->heights[merge++] = gap;
-        l.penalty[right] = INFINITY, l.count--;
-        switch (task->method) {
-        case COMPLETE: join(COMPLETE, &l, left, right, gap); break;
-        case AVERAGE: join(AVERAGE, &l, left, right, gap); break;
-        case WEIGHTED: join(WEIGHTED, &l, left, right, gap); break;
-        default: join(WARD, &l, left, right, gap);
-        }
-        mirror(&l, left);
-        l.sizes[left] += l.sizes[right];
+        merge(&l, left, right, gap);
         if (shrink(&l))
             for (int64_t k = 0; k < length; k++) chain[k] = l.places[chain[k]];
     }
@@ -154,20 +245,28 @@ KERNEL(merge_chain, Chain) {
     return failed;
 }
 
-/* The nearest cluster behind position i, the first of equal ones. */
-static int64_t search(const Living *l, int64_t i, double *gap) {
-    const int64_t after = i + 1, found = find_least(l->matrix + i * l->width + after, l->penalty + after, l->width - after, gap);
+/* The nearest cluster behind position i, the first of equal ones. Of a point its row is not kept for that. */
+static int64_t search(Living *l, int64_t i, double *gap) {
+    const int64_t after = i + 1;
+    double *numbers = l->passing;
+    if (l->rows[i] || l->task->clusters <= FEW) numbers = row(l, i);
+    else {
+        measure(l, 1, i, after, numbers, 0);
+        for (int64_t t = 0; t < l->made; t++)
+            if (l->unions[t] > i) numbers[l->unions[t]] = l->rows[l->unions[t]][i];
+    }
+    const int64_t found = find_least(numbers + after, l->penalty + after, l->width - after, gap);
     return found < 0 ? found : found + after;
 }
 
-KERNEL(merge_closest, Closest) {
+KERNEL(merge_closest, Merging) {
     const int64_t N = task->clusters;
     Living l;
     double *gap = malloc(N * sizeof *gap);         /* of each living position to the nearest behind it, or a lower bound */
     int64_t *near = malloc(N * sizeof *near);      /* which that is; -1 where it has to be looked for */
-    const int failed = begin(&l, N, task->matrix, task->sizes) || !gap || !near;
+    const int failed = begin(&l, task) || !gap || !near;
     for (int64_t i = 0; i < N && !failed; i++) near[i] = search(&l, i, gap + i);
-    for (int64_t merge = 0; merge < N - 1 && !failed; merge++) {
+    while (l.count > 1 && !failed) {
         int64_t left;
         double height;
         for (;;) { /* the least bound that is a distance */
@@ -177,18 +276,9 @@ KERNEL(merge_closest, Closest) {
             near[left] = search(&l, left, gap + left);
             if (near[left] < 0) near[left] = first_living(&l, left);
         }
-        const int64_t right = near[left], W = l.width;
-        height = l.matrix[left * W + right];
-        const double i = l.sizes[left], j = l.sizes[right], both = i + j;
-        const double share = task->median ? 0.5 : i / both, rest = task->median ? 0.5 : j / both;
-        const double less = (task->median ? 0.25 : i * j / (both * both)) * height;
-        task->pairs[2 * merge] = l.names[left], task->pairs[2 * merge + 1] = l.names[right], task->heights[merge] = height;
-        l.sizes[left] = both, l.penalty[right] = INFINITY, l.count--;
-        double *restrict a = l.matrix + left * W;
-        const double *restrict b = l.matrix + right * W;
-        for (int64_t k = 0; k < W; k++) a[k] = a[k] * share + b[k] * rest - less;
-        a[left] = INFINITY;
-        mirror(&l, left);
+        const int64_t right = near[left];
+        merge(&l, left, right, row(&l, left)[right]);
+        const double *a = row(&l, left);
         for (int64_t k = 0; k < left; k++) {
             const int closer = a[k] <= gap[k], lost = near[k] == left || near[k] == right;
             gap[k] = closer ? a[k] : gap[k], near[k] = closer ? left : lost ? -1 : near[k];
@@ -320,8 +410,6 @@ KERNEL(label_merges, Label) {
 
 /* -- the whole of it for few points --------------------------------------------------------------------------------- */
 
-enum { SINGLE = WARD + 1, CENTROID, MEDIAN };
-
 typedef struct {
     int64_t points, features, method; /* N, F; one of the above */
     const double *x;                  /* (N, F) */
@@ -329,39 +417,6 @@ typedef struct {
     double *hierarchy;                /* (N - 1, 4): SciPy's matrix */
     int64_t *strange;                 /* (): out, whether some points are equal, not finite, or of squares that are not */
 } Hierarchy;
-
-/* Distances of all points, squared or not, from differences, so that equal ones are equal; the diagonal infinite. */
-static int measure(const Hierarchy *t, int squared) {
-    const int64_t N = t->points, F = t->features, blocks = (N + 7) / 8;
-    double *turned = aligned_alloc(64, (blocks * F + 1) * 64);
-    if (!turned) return 1;
-    for (int64_t i = 0; i < blocks * 8; i++)
-        for (int64_t f = 0; f < F; f++) turned[(i / 8 * F + f) * 8 + i % 8] = i < N ? t->x[i * F + f] : 0.0;
-    for (int64_t top = 0; top < N; top += 8)
-        for (int64_t left = 0; left < N; left += 8) {
-            const double *a = turned + top * F, *b = turned + left * F;
-            eight sums[8] = {};
-            for (int64_t f = 0; f < F; f++) {
-                const eight columns = *(const eight *)(b + 8 * f);
-#pragma GCC unroll 8
-                for (int r = 0; r < 8; r++) {
-                    const eight away = columns - a[8 * f + r];
-                    sums[r] += away * away;
-                }
-            }
-            double *numbers = (double *)sums;
-            for (int i = 0; i < 64 && !squared; i++) numbers[i] = sqrt(numbers[i]);
-            const int64_t rows = least(8, N - top), columns = least(8, N - left);
-            for (int64_t r = 0; r < rows; r++) {
-                double *to = t->matrix + (top + r) * N + left;
-                if (columns == 8) *(eight *)to = sums[r];
-                else memcpy(to, &sums[r], columns * sizeof *to);
-            }
-        }
-    for (int64_t i = 0; i < N; i++) t->matrix[i * N + i] = INFINITY;
-    free(turned);
-    return 0;
-}
 
 /* Numbers in ascending order, and of equal ones the first first. */
 static int64_t *ordered(const double *numbers, int64_t count, int ascending) {
@@ -392,10 +447,10 @@ KERNEL(hierarchy, Hierarchy) {
     double *heights = malloc(N * sizeof *heights), *found = malloc(N * sizeof *found), *sizes = malloc(N * sizeof *sizes);
     int failed = !pairs || !sorted || !heights || !found || !sizes, equal = 0;
     if (!failed && method == SINGLE) failed = span(&(Span){N, F, task->x, pairs, heights});
-    else if (!failed && !(failed = measure(task, euclidean))) {
+    else if (!failed) {
+        const Merging merging = {N, F, method, task->x, task->matrix, sizes, pairs, heights};
         for (int64_t i = 0; i < N; i++) sizes[i] = 1.0;
-        if (closest) failed = merge_closest(&(Closest){N, method == MEDIAN, task->matrix, sizes, pairs, heights});
-        else failed = merge_chain(&(Chain){N, method, task->matrix, sizes, pairs, heights});
+        failed = closest ? merge_closest(&merging) : merge_chain(&merging);
     }
     for (int64_t m = 0; m < M && !failed; m++) equal |= heights[m] == 0.0; /* which are also centres that coincide */
     if (!failed && !equal) {

@@ -27,12 +27,12 @@ CHAINED = ("complete", "average", "weighted", "ward")
 _METHODS = (*CHAINED, "single", "centroid", "median")
 
 
-class _Closest(ctypes.Structure):
-    """`Closest` and `Chain` of linkage.c, which are alike."""
+class _Merging(ctypes.Structure):
+    """`Merging` of linkage.c."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("clusters", "kind")),
-        *((name, ctypes.c_void_p) for name in ("matrix", "sizes", "pairs", "heights")),
+        *((name, ctypes.c_int64) for name in ("clusters", "features", "method")),
+        *((name, ctypes.c_void_p) for name in ("x", "matrix", "sizes", "pairs", "heights")),
     ]
 
 
@@ -66,59 +66,67 @@ def available(matrix: Tensor) -> bool:
     return fits and function("label_merges", _Label) is not None
 
 
-def merge_closest(matrix: Tensor, sizes: Tensor, median: bool) -> tuple[Tensor, Tensor]:
+def merge_closest(matrix: Tensor, sizes: Tensor, median: bool, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the positions that merge (N - 1, 2), the lower first, and their squared distances (N - 1,).
 
     Args:
-        matrix: squared distances (N, N), float64, exactly symmetric; it is consumed.
+        matrix: squared distances (N, N), float64, exactly symmetric; it is consumed. Where points are given it is room
+            for theirs, most of which is not touched.
         sizes: points of each cluster, (N,), float64.
         median: whether the linkage is median, or else centroid.
+        x: points (N, F), float64, whose Euclidean distances are taken.
 
     Raises:
         RuntimeError: for tensors of other types or shapes.
     """
-    return torch.ops.zoo.merge_closest(matrix, sizes, median)
+    return torch.ops.zoo.merge_closest(matrix, sizes, median, x)
 
 
-def merge_chain(matrix: Tensor, sizes: Tensor, method: str) -> tuple[Tensor, Tensor]:
+def merge_chain(matrix: Tensor, sizes: Tensor, method: str, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the positions that merge (N - 1, 2), of which the first goes on with the union, and their distances.
 
     Args:
         matrix: distances (N, N), float64, exactly symmetric, infinite on the diagonal, squared for Ward; it is
-            consumed.
+            consumed. Where points are given it is room for theirs, most of which is not touched.
         sizes: points of each cluster, (N,), float64.
         method: one of `CHAINED`.
+        x: points (N, F), float64, whose Euclidean distances are taken, for Ward's linkage those of clusters of these
+            sizes.
 
     Raises:
         RuntimeError: for tensors of other types or shapes.
     """
-    return torch.ops.zoo.merge_chain(matrix, sizes, CHAINED.index(method))
+    return torch.ops.zoo.merge_chain(matrix, sizes, CHAINED.index(method), x)
 
 
-def _merge_closest(matrix: Tensor, sizes: Tensor, median: bool) -> tuple[Tensor, Tensor]:
-    return _merge("merge_closest", matrix, sizes, int(median))
+def _merge_closest(matrix: Tensor, sizes: Tensor, median: bool, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    return _merge("merge_closest", matrix, sizes, _METHODS.index("median" if median else "centroid"), x)
 
 
-def _merge_chain(matrix: Tensor, sizes: Tensor, method: int) -> tuple[Tensor, Tensor]:
-    return _merge("merge_chain", matrix, sizes, method)
+def _merge_chain(matrix: Tensor, sizes: Tensor, method: int, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    return _merge("merge_chain", matrix, sizes, method, x)
 
 
-def _merge(name: str, matrix: Tensor, sizes: Tensor, kind: int) -> tuple[Tensor, Tensor]:
+def _merge(name: str, matrix: Tensor, sizes: Tensor, method: int, x: Tensor | None) -> tuple[Tensor, Tensor]:
     size = len(sizes)
-    types = all(t.dtype == torch.float64 and t.device.type == "cpu" for t in (matrix, sizes))
-    if matrix.shape != (size, size) or sizes.ndim != 1 or not size or not types or not matrix.is_contiguous():
+    given = [matrix, sizes] if x is None else [matrix, sizes, x]
+    fits = all(t.dtype == torch.float64 and t.device.type == "cpu" for t in given) and matrix.is_contiguous()
+    fits = fits and matrix.shape == (size, size) and sizes.ndim == 1 and size > 0
+    if not fits or (x is not None and (x.ndim != 2 or len(x) != size or not x.shape[1])):
         raise RuntimeError(
-            f"zoo::{name}: distances must be (N, N) and dense, sizes (N,), float64, on the CPU, not "
-            f"{tuple(matrix.shape)}, {tuple(sizes.shape)}"
+            f"zoo::{name}: distances must be (N, N) and dense, sizes (N,), points (N, F), float64, on the CPU, not "
+            f"{', '.join(str(tuple(t.shape)) for t in given)}"
         )
-    run = _kernel(name, _Closest)
+    run = _kernel(name, _Merging)
     pairs, heights = torch.empty(size - 1, 2, dtype=torch.int64), matrix.new_empty(size - 1)
     sizes = sizes.clone(memory_format=torch.contiguous_format)
-    run(_Closest(size, kind, matrix.data_ptr(), sizes.data_ptr(), pairs.data_ptr(), heights.data_ptr()))
+    x = x if x is None else x.contiguous()
+    addresses = (t if t is None else t.data_ptr() for t in (x, matrix, sizes, pairs, heights))
+    run(_Merging(size, 0 if x is None else x.shape[1], method, *addresses))
     return pairs, heights
 
 
-def _fake(matrix: Tensor, sizes: Tensor, kind: int) -> tuple[Tensor, Tensor]:
+def _fake(matrix: Tensor, sizes: Tensor, method: int, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
     return sizes.new_empty(len(sizes) - 1, 2, dtype=torch.int64), sizes.new_empty(len(sizes) - 1)
 
 
@@ -214,8 +222,12 @@ def _kernel(name: str, struct: type[ctypes.Structure]) -> Callable[[ctypes.Struc
 
 
 _LIBRARY = torch.library.Library("zoo", "FRAGMENT")
-_LIBRARY.define("merge_closest(Tensor(a!) matrix, Tensor sizes, bool median) -> (Tensor pairs, Tensor heights)")
-_LIBRARY.define("merge_chain(Tensor(a!) matrix, Tensor sizes, int method) -> (Tensor pairs, Tensor heights)")
-for _name, _form in (("merge_closest", _merge_closest), ("merge_chain", _merge_chain)):
+for _name, _form, _kind in (
+    ("merge_closest", _merge_closest, "bool median"),
+    ("merge_chain", _merge_chain, "int method"),
+):
+    _LIBRARY.define(
+        f"{_name}(Tensor(a!) matrix, Tensor sizes, {_kind}, Tensor? x=None) -> (Tensor pairs, Tensor heights)"
+    )
     _LIBRARY.impl(_name, _form, "CPU")
     torch.library.register_fake(f"zoo::{_name}", _fake, lib=_LIBRARY)

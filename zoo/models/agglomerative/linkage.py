@@ -20,6 +20,7 @@ r"""Hierarchies of clusters: start with every point alone, merge the two nearest
 | ward (from points) | all reciprocal nearest neighbours at once, by centres | linear in N |
 | complete, average, weighted, others | the same on a stored matrix | 8 N² bytes |
 | centroid, median | closest pair, with neighbour candidates, on a stored matrix | 8 N² bytes |
+| these, from points of up to 64 features | compiled: a row is measured when it is first asked for | 1 to 3 N² bytes |
 
 Source: Müllner 2011, *Modern Hierarchical, Agglomerative Clustering Algorithms*. The result is SciPy's: the same
 merges where no two distances are equal, and the same matrix. Among equal distances the choice is free: up to 256
@@ -50,9 +51,11 @@ __all__ = ["LINKAGES", "linkage"]
 LINKAGES = ("single", "complete", "average", "weighted", "ward", "centroid", "median")
 _EUCLIDEAN = ("ward", "centroid", "median")
 
-# The most clusters that the compiled chain merges sooner than rounds of whole-tensor operations do; Ward's rounds need
-# no matrix.
+# The most clusters that the compiled chain merges sooner than rounds of whole-tensor operations do: of a matrix, and of
+# points that are measured row by row. Ward's rounds need no matrix; centroid and median have none.
 _CHAINED = {"ward": 3000, "others": 4000}
+_MEASURED = {"ward": 5000, "others": 20_000, "centroid": math.inf, "median": math.inf}
+_NARROW = 64  # the most features of such points: of more, one product of matrices is the quicker
 _SPANNED = 20_000  # the most points whose tree is grown one by one sooner than all components at once
 
 Merges = tuple[Tensor, Tensor]  # a point of each of the two clusters (N - 1, 2), their distance (N - 1,)
@@ -174,6 +177,11 @@ def _from_points(x: Tensor, method: str, metric: Metric) -> Merges:
         pairs, heights = torch.zeros(0, 2, dtype=torch.long, device=x.device), sizes[:0]
     elif method == "single":
         pairs, heights = _single(distinct, metric)
+    elif method in ("centroid", "median"):
+        found = _by_rows(x, x.new_ones(len(x)), method, metric)
+        return found or _by_closest(distance_matrix(x, "sqeuclidean"), method)
+    elif (found := _by_rows(distinct, sizes, method, metric)) is not None:
+        pairs, heights = found
     elif method == "ward" and len(distinct) <= _CHAINED["ward"] and kernel.available(x.new_empty(0)):
         matrix, size = distance_matrix(distinct, "sqeuclidean"), sizes[:, None]
         if len(copies):
@@ -184,11 +192,26 @@ def _from_points(x: Tensor, method: str, metric: Metric) -> Merges:
         space = WardSpace(distinct, sizes)
         pairs, heights = Merger(space, x.device).run()
         heights = heights.sqrt() * space.scale
-    elif method in _EUCLIDEAN:
-        return _by_closest(distance_matrix(x, "sqeuclidean"), method)
     else:
         pairs, heights = _by_matrix(distance_matrix(distinct, metric), method, sizes)
     return torch.cat([copies, kept[pairs]]), torch.cat([heights.new_zeros(len(copies)), heights])
+
+
+def _by_rows(x: Tensor, sizes: Tensor, method: str, metric: Metric) -> Merges | None:
+    """Merges of clusters of points (N, F) by a kernel that measures a row when it is first asked for, from differences.
+
+    None where that is not the way.
+    """
+    size, width = x.shape
+    fits = size <= _MEASURED.get(method, _MEASURED["others"]) and width <= _NARROW and size**2 * width > SMALL
+    if not fits or metric != "euclidean" or not kernel.available(x.new_empty(0)):
+        return None
+    room = empty_square(len(x), x.device)  # most of which is never touched
+    if method in ("centroid", "median"):
+        pairs, heights = kernel.merge_closest(room, sizes, method == "median", x)
+    else:
+        pairs, heights = kernel.merge_chain(room, sizes, method, x)
+    return pairs, heights.clamp_min(0).sqrt() if method in _EUCLIDEAN else heights
 
 
 def _from_matrix(matrix: Tensor, method: str) -> Merges:
