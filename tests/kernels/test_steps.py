@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -161,6 +162,46 @@ def test_other_tensors_take_the_torch_form(compiled: str, cls: Any) -> None:
             optimizer.step()
             ends.append(weight.detach())
         assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("cls", [RMSprop, Adafactor])
+def test_what_changes_between_steps_is_seen(compiled: str, cls: Any) -> None:
+    """Memory that is another's, another type or place, a count that is set, options, and a state that was saved."""
+
+    def trained(fused: bool | None) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        params = [nn.Parameter(torch.randn(4, 3, generator=generator)) for _ in range(4)]
+        optimizer = cls([{"params": params[:2]}, {"params": params[2:], "lr": 0.02}], lr=0.01, fused=fused)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            for parameter in params:
+                parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+            optimizer.step()
+
+        step()
+        params[0].data = params[0].data.clone() * 2
+        step()
+        params[1].data = params[1].data.T.contiguous().T
+        step()
+        saved = copy.deepcopy(optimizer.state_dict())
+        step()
+        optimizer.load_state_dict(saved)
+        step()
+        for kept in optimizer.state[params[2]].values():
+            kept.set_(kept.clone())
+        optimizer.state[params[3]]["step"].fill_(7)
+        optimizer.param_groups[0]["maximize"] = True
+        step()
+        params[3].data = params[3].data.double()
+        optimizer.state[params[3]] = {}
+        step()
+        optimizer.state.clear()
+        step()
+        return params
+
+    for one, other in zip(trained(True), trained(None), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["rmsprop", "adafactor"])
