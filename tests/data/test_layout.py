@@ -13,6 +13,7 @@ from support import CPU, run_command
 
 import zoo
 from zoo.data.layout import layout_of
+from zoo.data.preprocessing import Preprocessing
 from zoo.errors import ZooError
 
 
@@ -120,3 +121,20 @@ def test_a_run_on_grey_images_predicts_and_evaluates(
     model = zoo.load_model("run")
     assert model.spec.shape == (1, 6, 8)
     assert torch.equal(model.predict(x), model.predict(x[:, None]))
+
+
+def test_axes_of_one_length_are_read_as_they_were_in_training() -> None:
+    x, y = np.random.default_rng(0).random((80, 5, 5, 5)).astype(np.float32), np.arange(80) % 2
+    x[y == 1, :, :, 2] += 1
+    last = fitted(x, y, layout="NHWC")
+    first = fitted(x.transpose(0, 3, 1, 2), y)
+    assert torch.equal(last.predict(x), first.predict(x.transpose(0, 3, 1, 2)))
+    assert last.score(x, y) == first.score(x.transpose(0, 3, 1, 2), y)
+    assert Preprocessing.from_dict(last.preprocessing.to_dict()).layout == "NHWC"
+
+
+def test_rows_of_different_lengths_are_no_table() -> None:
+    with pytest.raises(
+        ZooError, match=r"^X has rows of 2 to 3 numbers: rows of a table have as many as its columns\.$"
+    ):
+        zoo.fit(zoo.create_model("decision_tree"), [[1.5, 2.0], [2.0, 3.0], [1.0, 2.0, 3.0], [3.0, 4.0]], [0, 1, 0, 1])

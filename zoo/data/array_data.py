@@ -99,6 +99,7 @@ class ArrayData(TabularData):
             if inputs.x is not None and inputs.mask is None:
                 axes = layout_of(inputs.x.shape, layout, kinds)
                 inputs = inputs._replace(x=with_channels(inputs.x, axes))
+                self.applied.layout = axes
         self._spec, batch = describe_inputs(inputs, y, names)
         if categories is not None:
             self._spec = replace(self._spec, categories=categories)

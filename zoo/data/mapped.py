@@ -90,6 +90,7 @@ class NumpyData(TabularData):
             x = open_npy(file, mapped=False)
         axes = layout_of(x.shape, self.layout, self.kinds, "data.layout")
         x = with_channels(x, axes)
+        self.applied.layout = axes
         missing = self.applied.missing = self.takes_missing
         targets = self._targets()
         spec, codes = describe_arrays(_head(x, file), targets, len(x) if x.ndim else 0)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.arrays import column_names, inputs_from, pad, to_tensor
+from zoo.data.layout import with_channels
 from zoo.data.names import check_columns
 from zoo.data.scaling import Standardize
 from zoo.data.spec import Batch, DataSpec
@@ -42,6 +43,7 @@ class Preprocessing:
         labels: what the user calls the classes 0 … C-1, where the user's targets were not these numbers.
         missing: whether missing values (NaN) among arrays of numbers are left for the model to deal with.
         text: for texts of a table: how they are seen.
+        layout: what the axes of the training rows were, where these were arrays (see `zoo.data.layout`).
 
     Example:
         >>> scaling = Standardize(torch.tensor([10.0]), torch.tensor([2.0]))
@@ -56,10 +58,11 @@ class Preprocessing:
         labels: Sequence[str | int | float] | None = None,
         missing: bool = False,
         text: TextView | None = None,
+        layout: str | None = None,
     ) -> None:
         self.encoder, self.scaling, self.missing = encoder, scaling, missing
         self.labels = None if labels is None else list(labels)
-        self.text = text
+        self.text, self.layout = text, layout
 
     def __call__(self, x: Any, spec: DataSpec, where: str = "X") -> Batch:
         """Return the batch that a model built for `spec` takes.
@@ -92,7 +95,7 @@ class Preprocessing:
         if isinstance(x, list | tuple) and spec.kind == "sequence":
             return self.scaled(inputs_from(x, spec))  # of different lengths, perhaps
         tensor = to_tensor(x, where, missing=self.missing).to(spec.torch_dtype)
-        return self.scaled(inputs_from(_in_shape(tensor, spec), spec, missing=self.missing))
+        return self.scaled(inputs_from(_in_shape(tensor, spec, self.layout), spec, missing=self.missing))
 
     @property
     def white(self) -> float:
@@ -113,6 +116,7 @@ class Preprocessing:
             "labels": self.labels,
             "missing": self.missing,
             "text": None if self.text is None else self.text.to_dict(),
+            "layout": self.layout,
         }
 
     @classmethod
@@ -128,7 +132,8 @@ class Preprocessing:
 
             encoder = TableEncoder.from_dict(encoder)
         scaling = None if scaling is None else Standardize(**scaling)
-        return cls(encoder, scaling, fields["labels"], fields.get("missing", False), text)  # which older ones lack
+        missing, layout = fields.get("missing", False), fields.get("layout")  # which older ones lack
+        return cls(encoder, scaling, fields["labels"], missing, text, layout)
 
 
 def as_table(x: Any, where: str = "X") -> pa.Table:
@@ -195,9 +200,14 @@ def by_name(x: Any, spec: DataSpec, where: str = "X") -> Any:
     return as_table(x, where).select(list(names))
 
 
-def _in_shape(x: Tensor, spec: DataSpec) -> Tensor:
-    """Return images (N, C, H, W) that came flat, without a channel, or with the channels last."""
+def _in_shape(x: Tensor, spec: DataSpec, layout: str | None) -> Tensor:
+    """Return images (N, C, H, W) that came flat, without a channel, or with the channels last.
+
+    Where both would fit, they are as the training rows were.
+    """
     shape = tuple(spec.shape)
+    if spec.kind == "image" and layout == "NHWC" and x.ndim == 4 and (*x.shape[3:], *x.shape[1:3]) == shape:
+        return with_channels(x, layout)
     if spec.kind == "image" and x.ndim > 1 and tuple(x.shape[1:]) != shape:
         if x.ndim == 4 and (*x.shape[3:], *x.shape[1:3]) == shape:
             return x.permute(0, 3, 1, 2)
