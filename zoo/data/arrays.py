@@ -251,9 +251,8 @@ def to_inputs(x: Any, kind: str | None = None, name: str = "X", *, missing: bool
         return Batch(tokens=tokens, mask=mask)
     if is_ragged(x):
         rows, mask = pad([to_tensor(row, name) for row in x])
-        if rows.ndim == 2 and mask is not None:
-            few, many = (int(length) for length in mask.sum(1).aminmax())
-            raise ZooError(f"{name} has rows of {few} to {many} numbers: rows of a table have as many as its columns.")
+        if rows.ndim == 2:
+            raise ZooError(f"{name} is a list of rows of different lengths: all must have the same.")
         return Batch(rows, mask=mask)
     return Batch(to_tensor(x, name, missing=missing))
 
