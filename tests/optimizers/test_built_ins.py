@@ -425,3 +425,49 @@ def test_what_changes_between_steps_is_seen(ours: Any) -> None:
 
     for one, other in zip(trained(ours), trained(ours.built_in), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        (SGD, {}),
+        (SGD, {"momentum": 0.9}),
+        (Adam, {"amsgrad": True}),
+        (AdamW, {}),
+        (Adagrad, {}),
+        (RMSprop, {"momentum": 0.9}),
+    ],
+)
+def test_fused_steps_of_views_leave_what_lies_between(cls: Any, options: dict[str, Any]) -> None:
+    """Torch's fused forms take each tensor for a block of memory: ours look, in each step anew."""
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randn(6, 8, generator=generator, dtype=torch.float64)
+    before, view, alone = whole.clone(), nn.Parameter(whole[:, ::2]), nn.Parameter(whole[:, ::2].clone())
+    ours, theirs = cls([view], lr=0.1, fused=True, **options), cls.built_in([alone], lr=0.1, **options)
+    for number in range(5):
+        if number == 3:
+            view.data = view.data.T.contiguous().T  # what is kept of it lies otherwise
+        view.grad = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+        alone.grad = view.grad.clone()
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(view, alone, rtol=1e-12, atol=1e-12)
+    assert torch.equal(whole[:, 1::2], before[:, 1::2])
+
+
+def test_fused_steps_may_be_compiled() -> None:
+    ends = []
+    for compiled in (False, True):
+        parameter = nn.Parameter(torch.tensor([1.0, -2.0]))
+        optimizers = [cls([parameter], lr=0.1, fused=True) for cls in (SGD, Adam, Adagrad)]
+
+        def step(optimizers: list[Any] = optimizers) -> None:
+            for optimizer in optimizers:
+                optimizer.step()
+
+        parameter.grad = torch.tensor([3.0, 4.0])
+        step()
+        for _ in range(2):
+            (torch.compile(step, backend="aot_eager") if compiled else step)()
+        ends.append(parameter.detach())
+    torch.testing.assert_close(*ends)

@@ -99,7 +99,7 @@ class Adagrad(RawOptimizer):
         return {"step": step_count(parameter, group["fused"]), "sum": total}
 
     def update(self, bucket: Bucket, group: dict[str, Any]) -> None:
-        if group["fused"]:
+        if group["fused"] and bucket.suits_fused("sum"):
             _fused(bucket, group)
             return
         counts = bucket.count_step()

@@ -94,7 +94,8 @@ class Adam(RawOptimizer):
         return state | {name: zeros(parameter) for name in names}
 
     def update(self, bucket: Bucket, group: dict[str, Any]) -> None:
-        (_fused if group["fused"] else adam_step)(bucket, group)
+        kept = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if group["amsgrad"] else 2]
+        (_fused if group["fused"] and bucket.suits_fused(*kept) else adam_step)(bucket, group)
 
 
 class AdamW(Adam):

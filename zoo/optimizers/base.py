@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterable
-from itertools import repeat
+from itertools import chain, repeat
 from operator import attrgetter, is_
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -47,6 +47,25 @@ class Bucket(NamedTuple):
         """Return the tensors that are kept under a name, as the parameters are taken."""
         kept = [state[name] for state in self.states]
         return _real(kept) if self.pairs else kept
+
+    def suits_fused(self, *names: str) -> bool:
+        """Whether each parameter is a block of memory, and what is kept of it one in the same order.
+
+        Torch's fused forms take that for granted, and write over what lies between. Compilers fuse the other forms.
+        """
+        if torch.compiler.is_compiling():
+            return False
+        kept = [(state[name] for state in self.states) for name in names]
+        tensors = [*self.params, *(tensor for tensor in chain(*kept) if tensor is not None)]
+        return all(map(Tensor.is_contiguous, tensors)) or all(
+            map(self._lie_alike, self.params, self.states, repeat(names))
+        )
+
+    def _lie_alike(self, parameter: Tensor, state: dict[str, Any], names: Iterable[str]) -> bool:
+        """Whether a parameter has no gaps, and what is kept of it lies in its order."""
+        order = torch.empty_like(parameter).stride()
+        kept = [state[name] for name in names if state[name] is not None]
+        return all(tensor.stride() == order for tensor in (parameter, *(_real(kept) if self.pairs else kept)))
 
     def where(self, holds: Callable[[dict[str, Any]], bool]) -> Bucket:
         """Return those whose states are such."""

@@ -97,10 +97,10 @@ class SGD(RawOptimizer):
         return {"momentum_buffer": None} if group["momentum"] else {}
 
     def update(self, bucket: Bucket, group: dict[str, Any]) -> None:
-        if group["fused"]:
+        momentum = group["momentum"]
+        if group["fused"] and bucket.suits_fused(*(["momentum_buffer"] if momentum else [])):
             _fused(bucket, group)
             return
-        momentum = group["momentum"]
         direction = bucket.descent(group["maximize"], group["weight_decay"])
         if momentum:
             sums = _running_sums(bucket, direction, momentum, 1 - group["dampening"])
