@@ -31,7 +31,7 @@ class Case:
     heads: int = 2
     groups: int = 2
     widths: tuple[int, int] = (5, 3)
-    mask: str = ""  # "padding" of keys, "weights" to add by heads and queries, or "hidden" by queries
+    mask: str = ""  # "padding" of keys, "weights" to add by heads and queries, "hidden" by queries, or "lowest"
     alibi: bool = False
     causal: bool = False
     window: int = 0
@@ -48,6 +48,7 @@ CASES = [
     Case(17, 30, 2, 1, 1, mask="padding", window=20, layout="sliced", dtype=torch.float16, widths=(16, 17)),
     Case(17, 16, mask="weights", window=12, alibi=True, layout="expanded", dropout=0.3),
     Case(16, 32, causal=True, window=20, offset=15, widths=(20, 4), groups=1, dtype=torch.bfloat16, scale=2.0),
+    Case(17, 40, mask="lowest", causal=True, offset=20, groups=1, dropout=0.3),
     Case(5, 16, window=2, offset=30),  # nobody sees anything
 ]
 EMPTY = [Case(3, 4, rows=0), Case(3, 0), Case(0, 4), Case(3, 4, heads=0, groups=0)]
@@ -77,11 +78,14 @@ def inputs_of(case: Case, device: torch.device):  # type: ignore[no-untyped-def]
     q, k, v = (tensor(case, *size, device) for size in [*sizes, (case.groups, case.keys, case.widths[1])])
     mask = None
     if case.mask:
-        shape = {"padding": (case.rows, 1, 1), "weights": (1, case.heads, case.queries), "hidden": (1, 1, case.queries)}
-        mask = torch.zeros(*shape[case.mask], case.keys)
+        shapes = {"padding": (case.rows, 1, 1), "weights": (1, case.heads, case.queries)}
+        mask = torch.zeros(*shapes.get(case.mask, (1, 1, case.queries)), case.keys)
         mask = torch.randn(mask.shape) if case.mask == "weights" else mask
         mask[torch.rand(mask.shape) < 0.4] = -torch.inf
         mask[:, :, :1] = -torch.inf if case.mask == "hidden" else mask[:, :, :1]
+        if case.mask == "lowest":  # of finite numbers, in some rows, beside which scores are nothing
+            mask[:, :, ::2] = torch.finfo(case.dtype).min
+            mask[..., ::3] = -torch.inf
         mask = mask.to(device, case.dtype)
     slopes = alibi_slopes(case.heads).to(device) if case.alibi else None
     seed = torch.tensor(case.seed + 12345) if case.dropout else None
@@ -98,7 +102,8 @@ def formula(x, kept: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
     if x.slopes is not None:
         scores = scores - x.slopes.view(-1, 1, 1) * back.abs()
     if x.mask is not None:
-        scores = scores + x.mask
+        alone = x.mask < -1e30  # which is all that is left of such a sum, though it has the same gradient
+        scores = torch.where(alone, scores - scores.detach(), scores) + x.mask
     hidden = (back < 0) & x.causal
     if x.window:
         hidden = hidden | (back.abs() >= x.window)

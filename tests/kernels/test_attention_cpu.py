@@ -92,6 +92,38 @@ def test_numbers_that_exponentials_do_not_hold(kernels: str) -> None:
     assert not out[0, 1].isnan().any()
 
 
+@pytest.mark.parametrize("value", [-1e9, -2.5e38, torch.finfo(torch.float32).min, 3e38])
+@pytest.mark.parametrize("options", [{}, {"causal": True, "slopes": torch.tensor([0.5, 0.1])}], ids=["plain", "alibi"])
+def test_masks_of_the_largest_numbers(kernels: str, value: float, options: dict) -> None:
+    """Where all that is seen is masked by one finite number, scores are nothing beside it: weights are equal."""
+    steps, up = 70, torch.randn(1, 2, 70, 16)
+    mask = torch.randn(1, 1, steps, steps)
+    mask[:, :, ::2] = value
+    mask[:, :, 1::4, 40:] = torch.finfo(torch.float32).min  # rows in which some are hidden as well as can be
+    mask[:, :, :, ::3] = -torch.inf
+    mask[:, :, 6] = -torch.inf
+    x = Inputs(*(torch.randn(1, 2, steps, 16, requires_grad=True) for _ in range(3)), mask, scale=0.25, **options)
+    found = []
+    for function in (_BLOCKWISE, _formula):
+        out = function(x)
+        found.append([out, *torch.autograd.grad(out, x[:3], up)])
+    for mine, oracle in zip(*found, strict=True):
+        assert (mine - oracle).norm() <= 2e-6 * oracle.norm()
+    seen = torch.arange(steps) % 3 != 0
+    if "causal" not in options:
+        assert torch.allclose(found[0][0][:, :, 2], x.v[:, :, seen].mean(2), atol=1e-6)
+    assert not found[0][0][:, :, 6].any()
+
+
+def test_a_mask_of_two_huge_numbers_leaves_the_keys_of_the_greater(kernels: str) -> None:
+    q, k, v = (torch.randn(1, 2, 70, 16) for _ in range(3))
+    for least, most in ((torch.finfo(torch.float32).min, -3.3e38), (-3.3e38, 3.3e38), (3.2e38, 3.3e38)):
+        mask = torch.full((1, 1, 70, 70), least)
+        mask[..., 8:10] = most
+        out = _BLOCKWISE(Inputs(q, k, v, mask))
+        assert torch.allclose(out, v[:, :, 8:10].mean(2, keepdim=True).expand_as(out), atol=1e-6)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_any_number_of_threads_gives_the_same(kernels: str, threads: int) -> None:
     x = Inputs(*(torch.randn(1, 1, 600, 16, requires_grad=True) for _ in range(3)), scale=0.25)

@@ -122,6 +122,30 @@ def test_export_for_any_number_of_rows_and_steps(options: dict) -> None:
     assert torch.allclose(exported.module()(x), module(x), rtol=1e-12)
 
 
+@pytest.mark.parametrize("options", [{"causal": True, "window": 10}, {"num_kv_heads": 2}], ids=str)
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "swiglu"])
+def test_export_asks_for_no_size_that_a_kernel_begins_at(options: dict, activation: str) -> None:
+    """Steps from a few, below each such size, to thousands, above them."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = MultiheadAttention(64, 4, batch_first=True, **options)
+            self.ahead = FeedForward(64, 256, activation)
+            self.layer = TransformerEncoderLayer(64, 4, 256, activation="gelu", batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.attention(x, x, x, need_weights=False)[0]
+            return self.layer(self.ahead(x))
+
+    module = Block().eval()
+    shapes = ({1: torch.export.Dim("steps", min=2, max=20_000)},)
+    exported = torch.export.export(module, (torch.randn(2, 16, 64),), dynamic_shapes=shapes)
+    for steps in (5, 700):
+        x = torch.randn(2, steps, 64)
+        assert torch.allclose(exported.module()(x), module(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("options", ATTENTION, ids=str)
 def test_vmap_over_sequences_and_over_models(options: dict) -> None:
     layer = attention(**options)

@@ -2,7 +2,7 @@
 
    All scores of a few queries are there at once, in the nearest cache, so that the softmax needs no running sums. The
    way back makes them again from the norms, for as many queries as keep the products with them long. Scores count in
-   powers of 2.
+   powers of 2, and beside a mask in those of e: its numbers may be as large as floats get, and must not grow.
 
    Letters as there: B rows, H heads, G heads of keys and values, T queries, S keys, d and e widths. */
 
@@ -29,7 +29,7 @@ typedef struct {
     const float *d_out;
     float *d_q, *d_k, *d_v;
     const float *slopes; /* (H), or NULL */
-    float *norm;         /* (B, H, T) */
+    float *top, *log;    /* (B, H, T): the highest score, and log2 of the sum of the powers of what is below it */
 } Attention;
 
 /* What belongs to some queries of a head: ROWS of them at most. */
@@ -133,6 +133,14 @@ static uint64_t mixed(uint64_t x) { /* the end of SplitMix64 */
     return x ^ (x >> 31);
 }
 
+/* What a score of 1 counts here. */
+INLINE float unit(const Attention *a) { return a->mask ? 1.0f : LOG2E; }
+
+/* Where the norms of some queries begin. */
+INLINE int64_t norms_at(const Attention *a, const Some *some) {
+    return (some->row * a->heads + some->head) * a->queries + some->first;
+}
+
 /* Of the keys that a query sees: the first, and the one behind the last. */
 static int64_t low_of(const Attention *a, int64_t query) {
     return a->window ? most(0, query + a->offset - a->window + 1) : 0;
@@ -152,7 +160,7 @@ static int64_t tile_of(const Attention *a, int64_t query, int64_t to) {
 /* Filled where it lies: a copy would wait for what was just stored. */
 static void take_queries(const Attention *a, int64_t row, int64_t head, int64_t first, int64_t count, Some *some) {
     some->row = row, some->head = head, some->first = first, some->count = (int)count;
-    some->slope = a->slopes ? a->slopes[head] * LOG2E : 0.0f;
+    some->slope = a->slopes ? a->slopes[head] * unit(a) : 0.0f;
     for (int r = 0; r < count; r++) some->low[r] = low_of(a, first + r), some->high[r] = high_of(a, first + r);
     some->to = high_of(a, first + count - 1); /* a later query sees neither earlier keys nor fewer later ones */
     some->last_for_all = high_of(a, first), some->first_for_all = low_of(a, first + count - 1);
@@ -182,7 +190,7 @@ INLINE int seen_at(const Some *some, int64_t first) { return width_at(first, som
 
 /* Scores of query r with the keys from j on, to which what is asked for is added; -inf where it does not see them. */
 INLINE vec seen(const Attention *a, const Some *some, int r, int64_t j, vec s) {
-    if (a->mask) s += LOG2E * load(some->mask[r] + j, lanes(a->keys - j));
+    if (a->mask) s += load(some->mask[r] + j, lanes(a->keys - j));
     if (a->slopes) {
         const vec far = __builtin_convertvector(from_zero(), vec) + (float)(j - (some->first + r + a->offset));
         s -= some->slope * choose(far < set(0.0f), -far, far);
@@ -227,11 +235,11 @@ INLINE float sum(vec x) {
 #endif
 }
 
-/* The weights of some queries, not yet divided by their sums, which are returned with the norms. */
-static void weigh(const Attention *a, const Some *some, const float *keys, int64_t wide, float *weights, float *sums,
-                  float *norms) {
+/* The weights of some queries, not yet divided by their sums, which are returned; the norms are written. */
+static void weigh(const Attention *a, const Some *some, const float *keys, int64_t wide, float *weights, float *sums) {
     const float *rows[ROWS] = {0};
-    float tops[ROWS];
+    float *tops = a->top + norms_at(a, some), *logs = a->log + norms_at(a, some);
+    const float steep = LOG2E / unit(a);
     vec tile[ROWS][WIDE], top[ROWS];
     for (int r = 0; r < some->count; r++) {
         rows[r] = at(a->q, a->q_at, some->row, some->head, some->first + r);
@@ -256,7 +264,7 @@ static void weigh(const Attention *a, const Some *some, const float *keys, int64
         const float highest = greatest(top[r]), finite = highest == -INFINITY ? 0.0f : highest;
         vec total = {};
         for (int64_t j = some->from; j < some->to; j += LANES) {
-            const vec p = exp2_(load(line + j, LANES) - finite);
+            const vec p = exp2_((load(line + j, LANES) - finite) * steep);
             total += p;
             store(line + j, a->dropped ? (vec)(p * kept(a, some, r, j)) : p, LANES);
         }
@@ -266,8 +274,8 @@ static void weigh(const Attention *a, const Some *some, const float *keys, int64
     const int n = some->count; /* their logarithms at once: a sum is 0, or at least the 1 of the highest score */
     for (int r = 0; r < n; r += LANES) {
         const vec all = load(sums + r, lanes(n - r)), none = set(0.0f);
-        const vec logs = load(tops + r, lanes(n - r)) + LOG2E * log_(all);
-        store(norms + r, choose(all == none, set(INFINITY), choose(all == all, logs, all)), lanes(n - r));
+        const vec found = choose(all == all, LOG2E * log_(all), all);
+        store(logs + r, choose(all == none, set(INFINITY), found), lanes(n - r));
     }
 }
 
@@ -305,15 +313,14 @@ KERNEL(attention, Attention) {
             const int64_t end = least(task->queries, (item % parts + 1) * part);
             if (failed || item % parts * part >= end) continue;
             pack_turned(at(task->k, task->k_at, row, head / group, 0), task->width, task->keys, task->k_at.step,
-                        (float)task->scale * LOG2E, keys);
+                        (float)task->scale * unit(task), keys);
             pack(at(task->v, task->v_at, row, head / group, 0), task->keys, task->other, task->v_at.step, values);
             const int64_t high = height(end - item % parts * part);
             for (int64_t first = item % parts * part; first < end; first += high) {
                 float sums[ROWS];
                 Some some;
                 take_queries(task, row, head, first, least(high, end - first), &some);
-                weigh(task, &some, keys, wide, weights, sums,
-                      task->norm + (row * task->heads + head) * task->queries + first);
+                weigh(task, &some, keys, wide, weights, sums);
                 mix(task, &some, values, wide, weights, sums);
             }
         }
@@ -337,7 +344,7 @@ static void weigh_back(const Attention *a, const Some *some, const Back *back, i
                        float *slopes) {
     const float *rows[ROWS] = {0}, *ups[ROWS] = {0};
     float inner[ROWS];
-    const float *norms = a->norm + (some->row * a->heads + some->head) * a->queries + some->first;
+    const float *tops = a->top + norms_at(a, some), *logs = a->log + norms_at(a, some), steep = LOG2E / unit(a);
     vec tile[ROWS][WIDE], up[ROWS][WIDE];
     for (int r = 0; r < some->count; r++) {
         rows[r] = at(a->q, a->q_at, some->row, some->head, some->first + r);
@@ -356,7 +363,8 @@ static void weigh_back(const Attention *a, const Some *some, const Back *back, i
             const int64_t j = first + v * LANES;
             const int plain = is_plain(a, some, j);
             for (int r = 0; r < some->count; r++) {
-                const vec p = exp2_((plain ? tile[r][v] : seen(a, some, r, j, tile[r][v])) - norms[r]);
+                const vec s = plain ? tile[r][v] : seen(a, some, r, j, tile[r][v]);
+                const vec p = exp2_((s - tops[r]) * steep - logs[r]); /* log has no room in the sum of both */
                 const vec z = a->dropped ? kept(a, some, r, j) : set(1.0f);
                 store(weights + r * wide + j, a->dropped ? (vec)(p * z) : p, LANES);
                 store(slopes + r * wide + j, p * ((a->dropped ? (vec)(up[r][v] * z) : up[r][v]) - inner[r]), LANES);
@@ -458,7 +466,7 @@ KERNEL(attention_back, Attention) {
             const int64_t row = item / task->groups, group = item % task->groups;
             if (failed) continue;
             const float *k = at(task->k, task->k_at, row, group, 0), *v = at(task->v, task->v_at, row, group, 0);
-            pack_turned(k, task->width, task->keys, task->k_at.step, (float)task->scale * LOG2E, b.keys);
+            pack_turned(k, task->width, task->keys, task->k_at.step, (float)task->scale * unit(task), b.keys);
             pack_turned(v, task->other, task->keys, task->v_at.step, 1.0f, b.values);
             pack(k, task->keys, task->width, task->k_at.step, b.sides);
             memset(b.d_keys, 0, wide * task->width * sizeof(float));

@@ -5,13 +5,14 @@ summed is brought to the new maximum:
 
 ```math
 m' = \max(m, \max_j s_j), \qquad l' = l\, e^{m - m'} + \sum_j e^{s_j - m'}, \qquad
-a' = a\, e^{m - m'} + \sum_j e^{s_j - m'} v_j, \qquad o = a / l, \qquad λ = m + \log l
+a' = a\, e^{m - m'} + \sum_j e^{s_j - m'} v_j, \qquad o = a / l
 ```
 
-On the way back the weights p are made again from λ:
+On the way back the weights p are made again from m and log l, the norms of a query. Their sum would not do: beside an m
+of −10⁹, or the lowest number there is, which masks are made of, log l is nothing, and p would not sum to 1:
 
 ```math
-p_{ij} = e^{s_{ij} - λ_i}, \qquad δ_i = o_i^\top \mathrm{d}o_i, \qquad
+p_{ij} = e^{s_{ij} - m_i} / l_i, \qquad δ_i = o_i^\top \mathrm{d}o_i, \qquad
 \mathrm{d}v_j = \sum_i p_{ij}\, \mathrm{d}o_i, \qquad
 \mathrm{d}s_{ij} = p_{ij} (v_j^\top \mathrm{d}o_i - δ_i), \qquad
 \mathrm{d}q_i = c \sum_j \mathrm{d}s_{ij}\, k_j, \qquad \mathrm{d}k_j = c \sum_i \mathrm{d}s_{ij}\, q_i
@@ -50,7 +51,7 @@ __all__ = ["BlockwiseAttention", "Inputs", "fits_gpu", "wide"]
 BLOCK = 512  # queries, and keys, of a block: 1 MB of scores in single precision
 ROOM = 1 << 17  # scores of several heads at once
 WIDEST = 256  # numbers of a head that the kernels for a GPU take
-LOG2E = math.log2(math.e)  # scores count in powers of 2: 2^x takes a third of the time of e^x here
+LOG2E = math.log2(math.e)  # 2^x takes a third of the time of e^x here
 
 _LIBRARY = torch.library.Library("zoo", "FRAGMENT")
 _INPUTS = (
@@ -86,7 +87,7 @@ def fits_gpu(device: torch.device, dtype: torch.dtype, *widths: int) -> bool:
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the type in which products are summed, and λ is kept."""
+    """Return the type in which products are summed, and the norms are kept."""
     return torch.float32 if dtype.itemsize == 2 else dtype
 
 
@@ -101,10 +102,15 @@ class Block(NamedTuple):
 
 
 class Call:
-    """The blocks of one call and their scores, in powers of 2 (see `LOG2E`)."""
+    """The blocks of one call and their scores.
+
+    They count in powers of 2 (see `LOG2E`); beside a mask in those of e, since its numbers may be as large as floats
+    get: the lowest one would become −∞, and hide what it only makes unlikely.
+    """
 
     def __init__(self, x: Inputs) -> None:
         self.x = x
+        self.unit = LOG2E if x.mask is None else 1.0  # what a score of 1 counts
         self._distances: dict[tuple[int, int, int], Tensor] = {}
         self._hidden: dict[tuple[int, int, int], Tensor] = {}
 
@@ -123,20 +129,25 @@ class Call:
                     number += len(keys)
                 yield row, heads, table
 
-    def scores(self, block: Block, q: Tensor, k: Tensor, λ: Tensor | None = None) -> Tensor:
-        """Scores (h, t, s) of a block's queries (h, t, d), scaled already, and keys (h, s, d), less λ if given."""
+    def scores(self, block: Block, q: Tensor, k: Tensor, top: Tensor | None = None) -> Tensor:
+        """Scores (h, t, s) of a block's queries (h, t, d), scaled already, and keys (h, s, d), less `top` if given."""
         x = self.x
-        s = torch.bmm(q, k.mT) if λ is None else torch.baddbmm(λ, q, k.mT, beta=-1)
+        at_once = top is not None and x.mask is None
+        s = torch.baddbmm(top, q, k.mT, beta=-1) if at_once else torch.bmm(q, k.mT)
         if x.mask is not None:
             part = x.mask[0 if x.mask.shape[0] == 1 else block.row]
             part = part if part.shape[0] == 1 else part[block.heads]
-            s.add_((part if part.shape[1] == 1 else part[:, block.queries])[..., block.keys], alpha=LOG2E)
+            s.add_((part if part.shape[1] == 1 else part[:, block.queries])[..., block.keys])
         near, far = self._reach(block)
         if x.slopes is not None:
-            s.addcmul_(x.slopes[block.heads].view(-1, 1, 1).to(s.dtype), self._distance(block).abs(), value=-LOG2E)
+            s.addcmul_(x.slopes[block.heads].view(-1, 1, 1).to(s.dtype), self._distance(block).abs(), value=-self.unit)
         if (x.causal and near < 0) or (x.window > 0 and (far >= x.window or near <= -x.window)):
             s += self._shadow(block)
-        return s
+        return s if top is None or at_once else s.sub_(top)
+
+    def powers(self, s: Tensor) -> Tensor:
+        """e to the power of scores, or of what they differ by, in their place."""
+        return (s if self.unit == LOG2E else s.mul_(LOG2E)).exp2_()
 
     def kept(self, block: Block, p: Tensor) -> Tensor | None:
         """The mask of dropout, the same at each call."""
@@ -186,7 +197,7 @@ def _by_head(x: Inputs) -> Inputs:
 
 
 def _check(x: Inputs, *rest: Tensor) -> None:
-    """Refuse what does not fit together, since a kernel would read whatever lies there; `rest` is out, λ and d_out."""
+    """Refuse what does not fit together, since a kernel would read whatever lies there; `rest`: out, norms, d_out."""
     fits = [t.dim() == 4 and t.dtype == x.q.dtype and t.device == x.q.device for t in x[:3]]
     if all(fits):
         (rows, heads, queries, width), (groups, keys), other = x.q.shape, x.k.shape[1:3], x.v.shape[3]
@@ -196,7 +207,7 @@ def _check(x: Inputs, *rest: Tensor) -> None:
             fits += [x.mask.dim() == 4, all(m in (1, n) for m, n in sizes), x.mask.shape[-1] == keys]
         if x.slopes is not None:
             fits += [x.slopes.shape == (heads,)]
-        wanted = ((rows, heads, queries, other), (rows, heads, queries, 1), (rows, heads, queries, other))
+        wanted = ((rows, heads, queries, other), (2, rows, heads, queries, 1), (rows, heads, queries, other))
         fits += [t.shape == shape for t, shape in zip(rest, wanted, strict=False)]
         fits += [t.device == x.q.device for t in (*x[3:5], *rest) if t is not None]
     if not all(fits):
@@ -209,7 +220,7 @@ def _check(x: Inputs, *rest: Tensor) -> None:
 
 
 def _forward(*inputs: Any) -> tuple[Tensor, Tensor]:
-    """The results (B, H, T, e), and λ (B, H, T, 1): +∞ where a query sees nothing."""
+    """The results (B, H, T, e), and m and log l (2, B, H, T, 1): 0 and +∞ where a query sees nothing."""
     x = Inputs(*inputs)
     _check(x)
     out, norm = _fake(*x)
@@ -224,28 +235,30 @@ def _forward(*inputs: Any) -> tuple[Tensor, Tensor]:
     x, kind = _by_head(x), wide(x.q.dtype)
     call = Call(x)
     for row, heads, table in call.parts():
-        q, k, v = x.q[row, heads].to(kind) * (x.scale * LOG2E), x.k[row, heads].to(kind), x.v[row, heads].to(kind)
+        q, k, v = x.q[row, heads].to(kind) * (x.scale * call.unit), x.k[row, heads].to(kind), x.v[row, heads].to(kind)
         for some, blocks in zip(_slices(x.q.shape[2], BLOCK), table, strict=True):
-            out[row, heads, some], norm[row, heads, some] = _mix(call, blocks, q[:, some], k, v)
+            out[row, heads, some], *norms = _mix(call, blocks, q[:, some], k, v)
+            for whole, found in zip(norm, norms, strict=True):
+                whole[row, heads, some] = found
     return out, norm
 
 
-def _mix(call: Call, blocks: list[Block], q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """The means of the values for some queries, block after block of keys, and their λ."""
+def _mix(call: Call, blocks: list[Block], q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The means of the values for some queries, block after block of keys, and their norms."""
     top = q.new_full((*q.shape[:2], 1), -torch.inf)  # m
     total, mixed = torch.zeros_like(top), q.new_zeros(*q.shape[:2], v.shape[2])  # l, a
     for block in blocks:
         s = call.scores(block, q, k[:, block.keys])
         new = torch.maximum(top, s.amax(-1, keepdim=True))
         finite = new.masked_fill(new == -torch.inf, 0.0)  # −∞ − (−∞) would be NaN; 2^(−∞ − 0) is the 0 that is meant
-        p = s.sub_(finite).exp2_()
-        fade = (top - finite).exp2_()
+        p, fade = call.powers(s.sub_(finite)), call.powers(top - finite)
         total.mul_(fade).add_(p.sum(-1, keepdim=True))
         kept = call.kept(block, p)
         mixed.mul_(fade).baddbmm_(p if kept is None else p.mul_(kept), v[:, block.keys])
         top = new
     dead = total == 0
-    return mixed.div_(total.masked_fill(dead, 1.0)), (top + total.log2()).masked_fill_(dead, torch.inf)
+    norms = top.masked_fill(dead, 0.0), total.log2().masked_fill_(dead, torch.inf)
+    return mixed.div_(total.masked_fill(dead, 1.0)), *norms
 
 
 # -- the way back ------------------------------------------------------------------------------------------------------
@@ -279,13 +292,14 @@ def _fill(x: Inputs, out: Tensor, norm: Tensor, d_out: Tensor, results: tuple[Te
     """Write the gradients where each head has keys of its own."""
     call, kind = Call(x), wide(x.q.dtype)
     for row, heads, table in call.parts():
-        q, k, v = x.q[row, heads].to(kind) * (x.scale * LOG2E), x.k[row, heads].to(kind), x.v[row, heads].to(kind)
-        λ, up = norm[row, heads], d_out[row, heads].to(kind).contiguous()
+        q, k, v = x.q[row, heads].to(kind) * (x.scale * call.unit), x.k[row, heads].to(kind), x.v[row, heads].to(kind)
+        top, log = norm[:, row, heads]
+        up = d_out[row, heads].to(kind) * log.neg().exp2()  # / l, by which p is to be divided; 0 where nothing is seen
         δ = (up * out[row, heads]).sum(-1, keepdim=True)
         d_q, d_k, d_v = (torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
         for block in (block for blocks in table for block in blocks):
             some, part = block.queries, block.keys
-            p = call.scores(block, q[:, some], k[:, part], λ[:, some]).exp2_()  # 0 where λ = ∞: it sees nothing
+            p = call.powers(call.scores(block, q[:, some], k[:, part], top[:, some]))  # times l
             kept = call.kept(block, p)
             if kept is None:
                 d_s = torch.baddbmm(δ[:, some], up[:, some], v[:, part].mT, beta=-1).mul_(p)
@@ -295,7 +309,7 @@ def _fill(x: Inputs, out: Tensor, norm: Tensor, d_out: Tensor, results: tuple[Te
             d_q[:, some].baddbmm_(d_s, k[:, part])
             d_k[:, part].baddbmm_(d_s.mT, q[:, some])
             d_v[:, part].baddbmm_(p.mT, up[:, some])
-        for result, found in zip(results, (d_q.mul_(x.scale), d_k.div_(LOG2E), d_v), strict=True):
+        for result, found in zip(results, (d_q.mul_(x.scale), d_k.div_(call.unit), d_v), strict=True):
             result[row, heads] = found
 
 
@@ -380,7 +394,7 @@ class BlockwiseAttention:
 
 def _fake(*inputs: Any) -> tuple[Tensor, Tensor]:
     x = Inputs(*inputs)
-    return _room(x.q, x.v.shape[3]), x.q.new_empty(*x.q.shape[:3], 1, dtype=wide(x.q.dtype))
+    return _room(x.q, x.v.shape[3]), x.q.new_empty(2, *x.q.shape[:3], 1, dtype=wide(x.q.dtype))
 
 
 def _fake_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:

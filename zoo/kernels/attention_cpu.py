@@ -34,7 +34,7 @@ class _Attention(ctypes.Structure):
         *((name, ctypes.c_int64) for name in (*_SIZES, *_OPTIONS)),
         ("scale", ctypes.c_double),
         *((f"{name}_{axis}", ctypes.c_int64) for name in _PLACES for axis in ("row", "head", "step")),
-        *((name, ctypes.c_void_p) for name in (*_PLACES, "slopes", "norm")),
+        *((name, ctypes.c_void_p) for name in (*_PLACES, "slopes", "top", "log")),
     ]
 
 
@@ -60,7 +60,7 @@ def _dropped(x: Inputs) -> int:
 
 
 def forward(x: Inputs, out: Tensor, norm: Tensor) -> None:
-    """Fill the results (B, H, T, e) and λ (B, H, T, 1)."""
+    """Fill the results (B, H, T, e) and the norms (2, B, H, T, 1)."""
     _call("attention", x, norm, out, None, None, None, None)
 
 
@@ -92,6 +92,6 @@ def _call(name: str, x: Inputs, norm: Tensor, *others: Tensor | None) -> None:
         _Attention(
             rows, heads, groups, queries, keys, width, other, x.causal, x.window, x.offset, _dropped(x),
             0 if x.seed is None else int(x.seed), threads, x.scale, *steps, *pointers,
-            None if slopes is None else slopes.data_ptr(), norm.data_ptr(),
+            None if slopes is None else slopes.data_ptr(), norm.data_ptr(), norm.data_ptr() + norm.nbytes // 2,
         )
     )  # fmt: skip

@@ -5,10 +5,11 @@ blocks of keys that these see, with the running maximum m, sum l and mean a:
 
 ```math
 m' = \max(m, \max_j s_j), \qquad l' = l\, 2^{m - m'} + \sum_j 2^{s_j - m'}, \qquad
-a' = a\, 2^{m - m'} + \sum_j 2^{s_j - m'} v_j, \qquad o = a / l, \qquad λ = m + \log_2 l
+a' = a\, 2^{m - m'} + \sum_j 2^{s_j - m'} v_j, \qquad o = a / l
 ```
 
-Scores s count in powers of 2, since a GPU has an instruction for 2^x. On the way back p_ij = 2^(s_ij − λ_i) is made
+Scores s count in powers of 2, since a GPU has an instruction for 2^x; beside a mask, whose numbers may be as large as
+floats get, in those of e, which become powers of 2 less m. On the way back p_ij = 2^(s_ij − m_i − log₂ l_i) is made
 again, and twice, so that no two programs add to the same numbers and results are the same bits each time:
 `_backward_queries` has a block of queries and sums over keys, `_backward_keys` has a block of keys and sums over
 queries, and over the heads that share these keys:
@@ -145,18 +146,27 @@ def _edges(first, low, high, count, BLOCK: tl.constexpr, STEP: tl.constexpr):
 
 @triton.jit
 def _scores(products, t, s, row, head, mask, slopes, call, CHECK: tl.constexpr):
-    """Scores, in powers of 2, of queries t and keys s, one of them by rows and one by columns; −∞ what is hidden."""
-    scores = products * (call.scale * LOG2E)
+    """Scores of queries t and keys s, one of them by rows and one by columns; −∞ what is hidden."""
+    unit: tl.constexpr = LOG2E if mask is None else 1.0
+    scores = products * (call.scale * unit)
     back = call.offset + t - s  # how far the key lies behind the query
     if mask is not None:
         at = _corner(mask, row, head, 0) + t.to(tl.int64) * mask.strides[2] + s * mask.strides[3]
         added = tl.load(at, mask=(t < call.queries) & (s < call.keys), other=0.0)
-        scores += added.to(tl.float32) * LOG2E
+        scores += added.to(tl.float32)
     if slopes is not None:
-        scores -= tl.load(slopes + head).to(tl.float32) * LOG2E * tl.abs(back).to(tl.float32)
+        scores -= tl.load(slopes + head).to(tl.float32) * unit * tl.abs(back).to(tl.float32)
     if CHECK:
         scores = tl.where((back >= call.near) & (back <= call.far) & (s < call.keys), scores, -float("inf"))
     return scores
+
+
+@triton.jit
+def _exponents(differences, mask):
+    """What scores differ by, in powers of 2."""
+    if mask is not None:
+        differences *= LOG2E
+    return differences
 
 
 @triton.jit
@@ -173,10 +183,10 @@ def _kept(t, s, row, head, call):
 
 @triton.jit
 def _forward(
-    q, k, v, mask, slopes, out, norm, call, d: tl.constexpr, e: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
+    q, k, v, mask, slopes, out, tops, logs, call, d: tl.constexpr, e: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A block of queries: their means of the values, and λ, +∞ where a query sees nothing."""
+    """A block of queries: their means of the values, and m and log₂ l, 0 and +∞ where a query sees nothing."""
     row, head, block = _place(tl.cdiv(call.queries, M), call.heads)
     group, first = head // call.shared, block * M
     t = first + tl.arange(0, M)
@@ -195,8 +205,8 @@ def _forward(
             scores = _scores(products, t[:, None], s[None, :], row, head, mask, slopes, call, check)
             new = tl.maximum(top, tl.max(scores, 1))
             finite = tl.where(new == -float("inf"), 0.0, new)  # −∞ − (−∞) would be NaN
-            p = tl.exp2(scores - finite[:, None])
-            fade = tl.exp2(top - finite)
+            p = tl.exp2(_exponents(scores - finite[:, None], mask))
+            fade = tl.exp2(_exponents(top - finite, mask))
             total = total * fade + tl.sum(p, 1)
             if DROPOUT:
                 p *= _kept(t[:, None], s[None, :], row, head, call)
@@ -205,8 +215,9 @@ def _forward(
     dead = total == 0
     total = tl.where(dead, 1.0, total)
     _store(out, mixed / total[:, None], row, head, first, call.queries, e, M, E)
-    at = norm + (tl.cast(row, tl.int64) * call.heads + head) * call.queries + t
-    tl.store(at, tl.where(dead, float("inf"), top + tl.log2(total)), mask=t < call.queries)
+    at = (tl.cast(row, tl.int64) * call.heads + head) * call.queries + t
+    tl.store(tops + at, tl.where(dead, 0.0, top), mask=t < call.queries)
+    tl.store(logs + at, tl.where(dead, float("inf"), tl.log2(total)), mask=t < call.queries)
 
 
 # -- the way back ------------------------------------------------------------------------------------------------------
@@ -214,8 +225,8 @@ def _forward(
 
 @triton.jit
 def _backward_queries(
-    q, k, v, mask, slopes, out, d_out, norm, delta, d_q, call, d: tl.constexpr, e: tl.constexpr, D: tl.constexpr,
-    E: tl.constexpr, M: tl.constexpr, N: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
+    q, k, v, mask, slopes, out, d_out, tops, logs, delta, d_q, call, d: tl.constexpr, e: tl.constexpr,
+    D: tl.constexpr, E: tl.constexpr, M: tl.constexpr, N: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A block of queries: their gradients, and their δ for `_backward_keys`."""
     row, head, block = _place(tl.cdiv(call.queries, M), call.heads)
@@ -227,7 +238,8 @@ def _backward_queries(
     δ = tl.sum(up.to(tl.float32) * result.to(tl.float32), 1)
     line = (tl.cast(row, tl.int64) * call.heads + head) * call.queries
     tl.store(delta + line + t, δ, mask=t < call.queries)
-    λ = tl.load(norm + line + t, mask=t < call.queries, other=float("inf"))
+    top = tl.load(tops + line + t, mask=t < call.queries, other=0.0)
+    log = tl.load(logs + line + t, mask=t < call.queries, other=float("inf"))
     found = tl.zeros((M, D), tl.float32)
     starts, stops, inner, gap = _edges(first, call.offset - call.far, call.offset - call.near, call.keys, M, N)
     for check in tl.static_range(2):  # whole blocks first
@@ -238,7 +250,7 @@ def _backward_queries(
             z = _load(v, row, group, start, call.keys, e, N, E)  # (N, E)
             products = tl.dot(x, tl.trans(y), input_precision=PRECISION)  # (M, N)
             scores = _scores(products, t[:, None], s[None, :], row, head, mask, slopes, call, check)
-            p = tl.exp2(scores - λ[:, None])  # 0 where λ = ∞: it sees nothing
+            p = tl.exp2(_exponents(scores - top[:, None], mask) - log[:, None])  # 0 where log l = ∞: it sees nothing
             d_p = tl.dot(up, tl.trans(z), input_precision=PRECISION)
             if DROPOUT:
                 d_p *= _kept(t[:, None], s[None, :], row, head, call)
@@ -249,8 +261,8 @@ def _backward_queries(
 
 @triton.jit
 def _backward_keys(
-    q, k, v, mask, slopes, d_out, norm, delta, d_k, d_v, call, d: tl.constexpr, e: tl.constexpr, D: tl.constexpr,
-    E: tl.constexpr, M: tl.constexpr, N: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
+    q, k, v, mask, slopes, d_out, tops, logs, delta, d_k, d_v, call, d: tl.constexpr, e: tl.constexpr,
+    D: tl.constexpr, E: tl.constexpr, M: tl.constexpr, N: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A block of keys: its gradients and those of its values, from all heads that share it. All is transposed."""
     row, group, block = _place(tl.cdiv(call.keys, N), call.heads // call.shared)
@@ -268,11 +280,12 @@ def _backward_keys(
                 t = start + tl.arange(0, M)
                 x = _load(q, row, head, start, call.queries, d, M, D)  # (M, D)
                 up = _load(d_out, row, head, start, call.queries, e, M, E)  # (M, E)
-                λ = tl.load(norm + line + t, mask=t < call.queries, other=float("inf"))
+                top = tl.load(tops + line + t, mask=t < call.queries, other=0.0)
+                log = tl.load(logs + line + t, mask=t < call.queries, other=float("inf"))
                 δ = tl.load(delta + line + t, mask=t < call.queries, other=0.0)
                 products = tl.dot(y, tl.trans(x), input_precision=PRECISION)  # (N, M)
                 scores = _scores(products, t[None, :], s[:, None], row, head, mask, slopes, call, check)
-                p = tl.exp2(scores - λ[None, :])
+                p = tl.exp2(_exponents(scores - top[None, :], mask) - log[None, :])
                 d_p = tl.dot(z, tl.trans(up), input_precision=PRECISION)
                 kept = p
                 if DROPOUT:
@@ -289,18 +302,18 @@ def _backward_keys(
 
 
 def forward(x: Inputs, out: Tensor, norm: Tensor) -> None:
-    """Fill the results (B, H, T, e), and λ (B, H, T, 1)."""
+    """Fill the results (B, H, T, e), and the norms (2, B, H, T, 1)."""
     if not out.numel():
         return
     sizes = _sizes(FORWARD, x)
     blocks = x.q.shape[0] * x.q.shape[1] * triton.cdiv(x.q.shape[2], sizes.queries)
     with torch.cuda.device_of(x.q):
-        _forward[(blocks,)](*_inputs(x), _view(out), norm, _call(x), **_options(x, sizes))
+        _forward[(blocks,)](*_inputs(x), _view(out), *norm, _call(x), **_options(x, sizes))
 
 
 def backward(x: Inputs, out: Tensor, norm: Tensor, d_out: Tensor, results: tuple[Tensor, Tensor, Tensor]) -> None:
     """Fill the gradients of queries, keys and values."""
-    sizes, call, norm, delta = _sizes(BACKWARD, x), _call(x), norm.contiguous(), torch.empty_like(norm)
+    sizes, call, norm, delta = _sizes(BACKWARD, x), _call(x), norm.contiguous(), torch.empty_like(norm[0])
     d_q, d_k, d_v = results
     blocks = [n * triton.cdiv(m, size) for n, m, size in (
         (x.q.shape[0] * x.q.shape[1], x.q.shape[2], sizes.queries),
@@ -309,9 +322,9 @@ def backward(x: Inputs, out: Tensor, norm: Tensor, d_out: Tensor, results: tuple
     given, options = _inputs(x), _options(x, sizes)
     with torch.cuda.device_of(x.q):
         if blocks[0]:
-            _backward_queries[(blocks[0],)](*given, _view(out), _view(d_out), norm, delta, _view(d_q), call, **options)
+            _backward_queries[(blocks[0],)](*given, _view(out), _view(d_out), *norm, delta, _view(d_q), call, **options)
         if blocks[1]:
-            _backward_keys[(blocks[1],)](*given, _view(d_out), norm, delta, _view(d_k), _view(d_v), call, **options)
+            _backward_keys[(blocks[1],)](*given, _view(d_out), *norm, delta, _view(d_k), _view(d_v), call, **options)
 
 
 def _view(x: Tensor) -> View:

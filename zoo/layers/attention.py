@@ -167,9 +167,11 @@ def attention_bias(
     _check_window(window)
     queries = query.shape[-2]
     bias = None if mask is None else mask.to(query.dtype)
+    any_length = torch.compiler.is_exporting()  # a graph for any length asks for none
     # one query at the end of its keys, as in decoding, sees them all
-    ahead = is_causal and offset < keys - 1
-    behind = window is not None and (offset + queries > window or (not is_causal and keys - offset > window))
+    ahead = is_causal and (any_length or offset < keys - 1)
+    far = any_length or window is None or offset + queries > window or (not is_causal and keys - offset > window)
+    behind = window is not None and far
     if ahead or behind or alibi is not None:
         places = torch.arange(queries, device=query.device).unsqueeze(1) + offset
         back = places - torch.arange(keys, device=query.device)  # (T, S), how far a key lies behind a query
@@ -182,7 +184,8 @@ def attention_bias(
                 hidden = hidden | (back >= window) | (back <= -window)
             bias = additive(hidden, query.dtype) if bias is None else bias.masked_fill(hidden, -torch.inf)
     dead = None
-    beyond = offset < 0 or (behind and offset + queries > keys)  # queries before all keys, or behind them
+    # queries before all keys, or behind them
+    beyond = offset < 0 or (behind and (any_length or offset + queries > keys))
     if bias is not None and not always and (mask is not None or beyond):
         dead = (bias == -torch.inf).all(dim=-1, keepdim=True)
         bias = bias.masked_fill(dead, 0.0)
@@ -340,6 +343,8 @@ def _by_group(x: Tensor, y: Tensor, groups: int) -> Tensor:
     heads = x.shape[-3]
     if heads % groups:
         raise ValueError(f"{groups} heads of keys and values do not divide {heads} heads of queries")
+    if torch.compiler.is_exporting():  # for any length, which the views below are not known to fit
+        return x @ y.repeat_interleave(heads // groups, -3)
     steps = x.shape[-2]
     folded = x.unflatten(-3, (groups, heads // groups)).flatten(-3, -2)  # the queries of a group in one matrix
     return (folded @ y).unflatten(-2, (heads // groups, steps)).flatten(-4, -3)
@@ -551,7 +556,8 @@ class MultiheadAttention(nn.Module):
         sizes = [self.embed_dim, self.num_kv_heads * d, self.num_kv_heads * d]
         if self.in_proj_weight is not None and query is key and key is value and not stored:
             product = linear(query, self.in_proj_weight, self.in_proj_bias)
-            if product.numel() >= _WIDE and self._packs(query, key, value, cache) and not transformed(product):
+            packs = self._packs(query, key, value, cache)  # not in a graph, where no size is asked for
+            if packs and product.numel() >= _WIDE and not transformed(product):
                 return _Split.apply(product, d, self.num_heads, self.num_kv_heads)
             products = product.split(sizes, dim=-1)
         else:

@@ -33,8 +33,10 @@ _BACK = {"none"}  # faster on the way back alone
 
 def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """GELU by whichever is faster: torch's operator, or the kernel of `zoo.kernels.gelu`."""
+    if torch.compiler.is_compiling():  # for any size
+        return F.gelu(x, approximate=approximate)
     many = x.numel() >= _LEAST[approximate] and (approximate not in _BACK or torch.is_grad_enabled())
-    if many and not torch.compiler.is_compiling() and compiled.available(x) and not transformed(x):
+    if many and compiled.available(x) and not transformed(x):
         return compiled.gelu(x, approximate == "tanh")
     return F.gelu(x, approximate=approximate)
 
