@@ -39,7 +39,7 @@ def test_sums_and_labels_are_those_of_exact_distances(
         centroids = (torch.randn(restarts, clusters, features, dtype=torch.float64) + offset) * scale
         weight = torch.rand(rows) if weighted else None
         reference = x.double().mean(0).float().double()
-        found = cluster_statistics(x, centroids, weight, reference, measured=True)
+        found = cluster_statistics(x, centroids, weight, reference)
         label, distance = assign(x, centroids)
 
         exact = (x.double()[None, :, None] - centroids[:, None]).square().sum(3)  # (R, N, K)
@@ -49,8 +49,7 @@ def test_sums_and_labels_are_those_of_exact_distances(
         )
         assert (chosen - exact.amin(2)).max() <= near  # only rounding decides between two
         assert (distance - chosen).abs().max() <= near
-        assert (found.distance - exact.amin(2)).abs().max() <= near
-        assert cluster_statistics(x, centroids, weight, reference).distance.shape == (restarts, 0)
+        assert torch.allclose(distance, chosen, rtol=1e-6, atol=1e-25 * float(exact.max()))
 
         mass = torch.ones(rows, dtype=torch.float64) if weight is None else weight.double()
         moved = torch.cat([x.double() - reference, torch.ones(rows, 1, dtype=torch.float64)], 1) * mass[:, None]
@@ -112,6 +111,23 @@ def test_a_cluster_that_loses_its_rows_is_empty_to_the_last_digit(kernels: str) 
     _, at_rest, _, steps, *_ = lloyd_iterate(x, centroids, weight, 30, 0.0, 1)
     assert not at_rest.any()
     assert int(steps) < 30
+
+
+def test_rows_between_near_centroids_beside_a_far_one_have_the_labels_of_float64(kernels: str) -> None:
+    x, centroids = torch.randn(5001, 9), torch.randn(2, 3, 9, dtype=torch.float64)
+    centroids[:, 2] += 1e6
+    for index in (None, torch.arange(1, 5001, 7)):
+        rows = (x if index is None else x[index]).double()
+        exact = (rows[None, :, None] - centroids[:, None]).square().sum(3)  # (R, N, K)
+        label, distance = assign(x, centroids, index)
+        assert torch.equal(label, exact.argmin(2))
+        torch.testing.assert_close(distance, exact.amin(2), rtol=1e-9, atol=0)
+        parts = [assign(part, centroids)[0] for part in rows.float().split(97)]
+        assert torch.equal(torch.cat(parts, 1), label)
+    moments = cluster_statistics(x, centroids).moments
+    assert torch.equal(
+        moments[..., -1], torch.stack([label.bincount(minlength=3) for label in assign(x, centroids)[0]])
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -182,9 +198,7 @@ def test_the_operators_are_what_torch_expects(kernels: str) -> None:
     for index in (torch.tensor([0, 9]), torch.tensor([-1]), torch.tensor([0.0])):
         with pytest.raises(RuntimeError, match="do not fit together"):
             lloyd_assign(x, first, 1, index)
-    for measured in (False, True):
-        numbers = x, x[0], 1.0, centroids, 2, weight, measured
-        torch.library.opcheck(torch.ops.zoo.lloyd_statistics, numbers, test_utils=utilities)
+    torch.library.opcheck(torch.ops.zoo.lloyd_statistics, (x, x[0], 1.0, centroids, 2, weight), test_utils=utilities)
     torch.library.opcheck(torch.ops.zoo.lloyd_assign, (x, first, 1), test_utils=utilities)
     with pytest.raises(RuntimeError, match="do not fit together"):
         lloyd_statistics(x, x[0], 1.0, centroids[:, :3], 2, weight)
@@ -209,10 +223,16 @@ for sizes in [*SIZES, (0, 4, 3, 2), (5, 1, 40, 1), (100, 64, 17, 2)]:
             centroids = (torch.randn(restarts, clusters, features, dtype=torch.float64) + offset) * scale
             reference = centroids[0, 0].float().double()
             for weight in (None, torch.rand(rows), torch.zeros(rows)):
-                cluster_statistics(x, centroids, weight, reference, measured=weight is None)
+                cluster_statistics(x, centroids, weight, reference)
                 mass = None if weight is None else weight.double()
                 lloyd_iterate(x, centroids, mass, 5, 0.0, 2)
             lloyd_assign(x, centroids, 2)
+x, near = torch.randn(5001, 9), torch.randn(2, 3, 9, dtype=torch.float64) * 0.01  # in double, in two parts
+near[:, 2] += 1e6
+lloyd_assign(x, near, 2)
+lloyd_assign(x, near, 2, torch.arange(1, 5001, 7))
+lloyd_iterate(x, near, None, 5, 0.0, 2)
+lloyd_iterate(x, near, torch.rand(715, dtype=torch.float64), 5, 0.0, 2, torch.arange(1, 5001, 7))
             lloyd_assign(x, centroids, 2, torch.arange(rows).flip(0)[::2])
 x = torch.randn(40, 4)
 x[5, 1] = torch.nan

@@ -20,19 +20,20 @@
 #define TILE 4 /* 4 x 2 sums, 2 rows and a factor fill 11 of 16 registers */
 #endif
 
+#define ON_A_CENTROID 0x1p-88 /* share of the squares up to which a squared distance is 0: a centroid is a rounded mean */
+#define CLOSE 64              /* rounding of scores, in eps of the greatest square */
+#define NEAR 0x1p20
+#define WIDENED 4096          /* rows that are made double at a time */
+
 /* Eight doubles at a time. */
 typedef double eight __attribute__((vector_size(64), aligned(8), may_alias));
 typedef int64_t eight_integers __attribute__((vector_size(64), aligned(8), may_alias));
 
 typedef struct {
     Rows rows;
-    double rounding;       /* share of the squares up to which a distance is 0 */
     const void *centroids; /* (R*K, D + 1), as rows are after that; the last column -|c|^2 / 2 */
     double *moments;       /* (R, K, D + 1): sums of rows, and of weights; all written */
     double *gain, *norm;   /* (R,), (): sums of scores and of squares */
-    const double *longest; /* (R,): the greatest |c|^2 */
-    int64_t *label;        /* (R, N) */
-    double *distance;      /* (R, N), squared; NULL where they are not asked for */
 } Lloyd;
 
 static void *room(int64_t bytes) { return aligned_alloc(64, ((size_t)bytes / 64 + 1) * 64); }
@@ -122,6 +123,59 @@ static int move_centroids(const Iterate *all, double *sums, double *shift, doubl
     return 1;
 }
 
+/* -- whether single precision suffices -------------------------------------------------------------------------------- */
+
+/* The greatest squared distance of centroids (R K, D) from the place that rows are measured from. */
+static double reach_of(const Iterate *all, const double *reference) {
+    const int64_t D = all->rows.features, clusters = all->rows.restarts * all->rows.clusters;
+    double most = 0.0;
+    for (int64_t k = 0; k < clusters; k++) {
+        double square = 0.0;
+        for (int64_t f = 0; f < D; f++) {
+            const double away = all->centroids[k * D + f] - reference[f];
+            square += away * away;
+        }
+        most = fmax(most, square);
+    }
+    return most;
+}
+
+/* Whether two of a restart's centroids are so near to each other that rounding of scores would mix up their rows. */
+static int too_close(const Iterate *all, double reach) {
+    const int64_t D = all->rows.features, K = all->rows.clusters;
+    const double least_apart = CLOSE * all->eps * reach;
+    for (int64_t r = 0; r < all->rows.restarts; r++)
+        for (int64_t a = 1; a < K; a++)
+            for (int64_t b = 0; b < a; b++) {
+                const double *one = all->centroids + (r * K + a) * D, *other = all->centroids + (r * K + b) * D;
+                double square = 0.0;
+                for (int64_t first = 0; first < D && square < least_apart; first += 8)
+                    for (int64_t f = first; f < least(first + 8, D); f++) square += (one[f] - other[f]) * (one[f] - other[f]);
+                if (0 < square && square < least_apart) return 1;
+            }
+    return 0;
+}
+
+/* Whether rows that lie so near to their centroids would be rounded by more than a thousandth of that. */
+static int too_near(const Iterate *all, double reach) {
+    const int64_t number = all->rows.restarts * all->rows.number;
+    double sum = 0.0;
+    for (int64_t i = 0; i < number; i++) sum += all->distance[i];
+    return sum < NEAR * all->eps * all->eps * reach * (double)number;
+}
+
+/* The same question about some of the rows, (count, D), which are written to `rows` in double. */
+static Iterate widened(const Iterate *task, double *rows, int64_t first, int64_t count) {
+    const int64_t D = task->rows.features;
+    Iterate all = *task;
+    for (int64_t r = 0; r < count; r++) {
+        const float *x = (const float *)task->rows.x + (task->rows.index ? task->rows.index[first + r] : first + r) * D;
+        for (int64_t f = 0; f < D; f++) rows[r * D + f] = (double)x[f];
+    }
+    all.rows.x = rows, all.rows.index = 0, all.rows.number = count, all.rows.single = 0, all.eps = 0x1p-52;
+    return all;
+}
+
 #define REAL float
 #define INTEGER int32_t
 #define IS_FLOAT 1
@@ -141,8 +195,79 @@ static int move_centroids(const Iterate *all, double *sums, double *shift, doubl
 /* moments, gain and norm: what a pass adds up. */
 KERNEL(lloyd_statistics, Lloyd) { return task->rows.single ? add_up_single(task) : add_up_double(task); }
 
+/* In double precision, some rows at a time. */
+static int assign_widened(const Iterate *task) {
+    const int64_t N = task->rows.number, R = task->rows.restarts, D = task->rows.features, size = least(N, WIDENED);
+    const int64_t bytes = R * task->rows.clusters * D * (int64_t)sizeof(double);
+    double *rows = room(size * D * sizeof *rows), *distance = room(R * size * sizeof *distance), *copy = room(bytes), extent = 0.0;
+    int64_t *nearest = room(R * size * sizeof *nearest);
+    int failed = !rows || !distance || !nearest || !copy;
+    for (int64_t first = 0; first < N && !failed && !strange(extent); first += size) {
+        const int64_t count = least(size, N - first);
+        Iterate all = widened(task, rows, first, count);
+        memcpy(copy, task->centroids, (size_t)bytes); /* which are written to */
+        all.nearest = nearest, all.distance = distance, all.centroids = copy;
+        failed = assign_double(&all);
+        extent = *task->extent > extent || isnan(*task->extent) ? *task->extent : extent;
+        for (int64_t r = 0; r < R; r++) {
+            memcpy(task->nearest + r * N + first, nearest + r * count, (size_t)count * sizeof *nearest);
+            memcpy(task->distance + r * N + first, distance + r * count, (size_t)count * sizeof *distance);
+        }
+    }
+    *task->extent = extent;
+    free(rows), free(distance), free(nearest), free(copy);
+    return failed;
+}
+
+/* In double precision, all rows. */
+static int iterate_widened(const Iterate *task) {
+    double *rows = room(task->rows.number * task->rows.features * sizeof *rows);
+    if (!rows) return 1;
+    const Iterate all = widened(task, rows, 0, task->rows.number);
+    const int failed = iterate_double(&all);
+    free(rows);
+    return failed;
+}
+
+/* In single precision, unless centroids are, or become, too near to each other or to their rows for it. */
+static int iterate_checked(const Iterate *task) {
+    const int64_t D = task->rows.features, R = task->rows.restarts, K = task->rows.clusters;
+    double *start = room(R * K * D * sizeof *start), *reference = room(D * sizeof *reference);
+    int failed = !start || !reference, suffices = 0;
+    if (!failed) {
+        find_reference(task->centroids, R * K, D, reference);
+        memcpy(start, task->centroids, R * K * D * sizeof *start);
+        suffices = !too_close(task, reach_of(task, reference));
+    }
+    if (!failed && suffices) {
+        failed = iterate_single(task);
+        const double reach = reach_of(task, reference);
+        int64_t open = 0;
+        for (int64_t r = 0; r < R; r++) open += !task->at_rest[r];
+        const int labelled = !open || *task->num_iter == task->max_iter;
+        suffices = strange(*task->extent) || !(reach < INFINITY) || !(too_close(task, reach) || (labelled && too_near(task, reach)));
+    }
+    if (!failed && !suffices) {
+        memcpy(task->centroids, start, R * K * D * sizeof *start);
+        memset(task->at_rest, 0, (size_t)R), memset(task->own_iter, 0, R * sizeof *task->own_iter);
+        memset(task->empty, 0, (size_t)(R * K));
+        failed = iterate_widened(task);
+    }
+    free(start), free(reference);
+    return failed;
+}
+
 /* The nearest centroid of each row, and the distance to it. */
-KERNEL(lloyd_assign, Iterate) { return task->rows.single ? assign_single(task) : assign_double(task); }
+KERNEL(lloyd_assign, Iterate) {
+    if (!task->rows.single) return assign_double(task);
+    const int64_t D = task->rows.features;
+    double *reference = room(D * sizeof *reference);
+    if (!reference) return 1;
+    find_reference(task->centroids, task->rows.restarts * task->rows.clusters, D, reference);
+    const int widen = too_close(task, reach_of(task, reference));
+    free(reference);
+    return widen ? assign_widened(task) : assign_single(task);
+}
 
 /* Until the centroids are at rest, for `max_iter` iterations, or until one that leaves a cluster empty. */
-KERNEL(lloyd_iterate, Iterate) { return task->rows.single ? iterate_single(task) : iterate_double(task); }
+KERNEL(lloyd_iterate, Iterate) { return task->rows.single ? iterate_checked(task) : iterate_double(task); }

@@ -39,8 +39,7 @@ class _Lloyd(ctypes.Structure):
 
     _fields_ = [
         ("rows", RowsStruct),
-        ("rounding", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("centroids", "moments", "gain", "norm", "longest", "label", "distance")),
+        *((name, ctypes.c_void_p) for name in ("centroids", "moments", "gain", "norm")),
     ]
 
 
@@ -63,19 +62,16 @@ def available(x: Tensor) -> bool:
 
 
 def _fake_statistics(
-    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, restarts: int, weight: Tensor | None,
-    measured: bool = False,
+    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, restarts: int, weight: Tensor | None
 ) -> Any:  # fmt: skip
-    distances = restarts, len(x) if measured else 0
-    shapes = (restarts, centroids.shape[0] // restarts, x.shape[1] + 1), (restarts,), (), distances
+    shapes: tuple[tuple[int, ...], ...] = (restarts, centroids.shape[0] // restarts, x.shape[1] + 1), (restarts,), ()
     return tuple(x.new_empty(shape, dtype=torch.float64) for shape in shapes)
 
 
 @operator(_fake_statistics)
 def lloyd_statistics(
-    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, restarts: int, weight: Tensor | None,
-    measured: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, restarts: int, weight: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the sums of each cluster's rows and weights, of the rows' scores, and of their squares, all float64.
 
     Args:
@@ -85,11 +81,9 @@ def lloyd_statistics(
         centroids: (R*K, D + 1), of their type, in the same way, with −½‖c‖² in the last column.
         restarts: R.
         weight: of each row, (N,), float64, or None.
-        measured: whether squared distances to the nearest centroids are wanted, too.
 
     Returns:
-        (R, K, D + 1), the weights in the last column; (R,); (); and distances as those of `lloyd_assign`, (R, N), or
-        (R, 0) where they are not wanted.
+        (R, K, D + 1), the weights in the last column; (R,); ().
 
     Raises:
         RuntimeError: for tensors of other types or shapes.
@@ -97,19 +91,15 @@ def lloyd_statistics(
     clusters = _check(x, reference, centroids, restarts, weight)
     moments = torch.zeros(restarts, clusters, x.shape[1] + 1, dtype=torch.float64)
     gain, norm = torch.zeros(restarts, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    distance = torch.empty(restarts, len(x) if measured else 0, dtype=torch.float64)
     run = _kernel("lloyd_statistics", _Lloyd)
     x, reference, centroids = x.contiguous(), reference.contiguous(), centroids.contiguous()
     weight = None if weight is None else weight.contiguous()
     inputs = x.data_ptr(), reference.data_ptr(), None if weight is None else weight.data_ptr()
     rows = RowsStruct(*x.shape, restarts, clusters, x.dtype == torch.float32, scale, *inputs, None)
-    task = _Lloyd(rows=rows, rounding=16 * torch.finfo(x.dtype).eps, centroids=centroids.data_ptr())
+    task = _Lloyd(rows=rows, centroids=centroids.data_ptr())
     task.moments, task.gain, task.norm = (t.data_ptr() for t in (moments, gain, norm))
-    if measured:
-        longest = centroids[:, -1].double().view(restarts, clusters).amin(1).mul_(-2)  # the greatest ‖c‖², (R,)
-        task.longest, task.distance = longest.data_ptr(), distance.data_ptr()
     run(task)
-    return moments, gain, norm, distance
+    return moments, gain, norm
 
 
 def _fake_assign(x: Tensor, centroids: Tensor, threads: int, index: Tensor | None = None) -> Any:

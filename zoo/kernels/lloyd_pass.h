@@ -284,15 +284,27 @@ static double NAME(square)(const REAL *row, int64_t count) {
     return sum;
 }
 
-/* Distances of a block's rows to the nearest of one restart's clusters, which were found. */
-static void NAME(measure)(const Lloyd *pass, const NAME(Block) *b, int64_t restart, int64_t first, int64_t count, const double *squares) {
-    const double scale = pass->rows.scale;
-    double *to = pass->distance + restart * pass->rows.number + first;
-    for (int64_t r = 0; r < count; r++) {
-        const double distance = squares[r] - 2.0 * (double)b->score[r];
-        const int none = distance <= pass->rounding * (squares[r] + pass->longest[restart]);
-        to[r] = none ? 0.0 : distance / (scale * scale);
+/* The squared distance of a row from a point, by differences: a product's form would lose it beside far larger squares. */
+static double NAME(apart)(const REAL *row, const double *point, int64_t count) {
+    double sum = 0.0;
+    int64_t f = 0;
+    if (count >= 8) {
+        eight sums[4] = {};
+        for (; f + 32 <= count; f += 32)
+#pragma GCC unroll 4
+            for (int part = 0; part < 4; part++) {
+                const eight value = NAME(widen)(row + f + 8 * part) - *(const eight *)(point + f + 8 * part);
+                sums[part] += value * value;
+            }
+        for (; f + 8 <= count; f += 8) {
+            const eight value = NAME(widen)(row + f) - *(const eight *)(point + f);
+            sums[0] += value * value;
+        }
+        const eight all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        for (int lane = 0; lane < 8; lane++) sum += all[lane];
     }
+    for (; f < count; f++) sum += ((double)row[f] - point[f]) * ((double)row[f] - point[f]);
+    return sum;
 }
 
 static int NAME(add_up)(const Lloyd *pass) {
@@ -305,12 +317,9 @@ static int NAME(add_up)(const Lloyd *pass) {
     b.packed = packed;
     for (int64_t first = 0; first < task->number && !failed; first += ROWS_AT_ONCE) {
         const int64_t count = least(ROWS_AT_ONCE, task->number - first);
-        double squares[ROWS_AT_ONCE];
         NAME(read_rows)(task, &b, first, count);
-        for (int64_t r = 0; r < count && pass->distance; r++) squares[r] = NAME(square)(b.flat + r * b.width, D);
         for (int64_t restart = 0; restart < task->restarts; restart++) {
             NAME(find_nearest)(task, &b, restart);
-            if (pass->distance) NAME(measure)(pass, &b, restart, first, count, squares);
             if (task->weight) NAME(add_rows)(1, task, &b, restart, first, count, pass->gain);
             else NAME(add_rows)(0, task, &b, restart, first, count, pass->gain);
         }
@@ -324,17 +333,20 @@ static int NAME(add_up)(const Lloyd *pass) {
     return failed;
 }
 
-static void NAME(label_span)(const Lloyd *pass, NAME(Block) *b, int64_t begin, int64_t end) {
-    const Rows *task = &pass->rows;
+/* Nearest centroids and distances of some rows; `points` (R K, D) are the centroids where the rows are, and `none` (R K)
+   the squared distance up to which a row is on its centroid. */
+static void NAME(label_span)(const Iterate *all, NAME(Block) *b, const double *points, const double *none, int64_t begin, int64_t end) {
+    const Rows *task = &all->rows;
     for (int64_t first = begin; first < end; first += ROWS_AT_ONCE) {
         const int64_t count = least(ROWS_AT_ONCE, end - first);
-        double squares[ROWS_AT_ONCE];
         NAME(read_rows)(task, b, first, count);
-        for (int64_t r = 0; r < count; r++) squares[r] = NAME(square)(b->flat + r * b->width, task->features);
         for (int64_t restart = 0; restart < task->restarts; restart++) {
             NAME(find_nearest)(task, b, restart);
-            NAME(measure)(pass, b, restart, first, count, squares);
-            for (int64_t r = 0; r < count; r++) pass->label[restart * task->number + first + r] = b->best[r];
+            for (int64_t r = 0; r < count; r++) {
+                const int64_t k = restart * task->clusters + b->best[r], place = restart * task->number + first + r;
+                const double distance = NAME(apart)(NAME(row_at)(task, first + r), points + k * task->features, task->features);
+                all->nearest[place] = b->best[r], all->distance[place] = distance <= none[k] ? 0.0 : distance;
+            }
         }
     }
 }
@@ -459,19 +471,25 @@ static int64_t NAME(part)(const Iterate *all, int64_t thread) {
     return least(blocks * thread / all->threads * ROWS_AT_ONCE, all->rows.number);
 }
 
-/* Nearest centroids and distances of all rows in the end; `longest` is room (R). */
-static void NAME(label_all)(const Iterate *all, NAME(Block) *b, REAL *rounded, REAL *packed, double *longest) {
+/* Nearest centroids and distances of all rows in the end; `points` is room (R K, D + 1). */
+static void NAME(label_all)(const Iterate *all, NAME(Block) *b, REAL *rounded, REAL *packed, double *points) {
     const Rows *task = &all->rows;
-    const int64_t D = task->features, K = task->clusters;
-    const Lloyd pass = {.rows = *task, .rounding = 16 * all->eps, .longest = longest, .label = all->nearest, .distance = all->distance};
+    const REAL *reference = task->reference;
+    const int64_t D = task->features, clusters = task->restarts * task->clusters;
+    double *none = points + clusters * D;
     NAME(round_centroids)(all, rounded);
     NAME(pack)(task, rounded, packed);
-    for (int64_t r = 0; r < task->restarts; r++) {
-        longest[r] = 0.0;
-        for (int64_t k = r * K; k < (r + 1) * K; k++) longest[r] = fmax(longest[r], -2.0 * (double)rounded[k * (D + 1) + D]);
+    for (int64_t k = 0; k < clusters; k++) {
+        double squares = 0.0;
+        for (int64_t f = 0; f < D; f++) {
+            const double from = (double)reference[f], there = all->centroids[k * D + f] / task->scale + from;
+            points[k * D + f] = there, squares += there * there + from * from;
+        }
+        none[k] = squares * ON_A_CENTROID;
     }
 #pragma omp parallel for num_threads(all->threads) schedule(static, 1) if (all->threads > 1)
-    for (int64_t t = 0; t < all->threads; t++) NAME(label_span)(&pass, &b[t], NAME(part)(all, t), NAME(part)(all, t + 1));
+    for (int64_t t = 0; t < all->threads; t++)
+        NAME(label_span)(all, &b[t], points, none, NAME(part)(all, t), NAME(part)(all, t + 1));
 }
 
 static int NAME(iterate_framed)(const Iterate *all) {
@@ -516,7 +534,7 @@ static int NAME(iterate_framed)(const Iterate *all) {
         }
     }
     *all->num_iter = step;
-    if (!failed && (!open || step == all->max_iter)) NAME(label_all)(all, b, rounded, packed, shift);
+    if (!failed && (!open || step == all->max_iter)) NAME(label_all)(all, b, rounded, packed, means);
     for (int64_t t = 0; t < threads && b; t++) NAME(close_block)(&b[t]);
     free(b), free(sizes), free(packed), free(rounded), free(means), free(shift);
     return failed;
@@ -538,19 +556,19 @@ static int NAME(iterate)(const Iterate *task) {
 
 static int NAME(assign)(const Iterate *task) {
     const int64_t D = task->rows.features, clusters = task->rows.restarts * task->rows.clusters, T = task->threads;
-    double *place = room(2 * D * sizeof *place), *longest = room(task->rows.restarts * sizeof *longest);
+    double *place = room(2 * D * sizeof *place), *points = room(clusters * (D + 1) * sizeof *points);
     NAME(Block) *b = calloc((size_t)T, sizeof *b);
     REAL *packed = room(NAME(packed_size)(&task->rows) * sizeof(REAL)), *rounded = room(clusters * (D + 1) * sizeof(REAL));
     Iterate all = *task;
-    int failed = !place || !longest || !b || !packed || !rounded;
+    int failed = !place || !points || !b || !packed || !rounded;
     for (int64_t t = 0; t < T && !failed; t++) failed = NAME(open_block)(&task->rows, &b[t]), b[t].packed = packed;
     if (!failed) all.rows = NAME(framed)(task, place);
     if (!failed && !strange(*task->extent)) {
         NAME(move_into)(&all.rows, place, all.centroids, 0);
-        NAME(label_all)(&all, b, rounded, packed, longest);
+        NAME(label_all)(&all, b, rounded, packed, points);
     }
     for (int64_t t = 0; t < T && b; t++) NAME(close_block)(&b[t]);
-    free(place), free(longest), free(b), free(packed), free(rounded);
+    free(place), free(points), free(b), free(packed), free(rounded);
     return failed;
 }
 

@@ -212,6 +212,71 @@ def test_the_scale_of_float32_rows_does_not_matter(power: int, batch_size: int |
         assert fitted(x * scale, batch_size, num_clusters=6, init=init).predict(x * scale).unique().numel() == 6
 
 
+def with_outlier(far: float, offset: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Two clusters of 150 float32 rows each beside one row far away, and which is which."""
+    x = torch.randn(301, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[1::2, 0] += 20
+    x[0] += far
+    label = torch.arange(301) % 2
+    label[0] = 2
+    return (x + offset).float(), label
+
+
+def inertia_of(x: Tensor, label: Tensor) -> float:
+    """Σ ‖x − mean of its cluster‖², by differences in float64."""
+    parts = [x[label == k].double() for k in label.unique()]
+    return sum(float((part - part.mean(0)).square().sum()) for part in parts)
+
+
+@pytest.fixture(params=["kernel", "torch"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With the kernels and without; few float32 rows are not made double, as many rows are not."""
+    if request.param == "torch":
+        monkeypatch.setenv("ZOO_KERNELS", "0")
+    monkeypatch.setattr("zoo.models.kmeans.kmeans._IN_DOUBLE", 0)
+    return request.param
+
+
+@pytest.mark.parametrize("far", [1e3, 1e4, 1e5, 1e6])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("batch_size", [None, 50])
+def test_an_outlier_costs_float32_rows_no_digits(form: str, batch_size: int | None, offset: float, far: float) -> None:
+    x, truth = with_outlier(far, offset)
+    model = fitted(x, batch_size, num_clusters=3, num_init=3, init="k-means++")
+    label = model.predict(x)
+    assert all(label[truth == k].unique().numel() == 1 for k in range(3))
+    close(model.inertia, inertia_of(x, truth), rtol=1e-6)
+    distance = (x.double()[:, None] - model.centroids).square().sum(2)  # (N, K)
+    assert torch.equal(label, distance.argmin(1))
+    close(model.predict_batch(Batch(x))["squared_distance"], distance.amin(1), rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [None, 50])
+def test_clusters_far_apart_are_measured_to_their_own_scale(form: str, batch_size: int | None) -> None:
+    x = torch.randn(302, 4, generator=torch.Generator().manual_seed(0))
+    x[151:] += 1e4
+    for num_clusters in (2, 4):
+        model = fitted(x, batch_size, num_clusters=num_clusters, init="k-means++", tolerance=0.0)
+        close(model.inertia, inertia_of(x, model.predict(x)), rtol=1e-5)
+        exact = fitted(x.double(), batch_size, num_clusters=num_clusters, init="k-means++", tolerance=0.0)
+        close(model.inertia, exact.inertia, rtol=1e-2)
+
+
+@pytest.mark.parametrize("far", [3e3, 1e5, 1e6])
+@pytest.mark.parametrize("num_clusters", [2, 3])
+@pytest.mark.parametrize("batch_size", [None, 50])
+def test_a_start_far_away_is_refilled(form: str, batch_size: int | None, num_clusters: int, far: float) -> None:
+    x = with_outlier(0.0)[0]
+    start = [*x[: num_clusters - 1].tolist(), [far] * 8]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = fitted(x, batch_size, num_clusters=num_clusters, init=start, tolerance=0.0)
+    exact = fitted(x.double(), batch_size, num_clusters=num_clusters, init=start, tolerance=0.0)
+    assert model.predict(x).unique().numel() == num_clusters
+    close(model.inertia, inertia_of(x, model.predict(x)), rtol=1e-6)
+    close(model.inertia, exact.inertia, rtol=1e-6)
+
+
 @pytest.mark.parametrize("scale", [1e-200, 1e160])
 @pytest.mark.parametrize("init", [*INITS, "given"])
 def test_rows_whose_squares_are_no_numbers_are_refused_in_one_line(init: str, scale: float) -> None:

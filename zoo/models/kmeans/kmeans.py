@@ -498,7 +498,8 @@ class KMeans(CentroidModel, StreamingModel):
         elif phase == UPDATE:
             self._add_to_clusters(x, weight)
         else:
-            self.inertia_sum += cluster_statistics(x, self.all_centroids, weight).inertia
+            distance = assign(x, self.all_centroids)[1]
+            self.inertia_sum += distance.sum(1) if weight is None else distance @ weight.double()
 
     def _add_to_clusters(self, x: Tensor, weight: Tensor | None) -> None:
         centroids = self.all_centroids
@@ -507,13 +508,13 @@ class KMeans(CentroidModel, StreamingModel):
             centroids = self._means(reference)
         active = slice(None) if not bool(self.at_rest.any()) else (~self.at_rest).nonzero()[:, 0]
         refills = bool(self.empty.any())
-        found = cluster_statistics(x, centroids[active], weight, reference, measured=refills)
+        found = cluster_statistics(x, centroids[active], weight, reference)
         self.moments[active] += found.moments
         self.inertia_sum[active] += found.inertia
         self.spread += found.spread
         if refills:
-            score = found.distance.new_zeros(len(centroids), len(x))
-            score[active] = found.distance
+            score = centroids.new_zeros(len(centroids), len(x))
+            score[active] = assign(x, centroids[active])[1]
             self._find_farthest(x, weight, score)
 
     def _means(self, reference: Tensor) -> Tensor:

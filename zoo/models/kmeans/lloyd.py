@@ -8,7 +8,9 @@ c_k \leftarrow \frac{\sum_{i:\,\ell_i = k} w_i x_i}{\sum_{i:\,\ell_i = k} w_i}
 
 The score s, by $\|x - c\|^2 = \|x\|^2 - 2 s(x, c)$, spares the distances. Rows are moved by a reference point close to
 them first: in float32 the formula would otherwise lose the digits that distinguish rows far from the origin. Scores are
-computed in the rows' own type, sums in float64.
+computed in the rows' own type, sums in float64. Where that type is float32 and two centroids are so near to each other,
+beside a third far away, that rounding would mix up their rows (`too_close`), scores are computed in float64, too;
+distances are those of differences.
 
 - `assign`: labels and distances; `cluster_statistics`: what a pass over the rows adds up, to which a stream adds batch
   by batch; `cluster_means` and `refill`: what follows from it.
@@ -66,6 +68,10 @@ Result = TypeVar("Result")
 _CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
 _WORK_PER_THREAD = 1 << 23  # multiplications, of which a thread does some ten thousand in a microsecond
 
+_CLOSE, _NEAR = 64, 2.0**20  # what is told apart in single precision, in ε of a square, and in ε² of it
+_ON_A_CENTROID = 2.0**-88  # share of the squares up to which a squared distance is 0: a centroid is a rounded mean
+_WIDENED = 1 << 16  # rows made double at a time
+
 _num_threads: ContextVar[int] = ContextVar("num_threads", default=0)  # as they were outside of all `serial` blocks
 
 
@@ -91,19 +97,16 @@ class Statistics(NamedTuple):
 
     Attributes:
         moments: (R, K, D + 1), float64: for each cluster Σ w (x − reference), and Σ w in the last column.
-        inertia: Σ w ‖x − c‖² over the rows, (R,), float64.
+        inertia: Σ w ‖x − c‖² over the rows, (R,), float64, to the rounding of the squares that it is the difference of.
         spread: Σ w ‖x − reference‖², (), float64.
-        distance: squared distances of the rows to their nearest centroids, (R, B), float64; or of none, (R, 0).
     """
 
     moments: Tensor
     inertia: Tensor
     spread: Tensor
-    distance: Tensor
 
     def __add__(self, other: Statistics) -> Statistics:  # type: ignore[override]
-        moments, inertia, spread = (a + b for a, b in zip(self[:3], other[:3], strict=True))
-        return Statistics(moments, inertia, spread, torch.cat([self.distance, other.distance], 1))
+        return Statistics(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 def nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,12 +151,7 @@ def best_scores(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cluster_statistics(
-    x: Tensor,
-    centroids: Tensor,
-    weight: Tensor | None = None,
-    reference: Tensor | None = None,
-    *,
-    measured: bool = False,
+    x: Tensor, centroids: Tensor, weight: Tensor | None = None, reference: Tensor | None = None
 ) -> Statistics:
     """Assign each row to its nearest centroid and return the statistics of the clusters.
 
@@ -162,7 +160,6 @@ def cluster_statistics(
         centroids: (R, K, D), float64.
         weight: sample weights (B,), or None.
         reference: the point (D,), from which rows are measured; None takes `reference_point(centroids, x.dtype)`.
-        measured: whether distances are wanted too, as `assign` returns them.
 
     Example:
         >>> x = torch.tensor([[0.0], [2.0], [9.0]])
@@ -170,6 +167,12 @@ def cluster_statistics(
         tensor([4.], dtype=torch.float64)
     """
     reference = reference_point(centroids, x.dtype) if reference is None else reference
+    if x.dtype == torch.float32 and len(x) and too_close(centroids, reference):
+        masses = [None] * len(x) if weight is None else weight.split(_WIDENED)
+        parts = zip(x.split(_WIDENED), masses, strict=False)
+        return functools.reduce(
+            Statistics.__add__, [cluster_statistics(part.double(), centroids, mass, reference) for part, mass in parts]
+        )
     scale = unit_scale(x, centroids, reference)
     compiled = available(x)
     flat = with_bias(((centroids - reference) * scale).to(x.dtype))  # (RK, D + 1)
@@ -177,13 +180,13 @@ def cluster_statistics(
     def span(x: Tensor, weight: Tensor | None) -> Statistics:
         if compiled:
             weight = None if weight is None else weight.double()
-            numbers = reference.to(x.dtype), scale, flat, len(centroids), weight, measured
-            moments, gain, norm, distance = lloyd_statistics(x, *numbers)
-            return Statistics(moments, norm - 2 * gain, norm, distance)
-        work = _Workspace(x, centroids, reference, scale, flat, measured)
+            numbers = reference.to(x.dtype), scale, flat, len(centroids), weight
+            moments, gain, norm = lloyd_statistics(x, *numbers)
+            return Statistics(moments, norm - 2 * gain, norm)
+        work = _Workspace(x, centroids, reference, scale, flat)
         for rows, mass in _chunks(x, weight, centroids):
             work.add(rows, mass)
-        return Statistics(*work.sums, torch.cat(work.distances, 1))
+        return Statistics(*work.sums)
 
     with serial() as threads:
         first, *others = _in_threads(threads, span, x, weight, centroids)
@@ -191,16 +194,14 @@ def cluster_statistics(
             first = first + other
     if scale != 1:
         first.moments[..., :-1] /= scale
-        first = Statistics(first.moments, first.inertia / scale**2, first.spread / scale**2, first.distance)
-    return first
+        first = Statistics(first.moments, first.inertia / scale**2, first.spread / scale**2)
+    return first._replace(inertia=first.inertia.clamp_min(0))
 
 
 class _Workspace:
     """The tensors that one thread fills anew with every chunk: fresh ones would cost more than what is computed."""
 
-    def __init__(
-        self, x: Tensor, centroids: Tensor, reference: Tensor, scale: float, flat: Tensor, measured: bool
-    ) -> None:
+    def __init__(self, x: Tensor, centroids: Tensor, reference: Tensor, scale: float, flat: Tensor) -> None:
         num_restarts, num_clusters, num_features = centroids.shape
         size = min(len(x), _chunk_size(x, centroids))
         self.reference, self.scale, self.flat = reference.to(x.dtype), scale, flat
@@ -212,7 +213,6 @@ class _Workspace:
             centroids.new_zeros(num_restarts),
             centroids.new_zeros(()),
         )
-        self.measured, self.distances = measured, [centroids.new_zeros(num_restarts, 0)]
 
     def add(self, x: Tensor, weight: Tensor | None) -> None:
         """Add rows (B, D) with weights (B,) to the sums, and measure them."""
@@ -224,8 +224,6 @@ class _Workspace:
             rows[:, :-1] *= self.scale
         scores = score_rows(self.flat, rows, self.scores if num_rows == len(self.rows) else None)
         label, score = best_scores(scores.view(*moments.shape[:2], num_rows))  # (R, B)
-        if self.measured:
-            self.distances.append(_distance(rows, score, self.flat, self.scale))
         if extended.dtype != rows.dtype:
             extended.copy_(rows)
         if weight is None:
@@ -263,7 +261,11 @@ def assign(x: Tensor, centroids: Tensor, index: Tensor | None = None) -> tuple[T
         return lloyd_assign(x, centroids, max(1, num_spans(torch.get_num_threads(), x, centroids)), index)
     x = x if index is None else x[index]
     reference = reference_point(centroids, x.dtype)
+    if x.dtype == torch.float32 and len(x) and too_close(centroids, reference):
+        widened = [assign(part.double(), centroids) for part in x.split(_WIDENED)]
+        return torch.cat([label for label, _ in widened], 1), torch.cat([distance for _, distance in widened], 1)
     scale = unit_scale(x, centroids, reference)
+    none = _ON_A_CENTROID * (centroids.square() + reference.square()).sum(2)  # (R, K)
     flat = with_bias(((centroids - reference) * scale).to(x.dtype))  # (RK, D + 1)
 
     def span(x: Tensor, _: Tensor | None) -> list[tuple[Tensor, Tensor]]:
@@ -272,8 +274,10 @@ def assign(x: Tensor, centroids: Tensor, index: Tensor | None = None) -> tuple[T
             rows = x.new_ones(len(part), x.shape[1] + 1)
             torch.sub(part, reference.to(x.dtype), out=rows[:, :-1])
             rows[:, :-1] *= scale
-            label, score = best_scores(score_rows(flat, rows).view(*centroids.shape[:2], len(part)))
-            parts.append((label, _distance(rows, score, flat, scale)))
+            label = best_scores(score_rows(flat, rows).view(*centroids.shape[:2], len(part)))[0]
+            own = zip(centroids, label, none, strict=True)
+            distance = torch.stack([_distance(part, points[nearest], on[nearest]) for points, nearest, on in own])
+            parts.append((label, distance))
         return parts
 
     with serial() as threads:
@@ -281,13 +285,22 @@ def assign(x: Tensor, centroids: Tensor, index: Tensor | None = None) -> tuple[T
         return torch.cat([label for label, _ in parts], 1), torch.cat([distance for _, distance in parts], 1)
 
 
-def _distance(rows: Tensor, score: Tensor, flat: Tensor, scale: float) -> Tensor:
-    """Squared distances (R, B) from scores (R, B) of rows (B, D + 1) and centroids (RK, D + 1) that were scaled."""
-    norm = torch.linalg.vecdot(rows, rows).double() - 1  # (B,)
-    longest = -2 * flat[:, -1].double().view(len(score), -1).amin(1, keepdim=True)  # (R, 1): the greatest ‖c‖²
-    distance = norm - 2 * score.double()
-    distance.masked_fill_(distance <= 16 * torch.finfo(rows.dtype).eps * (norm + longest), 0.0)
-    return distance.div_(scale**2)
+def _distance(rows: Tensor, points: Tensor, none: Tensor) -> Tensor:
+    """Squared distances (B,) of rows (B, D) from points (B, D), of which those up to `none` (B,) are zero."""
+    distance = (rows.double() - points).square_().sum(1)
+    return distance.masked_fill_(distance <= none, 0.0)
+
+
+def too_close(centroids: Tensor, reference: Tensor) -> bool:
+    """Whether two of a restart's centroids (R, K, D) are too near to each other for scores in single precision.
+
+    Scores are rounded by some ε of the greatest square that rows have from the reference point (D,). A centroid far
+    from the others, as one on an outlier is, makes that more than what lies between the others.
+    """
+    local = centroids - reference
+    limit = _CLOSE * torch.finfo(torch.float32).eps * local.square().sum(2).amax()
+    apart = torch.cdist(local, local, compute_mode="donot_use_mm_for_euclid_dist").square_()
+    return bool(((apart > 0) & (apart < limit)).any())
 
 
 def reference_point(centroids: Tensor, dtype: torch.dtype) -> Tensor:
@@ -383,7 +396,7 @@ def lloyd(
     """
     with serial() as threads:
         if not available(x):
-            return _lloyd(x if index is None else x[index], centroids, weight, max_iter, tolerance)
+            return _checked(x if index is None else x[index], centroids, weight, max_iter, tolerance)
         mass, spans = None if weight is None else weight.double(), max(1, num_spans(threads, x, centroids))
         found, at_rest, own, number, empty, label, distance = lloyd_iterate(
             x, centroids, mass, max_iter, tolerance, spans, index
@@ -391,6 +404,24 @@ def lloyd(
     if int(number) < max_iter and not bool(at_rest.all()):  # as a cluster is empty
         return Iterations(found, at_rest, int(number), own, empty)
     return Iterations(found, at_rest, int(number), own, empty, label, distance)
+
+
+def _checked(x: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, tolerance: float) -> Iterations:
+    """The same in torch operations: in double, where centroids are, or become, too near to each other or to rows."""
+    if x.dtype == torch.float64:
+        return _lloyd(x, centroids, weight, max_iter, tolerance)
+    reference = reference_point(centroids, torch.float64)
+    if not too_close(centroids, reference):
+        found = _lloyd(x, centroids, weight, max_iter, tolerance)
+        ended = found.num_iter == max_iter or bool(found.at_rest.all())
+        if not too_close(found.centroids, reference):
+            reach = (found.centroids - reference).square().sum(2).amax()
+            if not ended or not bool(reach.isfinite()):
+                return found
+            label, distance = assign(x, found.centroids)
+            if distance.mean() >= _NEAR * torch.finfo(x.dtype).eps ** 2 * reach:
+                return found._replace(label=label, distance=distance)
+    return _lloyd(x.double(), centroids, weight, max_iter, tolerance)
 
 
 def _lloyd(x: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, tolerance: float) -> Iterations:
