@@ -227,15 +227,15 @@ for sizes in [*SIZES, (0, 4, 3, 2), (5, 1, 40, 1), (100, 64, 17, 2)]:
                 mass = None if weight is None else weight.double()
                 lloyd_iterate(x, centroids, mass, 5, 0.0, 2)
             lloyd_assign(x, centroids, 2)
+            lloyd_assign(x, centroids, 2, torch.arange(rows).flip(0)[::2])
+x = torch.randn(40, 4)
+x[5, 1] = torch.nan
+assign(x, torch.randn(1, 3, 4, dtype=torch.float64))
 x, near = torch.randn(5001, 9), torch.randn(2, 3, 9, dtype=torch.float64) * 0.01  # in double, in two parts
 near[:, 2] += 1e6
 lloyd_assign(x, near, 2)
 lloyd_assign(x, near, 2, torch.arange(1, 5001, 7))
 lloyd_iterate(x, near, None, 5, 0.0, 2)
 lloyd_iterate(x, near, torch.rand(715, dtype=torch.float64), 5, 0.0, 2, torch.arange(1, 5001, 7))
-            lloyd_assign(x, centroids, 2, torch.arange(rows).flip(0)[::2])
-x = torch.randn(40, 4)
-x[5, 1] = torch.nan
-assign(x, torch.randn(1, 3, 4, dtype=torch.float64))
 """
     sanitized(script)
