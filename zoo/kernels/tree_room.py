@@ -181,8 +181,8 @@ def in_order(task: Grow, room: Room) -> Grown:
     order = function("order_trees", Order)
     assert order is not None
     number, bins = int(room.num_nodes.sum()), task.width - 1 if room.categories else 0
-    integers = torch.empty(3, number, dtype=torch.int64).unbind()
-    reals = torch.empty(2, number, dtype=torch.float64).unbind()
+    integers = [torch.empty(number, dtype=torch.int64) for _ in range(3)]
+    reals = [torch.empty(number, dtype=torch.float64) for _ in range(2)]
     found = (
         torch.empty(task.num_trees, dtype=torch.int64), *integers, *reals, torch.empty(number, dtype=torch.bool),
         torch.empty(number, bins, dtype=torch.bool), torch.empty(number, task.num_sums, dtype=torch.int64),
