@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,13 @@ def test_another_number_of_axes_is_one_line(images: tuple[np.ndarray, np.ndarray
         fitted(x, y, layout="NHC")
     with pytest.raises(ZooError, match="pass layout with arrays only"):
         fitted(zoo.create_data("digits"), None, layout="NCHW")
+    for rows in (
+        ["a b", "b c", "c", "a"],
+        {"a": [0.5, 1.0, 2.0, 4.0], "b": ["x", "y", "x", "y"]},
+        [[1], [2, 3], [4], [5]],
+    ):
+        with pytest.raises(ZooError, match="^layout says what the axes of an array of numbers are: leave it out.$"):
+            fitted(rows, [0, 1, 0, 1], layout="NCHW")
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 30])
@@ -104,6 +112,9 @@ def test_files_are_read_alike(images: tuple[np.ndarray, np.ndarray], tmp_path: P
         batch = next(iter(data.train_dataloader()))
         one = batch.x[0, 0].numpy()
         assert any(np.array_equal(one, row) for row in x)
+        rows = data.rows("train")
+        elsewhere = pickle.loads(pickle.dumps(rows))  # as in a worker process, which maps the file for itself
+        assert torch.equal(elsewhere[torch.arange(9)].x, rows[torch.arange(9)].x)
     with pytest.raises(ZooError, match=r"^data.layout=NF is of 2 axes"):
         zoo.create_data("npy", layout="NF", **files).setup()
 
@@ -115,8 +126,8 @@ def test_a_run_on_grey_images_predicts_and_evaluates(
     x, y = images
     np.save("x.npy", x)
     np.save("y.npy", y)
-    words = ["model=mlp", "data=npy", "data.path=x.npy", "data.target=y.npy", "model.widths=[4]", "run_dir=run", CPU]
-    assert run_command([*words, "trainer.max_epochs=2"]) == 0
+    words = ["model=cnn", "data=npy", "data.path=x.npy", "data.target=y.npy", "model.channels=[2]", "run_dir=run"]
+    assert run_command([*words, CPU, "trainer.max_epochs=2"]) == 0
     assert run_command(["run=run"], "evaluate") == 0
     model = zoo.load_model("run")
     assert model.spec.shape == (1, 6, 8)

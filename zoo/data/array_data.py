@@ -31,6 +31,7 @@ from zoo.errors import ZooError
 __all__ = ["ArrayData"]
 
 _FILLS = ("mean", "median", "zero")
+NO_AXES = "layout says what the axes of an array of numbers are: leave it out."
 
 
 class ArrayData(TabularData):
@@ -100,6 +101,8 @@ class ArrayData(TabularData):
                 axes = layout_of(inputs.x.shape, layout, kinds)
                 inputs = inputs._replace(x=with_channels(inputs.x, axes))
                 self.applied.layout = axes
+        if layout != "auto" and self.applied.layout is None:
+            raise ZooError(NO_AXES)
         self._spec, batch = describe_inputs(inputs, y, names)
         if categories is not None:
             self._spec = replace(self._spec, categories=categories)

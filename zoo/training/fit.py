@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.checks import Range, check_type
-from zoo.data.array_data import ArrayData, check_weight
+from zoo.data.array_data import NO_AXES, ArrayData, check_weight
 from zoo.data.arrays import column_names, is_ragged, to_tensor, whole_numbers
 from zoo.data.base import TensorRows
 from zoo.data.foreign import opened
@@ -296,6 +296,8 @@ def as_datamodule(
     if texts is not None:
         from zoo.data.text_arrays import TextArrays
 
+        if layout != "auto":
+            raise ZooError(NO_AXES)
         view = _view(model, y, coding["text"])
         if weight is not None:
             weight = check_weight(to_tensor(weight, "weight"), len(texts))
