@@ -93,7 +93,7 @@ def test_another_number_of_axes_is_one_line(images: tuple[np.ndarray, np.ndarray
         {"a": [0.5, 1.0, 2.0, 4.0], "b": ["x", "y", "x", "y"]},
         [[1], [2, 3], [4], [5]],
     ):
-        with pytest.raises(ZooError, match="^layout says what the axes of an array of numbers are: leave it out.$"):
+        with pytest.raises(ZooError, match=r"^layout says what the axes of an array of numbers are: leave it out\.$"):
             fitted(rows, [0, 1, 0, 1], layout="NCHW")
 
 
