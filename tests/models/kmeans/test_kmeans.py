@@ -429,6 +429,7 @@ def test_the_farthest_rows_weigh_something_and_differ() -> None:
         with pytest.warns(NotConverged):
             model = fitted(x, batch_size, weight, num_clusters=4, init=start, max_iter=2)
         assert model.centroids[1:3].tolist() == [[-40, 0], [60, -60]]
+        assert not model.empty.any()  # no pass need look for more rows
     for size in (1, 3, 70):  # hashes of those that are looked at say as much as those of all
         score = torch.rand(2, len(x)).double()
         found, known = take_sample(score, None, x, size), take_sample(score, content_hash(x), x, size)

@@ -580,9 +580,10 @@ class KMeans(CentroidModel, StreamingModel):
         means = torch.where(active.view(-1, 1, 1), self._means(reference), self.all_centroids)
         total = self.mass + self.moments[..., -1]
         empty = (total == 0) & active.unsqueeze(1)
-        stuck = torch.zeros_like(active)
+        left, stuck = empty, torch.zeros_like(active)
         if bool(self.empty.any()):
-            means, stuck = refill(means, self.empty & empty, self.farthest_rows, self.farthest_score)
+            means, filled, stuck = refill(means, self.empty & empty, self.farthest_rows, self.farthest_score)
+            left = empty & ~filled  # for the next pass to find rows for
             if bool(stuck.any()):
                 warnings.warn(f"{self.called} found fewer different rows than clusters: some stay empty.", stacklevel=2)
         variance = mean_variance(self.moments.sum(1), self.spread)  # (R,)
@@ -591,7 +592,7 @@ class KMeans(CentroidModel, StreamingModel):
         self.at_rest = self.at_rest | (still & (stuck | ~empty.any(1)))
         if self.hparams.mini_batch:
             self.mass = total
-        self.all_centroids, self.empty = means, empty & ~self.at_rest.unsqueeze(1)
+        self.all_centroids, self.empty = means, left & ~self.at_rest.unsqueeze(1)
         self.num_iter += 1
         self.own_iter = self.own_iter + active
         if bool(self.at_rest.all()) or int(self.num_iter) >= self.hparams.max_iter:

@@ -485,7 +485,7 @@ def cluster_means(centroids: Tensor, moments: Tensor, mass: Tensor, reference: T
     return torch.where(total > 0, kept / torch.where(total > 0, total, 1.0) + reference, centroids)
 
 
-def refill(centroids: Tensor, empty: Tensor, rows: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
+def refill(centroids: Tensor, empty: Tensor, rows: Tensor, distance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Put the first empty cluster on the farthest row, the second on the next one, and so on.
 
     Args:
@@ -495,13 +495,14 @@ def refill(centroids: Tensor, empty: Tensor, rows: Tensor, distance: Tensor) -> 
         distance: how far they are, 0 where there is no such row, (R, K).
 
     Returns:
-        The centroids, and for which restarts there is an empty cluster but no row away from all centroids, (R,).
+        The centroids; which of them are on such a row now, (R, K); and for which restarts there is an empty cluster but
+        no row away from all centroids, (R,).
     """
     rank = (empty.cumsum(1) - 1).clamp_min(0)  # (R, K)
     free = empty & (distance.gather(1, rank) > 0)
     rows = rows.gather(1, rank.unsqueeze(2).expand_as(centroids))
     stuck = empty.any(1) & ~(distance[:, 0] > 0)
-    return torch.where(free.unsqueeze(2), rows, centroids), stuck
+    return torch.where(free.unsqueeze(2), rows, centroids), free, stuck
 
 
 # -- chunks and threads -----------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def sparse_lloyd(
         empty = (size[..., 0] == 0) & ~at_rest.unsqueeze(1)
         if bool(empty.any()):
             far = (distance if weight is None else distance * (weight > 0)).topk(min(num_clusters, len(rows)), 1)
-            means, _ = refill(means, empty, rows[far.indices], far.values)
+            means, *_ = refill(means, empty, rows[far.indices], far.values)
         means = torch.where(at_rest.view(-1, 1, 1), centroids, means)
         shift = (means - centroids).square().sum((1, 2))
         own_iter += ~at_rest
