@@ -85,14 +85,15 @@ static double mean_variance(const Rows *task, const double *sums, double norm) {
     return variance > 0 ? variance : 0.0;
 }
 
-/* Turn sums (R, K, D + 1) into means, and those into the centroids, unless they are no numbers; `shift` is room (R).
-   An empty cluster keeps its centroid, and its restart does not come to rest. */
+/* Turn sums (R, K, D + 1) into means, and those into the centroids, unless they are no numbers; `shift` (R) is how far
+   each restart's last step went. An empty cluster keeps its centroid, and its restart does not come to rest. */
 static int move_centroids(const Iterate *all, double *sums, double *shift, double limit, int64_t *open) {
     const int64_t D = all->rows.features, K = all->rows.clusters, R = all->rows.restarts;
     for (int64_t r = 0; r < R; r++) {
         const double *c = all->centroids + r * K * D;
+        if (all->at_rest[r]) continue;
         shift[r] = 0.0;
-        for (int64_t k = 0; k < K && !all->at_rest[r]; k++) {
+        for (int64_t k = 0; k < K; k++) {
             double *mean = sums + (r * K + k) * (D + 1);
             for (int64_t f = 0; f < D; f++) {
                 mean[f] = all->empty[r * K + k] ? c[k * D + f] : mean[f] / mean[D];

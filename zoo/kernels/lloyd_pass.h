@@ -334,18 +334,19 @@ static int NAME(add_up)(const Lloyd *pass) {
 }
 
 /* Nearest centroids and distances of some rows; `points` (R K, D) are the centroids where the rows are, and `none` (R K)
-   the squared distance up to which a row is on its centroid. */
-static void NAME(label_span)(const Iterate *all, NAME(Block) *b, const double *points, const double *none, int64_t begin, int64_t end) {
+   the squared distance up to which a row is on its centroid. `known` says that the nearest ones are those of `label`. */
+static void NAME(label_span)(const Iterate *all, int known, NAME(Block) *b, const double *points, const double *none, int64_t begin, int64_t end) {
     const Rows *task = &all->rows;
     for (int64_t first = begin; first < end; first += ROWS_AT_ONCE) {
         const int64_t count = least(ROWS_AT_ONCE, end - first);
-        NAME(read_rows)(task, b, first, count);
+        if (!known) NAME(read_rows)(task, b, first, count);
         for (int64_t restart = 0; restart < task->restarts; restart++) {
-            NAME(find_nearest)(task, b, restart);
+            if (!known) NAME(find_nearest)(task, b, restart);
             for (int64_t r = 0; r < count; r++) {
-                const int64_t k = restart * task->clusters + b->best[r], place = restart * task->number + first + r;
+                const int64_t place = restart * task->number + first + r, best = known ? all->label[place] : b->best[r];
+                const int64_t k = restart * task->clusters + best;
                 const double distance = NAME(apart)(NAME(row_at)(task, first + r), points + k * task->features, task->features);
-                all->nearest[place] = b->best[r], all->distance[place] = distance <= none[k] ? 0.0 : distance;
+                all->nearest[place] = best, all->distance[place] = distance <= none[k] ? 0.0 : distance;
             }
         }
     }
@@ -471,14 +472,13 @@ static int64_t NAME(part)(const Iterate *all, int64_t thread) {
     return least(blocks * thread / all->threads * ROWS_AT_ONCE, all->rows.number);
 }
 
-/* Nearest centroids and distances of all rows in the end; `points` is room (R K, D + 1). */
-static void NAME(label_all)(const Iterate *all, NAME(Block) *b, REAL *rounded, REAL *packed, double *points) {
+/* Nearest centroids and distances of all rows in the end, as of a span; `points` is room (R K, D + 1). */
+static void NAME(label_all)(const Iterate *all, int known, NAME(Block) *b, REAL *rounded, REAL *packed, double *points) {
     const Rows *task = &all->rows;
     const REAL *reference = task->reference;
     const int64_t D = task->features, clusters = task->restarts * task->clusters;
     double *none = points + clusters * D;
-    NAME(round_centroids)(all, rounded);
-    NAME(pack)(task, rounded, packed);
+    if (!known) NAME(round_centroids)(all, rounded), NAME(pack)(task, rounded, packed);
     for (int64_t k = 0; k < clusters; k++) {
         double squares = 0.0;
         for (int64_t f = 0; f < D; f++) {
@@ -489,7 +489,7 @@ static void NAME(label_all)(const Iterate *all, NAME(Block) *b, REAL *rounded, R
     }
 #pragma omp parallel for num_threads(all->threads) schedule(static, 1) if (all->threads > 1)
     for (int64_t t = 0; t < all->threads; t++)
-        NAME(label_span)(all, &b[t], points, none, NAME(part)(all, t), NAME(part)(all, t + 1));
+        NAME(label_span)(all, known, &b[t], points, none, NAME(part)(all, t), NAME(part)(all, t + 1));
 }
 
 static int NAME(iterate_framed)(const Iterate *all) {
@@ -534,7 +534,9 @@ static int NAME(iterate_framed)(const Iterate *all) {
         }
     }
     *all->num_iter = step;
-    if (!failed && (!open || step == all->max_iter)) NAME(label_all)(all, b, rounded, packed, means);
+    int known = !open && step; /* at rest to the last digit: the last iteration's labels */
+    for (int64_t r = 0; r < task->restarts && known; r++) known = shift[r] == 0;
+    if (!failed && (!open || step == all->max_iter)) NAME(label_all)(all, known, b, rounded, packed, means);
     for (int64_t t = 0; t < threads && b; t++) NAME(close_block)(&b[t]);
     free(b), free(sizes), free(packed), free(rounded), free(means), free(shift);
     return failed;
@@ -565,7 +567,7 @@ static int NAME(assign)(const Iterate *task) {
     if (!failed) all.rows = NAME(framed)(task, place);
     if (!failed && !strange(*task->extent)) {
         NAME(move_into)(&all.rows, place, all.centroids, 0);
-        NAME(label_all)(&all, b, rounded, packed, points);
+        NAME(label_all)(&all, 0, b, rounded, packed, points);
     }
     for (int64_t t = 0; t < T && b; t++) NAME(close_block)(&b[t]);
     free(place), free(points), free(b), free(packed), free(rounded);
