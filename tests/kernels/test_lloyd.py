@@ -39,7 +39,7 @@ def test_sums_and_labels_are_those_of_exact_distances(
         centroids = (torch.randn(restarts, clusters, features, dtype=torch.float64) + offset) * scale
         weight = torch.rand(rows) if weighted else None
         reference = x.double().mean(0).float().double()
-        found = cluster_statistics(x, centroids, weight, reference)
+        found = cluster_statistics(x, centroids, weight, reference, measured=True)
         label, distance = assign(x, centroids)
 
         exact = (x.double()[None, :, None] - centroids[:, None]).square().sum(3)  # (R, N, K)
@@ -50,6 +50,10 @@ def test_sums_and_labels_are_those_of_exact_distances(
         assert (chosen - exact.amin(2)).max() <= near  # only rounding decides between two
         assert (distance - chosen).abs().max() <= near
         assert torch.allclose(distance, chosen, rtol=1e-6, atol=1e-25 * float(exact.max()))
+        assert (found.distance - exact.amin(2)).abs().max() <= near
+        gap = (exact - found.distance[:, :, None]).abs().amin(2)  # the distance of some centroid, to the last digits
+        assert (gap <= 1e-6 * found.distance + 1e-25 * exact.max()).all()
+        assert cluster_statistics(x, centroids, weight, reference).distance.shape == (restarts, 0)
 
         mass = torch.ones(rows, dtype=torch.float64) if weight is None else weight.double()
         moved = torch.cat([x.double() - reference, torch.ones(rows, 1, dtype=torch.float64)], 1) * mass[:, None]
@@ -102,6 +106,24 @@ def test_iterations_are_passes_one_after_the_other(
                 assert bool(empty.any())
 
 
+@pytest.mark.parametrize("tolerance", [0.0, 1e-3, 1e9])
+@pytest.mark.parametrize("features", [3, 150])
+def test_labels_are_those_of_the_centroids_in_the_end(kernels: str, features: int, tolerance: float) -> None:
+    if kernels == "0":
+        pytest.skip("the torch form leaves labels to a pass of their own")
+    x = torch.randn(501, features, dtype=torch.float64)
+    x[:250, 0] += 5
+    start = torch.stack([x[:3], x[248:251]])
+    found, at_rest, own, _, _, label, distance = lloyd_iterate(x, start, None, 300, tolerance, 2)
+    assert at_rest.all()
+    assert (own > 1).all() or tolerance > 1
+    exact = (x[None, :, None] - found[:, None]).square().sum(3)  # (R, N, K)
+    assert torch.equal(label, exact.argmin(2))
+    torch.testing.assert_close(distance, exact.amin(2), rtol=1e-9, atol=1e-12)
+    if tolerance > 1:  # of the first step, which moved them
+        assert not torch.equal(label, assign(x, start)[0])
+
+
 def test_a_cluster_that_loses_its_rows_is_empty_to_the_last_digit(kernels: str) -> None:
     if kernels == "0":
         pytest.skip("the torch form adds anew")
@@ -124,7 +146,8 @@ def test_rows_between_near_centroids_beside_a_far_one_have_the_labels_of_float64
         torch.testing.assert_close(distance, exact.amin(2), rtol=1e-9, atol=0)
         parts = [assign(part, centroids)[0] for part in rows.float().split(97)]
         assert torch.equal(torch.cat(parts, 1), label)
-    moments = cluster_statistics(x, centroids).moments
+    moments, _, _, distance = cluster_statistics(x, centroids, measured=True)
+    torch.testing.assert_close(distance, assign(x, centroids)[1], rtol=1e-9, atol=0)
     assert torch.equal(
         moments[..., -1], torch.stack([label.bincount(minlength=3) for label in assign(x, centroids)[0]])
     )
@@ -153,9 +176,10 @@ def test_a_tie_goes_to_the_first_and_whole_numbers_are_exact(kernels: str) -> No
 def test_batches_and_their_order_do_not_matter(kernels: str) -> None:
     x, centroids = torch.randint(-9, 9, (301, 6)).float(), torch.randint(-9, 9, (1, 11, 6)).double()
     reference = torch.zeros(6, dtype=torch.float64)
-    whole = cluster_statistics(x, centroids, None, reference)
+    whole = cluster_statistics(x.flip(0), centroids, None, reference, measured=True)
+    whole = whole._replace(distance=whole.distance.flip(1))
     for size in (1, 7, 32, 300):
-        parts = [cluster_statistics(part, centroids, None, reference) for part in x.flip(0).split(size)]
+        parts = [cluster_statistics(part, centroids, None, reference, measured=True) for part in x.split(size)]
         added = parts[0]
         for part in parts[1:]:
             added = added + part
@@ -198,7 +222,12 @@ def test_the_operators_are_what_torch_expects(kernels: str) -> None:
     for index in (torch.tensor([0, 9]), torch.tensor([-1]), torch.tensor([0.0])):
         with pytest.raises(RuntimeError, match="do not fit together"):
             lloyd_assign(x, first, 1, index)
-    torch.library.opcheck(torch.ops.zoo.lloyd_statistics, (x, x[0], 1.0, centroids, 2, weight), test_utils=utilities)
+    for points in (None, first):
+        numbers = x, x[0], 1.0, centroids, 2, weight, points
+        torch.library.opcheck(torch.ops.zoo.lloyd_statistics, numbers, test_utils=utilities)
+    for wrong in (first[0], first.float(), first[:, :, :2], first[:1]):
+        with pytest.raises(RuntimeError, match="do not fit together"):
+            lloyd_statistics(x, x[0], 1.0, centroids, 2, weight, wrong)
     torch.library.opcheck(torch.ops.zoo.lloyd_assign, (x, first, 1), test_utils=utilities)
     with pytest.raises(RuntimeError, match="do not fit together"):
         lloyd_statistics(x, x[0], 1.0, centroids[:, :3], 2, weight)
@@ -223,9 +252,10 @@ for sizes in [*SIZES, (0, 4, 3, 2), (5, 1, 40, 1), (100, 64, 17, 2)]:
             centroids = (torch.randn(restarts, clusters, features, dtype=torch.float64) + offset) * scale
             reference = centroids[0, 0].float().double()
             for weight in (None, torch.rand(rows), torch.zeros(rows)):
-                cluster_statistics(x, centroids, weight, reference)
+                cluster_statistics(x, centroids, weight, reference, measured=weight is None)
                 mass = None if weight is None else weight.double()
                 lloyd_iterate(x, centroids, mass, 5, 0.0, 2)
+                lloyd_iterate(x, centroids, mass, 99, 0.0, 2)
             lloyd_assign(x, centroids, 2)
             lloyd_assign(x, centroids, 2, torch.arange(rows).flip(0)[::2])
 x = torch.randn(40, 4)
@@ -234,6 +264,7 @@ assign(x, torch.randn(1, 3, 4, dtype=torch.float64))
 x, near = torch.randn(5001, 9), torch.randn(2, 3, 9, dtype=torch.float64) * 0.01  # in double, in two parts
 near[:, 2] += 1e6
 lloyd_assign(x, near, 2)
+cluster_statistics(x, near, measured=True)
 lloyd_assign(x, near, 2, torch.arange(1, 5001, 7))
 lloyd_iterate(x, near, None, 5, 0.0, 2)
 lloyd_iterate(x, near, torch.rand(715, dtype=torch.float64), 5, 0.0, 2, torch.arange(1, 5001, 7))

@@ -34,6 +34,8 @@ typedef struct {
     const void *centroids; /* (R*K, D + 1), as rows are after that; the last column -|c|^2 / 2 */
     double *moments;       /* (R, K, D + 1): sums of rows, and of weights; all written */
     double *gain, *norm;   /* (R,), (): sums of scores and of squares */
+    const double *points;  /* (R, K, D): centroids where the rows are; NULL where no distances are asked for */
+    double *distance;      /* (R, N), squared */
 } Lloyd;
 
 static void *room(int64_t bytes) { return aligned_alloc(64, ((size_t)bytes / 64 + 1) * 64); }
@@ -193,7 +195,7 @@ static Iterate widened(const Iterate *task, double *rows, int64_t first, int64_t
 #define NAME(x) x##_double
 #include "lloyd_pass.h"
 
-/* moments, gain and norm: what a pass adds up. */
+/* moments, gain and norm: what a pass adds up; and distances. */
 KERNEL(lloyd_statistics, Lloyd) { return task->rows.single ? add_up_single(task) : add_up_double(task); }
 
 /* In double precision, some rows at a time. */

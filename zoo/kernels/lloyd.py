@@ -39,7 +39,7 @@ class _Lloyd(ctypes.Structure):
 
     _fields_ = [
         ("rows", RowsStruct),
-        *((name, ctypes.c_void_p) for name in ("centroids", "moments", "gain", "norm")),
+        *((name, ctypes.c_void_p) for name in ("centroids", "moments", "gain", "norm", "points", "distance")),
     ]
 
 
@@ -62,16 +62,19 @@ def available(x: Tensor) -> bool:
 
 
 def _fake_statistics(
-    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, restarts: int, weight: Tensor | None
+    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, restarts: int, weight: Tensor | None,
+    points: Tensor | None = None,
 ) -> Any:  # fmt: skip
-    shapes: tuple[tuple[int, ...], ...] = (restarts, centroids.shape[0] // restarts, x.shape[1] + 1), (restarts,), ()
+    sums = restarts, centroids.shape[0] // restarts, x.shape[1] + 1
+    shapes: tuple[tuple[int, ...], ...] = sums, (restarts,), (), (restarts, 0 if points is None else len(x))
     return tuple(x.new_empty(shape, dtype=torch.float64) for shape in shapes)
 
 
 @operator(_fake_statistics)
 def lloyd_statistics(
-    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, restarts: int, weight: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    x: Tensor, reference: Tensor, scale: float, centroids: Tensor, restarts: int, weight: Tensor | None,
+    points: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the sums of each cluster's rows and weights, of the rows' scores, and of their squares, all float64.
 
     Args:
@@ -81,25 +84,28 @@ def lloyd_statistics(
         centroids: (R*K, D + 1), of their type, in the same way, with −½‖c‖² in the last column.
         restarts: R.
         weight: of each row, (N,), float64, or None.
+        points: the centroids where the rows are, (R, K, D), float64, where distances are wanted, too; or None.
 
     Returns:
-        (R, K, D + 1), the weights in the last column; (R,); ().
+        (R, K, D + 1), the weights in the last column; (R,); (); and squared distances to the nearest centroids as those
+        of `lloyd_assign`, (R, N), or (R, 0) where they are not wanted.
 
     Raises:
         RuntimeError: for tensors of other types or shapes.
     """
-    clusters = _check(x, reference, centroids, restarts, weight)
+    clusters = _check(x, reference, centroids, restarts, weight, points)
     moments = torch.zeros(restarts, clusters, x.shape[1] + 1, dtype=torch.float64)
     gain, norm = torch.zeros(restarts, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    distance = torch.empty(restarts, 0 if points is None else len(x), dtype=torch.float64)
     run = _kernel("lloyd_statistics", _Lloyd)
     x, reference, centroids = x.contiguous(), reference.contiguous(), centroids.contiguous()
-    weight = None if weight is None else weight.contiguous()
+    weight, points = (None if tensor is None else tensor.contiguous() for tensor in (weight, points))
     inputs = x.data_ptr(), reference.data_ptr(), None if weight is None else weight.data_ptr()
     rows = RowsStruct(*x.shape, restarts, clusters, x.dtype == torch.float32, scale, *inputs, None)
-    task = _Lloyd(rows=rows, centroids=centroids.data_ptr())
-    task.moments, task.gain, task.norm = (t.data_ptr() for t in (moments, gain, norm))
+    task = _Lloyd(rows=rows, centroids=centroids.data_ptr(), points=None if points is None else points.data_ptr())
+    task.moments, task.gain, task.norm, task.distance = (t.data_ptr() for t in (moments, gain, norm, distance))
     run(task)
-    return moments, gain, norm
+    return moments, gain, norm, distance
 
 
 def _fake_assign(x: Tensor, centroids: Tensor, threads: int, index: Tensor | None = None) -> Any:
@@ -247,7 +253,9 @@ def _iterate(
     check_extent(extent.value)
 
 
-def _check(x: Tensor, reference: Tensor, centroids: Tensor, restarts: int, weight: Tensor | None) -> int:
+def _check(
+    x: Tensor, reference: Tensor, centroids: Tensor, restarts: int, weight: Tensor | None, points: Tensor | None
+) -> int:
     """Return K; refuse what does not fit together, since the kernel would read whatever lies there."""
     known = x.dtype in (torch.float32, torch.float64)
     alike = known and all(t.dtype == x.dtype and t.device.type == "cpu" for t in (x, reference, centroids))
@@ -255,6 +263,9 @@ def _check(x: Tensor, reference: Tensor, centroids: Tensor, restarts: int, weigh
     fits = alike and width > 0 and reference.shape == (width,) and centroids.ndim == 2
     fits = fits and centroids.shape[1] == width + 1 and restarts > 0 and len(centroids) > 0
     fits = fits and len(centroids) % restarts == 0
+    if fits and points is not None:
+        shape = restarts, len(centroids) // restarts, width
+        fits = points.shape == shape and points.dtype == torch.float64 and points.device.type == "cpu"
     if weight is not None:
         _check_weight(len(x), weight)
     if not fits:

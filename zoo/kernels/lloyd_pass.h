@@ -307,19 +307,44 @@ static double NAME(apart)(const REAL *row, const double *point, int64_t count) {
     return sum;
 }
 
+/* The squared distances (R K) up to which a row is on its centroid, from centroids (R K, D) where the rows are. */
+static void NAME(find_none)(const Rows *task, const double *points, double *none) {
+    const REAL *reference = task->reference;
+    const int64_t D = task->features;
+    for (int64_t k = 0; k < task->restarts * task->clusters; k++) {
+        double squares = 0.0;
+        for (int64_t f = 0; f < D; f++) {
+            const double there = points[k * D + f], from = (double)reference[f];
+            squares += there * there + from * from;
+        }
+        none[k] = squares * ON_A_CENTROID;
+    }
+}
+
+/* The squared distance of a row from centroid k of `points`, 0 where that is no more than `none`. */
+INLINE double NAME(measure)(const Rows *task, int64_t place, int64_t k, const double *points, const double *none) {
+    const double distance = NAME(apart)(NAME(row_at)(task, place), points + k * task->features, task->features);
+    return distance <= none[k] ? 0.0 : distance;
+}
+
 static int NAME(add_up)(const Lloyd *pass) {
     const Rows *task = &pass->rows;
     const int64_t D = task->features, clusters = task->restarts * task->clusters;
     NAME(Block) b;
     REAL *packed = room(NAME(packed_size)(task) * sizeof(REAL));
-    const int failed = NAME(open_block)(task, &b) || !packed;
+    double *none = room(clusters * sizeof *none);
+    const int failed = NAME(open_block)(task, &b) || !packed || !none;
     if (!failed) NAME(pack)(task, pass->centroids, packed);
+    if (!failed && pass->points) NAME(find_none)(task, pass->points, none);
     b.packed = packed;
     for (int64_t first = 0; first < task->number && !failed; first += ROWS_AT_ONCE) {
         const int64_t count = least(ROWS_AT_ONCE, task->number - first);
         NAME(read_rows)(task, &b, first, count);
         for (int64_t restart = 0; restart < task->restarts; restart++) {
+            double *distance = pass->distance + restart * task->number + first;
             NAME(find_nearest)(task, &b, restart);
+            for (int64_t r = 0; r < count && pass->points; r++)
+                distance[r] = NAME(measure)(task, first + r, restart * task->clusters + b.best[r], pass->points, none);
             if (task->weight) NAME(add_rows)(1, task, &b, restart, first, count, pass->gain);
             else NAME(add_rows)(0, task, &b, restart, first, count, pass->gain);
         }
@@ -329,7 +354,7 @@ static int NAME(add_up)(const Lloyd *pass) {
         if (k < task->clusters) *pass->norm -= b.sums[k * b.filled + D]; /* less the ones */
     }
     for (int lane = 0; lane < 8 && !failed; lane++) *pass->norm += b.norm[lane];
-    NAME(close_block)(&b), free(packed);
+    NAME(close_block)(&b), free(packed), free(none);
     return failed;
 }
 
@@ -344,9 +369,8 @@ static void NAME(label_span)(const Iterate *all, int known, NAME(Block) *b, cons
             if (!known) NAME(find_nearest)(task, b, restart);
             for (int64_t r = 0; r < count; r++) {
                 const int64_t place = restart * task->number + first + r, best = known ? all->label[place] : b->best[r];
-                const int64_t k = restart * task->clusters + best;
-                const double distance = NAME(apart)(NAME(row_at)(task, first + r), points + k * task->features, task->features);
-                all->nearest[place] = best, all->distance[place] = distance <= none[k] ? 0.0 : distance;
+                all->nearest[place] = best;
+                all->distance[place] = NAME(measure)(task, first + r, restart * task->clusters + best, points, none);
             }
         }
     }
@@ -479,14 +503,9 @@ static void NAME(label_all)(const Iterate *all, int known, NAME(Block) *b, REAL 
     const int64_t D = task->features, clusters = task->restarts * task->clusters;
     double *none = points + clusters * D;
     if (!known) NAME(round_centroids)(all, rounded), NAME(pack)(task, rounded, packed);
-    for (int64_t k = 0; k < clusters; k++) {
-        double squares = 0.0;
-        for (int64_t f = 0; f < D; f++) {
-            const double from = (double)reference[f], there = all->centroids[k * D + f] / task->scale + from;
-            points[k * D + f] = there, squares += there * there + from * from;
-        }
-        none[k] = squares * ON_A_CENTROID;
-    }
+    for (int64_t k = 0; k < clusters; k++)
+        for (int64_t f = 0; f < D; f++) points[k * D + f] = all->centroids[k * D + f] / task->scale + (double)reference[f];
+    NAME(find_none)(task, points, none);
 #pragma omp parallel for num_threads(all->threads) schedule(static, 1) if (all->threads > 1)
     for (int64_t t = 0; t < all->threads; t++)
         NAME(label_span)(all, known, &b[t], points, none, NAME(part)(all, t), NAME(part)(all, t + 1));

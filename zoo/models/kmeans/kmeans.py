@@ -508,13 +508,13 @@ class KMeans(CentroidModel, StreamingModel):
             centroids = self._means(reference)
         active = slice(None) if not bool(self.at_rest.any()) else (~self.at_rest).nonzero()[:, 0]
         refills = bool(self.empty.any())
-        found = cluster_statistics(x, centroids[active], weight, reference)
+        found = cluster_statistics(x, centroids[active], weight, reference, measured=refills)
         self.moments[active] += found.moments
         self.inertia_sum[active] += found.inertia
         self.spread += found.spread
         if refills:
             score = centroids.new_zeros(len(centroids), len(x))
-            score[active] = assign(x, centroids[active])[1]
+            score[active] = found.distance
             self._find_farthest(x, weight, score)
 
     def _means(self, reference: Tensor) -> Tensor:

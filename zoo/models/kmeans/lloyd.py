@@ -99,14 +99,18 @@ class Statistics(NamedTuple):
         moments: (R, K, D + 1), float64: for each cluster Σ w (x − reference), and Σ w in the last column.
         inertia: Σ w ‖x − c‖² over the rows, (R,), float64, to the rounding of the squares that it is the difference of.
         spread: Σ w ‖x − reference‖², (), float64.
+        distance: of the rows from their nearest centroids, squared, (R, B), float64, as `assign` returns them; or of
+            none, (R, 0).
     """
 
     moments: Tensor
     inertia: Tensor
     spread: Tensor
+    distance: Tensor
 
     def __add__(self, other: Statistics) -> Statistics:  # type: ignore[override]
-        return Statistics(*(a + b for a, b in zip(self, other, strict=True)))
+        moments, inertia, spread = (a + b for a, b in zip(self[:3], other[:3], strict=True))
+        return Statistics(moments, inertia, spread, torch.cat([self.distance, other.distance], 1))
 
 
 def nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,7 +155,12 @@ def best_scores(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cluster_statistics(
-    x: Tensor, centroids: Tensor, weight: Tensor | None = None, reference: Tensor | None = None
+    x: Tensor,
+    centroids: Tensor,
+    weight: Tensor | None = None,
+    reference: Tensor | None = None,
+    *,
+    measured: bool = False,
 ) -> Statistics:
     """Assign each row to its nearest centroid and return the statistics of the clusters.
 
@@ -160,6 +169,7 @@ def cluster_statistics(
         centroids: (R, K, D), float64.
         weight: sample weights (B,), or None.
         reference: the point (D,), from which rows are measured; None takes `reference_point(centroids, x.dtype)`.
+        measured: whether the distance of each row is wanted, too.
 
     Example:
         >>> x = torch.tensor([[0.0], [2.0], [9.0]])
@@ -169,10 +179,11 @@ def cluster_statistics(
     reference = reference_point(centroids, x.dtype) if reference is None else reference
     if x.dtype == torch.float32 and len(x) and too_close(centroids, reference):
         masses = [None] * len(x) if weight is None else weight.split(_WIDENED)
-        parts = zip(x.split(_WIDENED), masses, strict=False)
-        return functools.reduce(
-            Statistics.__add__, [cluster_statistics(part.double(), centroids, mass, reference) for part, mass in parts]
-        )
+        parts = [
+            cluster_statistics(part.double(), centroids, mass, reference, measured=measured)
+            for part, mass in zip(x.split(_WIDENED), masses, strict=False)
+        ]
+        return functools.reduce(Statistics.__add__, parts)
     scale = unit_scale(x, centroids, reference)
     compiled = available(x)
     flat = with_bias(((centroids - reference) * scale).to(x.dtype))  # (RK, D + 1)
@@ -180,13 +191,13 @@ def cluster_statistics(
     def span(x: Tensor, weight: Tensor | None) -> Statistics:
         if compiled:
             weight = None if weight is None else weight.double()
-            numbers = reference.to(x.dtype), scale, flat, len(centroids), weight
-            moments, gain, norm = lloyd_statistics(x, *numbers)
-            return Statistics(moments, norm - 2 * gain, norm)
-        work = _Workspace(x, centroids, reference, scale, flat)
+            numbers = reference.to(x.dtype), scale, flat, len(centroids), weight, centroids if measured else None
+            moments, gain, norm, distance = lloyd_statistics(x, *numbers)
+            return Statistics(moments, norm - 2 * gain, norm, distance)
+        work = _Workspace(x, centroids, reference, scale, flat, measured)
         for rows, mass in _chunks(x, weight, centroids):
             work.add(rows, mass)
-        return Statistics(*work.sums)
+        return Statistics(*work.sums, torch.cat(work.distances, 1))
 
     with serial() as threads:
         first, *others = _in_threads(threads, span, x, weight, centroids)
@@ -194,14 +205,16 @@ def cluster_statistics(
             first = first + other
     if scale != 1:
         first.moments[..., :-1] /= scale
-        first = Statistics(first.moments, first.inertia / scale**2, first.spread / scale**2)
+        first = Statistics(first.moments, first.inertia / scale**2, first.spread / scale**2, first.distance)
     return first._replace(inertia=first.inertia.clamp_min(0))
 
 
 class _Workspace:
     """The tensors that one thread fills anew with every chunk: fresh ones would cost more than what is computed."""
 
-    def __init__(self, x: Tensor, centroids: Tensor, reference: Tensor, scale: float, flat: Tensor) -> None:
+    def __init__(
+        self, x: Tensor, centroids: Tensor, reference: Tensor, scale: float, flat: Tensor, measured: bool
+    ) -> None:
         num_restarts, num_clusters, num_features = centroids.shape
         size = min(len(x), _chunk_size(x, centroids))
         self.reference, self.scale, self.flat = reference.to(x.dtype), scale, flat
@@ -213,6 +226,8 @@ class _Workspace:
             centroids.new_zeros(num_restarts),
             centroids.new_zeros(()),
         )
+        self.points = (centroids, reference) if measured else None
+        self.distances = [centroids.new_zeros(num_restarts, 0)]
 
     def add(self, x: Tensor, weight: Tensor | None) -> None:
         """Add rows (B, D) with weights (B,) to the sums, and measure them."""
@@ -224,6 +239,8 @@ class _Workspace:
             rows[:, :-1] *= self.scale
         scores = score_rows(self.flat, rows, self.scores if num_rows == len(self.rows) else None)
         label, score = best_scores(scores.view(*moments.shape[:2], num_rows))  # (R, B)
+        if self.points is not None:
+            self.distances.append(_distances(x, label, *self.points))
         if extended.dtype != rows.dtype:
             extended.copy_(rows)
         if weight is None:
@@ -265,7 +282,6 @@ def assign(x: Tensor, centroids: Tensor, index: Tensor | None = None) -> tuple[T
         widened = [assign(part.double(), centroids) for part in x.split(_WIDENED)]
         return torch.cat([label for label, _ in widened], 1), torch.cat([distance for _, distance in widened], 1)
     scale = unit_scale(x, centroids, reference)
-    none = _ON_A_CENTROID * (centroids.square() + reference.square()).sum(2)  # (R, K)
     flat = with_bias(((centroids - reference) * scale).to(x.dtype))  # (RK, D + 1)
 
     def span(x: Tensor, _: Tensor | None) -> list[tuple[Tensor, Tensor]]:
@@ -275,9 +291,7 @@ def assign(x: Tensor, centroids: Tensor, index: Tensor | None = None) -> tuple[T
             torch.sub(part, reference.to(x.dtype), out=rows[:, :-1])
             rows[:, :-1] *= scale
             label = best_scores(score_rows(flat, rows).view(*centroids.shape[:2], len(part)))[0]
-            own = zip(centroids, label, none, strict=True)
-            distance = torch.stack([_distance(part, points[nearest], on[nearest]) for points, nearest, on in own])
-            parts.append((label, distance))
+            parts.append((label, _distances(part, label, centroids, reference)))
         return parts
 
     with serial() as threads:
@@ -285,10 +299,14 @@ def assign(x: Tensor, centroids: Tensor, index: Tensor | None = None) -> tuple[T
         return torch.cat([label for label, _ in parts], 1), torch.cat([distance for _, distance in parts], 1)
 
 
-def _distance(rows: Tensor, points: Tensor, none: Tensor) -> Tensor:
-    """Squared distances (B,) of rows (B, D) from points (B, D), of which those up to `none` (B,) are zero."""
-    distance = (rows.double() - points).square_().sum(1)
-    return distance.masked_fill_(distance <= none, 0.0)
+def _distances(rows: Tensor, label: Tensor, centroids: Tensor, reference: Tensor) -> Tensor:
+    """Squared distances (R, B) of rows (B, D) from those of centroids (R, K, D) that labels (R, B) name."""
+    none = _ON_A_CENTROID * (centroids.square() + reference.square()).sum(2)  # (R, K): up to which they are zero
+    found = []
+    for points, nearest, on in zip(centroids, label, none, strict=True):
+        distance = (rows.double() - points[nearest]).square_().sum(1)
+        found.append(distance.masked_fill_(distance <= on[nearest], 0.0))
+    return torch.stack(found)
 
 
 def too_close(centroids: Tensor, reference: Tensor) -> bool:
