@@ -56,9 +56,12 @@ def compare(x: Inputs) -> None:
         out = function(y)
         found.append([out, *torch.autograd.grad(out, y[:3], up.to(out.dtype))])
     size = up.norm().item() * x.v.detach().norm().item()  # of the terms that a gradient is the difference of
+    slope = 0.0 if x.slopes is None else x.slopes.abs().max().item()
+    far = slope * (x.offset + x.q.shape[2] + x.k.shape[2])  # what is taken from scores, which rounds them
     for mine, oracle in zip(*found, strict=True):
         assert mine.isfinite().all()
-        assert (mine - oracle).norm() <= 5e-6 * (oracle.norm().item() + 0.1 * size)
+        near = 5e-6 * (oracle.norm().item() + 0.1 * size) + torch.finfo(torch.float32).eps * far * size
+        assert (mine - oracle).norm() <= near
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -339,21 +339,18 @@ typedef struct {
     float *d_keys, *d_values;  /* sums by columns of keys: (d, S) and (e, S) */
 } Back;
 
-/* Weights and the slopes of scores of some queries: p z and ds = p (z v^T do - delta). */
+/* Weights and the slopes of scores of some queries: p z and ds = p (z v^T do - delta). The mean delta is made of the
+   very numbers that it is taken from: where one key has all the weight, nothing is left of them, and o^T do would. */
 static void weigh_back(const Attention *a, const Some *some, const Back *back, int64_t wide, float *weights,
                        float *slopes) {
     const float *rows[ROWS] = {0}, *ups[ROWS] = {0};
-    float inner[ROWS];
+    vec inner[ROWS];
     const float *tops = a->top + norms_at(a, some), *logs = a->log + norms_at(a, some), steep = LOG2E / unit(a);
     vec tile[ROWS][WIDE], up[ROWS][WIDE];
     for (int r = 0; r < some->count; r++) {
         rows[r] = at(a->q, a->q_at, some->row, some->head, some->first + r);
         ups[r] = at(a->d_out, a->d_out_at, some->row, some->head, some->first + r);
-        const float *out = at(a->out, a->out_at, some->row, some->head, some->first + r);
-        vec total = {};
-        for (int64_t i = 0; i < a->other; i += LANES)
-            total += load(out + i, lanes(a->other - i)) * load(ups[r] + i, lanes(a->other - i));
-        inner[r] = sum(total);
+        inner[r] = (vec){};
     }
     for (int64_t first = some->from; first < some->to; first += WIDE * LANES) {
         const int count = seen_at(some, first), step = width_at(first, a->keys);
@@ -365,10 +362,20 @@ static void weigh_back(const Attention *a, const Some *some, const Back *back, i
             for (int r = 0; r < some->count; r++) {
                 const vec s = plain ? tile[r][v] : seen(a, some, r, j, tile[r][v]);
                 const vec p = exp2_((s - tops[r]) * steep - logs[r]); /* log has no room in the sum of both */
-                const vec z = a->dropped ? kept(a, some, r, j) : set(1.0f);
-                store(weights + r * wide + j, a->dropped ? (vec)(p * z) : p, LANES);
-                store(slopes + r * wide + j, p * ((a->dropped ? (vec)(up[r][v] * z) : up[r][v]) - inner[r]), LANES);
+                const vec slope = a->dropped ? (vec)(up[r][v] * kept(a, some, r, j)) : up[r][v];
+                inner[r] += p * slope;
+                store(weights + r * wide + j, p, LANES);
+                store(slopes + r * wide + j, slope, LANES);
             }
+        }
+    }
+    for (int r = 0; r < some->count; r++) {
+        const float mean = sum(inner[r]);
+        for (int64_t j = some->from; j < some->to; j += LANES) {
+            float *weight = weights + r * wide + j, *slope = slopes + r * wide + j;
+            const vec p = load(weight, LANES);
+            store(slope, p * (load(slope, LANES) - mean), LANES);
+            if (a->dropped) store(weight, p * kept(a, some, r, j), LANES);
         }
     }
 }
