@@ -28,13 +28,14 @@ import torch  # also brings the threads that the libraries are compiled for, and
 
 from zoo.errors import ZooError
 
-__all__ = ["Status", "function", "on_gpu", "runnable", "status", "use"]
+__all__ = ["Status", "again", "complete", "function", "on_gpu", "runnable", "status", "use"]
 
 VARIANTS = ("avx512", "avx2", "baseline", "serial")
 """From the fastest to the one that every compiler can build."""
 
 _FOLDER = Path(__file__).parent / "built"
 _enabled = True
+_asked: str | None = None  # what the environment asked for, when it was looked at last
 _outdated: set[str] = set()
 _refused: dict[int, str] = {}  # why a GPU runs no kernels, empty where it does
 
@@ -91,8 +92,29 @@ def function(name: str, task: type[ctypes.Structure]) -> Callable[[ctypes.Struct
     Returns:
         a function of one such struct, which raises `MemoryError` where the C function returns other than 0.
     """
-    wanted = os.environ.get("ZOO_KERNELS")
+    global _asked
+    wanted = _asked = os.environ.get("ZOO_KERNELS")
     return None if wanted == "0" or not _enabled else _find(name, task, wanted)
+
+
+def complete(*wanted: tuple[str, type[ctypes.Structure]]) -> bool:
+    """Return whether there are C functions of all these names and structs."""
+    (name, task), *others = wanted
+    return function(name, task) is not None and all(_find(name, task, _asked) is not None for name, task in others)
+
+
+def again(name: str, task: type[ctypes.Structure]) -> Callable[[ctypes.Structure], None]:
+    """Return a C function where `function` has found one a moment ago, in a fraction of its time.
+
+    Most of that is for the environment, which a node of several steps asks once.
+
+    Raises:
+        RuntimeError: there are no kernels.
+    """
+    found = _find(name, task, _asked)
+    if found is None:
+        raise RuntimeError(f"there is no kernel {name}: {status()}")
+    return found
 
 
 @functools.cache

@@ -7,12 +7,13 @@
 typedef struct {
     int64_t count, tanh, threads;
     const float *x, *d;
-    float *y; /* the results, or d times the slopes */
+    float *y;      /* the results, or d times the slopes */
+    float *slopes; /* where they are kept beside the results, which may be where x is; or NULL */
 } Gelu;
 
 #define PART 8192 /* numbers that a thread takes at a time */
 
-#define FAR 13.2f /* from which on all of a tail is 0 */
+#define FAR 12.9f /* from which on a tail counts as it does there, 2e-38 */
 
 INLINE vec inverse(vec x) {
 #if defined(__AVX512F__)
@@ -20,6 +21,16 @@ INLINE vec inverse(vec x) {
     return r * (2.0f - x * r);
 #else
     return 1.0f / x;
+#endif
+}
+
+/* The slope at x by that at -|x|. */
+INLINE vec turned(vec x, vec slope) {
+#if defined(__AVX512F__)
+    const __mmask16 above = _mm512_cmp_ps_mask((__m512)x, _mm512_setzero_ps(), _CMP_NLT_UQ);
+    return (vec)_mm512_mask_sub_ps((__m512)slope, above, (__m512)set(1.0f), (__m512)slope);
+#else
+    return choose(x < set(0.0f), slope, 1.0f - slope);
 #endif
 }
 
@@ -33,7 +44,7 @@ INLINE vec tail(vec a, int tanh, vec *slope) {
         *slope = q - a * q * s * (c + 3.0f * third * square);
         return q;
     }
-    const vec t = inverse(1.0f + 0.3f * a), bell = exp2_(-0.721347520f * square);
+    const vec t = inverse(1.0f + 0.3f * a), bell = exp2_within(-0.721347520f * square);
     vec p = set(0.03608939737f) * t - 0.1589358115f;
     p = p * t + 0.2093497183f;
     p = p * t - 0.05645292499f;
@@ -46,24 +57,33 @@ INLINE vec tail(vec a, int tanh, vec *slope) {
     return q;
 }
 
+enum { THERE, BACK, BOTH };
+
 /* x (1 - q) above 0 and x q below, in one; or d times the slope. Of infinities these are the limits. */
-INLINE void pass(const Gelu *task, int64_t first, int64_t end, int tanh, int back) {
+INLINE void pass(const Gelu *task, int64_t first, int64_t end, int tanh, int way) {
     for (int64_t i = first; i < end; i += LANES) {
         const int n = lanes(end - i);
         const vec x = load(task->x + i, n), zero = set(0.0f), a = bounded(greater(x, -x), 0.0f, FAR);
         vec slope;
         const vec q = tail(a, tanh, &slope);
-        if (back) store(task->y + i, load(task->d + i, n) * choose(x < zero, slope, 1.0f - slope), n);
-        else store(task->y + i, greater(x, zero) - a * q, n);
+        if (way != THERE) slope = turned(x, slope);
+        if (way == BOTH) store(task->slopes + i, slope, n);
+        store(task->y + i, way == BACK ? (vec)(load(task->d + i, n) * slope) : (vec)(greater(x, zero) - a * q), n);
     }
+}
+
+INLINE void part(const Gelu *task, int64_t first, int64_t end, int way) {
+    if (task->tanh) pass(task, first, end, 1, way);
+    else pass(task, first, end, 0, way);
 }
 
 KERNEL(gelu, Gelu) {
 #pragma omp parallel for num_threads(task->threads) schedule(static) if (task->threads > 1)
     for (int64_t first = 0; first < task->count; first += PART) {
         const int64_t end = least(first + PART, task->count);
-        if (task->d) task->tanh ? pass(task, first, end, 1, 1) : pass(task, first, end, 0, 1);
-        else task->tanh ? pass(task, first, end, 1, 0) : pass(task, first, end, 0, 0);
+        if (task->d) part(task, first, end, BACK);
+        else if (task->slopes) part(task, first, end, BOTH);
+        else part(task, first, end, THERE);
     }
     return 0;
 }

@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.kernels import function
+from zoo.kernels import again, function
 from zoo.kernels.node import register_autograd
 
-__all__ = ["available", "gelu"]
+__all__ = ["KERNELS", "activate", "available", "gelu"]
 
 _SHARED = 1 << 17  # numbers from which on threads share them
 _LIBRARY = torch.library.Library("zoo", "FRAGMENT")
@@ -34,8 +34,11 @@ class _Gelu(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("count", "tanh", "threads")),
-        *((name, ctypes.c_void_p) for name in ("x", "d", "y")),
+        *((name, ctypes.c_void_p) for name in ("x", "d", "y", "slopes")),
     ]
+
+
+KERNELS = (("gelu", _Gelu),)
 
 
 def available(x: Tensor) -> bool:
@@ -62,12 +65,28 @@ def _approximate(tanh: bool) -> str:
     return "tanh" if tanh else "none"
 
 
+def activate(x: Tensor, tanh: bool, learns: bool) -> Tensor:
+    """Return the results, and where the way back follows leave their slopes in the place of x, which is contiguous.
+
+    A step of the nodes in `zoo.layers.sublayers`, by the kernel, of numbers that it takes, and without gradients: what
+    is kept makes their way back a product.
+    """
+    y = torch.empty_like(x)
+    again("gelu", _Gelu)(
+        _Gelu(x.numel(), tanh, _threads(x), x.data_ptr(), None, y.data_ptr(), x.data_ptr() if learns else None)
+    )
+    return y
+
+
+def _threads(x: Tensor) -> int:
+    return torch.get_num_threads() if x.numel() >= _SHARED else 1
+
+
 def _call(x: Tensor, d: Tensor | None, tanh: bool) -> Tensor:
     y = _fake(x, tanh)
     kernel = function("gelu", _Gelu)
     assert kernel is not None
-    threads = torch.get_num_threads() if x.numel() >= _SHARED else 1
-    kernel(_Gelu(x.numel(), tanh, threads, x.data_ptr(), None if d is None else d.data_ptr(), y.data_ptr()))
+    kernel(_Gelu(x.numel(), tanh, _threads(x), x.data_ptr(), None if d is None else d.data_ptr(), y.data_ptr(), None))
     return y
 
 

@@ -99,26 +99,34 @@ INLINE vec greater(vec x, vec y) {
 #endif
 }
 
-/* 2^x for x up to 127, 0 below -125, where denormal numbers would cost much; NaN stays NaN. 2^(n + r), |r| <= 1/2, by a
-   polynomial within 2e-7. */
-INLINE vec exp2_(vec x) {
-    const vec low = greater(set(-125.0f), x);
+/* 2^x for x from -125 to 127: 2^(n + r), |r| <= 1/2, by a polynomial within 2e-7. */
+INLINE vec exp2_within(vec x) {
 #if defined(__AVX512F__)
-    const vec n = (vec)_mm512_roundscale_ps((__m512)low, _MM_FROUND_TO_NEAREST_INT);
+    const vec n = (vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
 #else
-    const vec shifted = low + HALF_UP, n = shifted - HALF_UP;
+    const vec shifted = x + HALF_UP, n = shifted - HALF_UP;
 #endif
-    const vec r = low - n;
+    const vec r = x - n;
     vec p = set(0.00132647273f) * r + 0.00967151299f;
     p = p * r + 0.0555073358f;
     p = p * r + 0.240222424f;
     p = p * r + 0.693147004f;
     p = p * r + 1.0f;
 #if defined(__AVX512F__)
-    const __mmask16 there = _mm512_cmp_ps_mask((__m512)x, (__m512)set(-125.0f), _CMP_NLT_UQ);
-    return (vec)_mm512_maskz_scalef_ps(there, (__m512)p, (__m512)n);
+    return (vec)_mm512_scalef_ps((__m512)p, (__m512)n);
 #else
-    return choose(x < set(-125.0f), set(0.0f), p * power(shifted));
+    return p * power(shifted);
+#endif
+}
+
+/* The same, and 0 below -125, where denormal numbers would cost much; NaN stays NaN. */
+INLINE vec exp2_(vec x) {
+    const vec found = exp2_within(greater(set(-125.0f), x));
+#if defined(__AVX512F__)
+    const __mmask16 there = _mm512_cmp_ps_mask((__m512)x, (__m512)set(-125.0f), _CMP_NLT_UQ);
+    return (vec)_mm512_maskz_mov_ps(there, (__m512)found);
+#else
+    return choose(x < set(-125.0f), set(0.0f), found);
 #endif
 }
 

@@ -508,7 +508,7 @@ class MultiheadAttention(nn.Module):
             key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
         offset = 0 if cache is None or cache.fixed else cache.length
         q, k, v = self._heads(query, key, value, offset, cache)
-        mask = self._mask(q, k.shape[-2], attn_mask, key_padding_mask)
+        mask = self.merged_mask((q.shape[0], q.shape[2], k.shape[2]), q.dtype, attn_mask, key_padding_mask)
         slopes = alibi_slopes(self.num_heads, q) if self.positions == "alibi" else None
         dropout_p, causal = self.dropout if self.training else 0.0, self.causal or is_causal
         always = (self.bias_k is not None) + self.add_zero_attn
@@ -604,19 +604,21 @@ class MultiheadAttention(nn.Module):
                 f"key and value must be {self.kdim} and {self.vdim} wide, not {key.shape[-1]} and {value.shape[-1]}"
             )
 
-    def _mask(self, q: Tensor, keys: int, mask: Tensor | None, padding: Tensor | None) -> Tensor | None:
-        """Both masks as numbers to add, (T, S), (B, 1, 1, S) or (B, H, T, S)."""
-        rows, heads, queries, _ = q.shape
+    def merged_mask(
+        self, sizes: tuple[int, int, int], dtype: torch.dtype, mask: Tensor | None, padding: Tensor | None
+    ) -> Tensor | None:
+        """Both masks as numbers to add, (T, S), (B, 1, 1, S) or (B, H, T, S), for sizes B, T and S."""
+        (rows, queries, keys), heads = sizes, self.num_heads
         if mask is not None:
             shapes = [(queries, keys), (rows * heads, queries, keys)]
             if tuple(mask.shape) not in shapes:
                 raise ValueError(f"attn_mask must be of shape {shapes[0]} or {shapes[1]}, not {tuple(mask.shape)}")
-            mask = _numbers("attn_mask", mask, q.dtype)
+            mask = _numbers("attn_mask", mask, dtype)
             mask = mask.view(rows, heads, queries, keys) if mask.dim() == 3 else mask
         if padding is not None:
             if tuple(padding.shape) != (rows, keys):
                 raise ValueError(f"key_padding_mask must be of shape {(rows, keys)}, not {tuple(padding.shape)}")
-            padding = _numbers("key_padding_mask", padding, q.dtype).view(rows, 1, 1, keys)
+            padding = _numbers("key_padding_mask", padding, dtype).view(rows, 1, 1, keys)
         if mask is None or padding is None:
             return padding if mask is None else mask
         return mask + padding

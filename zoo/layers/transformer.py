@@ -32,6 +32,7 @@ from zoo.layers.dropout import Dropout
 from zoo.layers.feedforward import ACTIVATIONS
 from zoo.layers.linear import Linear
 from zoo.layers.normalization import LayerNorm
+from zoo.layers.sublayers import Part, attention_part, feed_forward_part, run, suits
 
 __all__ = [
     "Transformer",
@@ -44,8 +45,12 @@ __all__ = [
 Activation = Callable[[Tensor], Tensor]
 
 
-def residual(x: Tensor, norm: nn.Module, sublayer: Activation, norm_first: bool) -> Tensor:
-    """Return `x + A(N(x))` where the normalization comes first, else `N(x + A(x))`."""
+def residual(
+    x: Tensor, norm: nn.Module, sublayer: Activation, norm_first: bool, part: Part | None = None
+) -> Tensor:  # fmt: skip
+    """Return `x + A(N(x))` where the normalization comes first, else `N(x + A(x))`; by one node where it is a part."""
+    if part is not None:
+        return run(x, norm_first, part)
     return x + sublayer(norm(x)) if norm_first else norm(x + sublayer(x))
 
 
@@ -142,8 +147,16 @@ class TransformerEncoderLayer(nn.Module):
             )[0]
             return self.dropout1(mixed)
 
-        x = residual(src, self.norm1, attend, self.norm_first)
-        return residual(x, self.norm2, self._feed_forward, self.norm_first)
+        looks = thinks = None
+        if cache is None and suits(src):
+            masks = src_mask, src_key_padding_mask, is_causal
+            looks = attention_part(src, self.norm1, self.self_attn, *masks, self.dropout1)
+            layers = self.linear1, self.activation, self.linear2
+            thinks = feed_forward_part(src, self.norm2, *layers, self.dropout, self.dropout2)
+        if looks is not None and thinks is not None:
+            return run(src, self.norm_first, looks, thinks)
+        x = residual(src, self.norm1, attend, self.norm_first, looks)
+        return residual(x, self.norm2, self._feed_forward, self.norm_first, thinks)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
@@ -267,9 +280,15 @@ class TransformerDecoderLayer(nn.Module):
             )[0]  # fmt: skip
             return self.dropout2(mixed)
 
-        x = residual(tgt, self.norm1, attend, self.norm_first)
+        looks = thinks = None
+        if cache is None and memory_cache is None and suits(tgt):
+            masks = tgt_mask, tgt_key_padding_mask, tgt_is_causal
+            looks = attention_part(tgt, self.norm1, self.self_attn, *masks, self.dropout1)
+            layers = self.linear1, self.activation, self.linear2
+            thinks = feed_forward_part(tgt, self.norm3, *layers, self.dropout, self.dropout3)
+        x = residual(tgt, self.norm1, attend, self.norm_first, looks)
         x = residual(x, self.norm2, look_up, self.norm_first)
-        return residual(x, self.norm3, self._feed_forward, self.norm_first)
+        return residual(x, self.norm3, self._feed_forward, self.norm_first, thinks)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
