@@ -393,3 +393,14 @@ for rows, steps, width, inner in ((1, 4, 4, 1), (3, 17, 12, 33), (2, 65, 40, 70)
             assert x.grad.isfinite().all()
 """,
         )
+
+
+def test_a_pass_without_gradients_keeps_nothing() -> None:
+    layer = make(32, 128, activation="gelu", norm_first=True)
+    x, kept = torch.randn(4, 16, 32), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        with torch.no_grad():
+            y = layer(x)
+        assert not kept
+        assert torch.equal(layer(x), y)
+        assert kept

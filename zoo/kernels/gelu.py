@@ -66,12 +66,12 @@ def _approximate(tanh: bool) -> str:
 
 
 def activate(x: Tensor, tanh: bool, learns: bool) -> Tensor:
-    """Return the results, and where the way back follows leave their slopes in the place of x, which is contiguous.
+    """Return the results in the place of x, or where the way back follows leave their slopes there.
 
     A step of the nodes in `zoo.layers.sublayers`, by the kernel, of numbers that it takes, and without gradients: what
     is kept makes their way back a product.
     """
-    y = torch.empty_like(x)
+    y = torch.empty_like(x) if learns else x
     again("gelu", _Gelu)(
         _Gelu(x.numel(), tanh, _threads(x), x.data_ptr(), None, y.data_ptr(), x.data_ptr() if learns else None)
     )

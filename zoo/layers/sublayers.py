@@ -131,10 +131,12 @@ class _Parts(torch.autograd.Function):
             inner, kept = middle.there(product, learns)
             if not first:  # the sum is normalized for this part, else for the next one, if there is one
                 y, after, norms = layer_norm.normalized_sum(y, F.linear(inner, v), c, gain, shift, eps)
-                saved.append((y, norms, h, inner, *kept))
+                if learns:
+                    saved.append((y, norms, h, inner, *kept))
                 y = h = after
                 continue
-            saved.append((y, norms, h, inner, *kept))
+            if learns:
+                saved.append((y, norms, h, inner, *kept))
             if number + 1 == len(parts):
                 y = torch.addmm(y, inner, v.t())
                 y = y if c is None else y.add_(c)
