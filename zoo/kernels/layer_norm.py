@@ -155,11 +155,11 @@ def layer_norm_backward(
 
 
 def gradients(
-    d: Tensor, x: Tensor, gain: Tensor | None, norms: Tensor, beside: Tensor | None
+    d: Tensor, x: Tensor, gain: Tensor | None, norms: Tensor, beside: Tensor | None, over: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The same by the kernel, of what it takes; a step of a longer node."""
+    """The same by the kernel, of what it takes, `over` d where nobody else has that; a step of a longer node."""
     rows, columns = x.shape
-    d_x, d_gain, d_shift = torch.empty_like(x), x.new_empty(columns), x.new_empty(columns)
+    d_x, d_gain, d_shift = d if over else torch.empty_like(x), x.new_empty(columns), x.new_empty(columns)
     others = None if gain is None else gain.data_ptr(), norms.data_ptr(), None if beside is None else beside.data_ptr()
     places = d.data_ptr(), x.data_ptr(), *others, d_x.data_ptr(), d_gain.data_ptr(), d_shift.data_ptr()
     again("layer_norm_back", _LayerNormBack)(_LayerNormBack(rows, columns, _threads(rows * columns), *places))

@@ -138,8 +138,7 @@ class _Parts(torch.autograd.Function):
             if learns:
                 saved.append((y, norms, h, inner, *kept))
             if number + 1 == len(parts):
-                y = torch.addmm(y, inner, v.t())
-                y = y if c is None else y.add_(c)
+                y = F.linear(inner, v, c).add_(y)
             else:
                 gain, shift = by_part[number + 1][:2]
                 more, eps = F.linear(inner, v), parts[number + 1][1]
@@ -168,7 +167,7 @@ class _Parts(torch.autograd.Function):
             del saved[-ctx.counts[number] :]
             d_gain = d_shift = d_w = d_b = None
             if not ctx.first:
-                d, d_gain, d_shift = layer_norm.gradients(d, start, gain, norms, None)
+                d, d_gain, d_shift = layer_norm.gradients(d, start, gain, norms, None, over=bool(found))
             d_v, d_c = torch.mm(d.t(), inner) if wants_v else None, d.sum(0) if wants_c else None
             before = any(needed[: 3 + 6 * number]) if ctx.first else any(needed[: 1 + 6 * number])
             if before or wants_w or wants_b:
@@ -176,9 +175,10 @@ class _Parts(torch.autograd.Function):
                 d_w = torch.mm(d_product.t(), h) if wants_w else None
                 d_b = d_product.sum(0) if wants_b else None
             if before and ctx.first:
-                d, d_gain, d_shift = layer_norm.gradients(torch.mm(d_product, w), start, gain, norms, d)
+                d_h = torch.mm(d_product, w)
+                d, d_gain, d_shift = layer_norm.gradients(d_h, start, gain, norms, d, over=True)
             elif before:
-                d = torch.addmm(d, d_product, w)
+                d = torch.mm(d_product, w).add_(d)
             found = [d_gain, d_shift, d_w, d_b, d_v, d_c, *found]
             if not before:
                 d, found = None, [*(None,) * (6 * number), *found]
