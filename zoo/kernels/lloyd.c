@@ -222,14 +222,17 @@ static int assign_widened(const Iterate *task) {
     return failed;
 }
 
-/* In double precision, all rows. */
-static int iterate_widened(const Iterate *task) {
+/* In double precision, all rows; `copy` is room for the centroids. */
+static int iterate_widened(const Iterate *task, double *copy) {
     double *rows = room(task->rows.number * task->rows.features * sizeof *rows);
     if (!rows) return 1;
     const Iterate all = widened(task, rows, 0, task->rows.number);
-    const int failed = iterate_double(&all);
+    int failed = iterate_double(&all);
     free(rows);
-    return failed;
+    if (failed || strange(*task->extent)) return failed;
+    Iterate ended = *task;
+    ended.centroids = memcpy(copy, task->centroids, task->rows.restarts * task->rows.clusters * task->rows.features * sizeof *copy);
+    return lloyd_assign(&ended); /* the labels that these centroids give to such rows at any other time */
 }
 
 /* In single precision, unless centroids are, or become, too near to each other or to their rows for it. */
@@ -254,7 +257,7 @@ static int iterate_checked(const Iterate *task) {
         memcpy(task->centroids, start, R * K * D * sizeof *start);
         memset(task->at_rest, 0, (size_t)R), memset(task->own_iter, 0, R * sizeof *task->own_iter);
         memset(task->empty, 0, (size_t)(R * K));
-        failed = iterate_widened(task);
+        failed = iterate_widened(task, start);
     }
     free(start), free(reference);
     return failed;

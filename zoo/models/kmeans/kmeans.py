@@ -85,7 +85,6 @@ DRAW, WEIGH, UPDATE, MEASURE, DONE = range(5)
 # Multiplications of an iteration, up to which a single batch is iterated upon at once: by the kernel, whose end Ctrl-C
 # waits for, and in torch operations, which keep copies of the rows.
 _IN_MEMORY, _IN_COPIES = 1 << 30, 1 << 24
-_IN_DOUBLE = 1 << 20  # the same, up to which rows in memory are made double
 
 
 class CentroidModel(StreamingModel if TYPE_CHECKING else object):  # type: ignore[misc]
@@ -344,8 +343,6 @@ class KMeans(CentroidModel, StreamingModel):
         hp, rows = self.hparams, self.rows_of(batch)
         if self.spherical or int(self.phase) != UPDATE or batch.size < hp.num_clusters:
             return None
-        if rows.device.type == "cpu" and batch.size * self.all_centroids.numel() <= _IN_DOUBLE:
-            rows = rows.double()  # which costs next to nothing
         left = hp.max_iter - int(self.num_iter)
         found = lloyd(rows, self.all_centroids, batch.weight, max_iter=left, tolerance=hp.tolerance)
         self.all_centroids, self.at_rest = found.centroids, found.at_rest
