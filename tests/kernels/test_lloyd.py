@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.kernels.lloyd import lloyd_assign, lloyd_iterate, lloyd_statistics
+from zoo.kernels.lloyd import lloyd_assign, lloyd_iterate, lloyd_statistics, lloyd_too_close
 from zoo.models.kmeans.lloyd import assign, cluster_statistics
 
 SIZES = [(1, 1, 1, 1), (2, 3, 1, 2), (31, 16, 8, 1), (32, 8, 9, 2), (33, 17, 7, 3), (257, 33, 70, 1), (1000, 5, 16, 2)]
@@ -229,6 +229,10 @@ def test_the_operators_are_what_torch_expects(kernels: str) -> None:
         with pytest.raises(RuntimeError, match="do not fit together"):
             lloyd_statistics(x, x[0], 1.0, centroids, 2, weight, wrong)
     torch.library.opcheck(torch.ops.zoo.lloyd_assign, (x, first, 1), test_utils=utilities)
+    torch.library.opcheck(torch.ops.zoo.lloyd_too_close, (first, first[0, 0], 1e-7), test_utils=utilities)
+    for points, reference in ((first[0], first[0, 0]), (first.float(), first[0, 0]), (first, x[0]), (first, weight)):
+        with pytest.raises(RuntimeError, match="do not fit together"):
+            lloyd_too_close(points, reference, 1e-7)
     with pytest.raises(RuntimeError, match="do not fit together"):
         lloyd_statistics(x, x[0], 1.0, centroids[:, :3], 2, weight)
     with pytest.raises(RuntimeError, match="do not fit together"):
@@ -242,7 +246,8 @@ def test_the_operators_are_what_torch_expects(kernels: str) -> None:
 def test_no_finding_under_the_sanitizers(sanitized: Callable[[str], None]) -> None:
     script = """
 import torch
-from test_lloyd import SIZES, assign, cluster_statistics, lloyd_assign, lloyd_iterate, strided, transposed
+from test_lloyd import SIZES, assign, cluster_statistics, strided, transposed
+from test_lloyd import lloyd_assign, lloyd_iterate, lloyd_too_close
 for sizes in [*SIZES, (0, 4, 3, 2), (5, 1, 40, 1), (100, 64, 17, 2)]:
     rows, features, clusters, restarts = sizes
     for view in (torch.clone, strided, transposed):
@@ -268,5 +273,12 @@ cluster_statistics(x, near, measured=True)
 lloyd_assign(x, near, 2, torch.arange(1, 5001, 7))
 lloyd_iterate(x, near, None, 5, 0.0, 2)
 lloyd_iterate(x, near, torch.rand(715, dtype=torch.float64), 5, 0.0, 2, torch.arange(1, 5001, 7))
+near[:, 2] += 1e12  # by differences
+for rows in (x, x.double(), strided(x), x[:1], x[:0]):
+    lloyd_assign(rows, near, 2)
+    lloyd_iterate(rows, near, None, 5, 0.0, 2)
+lloyd_assign(x, near, 2, torch.arange(1, 5001, 7))
+lloyd_too_close(near, near[0, 0], 1e-7)
+lloyd_too_close(strided(near), near[0, 0], 1e-16)
 """
     sanitized(script)

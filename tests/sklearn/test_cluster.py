@@ -183,6 +183,21 @@ def test_fewer_different_rows_than_clusters(cls):
         cls(3, random_state=0).fit(np.repeat([[0.0], [1.0]], 5, 0))
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e5, 1e7])
+@pytest.mark.parametrize("cls", [zs.KMeans, zs.MiniBatchKMeans, zs.BisectingKMeans])
+def test_labels_of_float32_rows_are_those_of_predict(cls, offset):
+    x = (np.random.default_rng(0).standard_normal((1000, 2)) + offset).astype(np.float32)
+    model = cls(3, random_state=0).fit(x)
+    assert model.cluster_centers_.dtype == np.float32
+    np.testing.assert_array_equal(model.labels_, model.predict(x))
+    if cls is zs.KMeans:
+        assert model.score(x) == pytest.approx(-model.inertia_, rel=1e-12)
+    model.cluster_centers_ = model.cluster_centers_ + np.float32(1 + offset / 100)  # what is set counts
+    apart = np.square(x.astype(float)[:, None] - model.cluster_centers_).sum(2)
+    if cls is not zs.BisectingKMeans:
+        np.testing.assert_array_equal(model.predict(x), apart.argmin(1))
+
+
 def test_mistakes():
     with pytest.raises(ValueError, match="does not match the number of clusters 3"):
         zs.KMeans(3, init=START).fit(X)

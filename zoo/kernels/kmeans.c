@@ -153,7 +153,7 @@ static void turn(const double *points, int64_t count, int64_t D, double *to) {
 }
 
 /* Squared distances of `rows` rows, a constant here, to eight points, or to what is drawn where that is nearer. */
-INLINE void distances(int rows, const KMeans *t, int64_t i, const double *turned, eight square, double largest,
+INLINE void distances(int rows, const KMeans *t, int64_t i, const double *turned, eight square,
                       const double *near, double *to, int64_t apart, eight *potential) {
     const int64_t D = t->features;
     const double *x = t->x + i * D;
@@ -170,7 +170,8 @@ INLINE void distances(int rows, const KMeans *t, int64_t i, const double *turned
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
         if (f < D) even[r] += x[r * D + f] * *(const eight *)(turned + 8 * f);
-        const double norm = t->norm[i + r], none = t->rounding * (norm + largest);
+        const double norm = t->norm[i + r];
+        const eight none = t->rounding * (square + norm); /* what rounding makes of no distance */
         eight d = square - 2.0 * (even[r] + odd[r]) + norm;
         d = (eight)((eight_integers)d & ~(d <= none));
         if (near) {
@@ -183,16 +184,16 @@ INLINE void distances(int rows, const KMeans *t, int64_t i, const double *turned
 }
 
 /* Squared distances of the rows from `begin` to `end` to the candidates, (N, apart), and their sums, (apart). */
-static void measure(const KMeans *t, const Sample *s, const double *turned, double largest, const double *near,
+static void measure(const KMeans *t, const Sample *s, const double *turned, const double *near,
                     int64_t begin, int64_t end, double *distance, int64_t apart, double *potential) {
     for (int64_t first = 0; first < s->number; first += 8) {
         eight square = {}, sum = {};
         for (int64_t l = first; l < s->number && l < first + 8; l++) square[l - first] = t->norm[s->rows[l]];
         int64_t i = begin;
         for (; i + AT_ONCE <= end; i += AT_ONCE)
-            distances(AT_ONCE, t, i, turned + first * t->features, square, largest, near, distance + first, apart, &sum);
+            distances(AT_ONCE, t, i, turned + first * t->features, square, near, distance + first, apart, &sum);
         for (; i < end; i++)
-            distances(1, t, i, turned + first * t->features, square, largest, near, distance + first, apart, &sum);
+            distances(1, t, i, turned + first * t->features, square, near, distance + first, apart, &sum);
         *(eight *)(potential + first) = sum;
     }
 }
@@ -214,9 +215,7 @@ KERNEL(kmeans_draw, KMeans) {
     double *sums = room(T * apart);
     Sample *samples = malloc((size_t)T * sizeof *samples);
     const int failed = !near || !distance || !points || !turned || !sums || !samples;
-    double largest = 0;
     for (int64_t i = 0; i < N; i++) task->norm[i] = squares(task->x + i * D, D);
-    for (int64_t i = 0; i < N; i++) largest = task->norm[i] > largest ? task->norm[i] : largest;
     for (int64_t r = 0; r < R && !failed; r++)
         for (int64_t step = 0; step < K; step++) {
             int64_t *chosen = task->chosen + r * K;
@@ -239,7 +238,7 @@ KERNEL(kmeans_draw, KMeans) {
             turn(points, s->number, D, turned);
 #pragma omp parallel for num_threads(T) schedule(static, 1) if (T > 1)
             for (int64_t t = 0; t < T; t++)
-                measure(task, s, turned, largest, known, N * t / T, N * (t + 1) / T, distance, apart, sums + t * apart);
+                measure(task, s, turned, known, N * t / T, N * (t + 1) / T, distance, apart, sums + t * apart);
             for (int64_t t = 1; t < T; t++)
                 for (int64_t l = 0; l < s->number; l++) sums[l] += sums[t * apart + l];
             double least = sums[0];

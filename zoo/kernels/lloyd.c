@@ -126,37 +126,68 @@ static int move_centroids(const Iterate *all, double *sums, double *shift, doubl
     return 1;
 }
 
-/* -- whether single precision suffices -------------------------------------------------------------------------------- */
+/* -- whether a precision suffices ------------------------------------------------------------------------------------- */
 
-/* The greatest squared distance of centroids (R K, D) from the place that rows are measured from. */
+/* The squared distance of a centroid from the place that rows are measured from. */
+static double square_from(const double *centroid, const double *reference, int64_t D) {
+    double square = 0.0;
+    for (int64_t f = 0; f < D; f++) square += (centroid[f] - reference[f]) * (centroid[f] - reference[f]);
+    return square;
+}
+
+/* The greatest one of centroids (R K, D). */
 static double reach_of(const Iterate *all, const double *reference) {
     const int64_t D = all->rows.features, clusters = all->rows.restarts * all->rows.clusters;
     double most = 0.0;
-    for (int64_t k = 0; k < clusters; k++) {
-        double square = 0.0;
-        for (int64_t f = 0; f < D; f++) {
-            const double away = all->centroids[k * D + f] - reference[f];
-            square += away * away;
-        }
-        most = fmax(most, square);
-    }
+    for (int64_t k = 0; k < clusters; k++) most = fmax(most, square_from(all->centroids + k * D, reference, D));
     return most;
 }
 
-/* Whether two of a restart's centroids are so near to each other that rounding of scores would mix up their rows. */
-static int too_close(const Iterate *all, double reach) {
+typedef struct {
+    double norm; /* its distance from the reference point */
+    const double *centroid;
+} Placed;
+
+static int by_norm(const void *a, const void *b) {
+    const double one = ((const Placed *)a)->norm, other = ((const Placed *)b)->norm;
+    return (one > other) - (one < other);
+}
+
+/* Whether two of a restart's centroids are so near to each other that rounding of scores, by eps of the reach, would mix
+   up their rows. Two that are near to each other are about as far from the reference point, so that few are compared. */
+static int too_close(const Iterate *all, const double *reference, double reach, double eps) {
     const int64_t D = all->rows.features, K = all->rows.clusters;
-    const double least_apart = CLOSE * all->eps * reach;
-    for (int64_t r = 0; r < all->rows.restarts; r++)
-        for (int64_t a = 1; a < K; a++)
-            for (int64_t b = 0; b < a; b++) {
-                const double *one = all->centroids + (r * K + a) * D, *other = all->centroids + (r * K + b) * D;
+    const double least_apart = CLOSE * eps * reach, window = sqrt(least_apart) + 0x1p-40 * sqrt(reach);
+    Placed *placed = room(K * sizeof *placed);
+    int close = !placed;
+    for (int64_t r = 0; r < all->rows.restarts && !close; r++) {
+        for (int64_t k = 0; k < K; k++) {
+            const double *centroid = all->centroids + (r * K + k) * D;
+            placed[k] = (Placed){sqrt(square_from(centroid, reference, D)), centroid};
+        }
+        qsort(placed, (size_t)K, sizeof *placed, by_norm);
+        for (int64_t a = 0; a < K && !close; a++)
+            for (int64_t b = a + 1; b < K && placed[b].norm - placed[a].norm <= window && !close; b++) {
+                const double *one = placed[a].centroid, *other = placed[b].centroid;
                 double square = 0.0;
                 for (int64_t first = 0; first < D && square < least_apart; first += 8)
                     for (int64_t f = first; f < least(first + 8, D); f++) square += (one[f] - other[f]) * (one[f] - other[f]);
-                if (0 < square && square < least_apart) return 1;
+                close = 0 < square && square < least_apart;
             }
-    return 0;
+    }
+    free(placed);
+    return close;
+}
+
+/* The same in double precision, where the centroids are now. */
+static int too_close_in_double(const Iterate *all) {
+    double *reference = room(all->rows.features * sizeof *reference);
+    if (!reference) return 1;
+    find_reference(all->centroids, all->rows.restarts * all->rows.clusters, all->rows.features, reference);
+    const double reach = reach_of(all, reference);
+    const int close = reach < INFINITY && too_close(all, reference, reach, 0x1p-52);
+    free(reference);
+    return close;
 }
 
 /* Whether rows that lie so near to their centroids would be rounded by more than a thousandth of that. */
@@ -222,14 +253,23 @@ static int assign_widened(const Iterate *task) {
     return failed;
 }
 
-/* In double precision, all rows; `copy` is room for the centroids. */
+/* In double precision; -1 iterations where even that does not suffice. */
+static int iterate_in_double(const Iterate *task) {
+    int close = too_close_in_double(task);
+    const int failed = !close && iterate_double(task);
+    close = close || (!failed && !strange(*task->extent) && too_close_in_double(task));
+    if (close) *task->num_iter = -1;
+    return failed;
+}
+
+/* The same of rows in single precision; `copy` is room for the centroids. */
 static int iterate_widened(const Iterate *task, double *copy) {
     double *rows = room(task->rows.number * task->rows.features * sizeof *rows);
     if (!rows) return 1;
     const Iterate all = widened(task, rows, 0, task->rows.number);
-    int failed = iterate_double(&all);
+    const int failed = iterate_in_double(&all);
     free(rows);
-    if (failed || strange(*task->extent)) return failed;
+    if (failed || strange(*task->extent) || *task->num_iter < 0) return failed;
     Iterate ended = *task;
     ended.centroids = memcpy(copy, task->centroids, task->rows.restarts * task->rows.clusters * task->rows.features * sizeof *copy);
     return lloyd_assign(&ended); /* the labels that these centroids give to such rows at any other time */
@@ -243,7 +283,7 @@ static int iterate_checked(const Iterate *task) {
     if (!failed) {
         find_reference(task->centroids, R * K, D, reference);
         memcpy(start, task->centroids, R * K * D * sizeof *start);
-        suffices = !too_close(task, reach_of(task, reference));
+        suffices = !too_close(task, reference, reach_of(task, reference), task->eps);
     }
     if (!failed && suffices) {
         failed = iterate_single(task);
@@ -251,7 +291,7 @@ static int iterate_checked(const Iterate *task) {
         int64_t open = 0;
         for (int64_t r = 0; r < R; r++) open += !task->at_rest[r];
         const int labelled = !open || *task->num_iter == task->max_iter;
-        suffices = strange(*task->extent) || !(reach < INFINITY) || !(too_close(task, reach) || (labelled && too_near(task, reach)));
+        suffices = strange(*task->extent) || !(reach < INFINITY) || !(too_close(task, reference, reach, task->eps) || (labelled && too_near(task, reach)));
     }
     if (!failed && !suffices) {
         memcpy(task->centroids, start, R * K * D * sizeof *start);
@@ -263,17 +303,25 @@ static int iterate_checked(const Iterate *task) {
     return failed;
 }
 
-/* The nearest centroid of each row, and the distance to it. */
+/* Whether rounding of scores would mix up the rows of two centroids, for those that iterate pass by pass. */
+KERNEL(lloyd_too_close, Iterate) {
+    const double *reference = task->rows.reference;
+    *task->extent = too_close(task, reference, reach_of(task, reference), task->eps);
+    return 0;
+}
+
+/* The nearest centroid of each row, and the distance to it: by scores, or by differences where those lose too much. */
 KERNEL(lloyd_assign, Iterate) {
-    if (!task->rows.single) return assign_double(task);
     const int64_t D = task->rows.features;
+    if (!task->rows.single) return too_close_in_double(task) ? assign_apart_double(task) : assign_double(task);
     double *reference = room(D * sizeof *reference);
     if (!reference) return 1;
     find_reference(task->centroids, task->rows.restarts * task->rows.clusters, D, reference);
-    const int widen = too_close(task, reach_of(task, reference));
+    const int widen = too_close(task, reference, reach_of(task, reference), task->eps);
     free(reference);
-    return widen ? assign_widened(task) : assign_single(task);
+    if (!widen) return assign_single(task);
+    return too_close_in_double(task) ? assign_apart_single(task) : assign_widened(task);
 }
 
 /* Until the centroids are at rest, for `max_iter` iterations, or until one that leaves a cluster empty. */
-KERNEL(lloyd_iterate, Iterate) { return task->rows.single ? iterate_checked(task) : iterate_double(task); }
+KERNEL(lloyd_iterate, Iterate) { return task->rows.single ? iterate_checked(task) : iterate_in_double(task); }

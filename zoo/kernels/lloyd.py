@@ -21,7 +21,15 @@ from zoo.errors import ZooError
 from zoo.kernels import function
 from zoo.kernels.operators import operator
 
-__all__ = ["RowsStruct", "available", "check_extent", "lloyd_assign", "lloyd_iterate", "lloyd_statistics"]
+__all__ = [
+    "RowsStruct",
+    "available",
+    "check_extent",
+    "lloyd_assign",
+    "lloyd_iterate",
+    "lloyd_statistics",
+    "lloyd_too_close",
+]
 
 
 class RowsStruct(ctypes.Structure):
@@ -182,6 +190,34 @@ def lloyd_iterate(
     nearest = _nearest(rows, centroids)
     _iterate("lloyd_iterate", x, found, weight, index, nearest, more, threads, max_iter, tolerance)
     return found, at_rest.bool(), own_iter, num_iter, empty.bool(), nearest["nearest"], nearest["distance"]
+
+
+def _fake_too_close(centroids: Tensor, reference: Tensor, eps: float) -> Tensor:
+    return centroids.new_empty((), dtype=torch.bool)
+
+
+@operator(_fake_too_close)
+def lloyd_too_close(centroids: Tensor, reference: Tensor, eps: float) -> Tensor:
+    """Return whether rounding of scores would mix up the rows of two of a restart's centroids, ().
+
+    Args:
+        centroids: (R, K, D), float64.
+        reference: the point that rows are measured from, (D,), float64.
+        eps: rounding of a row's number.
+
+    Raises:
+        RuntimeError: for tensors of other types or shapes.
+    """
+    fits = centroids.ndim == 3 and centroids.numel() > 0 and reference.shape == centroids.shape[2:]
+    if not fits or any(t.dtype != torch.float64 or t.device.type != "cpu" for t in (centroids, reference)):
+        found = [(*t.shape, t.dtype, t.device) for t in (centroids, reference)]
+        raise RuntimeError(f"zoo::lloyd_too_close: inputs do not fit together: {found}")
+    centroids, reference, close = centroids.contiguous(), reference.contiguous(), ctypes.c_double()
+    restarts, clusters, features = centroids.shape
+    rows = RowsStruct(0, features, restarts, clusters, reference=reference.data_ptr())
+    task = _Iterate(rows, eps=eps, centroids=centroids.data_ptr(), extent=ctypes.addressof(close))
+    _kernel("lloyd_too_close", _Iterate)(task)
+    return torch.tensor(close.value > 0)
 
 
 def check_extent(size: float) -> None:

@@ -593,5 +593,35 @@ static int NAME(assign)(const Iterate *task) {
     return failed;
 }
 
+/* The same by differences, whose digits no far centroid takes. */
+static int NAME(assign_apart)(const Iterate *all) {
+    const int64_t D = all->rows.features, K = all->rows.clusters, R = all->rows.restarts;
+    double *place = room(2 * D * sizeof *place), *none = room(R * K * sizeof *none);
+    const int failed = !place || !none;
+    if (!failed) {
+        const Rows rows = NAME(framed)(all, place);
+        memset(place, 0, (size_t)(2 * D) * sizeof *place); /* nothing is measured from the reference point */
+        NAME(find_none)(&rows, all->centroids, none);
+    }
+    for (int64_t r = 0; r < R && !failed && !strange(*all->extent); r++) {
+        const double *centroids = all->centroids + r * K * D;
+#pragma omp parallel for num_threads(all->threads) schedule(static, 1) if (all->threads > 1)
+        for (int64_t t = 0; t < all->threads; t++)
+            for (int64_t i = NAME(part)(all, t); i < NAME(part)(all, t + 1); i++) {
+                const REAL *row = NAME(row_at)(&all->rows, i);
+                double least = NAME(apart)(row, centroids, D);
+                int64_t best = 0;
+                for (int64_t k = 1; k < K; k++) {
+                    const double distance = NAME(apart)(row, centroids + k * D, D);
+                    if (distance < least) least = distance, best = k;
+                }
+                all->nearest[r * all->rows.number + i] = best;
+                all->distance[r * all->rows.number + i] = least <= none[r * K + best] ? 0.0 : least;
+            }
+    }
+    free(place), free(none);
+    return failed;
+}
+
 #undef LANES
 #undef ROWS_AT_ONCE

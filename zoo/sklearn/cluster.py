@@ -124,9 +124,16 @@ class _Centroids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
 
     # -- answers -------------------------------------------------------------------------------------------------
 
+    def _centers(self) -> Tensor:
+        """The centroids (K, D), float64: `cluster_centers_`, or what these were rounded from, as `labels_` are."""
+        centers, model = np.asarray(self.cluster_centers_), vars(self).get("model_")
+        if model is not None and np.array_equal(model.centroids.cpu().numpy().astype(centers.dtype), centers):
+            return model.centroids.to(self._device())
+        return tensor_of(centers.astype(np.float64)).to(self._device())
+
     def _assign(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """The nearest of the centroids of each row, and the squared distance to it."""
-        centers = tensor_of(np.asarray(self.cluster_centers_, dtype=np.float64)).unsqueeze(0).to(self._device())
+        centers = self._centers().unsqueeze(0)
         if sparse.issparse(X):
             parts = [sparse_assign(_sparse_rows(X, self._device()), centers)]
         else:
@@ -151,7 +158,7 @@ class _Centroids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         """Return the distance of each row to each centroid, (N, K)."""
         check_is_fitted(self)
         X = self._check_rows(X, reset=False)
-        centers = tensor_of(np.asarray(self.cluster_centers_, dtype=np.float64)).to(self._device())
+        centers = self._centers()
         parts = [
             squared_distances(x.to(self._device()).double(), centers).sqrt_().cpu().numpy() for _, x in dense_blocks(X)
         ]

@@ -15,7 +15,7 @@ import zoo
 from zoo.data.spec import Batch, DataSpec
 from zoo.errors import NotConverged, ZooError
 from zoo.models.kmeans.kmeans import KMeans
-from zoo.models.kmeans.lloyd import assign, cluster_statistics, lloyd, nearest
+from zoo.models.kmeans.lloyd import _lloyd_apart, assign, cluster_statistics, lloyd, nearest, too_close
 from zoo.models.kmeans.seeding import content_hash, take_sample
 
 INITS = ["k-means||", "k-means++", "random"]
@@ -262,6 +262,60 @@ def test_labels_of_a_fit_to_float32_rows_are_those_of_predict(form: str, seed: i
         model.fit_batches(lambda: [Batch(x, weight=weight)])
         if model.row_labels is not None:
             assert torch.equal(model.row_labels[0], model.predict(x)), max_iter
+
+
+@pytest.mark.parametrize("far", [1e8, 1e9, 1e12])
+@pytest.mark.parametrize("batch_size", [None, 20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_row_however_far_costs_the_others_no_digits(
+    form: str, dtype: torch.dtype, batch_size: int | None, far: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = 0.1 * torch.randn(101, 2, generator=generator, dtype=torch.float64) + 3 * (torch.arange(101) % 2).unsqueeze(1)
+    x[100] = far
+    x, truth = x.to(dtype), torch.arange(101) % 2
+    truth[100] = 2
+    for options in ({"init": [[0.0, 0.0], [3.0, 3.0], [far, far]]}, {"init": "k-means++", "num_init": 4}):
+        model = fitted(x, batch_size, num_clusters=3, **options)
+        label = model.predict(x)
+        assert all(label[truth == k].unique().numel() == 1 for k in range(3))
+        close(model.inertia, inertia_of(x, truth), rtol=1e-6)
+        assert torch.equal(torch.cat([model.predict(row) for row in x.split(1)]), label)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_centroids_are_too_close_where_rounding_mixes_up_their_rows(
+    form: str, dtype: torch.dtype, restarts: int
+) -> None:
+    generator, eps = torch.Generator().manual_seed(2), torch.finfo(dtype).eps
+    x = torch.randn(restarts, 40, 6, generator=generator, dtype=torch.float64)
+    origin = torch.zeros(6, dtype=torch.float64)
+    limit = (64 * eps * x.square().sum(2).max()).sqrt()
+    assert not too_close(x, origin, dtype)
+    x[-1, 30] = x[-1, 3]  # equal ones have the same rows
+    assert not too_close(x, origin, dtype)
+    for direction in torch.eye(6, dtype=torch.float64):
+        for share, expected in ((0.9, True), (1.1, False)):
+            x[-1, 30] = x[-1, 3] + share * limit * direction
+            assert too_close(x, origin, dtype) is expected
+    if restarts > 1:  # those of another restart do not count
+        x[0, 5], x[-1, 30] = x[-1, 3] + 0.5 * limit * direction, 3.0
+        assert not too_close(x, origin, dtype)
+
+
+@pytest.mark.parametrize("num_init", [1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_iterations_by_differences_are_those_by_scores(form: str, weighted: bool, num_init: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(300, 4, generator=generator, dtype=torch.float64)
+    weight = torch.rand(300, generator=generator, dtype=torch.float64) if weighted else None
+    first = x[torch.randperm(300, generator=generator)[: 5 * num_init]].view(num_init, 5, 4)
+    for tolerance, max_iter in ((0.0, 3), (0.0, 300), (1e-3, 300)):
+        expected = lloyd(x, first, weight, max_iter=max_iter, tolerance=tolerance)
+        found = _lloyd_apart(x, first, weight, max_iter, tolerance)
+        close(found.centroids, expected.centroids, rtol=0, atol=1e-12)
+        assert torch.equal(found.at_rest, expected.at_rest)
 
 
 @pytest.mark.parametrize("batch_size", [None, 50])

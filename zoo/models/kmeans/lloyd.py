@@ -46,7 +46,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.kernels.lloyd import available, check_extent, lloyd_assign, lloyd_iterate, lloyd_statistics
+from zoo.kernels.lloyd import (
+    available,
+    check_extent,
+    lloyd_assign,
+    lloyd_iterate,
+    lloyd_statistics,
+    lloyd_too_close,
+)
 from zoo.kernels.onednn import product
 
 __all__ = [
@@ -69,6 +76,7 @@ _CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
 _WORK_PER_THREAD = 1 << 23  # multiplications, of which a thread does some ten thousand in a microsecond
 
 _CLOSE, _NEAR = 64, 2.0**20  # what is told apart in single precision, in ε of a square, and in ε² of it
+_FAR = 2.0**-20  # share of the greatest distance from the middle, less than which the usual one is lost beside it
 _ON_A_CENTROID = 2.0**-88  # share of the squares up to which a squared distance is 0: a centroid is a rounded mean
 _WIDENED = 1 << 16  # rows made double at a time
 
@@ -177,7 +185,9 @@ def cluster_statistics(
         tensor([4.], dtype=torch.float64)
     """
     reference = reference_point(centroids, x.dtype) if reference is None else reference
-    if x.dtype == torch.float32 and len(x) and too_close(centroids, reference):
+    if len(x) and too_close(centroids, reference, x.dtype):
+        if x.dtype == torch.float64:
+            return _statistics_apart(x, centroids, weight, reference)
         masses = [None] * len(x) if weight is None else weight.split(_WIDENED)
         parts = [
             cluster_statistics(part.double(), centroids, mass, reference, measured=measured)
@@ -207,6 +217,17 @@ def cluster_statistics(
         first.moments[..., :-1] /= scale
         first = Statistics(first.moments, first.inertia / scale**2, first.spread / scale**2, first.distance)
     return first._replace(inertia=first.inertia.clamp_min(0))
+
+
+def _statistics_apart(x: Tensor, centroids: Tensor, weight: Tensor | None, reference: Tensor) -> Statistics:
+    """The same of float64 rows by differences."""
+    label, distance = assign(x, centroids)
+    mass = torch.ones_like(x[:, 0]) if weight is None else weight.double()
+    extended = torch.cat([x - reference, torch.ones_like(x[:, :1])], 1)  # (B, D + 1)
+    moments = x.new_zeros(*centroids.shape[:2], extended.shape[1])
+    for cluster_moments, index in zip(moments, label, strict=True):
+        cluster_moments.index_add_(0, index, extended * mass.unsqueeze(1))
+    return Statistics(moments, distance @ mass, extended[:, :-1].square().sum(1) @ mass, distance)
 
 
 class _Workspace:
@@ -278,7 +299,9 @@ def assign(x: Tensor, centroids: Tensor, index: Tensor | None = None) -> tuple[T
         return lloyd_assign(x, centroids, max(1, num_spans(torch.get_num_threads(), x, centroids)), index)
     x = x if index is None else x[index]
     reference = reference_point(centroids, x.dtype)
-    if x.dtype == torch.float32 and len(x) and too_close(centroids, reference):
+    if len(x) and too_close(centroids, reference, x.dtype):
+        if x.dtype == torch.float64:
+            return _assign_apart(x, centroids)
         widened = [assign(part.double(), centroids) for part in x.split(_WIDENED)]
         return torch.cat([label for label, _ in widened], 1), torch.cat([distance for _, distance in widened], 1)
     scale = unit_scale(x, centroids, reference)
@@ -299,6 +322,16 @@ def assign(x: Tensor, centroids: Tensor, index: Tensor | None = None) -> tuple[T
         return torch.cat([label for label, _ in parts], 1), torch.cat([distance for _, distance in parts], 1)
 
 
+def _assign_apart(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by differences, whose digits no far centroid takes."""
+    labels = [torch.zeros(len(centroids), 0, dtype=torch.int64, device=x.device)]
+    for part in x.split(max(1, _CHUNK_ELEMENTS["cpu"] // max(1, centroids[0].numel()))):
+        apart = [(part.unsqueeze(1) - points).square_().sum(2) for points in centroids]  # (B, K) each
+        labels.append(torch.stack([distance.argmin(1) for distance in apart]))
+    label = torch.cat(labels, 1)
+    return label, _distances(x, label, centroids, torch.zeros_like(x[0]))
+
+
 def _distances(rows: Tensor, label: Tensor, centroids: Tensor, reference: Tensor) -> Tensor:
     """Squared distances (R, B) of rows (B, D) from those of centroids (R, K, D) that labels (R, B) name."""
     none = _ON_A_CENTROID * (centroids.square() + reference.square()).sum(2)  # (R, K): up to which they are zero
@@ -309,14 +342,17 @@ def _distances(rows: Tensor, label: Tensor, centroids: Tensor, reference: Tensor
     return torch.stack(found)
 
 
-def too_close(centroids: Tensor, reference: Tensor) -> bool:
-    """Whether two of a restart's centroids (R, K, D) are too near to each other for scores in single precision.
+def too_close(centroids: Tensor, reference: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two of a restart's centroids (R, K, D) are too near to each other for scores in that precision.
 
     Scores are rounded by some ε of the greatest square that rows have from the reference point (D,). A centroid far
     from the others, as one on an outlier is, makes that more than what lies between the others.
     """
+    eps = torch.finfo(dtype).eps
+    if available(centroids):
+        return bool(lloyd_too_close(centroids, reference, eps))
     local = centroids - reference
-    limit = _CLOSE * torch.finfo(torch.float32).eps * local.square().sum(2).amax()
+    limit = _CLOSE * eps * local.square().sum(2).amax()
     apart = torch.cdist(local, local, compute_mode="donot_use_mm_for_euclid_dist").square_()
     return bool(((apart > 0) & (apart < limit)).any())
 
@@ -325,12 +361,15 @@ def reference_point(centroids: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a point amid the rows, (D,), float64, that the rows' type holds exactly.
 
     It is the mean of all centroids (R, K, D) on a grid about as coarse as they are spread, so that rows of whole
-    numbers keep few digits: their distances are then exact, and ties are ties however rows are batched.
+    numbers keep few digits: their distances are then exact, and ties are ties however rows are batched. Where some lie
+    a million times as far from the middle as most do, it is their median, as sums of rows would lose digits.
     """
     with serial():
         flat = centroids.flatten(0, 1)
-        mean = flat.mean(0)
-        spread = float((flat - mean).abs().max())
+        mean, median = flat.mean(0), flat.median(0).values
+        spread, usual = float((flat - mean).abs().max()), float((flat - median).abs().amax(1).median())
+        if 0 < usual < _FAR * spread:
+            mean, spread = median, usual
     grid = math.ldexp(1.0, math.frexp(spread)[1] - 1) if 0 < spread < math.inf else 1.0
     return (mean / grid).round().mul(grid).to(dtype).double()
 
@@ -419,6 +458,8 @@ def lloyd(
         found, at_rest, own, number, empty, label, distance = lloyd_iterate(
             x, centroids, mass, max_iter, tolerance, spans, index
         )
+        if int(number) < 0:
+            return _lloyd_apart(x if index is None else x[index], centroids, mass, max_iter, tolerance)
     if int(number) < max_iter and not bool(at_rest.all()):  # as a cluster is empty
         return Iterations(found, at_rest, int(number), own, empty)
     return Iterations(found, at_rest, int(number), own, empty, label, distance)
@@ -426,20 +467,50 @@ def lloyd(
 
 def _checked(x: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, tolerance: float) -> Iterations:
     """The same in torch operations: in double, where centroids are, or become, too near to each other or to rows."""
-    if x.dtype == torch.float64:
-        return _lloyd(x, centroids, weight, max_iter, tolerance)
     reference = reference_point(centroids, torch.float64)
-    if not too_close(centroids, reference):
+    if not too_close(centroids, reference, x.dtype):
         found = _lloyd(x, centroids, weight, max_iter, tolerance)
         ended = found.num_iter == max_iter or bool(found.at_rest.all())
-        if not too_close(found.centroids, reference):
+        if not too_close(found.centroids, reference, x.dtype):
             reach = (found.centroids - reference).square().sum(2).amax()
-            if not ended or not bool(reach.isfinite()):
+            if x.dtype == torch.float64 or not ended or not bool(reach.isfinite()):
                 return found
             label, distance = assign(x, found.centroids)
             if distance.mean() >= _NEAR * torch.finfo(x.dtype).eps ** 2 * reach:
                 return found._replace(label=label, distance=distance)
-    return _lloyd(x.double(), centroids, weight, max_iter, tolerance)
+    if x.dtype == torch.float64:
+        return _lloyd_apart(x, centroids, weight, max_iter, tolerance)
+    return _checked(x.double(), centroids, weight, max_iter, tolerance)
+
+
+def _lloyd_apart(x: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, tolerance: float) -> Iterations:
+    """The same where one centroid lies so far away that scores lose the digits of all others even in double.
+
+    Distances are those of differences, and a centroid moves by the mean of its rows' differences from it.
+    """
+    rows, centroids = x.double(), centroids.clone()
+    mass = torch.ones_like(rows[:, 0]) if weight is None else weight.double()
+    total = mass.sum()
+    spread = rows - mass @ rows / total
+    limit = tolerance * (mass @ spread.square()).mean() / total
+    at_rest = torch.zeros(len(centroids), dtype=torch.bool, device=x.device)
+    own_iter = torch.zeros(len(centroids), dtype=torch.int64, device=x.device)
+    empty = torch.zeros(centroids.shape[:2], dtype=torch.bool, device=x.device)
+    before, step = torch.full((len(centroids), len(x)), -1, device=x.device), 0
+    while step < max_iter and not bool(at_rest.all() | empty.any()):
+        label = assign(rows, centroids)[0]
+        own_iter += ~at_rest
+        for restart in (~at_rest).nonzero()[:, 0].tolist():
+            own, points = label[restart], centroids[restart]
+            sizes = torch.zeros_like(points[:, 0]).index_add_(0, own, mass)
+            away = torch.zeros_like(points).index_add_(0, own, (rows - points[own]) * mass.unsqueeze(1))
+            shift = torch.where(sizes.unsqueeze(1) > 0, away / sizes.unsqueeze(1), 0.0)
+            points += shift
+            empty[restart] = sizes == 0
+            still = torch.equal(own, before[restart]) or bool(shift.square().sum() <= limit)
+            at_rest[restart] = still and not bool(empty[restart].any())
+        before, step = label, step + 1
+    return Iterations(centroids, at_rest, step, own_iter, empty)
 
 
 def _lloyd(x: Tensor, centroids: Tensor, weight: Tensor | None, max_iter: int, tolerance: float) -> Iterations:

@@ -203,7 +203,6 @@ def kmeans_plusplus(
         places = kernel.kmeans_draw(space.rows, *arguments, size, 16 * torch.finfo(torch.float64).eps, threads)
         return space.points[places].double()
     norm = space.norm
-    rounding = 16 * torch.finfo(norm.dtype).eps * (norm + norm.max())
     mass = torch.ones_like(norm) if weight is None else weight.double()
     near = norm.new_full((num_restarts, len(x)), math.inf)  # d²
     chosen: list[Tensor] = []
@@ -212,7 +211,9 @@ def kmeans_plusplus(
         drawn = take_sample(score * near if step else score, content, x, size if step else 1)
         candidate = drawn.rows - mean  # (R, L, D)
         inner = space.inner(candidate.flatten(0, 1)).view(*candidate.shape[:2], len(x))
-        distance = torch.add(candidate.square().sum(2, keepdim=True), inner, alpha=-2).add_(norm)
+        squares = candidate.square().sum(2, keepdim=True) + norm  # (R, L, B)
+        distance = torch.sub(squares, inner, alpha=2)
+        rounding = squares.mul_(16 * torch.finfo(norm.dtype).eps)  # what it makes of no distance
         distance = torch.minimum(distance.masked_fill_(distance <= rounding, 0.0), near.unsqueeze(1))  # (R, L, B)
         best = least_potential(distance @ mass, drawn.score)  # (R,)
         restart = torch.arange(num_restarts, device=x.device)
