@@ -90,6 +90,16 @@ def test_help_shows_groups_and_choices_and_loads_nothing_heavy(tmp_path: Path) -
         assert choices <= set(re.split(r"[,\s]+", listed[1])), group
 
 
+def test_from_another_folder_hydra_finds_the_callbacks_too(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-m", "zoo", "train", "model=kmeans", "data=iris", "run_dir=run"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    if "No module named zoo" in done.stderr:
+        pytest.skip("zoo is not installed here")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run").exists()
+
+
 def test_the_lists(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     assert run_command(["list=models"]) == 0

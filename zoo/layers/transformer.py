@@ -147,6 +147,9 @@ class TransformerEncoderLayer(nn.Module):
             )[0]
             return self.dropout1(mixed)
 
+        def feed_forward(x: Tensor) -> Tensor:
+            return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+
         looks = thinks = None
         if cache is None and suits(src):
             masks = src_mask, src_key_padding_mask, is_causal
@@ -156,10 +159,7 @@ class TransformerEncoderLayer(nn.Module):
         if looks is not None and thinks is not None:
             return run(src, self.norm_first, looks, thinks)
         x = residual(src, self.norm1, attend, self.norm_first, looks)
-        return residual(x, self.norm2, self._feed_forward, self.norm_first, thinks)
-
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        return residual(x, self.norm2, feed_forward, self.norm_first, thinks)
 
     def extra_repr(self) -> str:
         return f"norm_first={self.norm_first}"
@@ -280,6 +280,9 @@ class TransformerDecoderLayer(nn.Module):
             )[0]  # fmt: skip
             return self.dropout2(mixed)
 
+        def feed_forward(x: Tensor) -> Tensor:
+            return self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+
         looks = thinks = None
         if cache is None and memory_cache is None and suits(tgt):
             masks = tgt_mask, tgt_key_padding_mask, tgt_is_causal
@@ -288,10 +291,7 @@ class TransformerDecoderLayer(nn.Module):
             thinks = feed_forward_part(tgt, self.norm3, *layers, self.dropout, self.dropout3)
         x = residual(tgt, self.norm1, attend, self.norm_first, looks)
         x = residual(x, self.norm2, look_up, self.norm_first)
-        return residual(x, self.norm3, self._feed_forward, self.norm_first, thinks)
-
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        return residual(x, self.norm3, feed_forward, self.norm_first, thinks)
 
     def extra_repr(self) -> str:
         return f"norm_first={self.norm_first}"

@@ -241,6 +241,8 @@ def _help(command: str, about: list[str]) -> None:
 def _hydra_main(name: str, job: Callable[[DictConfig], Any], arguments: list[str]) -> None:
     import hydra
 
+    _register_sweeper()
+
     sys.argv[1:] = arguments = [_quoted(argument) for argument in arguments]
     check_groups(arguments)
     for argument in arguments:  # before the config is composed: a plugin's model may be chosen in it
@@ -345,6 +347,16 @@ def _add(sweep: Sweep, number: int, outcome: Outcome | None = None, failure: str
     if failure:
         _say(f"run {number} {'was' if failure.startswith('pruned') else 'failed:'} {failure}")
     sweep.add(Run(number, parts_of(HydraConfig.get().overrides.task), outcome, failure))
+
+
+def _register_sweeper() -> None:
+    """Hand Hydra what it finds by itself, unless the package is an editable installation elsewhere."""
+    from hydra.core.plugins import Plugins
+
+    known = Plugins.instance()  # which imports the module, if it finds it
+    from hydra_plugins.zoo_sweeps import OptunaSweeper
+
+    known.register(OptunaSweeper)
 
 
 def _store_foreign_models(arguments: list[str]) -> None:
