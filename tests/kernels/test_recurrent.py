@@ -13,6 +13,7 @@ KINDS = ("RNN", "LSTM", "GRU")
 
 
 SIZES = [(6, 3, 5, 7), (5, 17, 3, 70), (1, 1, 1, 1), (4, 8, 6, 64), (3, 13, 6, 65), (130, 2, 4, 16), (2, 150, 3, 16)]
+SIZES += [(3, 1, 5, 261), (4, 20, 6, 256)]  # threads share out units
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -45,6 +46,27 @@ def test_equal_torchs(kernels: str, kind: str, options: dict, sizes: tuple, thre
                 results[-1].append(silent.data if pack else silent)
         for a, b in zip(*results, strict=True):
             assert (a - b).norm() <= 1e-5 * b.norm()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_do_not_change_a_bit(compiled: str, kind: str) -> None:
+    for rows, hidden in ((1, 300), (2, 256), (9, 270), (40, 256)):
+        layer = getattr(zoo.layers, kind)(5, hidden, bidirectional=True)
+        fed = pack_padded_sequence(torch.randn(6, rows, 5), torch.arange(rows) % 6 + 1, enforce_sorted=False)
+        x = fed.data.requires_grad_()
+        found = []
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            output, state = layer(fed._replace(data=x))
+            output = output.data
+            states = state if isinstance(state, tuple) else (state,)
+            loss = output.square().sum() + sum(s.sin().sum() for s in states)
+            with torch.no_grad():
+                silent = layer(fed)[0].data
+            found.append([output, *states, silent, *torch.autograd.grad(loss, x)])
+        for other in found[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(found[0][:-1], other[:-1], strict=True)), (rows, hidden)
+            torch.testing.assert_close(found[0][-1], other[-1])  # by torch's product
 
 
 @pytest.mark.parametrize("kind", KINDS)

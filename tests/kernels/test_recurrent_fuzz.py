@@ -27,6 +27,15 @@ def test_no_finding_under_the_address_sanitizer(sanitized: Callable[[str], None]
 from recurrent_cases import worst
 for seed in range(5000, 5400):
     assert worst(seed) <= {BOUND}, seed
+import torch
+import zoo.layers
+torch.set_num_threads(3)
+for kind in ("RNN", "LSTM", "GRU"):
+    for rows, hidden in ((1, 300), (2, 256), (20, 261)):  # threads share out units
+        layer = getattr(zoo.layers, kind)(5, hidden, bidirectional=True)
+        layer(torch.randn(3, rows, 5))[0].sum().backward()
+        with torch.no_grad():
+            layer(torch.randn(3, rows, 5))
 """
     sanitized(script)
 

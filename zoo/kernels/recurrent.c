@@ -1,12 +1,16 @@
 /* The passes of recurrent_passes.py in single precision for CPUs: all steps of one direction in one call.
 
    The rows of the batch are shared out among the threads. Rows do not depend on each other, so that a thread walks
-   through all steps alone and nobody waits. A step multiplies a block of up to ROWS rows by a tile of WIDE vectors of
+   through all steps alone and nobody waits. Where rows are few and units are many, these are shared out, and the threads meet
+   after each step; each keeps its part of the weights in its own cache. A step multiplies a block of up to ROWS rows by a tile of WIDE vectors of
    packed weights, holds the sums in registers, and finishes its gates there.
 
    Letters as in the Python modules: T steps, B rows, D inputs, H hidden units, G gates, N = sum of the steps' rows. */
 
 #include "products.h"
+
+#define FEW 8                /* rows for each thread */
+#define LEAST_WORK (1 << 16) /* multiplications of a gate in a step, for which threads meet after each */
 
 /* What a pass reads and writes; what a layer does not have is NULL. Everything lies in rows, without gaps, and there is
    at least one of each. */
@@ -124,12 +128,18 @@ INLINE void gru_finish(const Task *task, const Plan *plan, const float *old, int
     }
 }
 
-/* All rows [first, last) of one step; `cell` is a constant where this is inlined. */
-INLINE void step_forward(Cell cell, const Task *task, const Plan *plan, const Step *step, int64_t first, int64_t last) {
+/* Units of a tile of a cell's packed weights. */
+INLINE int64_t units_of(Cell cell) { return cell == RNN ? WIDE * LANES : LANES; }
+
+/* All rows [first, last) of one step, of the units [begin, end), from which on a tile begins; `cell` is a constant where
+   this is inlined. */
+INLINE void step_forward(Cell cell, const Task *task, const Plan *plan, const Step *step, int64_t first, int64_t last,
+                         int64_t begin, int64_t end) {
     const int64_t H = task->hidden, D = task->inputs;
-    const int64_t units = cell == RNN ? WIDE * LANES : LANES, high = height(last - first);
-    const vec *tile_x = plan->packed_x, *tile = plan->packed;
-    for (int64_t unit = 0; unit < H; unit += units) {
+    const int64_t units = units_of(cell), high = height(last - first);
+    const int64_t before = begin / units * (cell == RNN ? WIDE : cell == GRU ? 3 : 4);
+    const vec *tile_x = plan->packed_x + before * D, *tile = plan->packed + before * H;
+    for (int64_t unit = begin; unit < end; unit += units) {
         const int wide = cell == RNN ? width_at(unit, H) : cell == GRU ? 3 : 4;
         for (int64_t top = first; top < last; top += high) {
             const int count = (int)least(high, last - top);
@@ -167,9 +177,27 @@ INLINE void walk_forward(Cell cell, const Task *task, const Plan *plan) {
     for (int64_t first = 0; first < task->rows; first += share)
         for (const Step *step = plan->steps; step < plan->steps + task->steps; step++) {
             const int64_t last = least(first + share, step->count);
-            step_forward(cell, task, plan, step, first, last);
+            step_forward(cell, task, plan, step, first, last, 0, task->hidden);
             leave(cell, task, step, first, last);
         }
+}
+
+/* Whether the threads share out units: rows are few, so that a step is mostly reading weights, and worth that they meet. */
+static int shares_units(const Task *task) {
+    const int64_t work = task->rows * task->hidden * task->hidden;
+    return task->threads > 1 && task->rows <= FEW * task->threads && work >= LEAST_WORK;
+}
+
+INLINE void walk_forward_by_units(Cell cell, const Task *task, const Plan *plan) {
+    const int64_t H = task->hidden, units = units_of(cell);
+#pragma omp parallel num_threads((int)task->threads)
+    for (const Step *step = plan->steps; step < plan->steps + task->steps; step++) {
+#pragma omp for schedule(static)
+        for (int64_t unit = 0; unit < H; unit += units)
+            step_forward(cell, task, plan, step, 0, step->count, unit, least(unit + units, H));
+#pragma omp single nowait
+        leave(cell, task, step, 0, step->count);
+    }
 }
 
 static float *join_biases(Cell cell, const Task *task) {
@@ -195,7 +223,8 @@ INLINE int forward(Cell cell, const Task *task) {
     Step *steps = plan_steps(task);
     const int failed = !packed_x || !packed || !bias || !steps;
     const Plan plan = {steps, (const vec *)packed_x, (const vec *)packed, bias};
-    if (!failed) walk_forward(cell, task, &plan);
+    if (!failed && shares_units(task)) walk_forward_by_units(cell, task, &plan);
+    else if (!failed) walk_forward(cell, task, &plan);
     free(packed_x), free(packed), free(bias), free(steps);
     return failed;
 }
@@ -238,12 +267,14 @@ INLINE void gru_slopes(const Task *task, const Step *step, int64_t row, int64_t 
     store(task->carry + row * H + unit, dh * z, n);
 }
 
-/* carry = d W_hh, for the GRU carry += d W_hh, at the rows [first, last) of one step. */
-INLINE void carry_back(Cell cell, const Task *task, const Plan *plan, const Step *step, int64_t first, int64_t last) {
+/* carry = d W_hh, for the GRU carry += d W_hh, at the rows [first, last) of one step and the units [begin, end), from
+   which on a tile begins. */
+INLINE void carry_back(Cell cell, const Task *task, const Plan *plan, const Step *step, int64_t first, int64_t last,
+                       int64_t begin, int64_t end) {
     const int64_t H = task->hidden, depth = (cell == RNN ? 1 : cell == LSTM ? 4 : 3) * H;
     const int64_t stride = cell == RNN ? H : 4 * H, high = height(last - first);
-    const vec *tile = plan->packed;
-    for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
+    const vec *tile = plan->packed + begin / LANES * depth;
+    for (int64_t unit = begin; unit < end; unit += WIDE * LANES) {
         const int wide = width_at(unit, H);
         for (int64_t top = first; top < last; top += high) {
             const int count = (int)least(high, last - top);
@@ -263,10 +294,11 @@ INLINE void carry_back(Cell cell, const Task *task, const Plan *plan, const Step
     }
 }
 
-INLINE void step_backward(Cell cell, const Task *task, const Plan *plan, const Step *step, int64_t first, int64_t last) {
+/* The gradients of the gates at the rows [first, last) of one step and the units [begin, end). */
+INLINE void slopes(Cell cell, const Task *task, const Step *step, int64_t first, int64_t last, int64_t begin, int64_t end) {
     const int64_t H = task->hidden;
     for (int64_t row = first; row < last; row++)
-        for (int64_t unit = 0; unit < H; unit += LANES) {
+        for (int64_t unit = begin; unit < end; unit += LANES) {
             const int n = lanes(H - unit);
             const int64_t at = step->start + row;
             vec dh = load(task->carry + row * H + unit, n);
@@ -275,7 +307,6 @@ INLINE void step_backward(Cell cell, const Task *task, const Plan *plan, const S
             if (cell == LSTM) lstm_slopes(task, step, row, unit, n, dh);
             if (cell == GRU) gru_slopes(task, step, row, unit, n, dh);
         }
-    carry_back(cell, task, plan, step, first, last);
 }
 
 INLINE void walk_backward(Cell cell, const Task *task, const Plan *plan) {
@@ -283,8 +314,24 @@ INLINE void walk_backward(Cell cell, const Task *task, const Plan *plan) {
     const int64_t share = (task->rows + threads - 1) / threads;
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
     for (int64_t first = 0; first < task->rows; first += share)
-        for (const Step *step = plan->steps + task->steps - 1; step >= plan->steps; step--)
-            step_backward(cell, task, plan, step, first, least(first + share, step->count));
+        for (const Step *step = plan->steps + task->steps - 1; step >= plan->steps; step--) {
+            const int64_t last = least(first + share, step->count);
+            slopes(cell, task, step, first, last, 0, task->hidden);
+            carry_back(cell, task, plan, step, first, last, 0, task->hidden);
+        }
+}
+
+INLINE void walk_backward_by_units(Cell cell, const Task *task, const Plan *plan) {
+    const int64_t H = task->hidden, units = WIDE * LANES;
+#pragma omp parallel num_threads((int)task->threads)
+    for (const Step *step = plan->steps + task->steps - 1; step >= plan->steps; step--) {
+#pragma omp for schedule(static)
+        for (int64_t unit = 0; unit < H; unit += units)
+            slopes(cell, task, step, 0, step->count, unit, least(unit + units, H));
+#pragma omp for schedule(static)
+        for (int64_t unit = 0; unit < H; unit += units)
+            carry_back(cell, task, plan, step, 0, step->count, unit, least(unit + units, H));
+    }
 }
 
 /* Gradients of weights and biases, the products of all steps' d with x and with the states before. */
@@ -316,7 +363,8 @@ INLINE int backward(Cell cell, const Task *task) {
     Step *steps = plan_steps(task);
     int failed = !packed || !steps;
     const Plan plan = {steps, NULL, (const vec *)packed, NULL};
-    if (!failed) walk_backward(cell, task, &plan);
+    if (!failed && shares_units(task)) walk_backward_by_units(cell, task, &plan);
+    else if (!failed) walk_backward(cell, task, &plan);
     if (!failed) failed = weight_gradients(cell, task, &plan);
     free(packed), free(steps);
     return failed;
