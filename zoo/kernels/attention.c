@@ -225,16 +225,6 @@ INLINE float greatest(vec x) {
 #endif
 }
 
-INLINE float sum(vec x) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_add_ps((__m512)x);
-#else
-    float all = 0.0f;
-    for (int lane = 0; lane < LANES; lane++) all += x[lane];
-    return all;
-#endif
-}
-
 /* The weights of some queries, not yet divided by their sums, which are returned; the norms are written. */
 static void weigh(const Attention *a, const Some *some, const float *keys, int64_t wide, float *weights, float *sums) {
     const float *rows[ROWS] = {0};
@@ -268,7 +258,7 @@ static void weigh(const Attention *a, const Some *some, const float *keys, int64
             total += p;
             store(line + j, a->dropped ? (vec)(p * kept(a, some, r, j)) : p, LANES);
         }
-        sums[r] = sum(total);
+        sums[r] = sum_of(total);
         tops[r] = finite;
     }
     const int n = some->count; /* their logarithms at once: a sum is 0, or at least the 1 of the highest score */
@@ -370,7 +360,7 @@ static void weigh_back(const Attention *a, const Some *some, const Back *back, i
         }
     }
     for (int r = 0; r < some->count; r++) {
-        const float mean = sum(inner[r]);
+        const float mean = sum_of(inner[r]);
         for (int64_t j = some->from; j < some->to; j += LANES) {
             float *weight = weights + r * wide + j, *slope = slopes + r * wide + j;
             const vec p = load(weight, LANES);

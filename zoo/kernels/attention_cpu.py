@@ -94,9 +94,7 @@ class Packed(NamedTuple):
         self._call("attention_back", product, norm, out, d_out, d_product)
         return d_product
 
-    def _call(
-        self, name: str, product: Tensor, norm: Tensor, out: Tensor, *back: Tensor
-    ) -> None:  # fmt: skip
+    def _call(self, name: str, product: Tensor, norm: Tensor, out: Tensor, *back: Tensor) -> None:
         rows, steps, heads, groups, width = self[:5]
         mask = None if self.mask is None else self.mask.float().expand(rows, heads, steps, steps)
         mask = mask if mask is None or mask.stride(-1) == 1 else mask.contiguous()

@@ -36,20 +36,10 @@ typedef struct {
 /* i goes over `count` numbers, a vector of n of them at a time. */
 #define EACH(count) (int64_t i = 0, n = lanes(count); i < (count); i += LANES, n = lanes((count) - i))
 
-INLINE float sum(vec v) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_add_ps((__m512)v);
-#else
-    float all = 0.0f;
-    for (int lane = 0; lane < LANES; lane++) all += v[lane];
-    return all;
-#endif
-}
-
 INLINE float dot(const float *a, const float *b, int64_t count) {
     vec sums = {};
     for EACH(count) sums += load(a + i, n) * load(b + i, n);
-    return sum(sums);
+    return sum_of(sums);
 }
 
 /* to += factor * from */
@@ -78,7 +68,7 @@ static void softmax(float *x, int64_t count) {
         store(x + i, choose(y < set(-87.0f), set(0.0f), exp_(bounded(y, -87.0f, 0.0f))), n);
         total += load(x + i, n);
     }
-    const float scale = 1.0f / sum(total);
+    const float scale = 1.0f / sum_of(total);
     for EACH(count) store(x + i, scale * load(x + i, n), n);
 }
 
@@ -244,7 +234,7 @@ static void unwrite(const Move *m, Step *s, int64_t row, float *d_erase, float *
                 store(d_places + i, load(d_places + i, n) - erase * product, n);
                 store(d + i, load(d + i, n) * (1.0f - place * erase), n);
             }
-            d_erase[q * W + w] = sum(slope);
+            d_erase[q * W + w] = sum_of(slope);
         }
     }
 }
@@ -283,7 +273,7 @@ static void unmove(const Move *m, Step *s, int64_t row, int64_t h, float *d_told
         store(s->d_content + i, gate * d_mixed, n);
         store(d_weights + i, (1.0f - gate) * d_mixed, n);
     }
-    *d_gate = sum(slope) * gate * (1.0f - gate);
+    *d_gate = sum_of(slope) * gate * (1.0f - gate);
     softmax_back(content, s->d_content, s->d_moved, N);
     *d_strength = dot(s->d_moved, alike, N) / (1.0f + expf(-told[h]));
     vec d_length = {};
@@ -299,7 +289,7 @@ static void unmove(const Move *m, Step *s, int64_t row, int64_t h, float *d_told
         d_key[w] = dot(s->d_moved, memory + w * N, N);
         add_to(d_memory + w * N, key[w], s->d_moved, N);
     }
-    if (length > 0.0f) add_to(d_key, -sum(d_length) / length, key, W);
+    if (length > 0.0f) add_to(d_key, -sum_of(d_length) / length, key, W);
 }
 
 KERNEL(heads_step_back, Move) {

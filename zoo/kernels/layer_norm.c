@@ -22,16 +22,6 @@ typedef struct {
 
 #define BLOCK 64 /* rows whose shares in the gradients of gain and shift are summed in single precision */
 
-INLINE float sum_of(vec x) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_add_ps((__m512)x);
-#else
-    float all = 0.0f;
-    for (int lane = 0; lane < LANES; lane++) all += x[lane];
-    return all;
-#endif
-}
-
 /* x - mean, and 0 beyond the row. */
 INLINE vec away(const float *x, float mean, int n) {
     const vec found = load(x, n) - mean;

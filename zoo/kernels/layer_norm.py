@@ -107,8 +107,7 @@ def _run(
     rows, columns = x.shape
     y, norms = torch.empty_like(x), x.new_empty(2, rows)
     gains = None if gain is None else gain.data_ptr(), None if shift is None else shift.data_ptr()
-    added = more, level, more
-    places = x.data_ptr(), *gains, *added, y.data_ptr(), norms.data_ptr()
+    places = x.data_ptr(), *gains, more, level, more, y.data_ptr(), norms.data_ptr()  # the sum is written over `more`
     again("layer_norm", _LayerNorm)(_LayerNorm(rows, columns, _threads(rows * columns), eps, *places))
     return y, norms
 

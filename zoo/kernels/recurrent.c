@@ -10,7 +10,7 @@
 #include "products.h"
 
 #define FEW 8                /* rows for each thread */
-#define LEAST_WORK (1 << 16) /* multiplications of a gate in a step, for which threads meet after each */
+#define LEAST_WORK (1 << 15) /* multiplications of a gate in a step, for each of the threads that meet after it */
 
 /* What a pass reads and writes; what a layer does not have is NULL. Everything lies in rows, without gaps, and there is
    at least one of each. */
@@ -182,15 +182,17 @@ INLINE void walk_forward(Cell cell, const Task *task, const Plan *plan) {
         }
 }
 
-/* Whether the threads share out units: rows are few, so that a step is mostly reading weights, and worth that they meet. */
-static int shares_units(const Task *task) {
-    const int64_t work = task->rows * task->hidden * task->hidden;
-    return task->threads > 1 && task->rows <= FEW * task->threads && work >= LEAST_WORK;
+/* How many threads share out units, `units` of them in a tile: more than one where rows are few, so that a step is mostly
+   reading weights, and each has enough of it to be worth that they meet. */
+static int threads_of_units(const Task *task, int64_t units) {
+    const int64_t enough = task->rows * task->hidden * task->hidden / LEAST_WORK, tiles = (task->hidden + units - 1) / units;
+    const int64_t threads = least(least(task->threads, enough), tiles);
+    return threads > 1 && task->rows <= FEW * threads ? (int)threads : 1;
 }
 
-INLINE void walk_forward_by_units(Cell cell, const Task *task, const Plan *plan) {
+INLINE void walk_forward_by_units(Cell cell, const Task *task, const Plan *plan, int threads) {
     const int64_t H = task->hidden, units = units_of(cell);
-#pragma omp parallel num_threads((int)task->threads)
+#pragma omp parallel num_threads(threads)
     for (const Step *step = plan->steps; step < plan->steps + task->steps; step++) {
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < H; unit += units)
@@ -223,7 +225,8 @@ INLINE int forward(Cell cell, const Task *task) {
     Step *steps = plan_steps(task);
     const int failed = !packed_x || !packed || !bias || !steps;
     const Plan plan = {steps, (const vec *)packed_x, (const vec *)packed, bias};
-    if (!failed && shares_units(task)) walk_forward_by_units(cell, task, &plan);
+    const int together = threads_of_units(task, units_of(cell));
+    if (!failed && together > 1) walk_forward_by_units(cell, task, &plan, together);
     else if (!failed) walk_forward(cell, task, &plan);
     free(packed_x), free(packed), free(bias), free(steps);
     return failed;
@@ -321,9 +324,9 @@ INLINE void walk_backward(Cell cell, const Task *task, const Plan *plan) {
         }
 }
 
-INLINE void walk_backward_by_units(Cell cell, const Task *task, const Plan *plan) {
+INLINE void walk_backward_by_units(Cell cell, const Task *task, const Plan *plan, int threads) {
     const int64_t H = task->hidden, units = WIDE * LANES;
-#pragma omp parallel num_threads((int)task->threads)
+#pragma omp parallel num_threads(threads)
     for (const Step *step = plan->steps + task->steps - 1; step >= plan->steps; step--) {
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < H; unit += units)
@@ -363,7 +366,8 @@ INLINE int backward(Cell cell, const Task *task) {
     Step *steps = plan_steps(task);
     int failed = !packed || !steps;
     const Plan plan = {steps, NULL, (const vec *)packed, NULL};
-    if (!failed && shares_units(task)) walk_backward_by_units(cell, task, &plan);
+    const int together = threads_of_units(task, WIDE * LANES);
+    if (!failed && together > 1) walk_backward_by_units(cell, task, &plan, together);
     else if (!failed) walk_backward(cell, task, &plan);
     if (!failed) failed = weight_gradients(cell, task, &plan);
     free(packed), free(steps);

@@ -44,6 +44,16 @@ INLINE int lanes(int64_t left) { return left < LANES ? (int)left : LANES; }
 
 INLINE vec choose(ivec where, vec yes, vec no) { return (vec)((where & (ivec)yes) | (~where & (ivec)no)); }
 
+INLINE float sum_of(vec x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)x);
+#else
+    float all = 0.0f;
+    for (int lane = 0; lane < LANES; lane++) all += x[lane];
+    return all;
+#endif
+}
+
 /* Whether x > limit in any lane. */
 INLINE int any_above(vec x, float limit) {
 #if defined(__AVX512F__)

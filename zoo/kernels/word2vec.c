@@ -62,16 +62,6 @@ typedef struct {
 
 INLINE int64_t padded(int64_t size) { return (size + LANES - 1) / LANES * LANES; }
 
-INLINE float sum_of(vec x) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_add_ps((__m512)x);
-#else
-    float sum = 0;
-    for (int lane = 0; lane < LANES; lane++) sum += x[lane];
-    return sum;
-#endif
-}
-
 INLINE vec *at(float *numbers, int64_t row) { return (vec *)(numbers + row * CENTRES); }
 
 /* Rows into tiles of up to WIDE vectors, packed[tile][row][lane], zero beyond D. */

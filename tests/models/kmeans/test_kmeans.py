@@ -16,7 +16,7 @@ from zoo.data.spec import Batch, DataSpec
 from zoo.errors import NotConverged, ZooError
 from zoo.models.kmeans.kmeans import KMeans
 from zoo.models.kmeans.lloyd import _lloyd_apart, assign, cluster_statistics, lloyd, nearest, too_close
-from zoo.models.kmeans.seeding import content_hash, take_sample
+from zoo.models.kmeans.seeding import content_hash, kmeans_plusplus, take_sample
 
 INITS = ["k-means||", "k-means++", "random"]
 
@@ -281,6 +281,15 @@ def test_a_row_however_far_costs_the_others_no_digits(
         assert all(label[truth == k].unique().numel() == 1 for k in range(3))
         close(model.inertia, inertia_of(x, truth), rtol=1e-6)
         assert torch.equal(torch.cat([model.predict(row) for row in x.split(1)]), label)
+
+
+def test_draws_tell_rows_apart_beside_one_far_away(form: str) -> None:
+    x = torch.randn(101, 2, dtype=torch.float64) * 0.1 + 3 * (torch.arange(101) % 2).unsqueeze(1)
+    x[100] = 1e9
+    drawn = kmeans_plusplus(x, None, 3, 5, seed=0)
+    assert ((drawn > 100).all(2).sum(1) == 1).all()
+    for other in (drawn.abs() < 1, (drawn - 3).abs() < 1):
+        assert (other.all(2).sum(1) == 1).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
